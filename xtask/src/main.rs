@@ -1,1 +1,127 @@
-fn main() {}
+//! `cargo xtask`: everything that is done with this repository, from a fresh machine to the tests.
+//! One module a command; each calls the set-up first, for what it needs itself.
+
+mod build;
+mod ebpf;
+mod privilege;
+mod progress;
+mod setup;
+mod test;
+mod tidy;
+mod toolchain;
+mod workspace;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use setup::Need;
+
+/// Sets up, builds, shows and tests Keyfence.
+///
+/// Each command first finds or installs what it needs itself, and says what and why; where nothing is missing that
+/// takes a moment.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Find or install all that the build, the lab and the tests need.
+    ///
+    /// On Debian and Ubuntu missing programs are installed by apt-get, as root or by sudo; none of their services is
+    /// started. bpf-linker, and cargo-nextest where the machine has none, are built into ~/.cache/keyfence (or
+    /// $XDG_CACHE_HOME/keyfence). A rustup nightly with rust-src is used for the kernel program where there is one,
+    /// else Debian's rustc-web. KEYFENCE_KERNEL_RUSTC names another rustc.
+    Setup {
+        /// Install nothing; list what is missing, and end with 1 if anything is.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build target/release/keyfence, the one file that operators get, kernel program inside.
+    ///
+    /// The same as `cargo build --release` at the root of the repository, after the set-up.
+    Build,
+    /// Build the kernel program alone, and print the path of its object file.
+    Ebpf,
+    /// Run all tests, unit to live, after the checks of form. Needs root.
+    ///
+    /// In this order: set-up, format, release build, tidy, clippy, tests. The live tests make network namespaces and
+    /// load programs into the kernel, which takes root; an ordinary user goes on by sudo where there is one.
+    /// The exit code and the last lines are those of cargo-nextest.
+    Test {
+        /// Leave out the checks of form: format, tidy, clippy.
+        #[arg(long)]
+        fast: bool,
+        /// For cargo-nextest: a part of a test's name, or for example `-E 'binary(/^live_/)'`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        arguments: Vec<OsString>,
+    },
+    /// Check what no lint knows: directions between modules, headings, sizes, where `unsafe` may be.
+    ///
+    /// Prints each fault as `file:line: what; how to fix it` and ends with 1 if there is one. Files over 400 lines and
+    /// functions over 70 stand in xtask/ratchet.toml with a reason; they may shrink and never grow.
+    Tidy {
+        /// Write the sizes of now into xtask/ratchet.toml.
+        #[arg(long)]
+        bless: bool,
+        /// Why what grew must be so long; without it --bless only takes what shrank.
+        #[arg(long, requires = "bless", value_name = "TEXT")]
+        reason: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Setup { check } => setup::run(check),
+        Command::Build => {
+            setup::ensure(Need::Build)?;
+            println!("{}", build::run()?.display());
+            Ok(())
+        }
+        Command::Ebpf => {
+            println!("{}", ebpf::run(&setup::ensure(Need::Build)?)?.display());
+            Ok(())
+        }
+        Command::Test { fast, arguments } => test::run(fast, &arguments),
+        Command::Tidy { bless: true, reason } => tidy::bless(reason.as_deref()),
+        // Tidy takes nothing but this program.
+        Command::Tidy { bless: false, .. } => tidy::run(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_test_goes_to_nextest_and_fast_is_ours() {
+        let parsed = Arguments::parse_from(["xtask", "test", "--fast", "-E", "test(a)", "--no-capture"]);
+        let Command::Test { fast, arguments } = parsed.command else {
+            panic!("{parsed:?}")
+        };
+        assert!(fast);
+        assert_eq!(arguments, ["-E", "test(a)", "--no-capture"]);
+    }
+}

@@ -130,7 +130,7 @@ pub struct Protocols {
 }
 
 /// Inclusive, `first <= last`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct PortRange {
     pub first: u16,
     pub last: u16,
@@ -212,7 +212,10 @@ pub enum PublisherIdentity {
     /// The address of a listener of its own, as written (`unix:/…`).
     Socket(String),
     /// The exact SAN: (`uri` | `dns` | `email` …, value).
-    Certificate { kind: String, value: String },
+    Certificate {
+        kind: String,
+        value: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

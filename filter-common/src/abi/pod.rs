@@ -1,0 +1,33 @@
+//! Marks the shared values as plain bytes, so that user space may copy them in and out of maps.
+#![allow(
+    unsafe_code,
+    reason = "the marker trait is unsafe; the reasons stand at each type"
+)]
+
+use super::{
+    Class, Count, Limit, Meta, Owner, OwnerState, RecordKey, RunAnswer, RunContext, Service, ServiceState,
+    Source,
+};
+
+macro_rules! pod {
+    ($($type:ty),* $(,)?) => {
+        // SAFETY: repr(C) structs of integers and arrays of them, without padding (the size asserts beside
+        // their definitions would fail) and without invalid bit patterns.
+        $(unsafe impl aya::Pod for $type {})*
+    };
+}
+
+pod!(
+    Class,
+    Count,
+    Limit,
+    Meta,
+    Owner,
+    OwnerState,
+    RecordKey,
+    RunAnswer,
+    RunContext,
+    Service,
+    ServiceState,
+    Source,
+);

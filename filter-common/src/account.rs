@@ -1,0 +1,110 @@
+//! Where a verdict is counted: one closed numbering for the kernel's counters and all who read them.
+
+use crate::bounds::SERVICES_MAX;
+use crate::lookup::Tables;
+use crate::verdict::{Judgement, NO_OWNER, Reason, Verdict};
+
+/// Counters of verdicts without a service: 32 for each verdict.
+const GENERAL: u32 = 96;
+/// Counters of one service: `allowed`, then seven reasons dropped, then the same observed.
+const PER_SERVICE: u32 = 16;
+/// All of them.
+pub const COUNTERS: u32 = GENERAL + SERVICES_MAX * PER_SERVICE;
+
+const _: () = assert!(Reason::ALL.len() <= 32);
+
+/// Where a judgement is counted; always below `COUNTERS`.
+#[inline(always)]
+pub fn index(verdict: Verdict, reason: Reason, service: u32) -> u32 {
+    if service < SERVICES_MAX {
+        GENERAL + service * PER_SERVICE + service_slot(verdict, reason)
+    } else {
+        verdict as u32 * 32 + reason as u32
+    }
+}
+
+#[inline(always)]
+fn service_slot(verdict: Verdict, reason: Reason) -> u32 {
+    let reason = match reason {
+        Reason::Unlisted => 1,
+        Reason::SourcePort => 2,
+        Reason::Ended => 3,
+        Reason::LimitSource => 4,
+        Reason::LimitGrant => 5,
+        Reason::LimitPublisher => 6,
+        Reason::LimitService => 7,
+        _ => return 0,
+    };
+    reason
+        + if verdict as u8 == Verdict::Observe as u8 {
+            7
+        } else {
+            0
+        }
+}
+
+/// Every (verdict, reason) that a service can have, for readers.
+pub fn service_reasons() -> impl Iterator<Item = (Verdict, Reason)> {
+    let refused = Reason::ALL
+        .into_iter()
+        .filter(|reason| reason.names_service() && *reason != Reason::Allowed);
+    core::iter::once((Verdict::Pass, Reason::Allowed))
+        .chain(refused.clone().map(|reason| (Verdict::Drop, reason)))
+        .chain(refused.map(|reason| (Verdict::Observe, reason)))
+}
+
+/// Every (verdict, reason) without a service, for readers.
+pub fn general_reasons() -> impl Iterator<Item = (Verdict, Reason)> {
+    Verdict::ALL
+        .into_iter()
+        .flat_map(|verdict| Reason::ALL.into_iter().map(move |reason| (verdict, reason)))
+        .filter(|(verdict, reason)| reason.fits(*verdict) && !reason.names_service())
+}
+
+/// Counts one judgement.
+#[inline(always)]
+pub fn account<T: Tables>(tables: &T, judgement: &Judgement) {
+    tables.count(
+        index(judgement.verdict, judgement.reason, judgement.service),
+        judgement.bytes,
+    );
+    tables.count_interface(judgement.verdict as u8);
+    if judgement.verdict as u8 == Verdict::Pass as u8 && judgement.owner != NO_OWNER {
+        tables.count_owner(judgement.owner, judgement.bytes, tables.now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::NO_SERVICE;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_count_has_a_place_of_its_own() {
+        let mut seen = HashSet::new();
+        for (verdict, reason) in general_reasons() {
+            assert!(seen.insert(index(verdict, reason, NO_SERVICE)));
+        }
+        for service in [0, 1, SERVICES_MAX - 1] {
+            for (verdict, reason) in service_reasons() {
+                assert!(
+                    seen.insert(index(verdict, reason, service)),
+                    "{verdict:?} {reason:?} {service}"
+                );
+            }
+        }
+        assert!(seen.iter().all(|index| *index < COUNTERS));
+    }
+
+    #[test]
+    fn the_two_lists_hold_every_pair_of_the_contract_once() {
+        assert_eq!(service_reasons().count(), 15);
+        let all: HashSet<_> = general_reasons().chain(service_reasons()).collect();
+        let fitting = Verdict::ALL
+            .into_iter()
+            .flat_map(|verdict| Reason::ALL.into_iter().map(move |reason| (verdict, reason)))
+            .filter(|(verdict, reason)| reason.fits(*verdict));
+        assert_eq!(all, fitting.collect());
+    }
+}

@@ -1,0 +1,247 @@
+//! Token buckets: GCRA on one word, shared by all CPUs, taken from by compare-exchange.
+//!
+//! The word is the moment at which the bucket will be full again (the theoretical arrival time), in bucket
+//! time units. A packet conforms while that moment lies no further ahead than the burst is worth. Never more
+//! than rate x time + burst, over all CPUs together.
+
+use crate::abi::Limit;
+use crate::bounds::BUCKET_ATTEMPTS_MAX;
+use crate::units::{Nanos, UNITS_PER_SECOND};
+
+/// One bucket's word, wherever it lives.
+pub trait Bucket {
+    fn load(&self) -> u64;
+    /// Stores `new` if the word is still `old`; else gives the word as it is.
+    fn compare_exchange(&self, old: u64, new: u64) -> Result<(), u64>;
+}
+
+/// Whether a decision may change anything: a dry run takes no token and counts nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Commit,
+    Dry,
+}
+
+/// Takes `amount` tokens from the bucket, or refuses and takes none. No limit admits everything.
+#[inline(always)]
+pub fn take<B: Bucket>(bucket: &B, limit: &Limit, amount: u32, now: Nanos, effect: Effect) -> bool {
+    if limit.cost == 0 {
+        return true;
+    }
+    let price = price(limit, amount);
+    let now = now.units();
+    let mut full_at = bucket.load();
+    for _ in 0..BUCKET_ATTEMPTS_MAX {
+        let start = if full_at > now { full_at } else { now };
+        let new = start + price;
+        if new - now > limit.span {
+            return false;
+        }
+        if matches!(effect, Effect::Dry) {
+            return true;
+        }
+        match bucket.compare_exchange(full_at, new) {
+            Ok(()) => return true,
+            Err(seen) => full_at = seen,
+        }
+    }
+    // Other CPUs won each time: refusing keeps the promise that a limit is never exceeded.
+    false
+}
+
+/// What `amount` tokens cost in bucket time, rounded up: a limit is never looser than written.
+#[inline(always)]
+fn price(limit: &Limit, amount: u32) -> u64 {
+    let shift = limit.shift & 63;
+    (limit.cost * amount as u64 + ((1 << shift) - 1)) >> shift
+}
+
+/// The tokens that a bucket holds at a moment, at most the burst.
+pub fn level(limit: &Limit, word: u64, now: Nanos) -> u64 {
+    if limit.cost == 0 {
+        return 0;
+    }
+    let debt = word.saturating_sub(now.units());
+    let left = limit.span.saturating_sub(debt) as u128;
+    ((left << limit.shift) / limit.cost as u128) as u64
+}
+
+/// A bucket's word under another limit: tokens used stay used, up to the new burst.
+pub fn carry(old: &Limit, new: &Limit, word: u64, now: Nanos) -> u64 {
+    let debt = word.saturating_sub(now.units()).min(old.span);
+    if debt == 0 || old.cost == 0 || new.cost == 0 {
+        return 0;
+    }
+    let used = ((debt as u128) << old.shift).div_ceil(old.cost as u128);
+    let debt = (used * new.cost as u128).div_ceil(1 << new.shift);
+    now.units() + u64::try_from(debt).unwrap_or(u64::MAX).min(new.span)
+}
+
+/// Costs that would not leave room for a packet's bytes are not scaled up any more.
+const COST_SCALED_MAX: u128 = 1 << 40;
+/// More fractional bits would gain nothing.
+const SHIFT_MAX: u32 = 40;
+
+impl Limit {
+    /// No limit.
+    pub const NONE: Limit = Limit {
+        cost: 0,
+        span: 0,
+        shift: 0,
+        reserved: 0,
+    };
+
+    /// Packets or connections: taken one by one, so a price is a whole number of units and bursts are exact.
+    /// `None` where nothing is admitted at all, or the burst takes longer than bucket time lasts: the policy's
+    /// bounds exclude both.
+    pub fn of_tokens(rate: u64, per_seconds: u32, burst: u64) -> Option<Limit> {
+        Self::scaled(rate, per_seconds, burst, 0)
+    }
+
+    /// Bytes: many to a packet, so a price that is no whole number of units gains fractional bits.
+    pub fn of_bytes(rate: u64, per_seconds: u32, burst: u64) -> Option<Limit> {
+        let second_units = UNITS_PER_SECOND as u128 * per_seconds as u128;
+        let mut shift = 0;
+        while rate != 0
+            && !(second_units << shift).is_multiple_of(rate as u128)
+            && (second_units << (shift + 1)) / (rate as u128) < COST_SCALED_MAX
+            && shift < SHIFT_MAX
+        {
+            shift += 1;
+        }
+        Self::scaled(rate, per_seconds, burst, shift)
+    }
+
+    fn scaled(rate: u64, per_seconds: u32, burst: u64, shift: u32) -> Option<Limit> {
+        if rate == 0 || burst == 0 {
+            return None;
+        }
+        let second_units = UNITS_PER_SECOND as u128 * per_seconds as u128;
+        let cost = (second_units << shift).div_ceil(rate as u128);
+        let span = (cost * burst as u128).div_ceil(1 << shift);
+        Some(Limit {
+            cost: u64::try_from(cost).ok()?,
+            span: u64::try_from(span).ok().filter(|span| *span < 1 << 62)?,
+            shift,
+            reserved: 0,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::cell::Cell;
+
+    struct Word(Cell<u64>);
+    impl Bucket for Word {
+        fn load(&self) -> u64 {
+            self.0.get()
+        }
+        fn compare_exchange(&self, old: u64, new: u64) -> Result<(), u64> {
+            if self.0.get() == old {
+                self.0.set(new);
+                return Ok(());
+            }
+            Err(self.0.get())
+        }
+    }
+
+    const START: Nanos = Nanos(1_000_000_000);
+
+    fn admitted(limit: &Limit, word: &Word, offers: u64, amount: u32, now: Nanos) -> u64 {
+        (0..offers)
+            .filter(|_| take(word, limit, amount, now, Effect::Commit))
+            .count() as u64
+    }
+
+    #[test]
+    fn a_full_bucket_admits_its_burst_and_not_one_more() {
+        for (rate, per, burst) in [
+            (1, 3600, 1),
+            (10, 1, 3),
+            (1000, 1, 2000),
+            (3_000_000, 1, 77),
+            (7, 60, 5),
+        ] {
+            let limit = Limit::of_tokens(rate, per, burst).unwrap();
+            assert_eq!(
+                admitted(&limit, &Word(Cell::new(0)), burst + 50, 1, START),
+                burst,
+                "{rate}/{per} {burst}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_dry_run_takes_nothing() {
+        let limit = Limit::of_tokens(1, 1, 1).unwrap();
+        let word = Word(Cell::new(0));
+        assert!(take(&word, &limit, 1, START, Effect::Dry));
+        assert!(take(&word, &limit, 1, START, Effect::Commit));
+        assert!(!take(&word, &limit, 1, START, Effect::Dry));
+    }
+
+    #[test]
+    fn no_limit_admits_everything() {
+        let word = Word(Cell::new(u64::MAX));
+        assert!(take(&word, &Limit::NONE, u32::MAX, START, Effect::Commit));
+    }
+
+    #[test]
+    fn more_than_the_burst_at_once_never_conforms() {
+        let limit = Limit::of_bytes(1_000_000, 1, 1500).unwrap();
+        let word = Word(Cell::new(0));
+        assert!(!take(&word, &limit, 1501, START, Effect::Commit));
+        assert!(take(&word, &limit, 1500, START, Effect::Commit));
+    }
+
+    #[test]
+    fn a_changed_limit_keeps_what_was_used_up_to_the_new_burst() {
+        let old = Limit::of_tokens(10, 1, 100).unwrap();
+        let new = Limit::of_tokens(1000, 1, 50).unwrap();
+        let word = Word(Cell::new(0));
+        assert_eq!(admitted(&old, &word, 30, 1, START), 30);
+        let carried = carry(&old, &new, word.load(), START);
+        assert_eq!(level(&new, carried, START), 20);
+        assert_eq!(admitted(&old, &word, 60, 1, START), 60);
+        assert_eq!(level(&new, carry(&old, &new, word.load(), START), START), 0);
+    }
+
+    proptest! {
+        /// Never more than rate x time + burst; at least 99 % of what conforms once the burst is spent.
+        #[test]
+        fn the_rate_is_held(rate in 1u64..2_000_000, per in prop::sample::select(vec![1u32, 60, 3600]),
+                            burst in 1u64..1000, steps in prop::collection::vec(1u64..3_000_000_000, 1..200)) {
+            let limit = Limit::of_tokens(rate, per, burst).unwrap();
+            let word = Word(Cell::new(0));
+            let mut now = START;
+            let mut passed = 0u128;
+            let mut exact = burst as u128 * (per as u128 * 1_000_000_000);
+            let full = exact;
+            for step in steps {
+                let admitted = admitted(&limit, &word, burst + 1, 1, now) as u128;
+                // The exact level, in tokens x nanoseconds of the period.
+                prop_assert!(admitted * (per as u128 * 1_000_000_000) <= exact, "more than there is");
+                let due = exact / (per as u128 * 1_000_000_000);
+                prop_assert!(admitted + 1 >= due * 99 / 100, "{admitted} of {due}");
+                exact -= admitted * (per as u128 * 1_000_000_000);
+                passed += admitted;
+                exact = full.min(exact + step as u128 * rate as u128);
+                now.0 += step;
+            }
+            prop_assert!(passed >= burst as u128);
+        }
+
+        /// Rates of bytes that are no whole number of units are rounded to the strict side by under 0.1 %.
+        #[test]
+        fn byte_prices_are_close_and_never_cheap(rate in 1u64..1_000_000_000_000, amount in 1u32..200_000) {
+            if let Some(limit) = Limit::of_bytes(rate, 1, 1 << 20) {
+                let exact = UNITS_PER_SECOND as f64 * amount as f64 / rate as f64;
+                let got = price(&limit, amount) as f64;
+                prop_assert!(got >= exact * 0.999_999_9 && got <= exact * 1.000_1 + 1.0, "{got} for {exact}");
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What the decision asks of its tables, and the packed words in them.
+//!
+//! One look-up of the source yields all that depends on it, one of the destination port the candidate services,
+//! one of the destination address its class. The kernel's maps and the host's tables implement `Tables`.
+
+use crate::abi::{Class, Limit, Owner, Service, Source};
+use crate::classify::{Grants, Walk};
+use crate::limit::{Bucket, Effect};
+use crate::parse::{Packet, Protocol};
+use crate::pipeline::{Charge, Outcome};
+use crate::units::Nanos;
+
+/// What a generation is set to: constants of the loaded program, so that what is off costs nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub flags: u32,
+}
+
+pub mod config_flags {
+    /// The filter's mode: what rules 9 and 10 do not decide is only observed.
+    pub const OBSERVE: u32 = 1;
+    pub const OTHER_TRAFFIC_DROP: u32 = 1 << 1;
+    pub const OTHER_ADDRESS_DROP: u32 = 1 << 2;
+    pub const NON_IP_DROP: u32 = 1 << 3;
+    pub const FRAGMENTS_LISTED: u32 = 1 << 4;
+    pub const FRAGMENTS_DROP: u32 = 1 << 5;
+    pub const PING_LISTED: u32 = 1 << 6;
+    pub const PING_DROP: u32 = 1 << 7;
+    /// Some service or management entry names addresses: the destination is looked up.
+    pub const ADDRESSES: u32 = 1 << 8;
+    pub const MANAGEMENT: u32 = 1 << 9;
+    pub const ICMP_LIMIT: u32 = 1 << 10;
+    pub const SERVICE_LIMIT: u32 = 1 << 11;
+}
+
+impl Config {
+    #[inline(always)]
+    pub fn has(self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// What a destination port leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Port {
+    /// The services that have it, as a row number; 0 is none.
+    pub row: u32,
+    /// Number in the table of management masks; 0 is none.
+    pub management: u32,
+}
+
+impl Port {
+    pub const fn pack(self) -> u32 {
+        self.row | self.management << 16
+    }
+
+    #[inline(always)]
+    pub const fn unpack(word: u32) -> Port {
+        Port {
+            row: word & 0xffff,
+            management: word >> 16,
+        }
+    }
+}
+
+/// Where a port stands in the port table: TCP's 65,536 first.
+#[inline(always)]
+pub const fn port_index(protocol: Protocol, port: u16) -> u32 {
+    (matches!(protocol, Protocol::Udp) as u32) << 16 | port as u32
+}
+
+/// Words of a port set: one bit a port.
+pub const PORT_SET_WORDS: u32 = 65_536 / 64;
+
+/// The tables that a walk over a source's owners reads.
+pub trait GrantTables {
+    /// 64-bit words of a service row: 1..=16, a constant of the generation.
+    fn row_words(&self) -> u32;
+    fn row_word(&self, row: u32, word: u32) -> u64;
+    fn owner_number(&self, position: u32) -> Option<u32>;
+    fn owner(&self, number: u32) -> Option<&Owner>;
+    fn port_set_word(&self, set: u32, word: u32) -> u64;
+}
+
+/// Tables, clock, sockets: all that a decision needs beside the packet.
+pub trait Tables: GrantTables {
+    type Bucket<'a>: Bucket
+    where
+        Self: 'a;
+
+    fn config(&self) -> Config;
+    /// Whether this run changes anything.
+    fn effect(&self) -> Effect;
+    /// Asked only after a match: reading a clock costs more than a look-up.
+    fn now(&self) -> Nanos;
+
+    /// The longest listed prefix that holds the packet's source; the default where there is none.
+    fn source(&self, packet: &Packet) -> Source;
+    /// The class of the packet's destination; class 0 where no listed prefix holds it.
+    fn class(&self, packet: &Packet) -> Option<&Class>;
+    /// The class of addresses in no listed prefix.
+    fn class_default(&self) -> Option<&Class>;
+    fn port(&self, index: u32) -> Port;
+    fn management_ports(&self, number: u32) -> u64;
+    fn limit(&self, number: u32) -> Option<&Limit>;
+    fn service(&self, number: u32) -> Option<&Service>;
+
+    /// `level`: 0 packets, 1 bytes, 2 connections.
+    fn owner_bucket(&self, number: u32, level: u32) -> Option<Self::Bucket<'_>>;
+    fn service_bucket(&self, number: u32, level: u32) -> Option<Self::Bucket<'_>>;
+
+    // The larger stages, called through here so that the kernel can verify each by itself, once, and not once
+    // for every way to reach it. The host calls them straight.
+
+    /// `pipeline::ip`.
+    fn ip(&self, packet: &Packet) -> Outcome;
+    /// Steps through all positions of a walk and gives what it found.
+    fn walk(&self, walk: Walk) -> Grants;
+    /// `classify::service`.
+    fn service_in_both(&self, first_row: u32, second_row: u32) -> u32;
+    /// `pipeline::owner_pays`.
+    fn owner_pays(&self, number: u32, charge: Charge, now: Nanos) -> bool;
+    /// `pipeline::service_pays`.
+    fn service_pays(&self, number: u32, charge: Charge, now: Nanos) -> bool;
+
+    /// Whether the packet answers one of this host's own connections: a TCP socket for its four values in any
+    /// state but listening, or a UDP socket connected to them.
+    fn is_reply(&self, packet: &Packet) -> bool;
+
+    fn count(&self, index: u32, bytes: u32);
+    fn count_owner(&self, number: u32, bytes: u32, now: Nanos);
+    fn count_interface(&self, verdict: u8);
+}

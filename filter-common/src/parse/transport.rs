@@ -1,0 +1,69 @@
+//! TCP, UDP, ICMP and ICMPv6: the header that names ports or a type.
+
+use super::{Family, Fragment, Packet, PacketBytes, Protocol, be16};
+
+/// Reads the transport header at `at` of a packet that ends at `end`; `None` is malformed.
+#[inline(always)]
+pub fn parse<F: PacketBytes + ?Sized>(frame: &F, at: u32, end: u32, packet: &mut Packet) -> Option<()> {
+    packet.protocol = protocol(packet.family, packet.protocol_number);
+    match packet.protocol {
+        Protocol::Tcp => tcp(frame, at, end, packet),
+        Protocol::Udp => udp(frame, at, end, packet),
+        Protocol::Icmp => icmp(frame, at, end, packet),
+        Protocol::Other | Protocol::Unknown => Some(()),
+    }
+}
+
+/// ICMP in IPv6 and ICMPv6 in IPv4 are other protocols.
+#[inline(always)]
+pub(super) fn protocol(family: Family, number: u8) -> Protocol {
+    match (number, family) {
+        (6, _) => Protocol::Tcp,
+        (17, _) => Protocol::Udp,
+        (1, Family::V4) | (58, Family::V6) => Protocol::Icmp,
+        _ => Protocol::Other,
+    }
+}
+
+#[inline(always)]
+fn tcp<F: PacketBytes + ?Sized>(frame: &F, at: u32, end: u32, packet: &mut Packet) -> Option<()> {
+    if at + 20 > end {
+        return None;
+    }
+    let header: [u8; 14] = frame.read(at)?;
+    let length = (header[12] >> 4) as u32 * 4;
+    if length < 20 || at + length > end {
+        return None;
+    }
+    packet.source_port = be16(header[0], header[1]);
+    packet.destination_port = be16(header[2], header[3]);
+    packet.tcp_flags = header[13];
+    Some(())
+}
+
+#[inline(always)]
+fn udp<F: PacketBytes + ?Sized>(frame: &F, at: u32, end: u32, packet: &mut Packet) -> Option<()> {
+    if at + 8 > end {
+        return None;
+    }
+    let header: [u8; 8] = frame.read(at)?;
+    let length = be16(header[4], header[5]) as u32;
+    // A first fragment names the whole datagram's length, which it does not hold.
+    if length < 8 || (packet.fragment as u8 == Fragment::Whole as u8 && at + length > end) {
+        return None;
+    }
+    packet.source_port = be16(header[0], header[1]);
+    packet.destination_port = be16(header[2], header[3]);
+    Some(())
+}
+
+#[inline(always)]
+fn icmp<F: PacketBytes + ?Sized>(frame: &F, at: u32, end: u32, packet: &mut Packet) -> Option<()> {
+    if at + 8 > end {
+        return None;
+    }
+    let header: [u8; 2] = frame.read(at)?;
+    packet.icmp_type = header[0];
+    packet.icmp_code = header[1];
+    Some(())
+}

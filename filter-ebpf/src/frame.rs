@@ -1,0 +1,149 @@
+//! The only packet pointers: the frame's bytes, and the run context that stands in front of them in a test run.
+
+use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
+use aya_ebpf::btf_maps::PerCpuArray;
+use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::XdpContext;
+use filter_common::abi::{MAGIC, RunAnswer, RunContext};
+use filter_common::bounds::HEADER_OFFSET_MAX;
+use filter_common::parse::{Packet, PacketBytes, ipv6, transport};
+use filter_common::verdict::Judgement;
+
+use crate::tables::desk;
+
+/// Test runs come from the loopback device, to which the filter is never attached; its number is always 1.
+const LOOPBACK_INDEX: usize = 1;
+
+/// The bytes of one frame, in one buffer or in several.
+pub struct Frame {
+    ctx: *mut xdp_md,
+    data: usize,
+    data_end: usize,
+}
+
+impl Frame {
+    #[inline(always)]
+    pub fn new(ctx: &XdpContext) -> Self {
+        Self { ctx: ctx.ctx, data: ctx.data(), data_end: ctx.data_end() }
+    }
+
+    #[inline(always)]
+    fn linear(&self) -> u32 {
+        (self.data_end - self.data) as u32
+    }
+}
+
+impl PacketBytes for Frame {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        // A bound that the verifier can follow; no header lies beyond.
+        if offset > HEADER_OFFSET_MAX {
+            return None;
+        }
+        let start = self.data + offset as usize;
+        let at = if start + N <= self.data_end { start as *const u8 } else { beyond::<N>(self.ctx, offset) };
+        if at.is_null() {
+            return None;
+        }
+        // SAFETY: N bytes inside data..data_end, checked above, or N bytes of the scratch buffer; an array of
+        // bytes has no alignment.
+        Some(unsafe { core::ptr::read_unaligned(at.cast::<[u8; N]>()) })
+    }
+
+    #[inline(always)]
+    fn holds(&self, length: u32) -> bool {
+        length <= self.linear() || length <= self.length()
+    }
+
+    #[inline(always)]
+    fn ipv6_extension(&self, at: u32, end: u32, next: u8) -> u64 {
+        ipv6_extension(self.ctx, at, end, next as u32)
+    }
+
+    #[inline(always)]
+    fn ipv6_transport(&self, at: u32, end: u32, _: &mut Packet) -> bool {
+        // The packet stands on the desk.
+        ipv6_transport(self.ctx, at, end) != 0
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        // SAFETY: the helper reads the context it is given.
+        unsafe { bpf_xdp_get_buff_len(self.ctx) as u32 }
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn ipv6_extension(ctx: *mut xdp_md, at: u32, end: u32, next: u32) -> u64 {
+    ipv6::extension(&Frame::new(&XdpContext::new(ctx)), at, end, next as u8)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn ipv6_transport(ctx: *mut xdp_md, at: u32, end: u32) -> u32 {
+    let Some(desk) = desk() else { return 0 };
+    u32::from(transport::parse(&Frame::new(&XdpContext::new(ctx)), at, end, &mut desk.packet).is_some())
+}
+
+/// Where headers that lie in a later buffer of the frame are copied to, a CPU's own.
+#[btf_map]
+static SCRATCH: PerCpuArray<[u8; SCRATCH_LENGTH], 1> = PerCpuArray::new();
+const SCRATCH_LENGTH: usize = 64;
+
+/// `N` bytes past the frame's first buffer, or null where the frame is shorter. Apart from `read`, so that the
+/// common path keeps its registers and the stack holds no copy.
+#[inline(never)]
+fn beyond<const N: usize>(ctx: *mut xdp_md, offset: u32) -> *const u8 {
+    const { assert!(N <= SCRATCH_LENGTH) };
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return core::ptr::null() };
+    // SAFETY: the helper writes N bytes to a buffer of at least N, or fails past the frame's end.
+    let failed = unsafe { bpf_xdp_load_bytes(ctx, offset, scratch.cast(), N as u32) };
+    if failed == 0 { scratch.cast() } else { core::ptr::null() }
+}
+
+/// What a test run handed in, if this is one.
+pub struct RunFrame(Option<RunContext>);
+
+impl RunFrame {
+    #[inline(always)]
+    pub fn of(ctx: &XdpContext) -> Self {
+        let start = ctx.metadata();
+        let fits = start + size_of::<RunContext>() <= ctx.metadata_end();
+        if !fits || ctx.ingress_ifindex() != LOOPBACK_INDEX {
+            return Self(None);
+        }
+        // SAFETY: inside data_meta..data, checked above; any bytes are a run context.
+        let context = unsafe { core::ptr::read_unaligned(start as *const RunContext) };
+        Self(if context.magic == MAGIC { Some(context) } else { None })
+    }
+
+    #[inline(always)]
+    pub fn context(&self) -> RunContext {
+        self.0.unwrap_or_default()
+    }
+
+    /// Answers in the run context's place.
+    #[inline(always)]
+    pub fn answer(&self, ctx: &XdpContext, judgement: &Judgement) {
+        if self.0.is_none() {
+            return;
+        }
+        let start = ctx.metadata();
+        if start + size_of::<RunAnswer>() > ctx.metadata_end() {
+            return;
+        }
+        let answer = RunAnswer {
+            magic: MAGIC,
+            verdict: judgement.verdict as u32,
+            reason: judgement.reason as u32,
+            service: judgement.service,
+            owner: judgement.owner,
+            bytes: judgement.bytes,
+            reserved: 0,
+        };
+        // SAFETY: inside data_meta..data, checked above.
+        unsafe { core::ptr::write_unaligned(start as *mut RunAnswer, answer) };
+    }
+}

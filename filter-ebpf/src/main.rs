@@ -1,0 +1,76 @@
+//! The kernel program: an adapter around `filter_common::pipeline`. No decision is made here.
+//!
+//! `keyfence` is attached to every interface and only goes on to the generation in force; `judge` is that
+//! generation: loaded anew, with tables of its own, for each policy, and put in place in one step.
+#![no_std]
+#![no_main]
+#![allow(internal_features, reason = "compare-exchange and add have no stable form on this target")]
+#![feature(core_intrinsics)]
+
+mod account;
+mod frame;
+mod tables;
+
+use aya_ebpf::bindings::xdp_action;
+use aya_ebpf::macros::xdp;
+use aya_ebpf::programs::XdpContext;
+use aya_log_ebpf::debug;
+use filter_common::account::index;
+use filter_common::pipeline;
+use filter_common::verdict::{Judgement, NO_SERVICE, Reason, Verdict};
+
+use crate::frame::{Frame, RunFrame};
+use crate::tables::KernelTables;
+
+/// The entry: one jump to the generation in force.
+#[xdp(frags)]
+pub fn keyfence(ctx: XdpContext) -> u32 {
+    // SAFETY: the map holds only programs of this type, put there by the loader.
+    unsafe { tables::GENERATION.tail_call(&ctx, 0) };
+    // No generation: its pin was removed under a running filter. Nothing can be told apart any more.
+    account::count(index(Verdict::Drop, Reason::Internal, NO_SERVICE), 0);
+    xdp_action::XDP_DROP
+}
+
+/// One generation.
+#[xdp(frags)]
+pub fn judge(ctx: XdpContext) -> u32 {
+    let run = RunFrame::of(&ctx);
+    let context = run.context();
+    let Some(desk) = tables::desk() else { return xdp_action::XDP_DROP };
+    desk.run_flags = context.flags;
+    desk.run_now = context.now;
+    let tables = KernelTables::new(ctx.ctx, context.flags, context.now);
+    let judgement = pipeline::judge(&Frame::new(&ctx), &tables, &mut desk.packet);
+    log(&ctx, &judgement);
+    run.answer(&ctx, &judgement);
+    match judgement.verdict {
+        Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::Pass | Verdict::Observe => xdp_action::XDP_PASS,
+    }
+}
+
+/// A line a packet for whoever debugs the program; pruned by the verifier unless switched on at load.
+#[inline(never)]
+fn log(ctx: &XdpContext, judgement: &Judgement) {
+    debug!(
+        ctx,
+        "verdict {} reason {} service {} owner {} bytes {}",
+        judgement.verdict as u8,
+        judgement.reason as u8,
+        judgement.service,
+        judgement.owner,
+        judgement.bytes
+    );
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    // A panic path that survives the optimizer is refused by the verifier: this is never run.
+    loop {}
+}
+
+/// The helpers that look at sockets and clocks are for programs under the GPL.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

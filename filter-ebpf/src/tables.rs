@@ -1,0 +1,499 @@
+//! The only map access: the kernel's side of `filter_common::lookup::Tables`.
+//!
+//! Sizes written here are the least; the loader sets those that the policy needs.
+
+use core::cell::Cell;
+use core::ffi::c_void;
+use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::{bpf_sock_tuple, xdp_md};
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::{Array, LpmTrie, PerCpuArray, ProgramArray};
+use aya_ebpf::helpers::generated::{
+    bpf_ktime_get_coarse_ns, bpf_loop, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp,
+};
+use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::XdpContext;
+use filter_common::abi::{
+    Class, Count, Limit, Meta, Owner, OwnerState, SERVICE_ENTRIES, Service, ServiceState, Source,
+    run_flags,
+};
+use filter_common::account::COUNTERS as COUNTERS_LENGTH;
+use filter_common::bounds::INTERFACES_MAX;
+use filter_common::limit::{Bucket, Effect};
+use filter_common::classify::{self, Grants, Walk};
+use filter_common::lookup::{Config, GrantTables, Port, Tables};
+use filter_common::parse::{Family, Packet, Protocol};
+use filter_common::pipeline::{self, Charge, Outcome};
+use filter_common::units::Nanos;
+
+use crate::account;
+
+// Kept over generations and restarts.
+#[btf_map]
+pub static META: Array<Meta, 1> = Array::new();
+#[btf_map]
+pub static GENERATION: ProgramArray<1> = ProgramArray::new();
+#[btf_map]
+pub static COUNTERS: PerCpuArray<Count, { COUNTERS_LENGTH as usize }> = PerCpuArray::new();
+#[btf_map]
+pub static INTERFACES: PerCpuArray<[u64; 4], { INTERFACES_MAX as usize + 1 }> = PerCpuArray::new();
+#[btf_map]
+static OWNER_STATE: Array<OwnerState, 1> = Array::new();
+#[btf_map]
+static SERVICE_STATE: Array<ServiceState, { SERVICE_ENTRIES as usize }> = Array::new();
+
+// Of one generation.
+#[btf_map]
+static SOURCES_V4: LpmTrie<[u8; 4], Source, 1> = LpmTrie::new();
+#[btf_map]
+static SOURCES_V6: LpmTrie<[u8; 16], Source, 1> = LpmTrie::new();
+#[btf_map]
+static ADDRESSES: LpmTrie<[u8; 16], u32, 1> = LpmTrie::new();
+#[btf_map]
+static CLASSES: Array<Class, 1> = Array::new();
+#[btf_map]
+static PORTS: Array<u32, 131_072> = Array::new();
+#[btf_map]
+static PORT_MASKS: Array<u64, 3> = Array::new();
+#[btf_map]
+static ROWS: Array<u64, 1> = Array::new();
+#[btf_map]
+static GRANTS: Array<u32, 1> = Array::new();
+#[btf_map]
+static OWNERS: Array<Owner, 1> = Array::new();
+#[btf_map]
+static PORT_SETS: Array<u64, 1> = Array::new();
+#[btf_map]
+static LIMITS: Array<Limit, 1> = Array::new();
+#[btf_map]
+static SERVICES: Array<Service, { SERVICE_ENTRIES as usize }> = Array::new();
+
+/// Where the socket look-ups find a packet's four values: off the stack, which is small.
+#[btf_map]
+static TUPLE: PerCpuArray<bpf_sock_tuple, 1> = PerCpuArray::new();
+
+/// The walk under way on this CPU: in a map, since the verifier must not believe what it sees of one step.
+#[btf_map]
+static WALK: PerCpuArray<Walk, 1> = PerCpuArray::new();
+
+// Constants of one generation: what is off is pruned by the verifier.
+#[unsafe(no_mangle)]
+static CONFIG_FLAGS: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static ROW_WORDS: Global<u32> = Global::new(1);
+#[unsafe(no_mangle)]
+pub static INTERFACE_COUNT: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub static INTERFACE_NUMBERS: Global<[u32; INTERFACES_MAX as usize]> = Global::new([0; INTERFACES_MAX as usize]);
+
+/// The tables of the generation, and what a test run asked for.
+pub struct KernelTables {
+    ctx: *mut xdp_md,
+    run_flags: u32,
+    /// Read once a packet: 0 until then.
+    now: Cell<u64>,
+}
+
+impl KernelTables {
+    #[inline(always)]
+    pub fn new(ctx: *mut xdp_md, run_flags: u32, now: u64) -> Self {
+        Self { ctx, run_flags, now: Cell::new(now) }
+    }
+}
+
+/// What a CPU holds while it judges a packet: in a map, since the calls between the stages pass only numbers,
+/// and so that the verifier judges a stage by what can stand here, not by each way it came about.
+#[repr(C)]
+pub struct Desk {
+    pub packet: Packet,
+    pub run_flags: u32,
+    pub run_now: u64,
+}
+
+#[btf_map]
+static DESK: PerCpuArray<Desk, 1> = PerCpuArray::new();
+
+/// This CPU's desk.
+#[inline(always)]
+pub fn desk() -> Option<&'static mut Desk> {
+    let desk = DESK.get_ptr_mut(0)?;
+    // SAFETY: this CPU's own value, any bytes of which the program wrote itself or are zero (both are values of
+    // the type); XDP does not interrupt itself, and each stage holds one reference at a time.
+    Some(unsafe { &mut *desk })
+}
+
+/// Rules 3 to 10, verified by themselves.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_ip(ctx: *mut xdp_md) -> u64 {
+    let Some(desk) = desk() else { return Outcome::INTERNAL.pack() };
+    let tables = KernelTables::new(ctx, desk.run_flags, desk.run_now);
+    let outcome = pipeline::ip(&tables, &desk.packet);
+    // The clock, where it was read, serves the accounts too.
+    desk.run_now = tables.now.get();
+    outcome.pack()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn service_in_both(first_row: u32, second_row: u32) -> u32 {
+    classify::service(&Maps, first_row, second_row)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn owner_pays(number: u32, bytes: u32, connections: u32, now: u64, run_flags: u32) -> u32 {
+    let tables = KernelTables::new(core::ptr::null_mut(), run_flags, now);
+    u32::from(pipeline::owner_pays(&tables, number, Charge { bytes, connections }, Nanos(now)))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn service_pays(number: u32, bytes: u32, connections: u32, now: u64, run_flags: u32) -> u32 {
+    let tables = KernelTables::new(core::ptr::null_mut(), run_flags, now);
+    u32::from(pipeline::service_pays(&tables, number, Charge { bytes, connections }, Nanos(now)))
+}
+
+/// A bucket's word in a map value.
+pub struct Word(*mut u64);
+
+impl Bucket for Word {
+    #[inline(always)]
+    fn load(&self) -> u64 {
+        // SAFETY: an aligned word of a live map value; other CPUs write it whole.
+        unsafe { core::ptr::read_volatile(self.0) }
+    }
+
+    #[inline(always)]
+    fn compare_exchange(&self, old: u64, new: u64) -> Result<(), u64> {
+        // SAFETY: an aligned word of a live map value.
+        let (seen, done) = unsafe {
+            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(self.0, old, new)
+        };
+        if done { Ok(()) } else { Err(seen) }
+    }
+}
+
+/// The maps alone, without a packet.
+struct Maps;
+
+impl GrantTables for Maps {
+    #[inline(always)]
+    fn row_words(&self) -> u32 {
+        ROW_WORDS.load()
+    }
+
+    #[inline(always)]
+    fn row_word(&self, row: u32, word: u32) -> u64 {
+        ROWS.get(row * self.row_words() + word).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn owner_number(&self, position: u32) -> Option<u32> {
+        GRANTS.get(position).copied()
+    }
+
+    #[inline(always)]
+    fn owner(&self, number: u32) -> Option<&Owner> {
+        OWNERS.get(number)
+    }
+
+    #[inline(always)]
+    fn port_set_word(&self, set: u32, word: u32) -> u64 {
+        PORT_SETS.get(set * filter_common::lookup::PORT_SET_WORDS + word).copied().unwrap_or(0)
+    }
+}
+
+/// One step of a walk, called by the kernel's loop.
+extern "C" fn walk_step(position: u32, _: *mut c_void) -> u64 {
+    let Some(walk) = WALK.get_ptr_mut(0) else { return 1 };
+    // SAFETY: this CPU's own value, written before the loop began.
+    let walk = unsafe { &mut *walk };
+    walk.step(&Maps, position);
+    0
+}
+
+impl GrantTables for KernelTables {
+    #[inline(always)]
+    fn row_words(&self) -> u32 {
+        Maps.row_words()
+    }
+
+    #[inline(always)]
+    fn row_word(&self, row: u32, word: u32) -> u64 {
+        Maps.row_word(row, word)
+    }
+
+    #[inline(always)]
+    fn owner_number(&self, position: u32) -> Option<u32> {
+        Maps.owner_number(position)
+    }
+
+    #[inline(always)]
+    fn owner(&self, number: u32) -> Option<&Owner> {
+        OWNERS.get(number)
+    }
+
+    #[inline(always)]
+    fn port_set_word(&self, set: u32, word: u32) -> u64 {
+        Maps.port_set_word(set, word)
+    }
+}
+
+impl Tables for KernelTables {
+    type Bucket<'b>
+        = Word
+    where
+        Self: 'b;
+
+    #[inline(always)]
+    fn config(&self) -> Config {
+        Config { flags: CONFIG_FLAGS.load() }
+    }
+
+    #[inline(always)]
+    fn effect(&self) -> Effect {
+        if self.run_flags & run_flags::DRY != 0 { Effect::Dry } else { Effect::Commit }
+    }
+
+    #[inline(always)]
+    fn now(&self) -> Nanos {
+        if self.now.get() == 0 {
+            // SAFETY: a helper without arguments.
+            self.now.set(unsafe { bpf_ktime_get_coarse_ns() });
+        }
+        Nanos(self.now.get())
+    }
+
+    #[inline(always)]
+    fn source(&self, packet: &Packet) -> Source {
+        let found = if matches!(packet.family, Family::V4) {
+            SOURCES_V4.get(&Key::new(32, v4(&packet.source)))
+        } else {
+            SOURCES_V6.get(&Key::new(128, packet.source))
+        };
+        match found {
+            Some(source) => *source,
+            None => Source::default(),
+        }
+    }
+
+    #[inline(always)]
+    fn class(&self, packet: &Packet) -> Option<&Class> {
+        match ADDRESSES.get(&Key::new(128, packet.destination)) {
+            Some(number) => CLASSES.get(*number),
+            None => CLASSES.get(0),
+        }
+    }
+
+    #[inline(always)]
+    fn class_default(&self) -> Option<&Class> {
+        CLASSES.get(0)
+    }
+
+    #[inline(always)]
+    fn port(&self, index: u32) -> Port {
+        match PORTS.get(index) {
+            Some(word) => Port::unpack(*word),
+            None => Port::default(),
+        }
+    }
+
+    #[inline(always)]
+    fn management_ports(&self, number: u32) -> u64 {
+        PORT_MASKS.get(number).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn ip(&self, _: &Packet) -> Outcome {
+        // The packet stands on the desk.
+        let outcome = Outcome::unpack(judge_ip(self.ctx));
+        if let Some(desk) = desk() {
+            self.now.set(desk.run_now);
+        }
+        outcome
+    }
+
+    #[inline(always)]
+    fn service_in_both(&self, first_row: u32, second_row: u32) -> u32 {
+        service_in_both(first_row, second_row)
+    }
+
+    #[inline(always)]
+    fn owner_pays(&self, number: u32, charge: Charge, now: Nanos) -> bool {
+        owner_pays(number, charge.bytes, charge.connections, now.0, self.run_flags) != 0
+    }
+
+    #[inline(always)]
+    fn service_pays(&self, number: u32, charge: Charge, now: Nanos) -> bool {
+        service_pays(number, charge.bytes, charge.connections, now.0, self.run_flags) != 0
+    }
+
+    /// By the kernel's own loop, which the verifier follows once however long the list is.
+    #[inline(always)]
+    fn walk(&self, walk: Walk) -> Grants {
+        let Some(place) = WALK.get_ptr_mut(0) else { return Grants::NONE };
+        // SAFETY: this CPU's own value, of this type; XDP does not interrupt itself.
+        unsafe { place.write(walk) };
+        let step = walk_step as *const () as *mut c_void;
+        // SAFETY: the callback has the helper's shape and takes no context.
+        unsafe { bpf_loop(walk.length, step, core::ptr::null_mut(), 0) };
+        // SAFETY: written above.
+        unsafe { (*place).found }
+    }
+
+    #[inline(always)]
+    fn limit(&self, number: u32) -> Option<&Limit> {
+        LIMITS.get(number)
+    }
+
+    #[inline(always)]
+    fn service(&self, number: u32) -> Option<&Service> {
+        SERVICES.get(number)
+    }
+
+    #[inline(always)]
+    fn owner_bucket(&self, number: u32, level: u32) -> Option<Word> {
+        let state = OWNER_STATE.get_ptr_mut(number)?;
+        // SAFETY: a value of the map, of this type; only a field is addressed.
+        let buckets = unsafe { &raw mut (*state).buckets };
+        Some(word(buckets, level))
+    }
+
+    #[inline(always)]
+    fn service_bucket(&self, number: u32, level: u32) -> Option<Word> {
+        let state = SERVICE_STATE.get_ptr_mut(number)?;
+        // SAFETY: a value of the map, of this type; only a field is addressed.
+        let buckets = unsafe { &raw mut (*state).buckets };
+        Some(word(buckets, level))
+    }
+
+    #[inline(always)]
+    fn is_reply(&self, packet: &Packet) -> bool {
+        if self.run_flags & run_flags::NO_SOCKETS != 0 {
+            return false;
+        }
+        match packet.protocol {
+            Protocol::Tcp => tcp_connection(self.ctx, packet),
+            Protocol::Udp => udp_connection(self.ctx, packet),
+            _ => false,
+        }
+    }
+
+    #[inline(always)]
+    fn count(&self, index: u32, bytes: u32) {
+        account::count(index, bytes);
+    }
+
+    #[inline(always)]
+    fn count_owner(&self, number: u32, bytes: u32, now: Nanos) {
+        if let Some(state) = OWNER_STATE.get_ptr_mut(number) {
+            account::count_owner(state, bytes, now);
+        }
+    }
+
+    #[inline(always)]
+    fn count_interface(&self, verdict: u8) {
+        account::count_interface(XdpContext::new(self.ctx).ingress_ifindex() as u32, verdict);
+    }
+}
+
+/// The bucket of a level: the offset is a constant in each arm, as the verifier wants it.
+#[inline(always)]
+fn word(buckets: *mut [u64; 3], level: u32) -> Word {
+    let first = buckets.cast::<u64>();
+    match level {
+        0 => Word(first),
+        1 => Word(first.wrapping_add(1)),
+        _ => Word(first.wrapping_add(2)),
+    }
+}
+
+#[inline(always)]
+fn v4(address: &[u8; 16]) -> [u8; 4] {
+    [address[12], address[13], address[14], address[15]]
+}
+
+/// The namespace that the packet arrived in.
+const CURRENT_NAMESPACE: u64 = u64::MAX;
+const STATE_ESTABLISHED: u32 = 1;
+const STATE_LISTEN: u32 = 10;
+
+/// Lays the packet's four values out as the socket look-ups take them; gives their length.
+#[inline(always)]
+fn lay_tuple(packet: &Packet) -> Option<(*mut bpf_sock_tuple, u32)> {
+    let tuple = TUPLE.get_ptr_mut(0)?;
+    let (source_port, destination_port) = (packet.source_port.to_be(), packet.destination_port.to_be());
+    // SAFETY: this CPU's own value, all of it integers.
+    let tuple = unsafe { &mut *tuple };
+    if matches!(packet.family, Family::V4) {
+        // SAFETY: the union's IPv4 member, all of it integers.
+        let four = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
+        four.saddr = u32::from_ne_bytes(v4(&packet.source));
+        four.daddr = u32::from_ne_bytes(v4(&packet.destination));
+        four.sport = source_port;
+        four.dport = destination_port;
+        Some((tuple, 12))
+    } else {
+        // SAFETY: the union's IPv6 member, all of it integers.
+        let six = unsafe { &mut tuple.__bindgen_anon_1.ipv6 };
+        six.saddr = words(&packet.source);
+        six.daddr = words(&packet.destination);
+        six.sport = source_port;
+        six.dport = destination_port;
+        Some((tuple, 36))
+    }
+}
+
+#[inline(always)]
+fn words(address: &[u8; 16]) -> [u32; 4] {
+    let word = |at: usize| u32::from_ne_bytes([address[at], address[at + 1], address[at + 2], address[at + 3]]);
+    [word(0), word(4), word(8), word(12)]
+}
+
+#[inline(never)]
+fn tcp_connection(ctx: *mut xdp_md, packet: &Packet) -> bool {
+    let Some((tuple, length)) = lay_tuple(packet) else { return false };
+    // SAFETY: a tuple of the length given; the reference is released below on every path.
+    let socket = unsafe { bpf_skc_lookup_tcp(ctx.cast(), tuple, length, CURRENT_NAMESPACE, 0) };
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: not null, and held until it is released.
+    let state = unsafe { core::ptr::read_volatile(&raw const (*socket).state) };
+    // SAFETY: released once, not used after.
+    unsafe { bpf_sk_release(socket.cast()) };
+    state != STATE_LISTEN
+}
+
+#[inline(never)]
+fn udp_connection(ctx: *mut xdp_md, packet: &Packet) -> bool {
+    let Some((tuple, length)) = lay_tuple(packet) else { return false };
+    // SAFETY: a tuple of the length given; the reference is released below on every path.
+    let socket = unsafe { bpf_sk_lookup_udp(ctx.cast(), tuple, length, CURRENT_NAMESPACE, 0) };
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: not null, and held until it is released.
+    let held = unsafe { &*socket };
+    let remote_port = held.dst_port as u16;
+    let mut connected = held.state == STATE_ESTABLISHED
+        && held.src_port == packet.destination_port as u32
+        && remote_port == packet.source_port.to_be();
+    // The look-up finds sockets bound to the wildcard too: the four values are compared here.
+    if matches!(packet.family, Family::V4) {
+        connected &= held.src_ip4 == u32::from_ne_bytes(v4(&packet.destination));
+        connected &= held.dst_ip4 == u32::from_ne_bytes(v4(&packet.source));
+    } else {
+        let (local, remote) = (words(&packet.destination), words(&packet.source));
+        connected &= held.src_ip6[0] == local[0] && held.src_ip6[1] == local[1];
+        connected &= held.src_ip6[2] == local[2] && held.src_ip6[3] == local[3];
+        connected &= held.dst_ip6[0] == remote[0] && held.dst_ip6[1] == remote[1];
+        connected &= held.dst_ip6[2] == remote[2] && held.dst_ip6[3] == remote[3];
+    }
+    // SAFETY: released once, not used after.
+    unsafe { bpf_sk_release(socket.cast()) };
+    connected
+}

@@ -1,0 +1,369 @@
+//! Destinations: ports to the services that have them, addresses to classes, and the management combinations.
+//!
+//! A class is what all addresses with the same services and management entries share. The kernel finds a
+//! service as the one bit that a port's row and a class' row have in common.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use filter_common::abi::{Class, class_flags};
+use filter_common::bounds::MANAGEMENT_MAX;
+use filter_common::lookup::{Port, port_index};
+use filter_common::parse::Protocol;
+use ipnet::IpNet;
+
+use super::rows::Rows;
+use super::sources::holds;
+use super::{CompileError, Key, service_mode};
+use crate::policy::model::{self, Addresses, Mode, Policy, PortRange, Protocols};
+
+pub(super) struct Destinations {
+    pub addresses: Vec<(Key<16>, u32)>,
+    pub classes: Vec<Class>,
+    pub ports: Vec<u32>,
+    pub port_masks: Vec<u64>,
+    /// Whether any entry names addresses at all.
+    pub addressed: bool,
+}
+
+/// Management entries by what they open: each distinct combination of protocol, ports and address is a bit.
+pub(super) struct Management {
+    /// For each entry of the policy, its bit.
+    pub masks: Vec<u64>,
+    combinations: Vec<(Protocols, Vec<PortRange>, Addresses)>,
+}
+
+impl Management {
+    pub fn of(policy: &Policy) -> Result<Self, CompileError> {
+        let mut combinations: Vec<(Protocols, Vec<PortRange>, Addresses)> = Vec::new();
+        let mut places = Vec::new();
+        for entry in &policy.management {
+            let wanted = (entry.protocols, entry.ports.clone(), entry.address.clone());
+            let place = combinations
+                .iter()
+                .position(|known| *known == wanted)
+                .unwrap_or_else(|| {
+                    combinations.push(wanted);
+                    combinations.len() - 1
+                });
+            places.push(place);
+        }
+        if combinations.len() > MANAGEMENT_MAX as usize {
+            return Err(CompileError::TableFull {
+                table: "management",
+                what: "distinct combinations of protocol, ports and address of management entries",
+                needed: combinations.len(),
+                max: MANAGEMENT_MAX,
+            });
+        }
+        Ok(Self {
+            masks: places.into_iter().map(|place| 1 << place).collect(),
+            combinations,
+        })
+    }
+}
+
+/// What is at an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct At {
+    tcp: BTreeSet<u32>,
+    udp: BTreeSet<u32>,
+    management: u64,
+}
+
+impl At {
+    fn add_service(&mut self, service: &model::Service, number: u32) {
+        if service.protocols.tcp {
+            self.tcp.insert(number);
+        }
+        if service.protocols.udp {
+            self.udp.insert(number);
+        }
+    }
+
+    fn add(&mut self, other: &At) {
+        self.tcp.extend(&other.tcp);
+        self.udp.extend(&other.udp);
+        self.management |= other.management;
+    }
+}
+
+pub(super) fn build(
+    policy: &Policy,
+    numbers: &[u32],
+    management: &Management,
+    rows: &mut Rows,
+    host: &[IpAddr],
+) -> Result<Destinations, CompileError> {
+    let (ports, port_masks, port_rows) = ports(policy, numbers, management, rows)?;
+    let mut everywhere = At::default();
+    let mut stated: BTreeMap<(bool, Key<16>), At> = BTreeMap::new();
+    let mut state = |address: &Addresses, what: At| match address {
+        Addresses::Any => everywhere.add(&what),
+        Addresses::Host => {
+            for address in host {
+                stated.entry(key(&IpNet::from(*address))).or_default().add(&what);
+            }
+        }
+        Addresses::Prefixes(prefixes) => {
+            for prefix in prefixes {
+                stated.entry(key(prefix)).or_default().add(&what);
+            }
+        }
+    };
+    for (service, number) in policy.services.iter().zip(numbers) {
+        let mut what = At::default();
+        what.add_service(service, *number);
+        state(&service.address, what);
+    }
+    for (bit, (_, _, address)) in management.combinations.iter().enumerate() {
+        state(
+            address,
+            At {
+                management: 1 << bit,
+                ..At::default()
+            },
+        );
+    }
+    let addressed = policy
+        .services
+        .iter()
+        .map(|service| &service.address)
+        .any(|a| *a != Addresses::Any)
+        || management
+            .combinations
+            .iter()
+            .any(|(_, _, address)| *address != Addresses::Any);
+
+    let observing: BTreeSet<u32> = policy
+        .services
+        .iter()
+        .zip(numbers)
+        .filter(|(service, _)| service_mode(policy, service) == Mode::Observe)
+        .map(|(_, number)| *number)
+        .collect();
+    let mut classes = Classes {
+        entries: Vec::new(),
+        numbers: HashMap::new(),
+        observing,
+    };
+    classes.of(&everywhere, rows);
+    let addresses = sweep(stated, &everywhere, &mut classes, rows, addressed);
+    for class in &classes.entries {
+        for (port_row, udp) in &port_rows {
+            let row = if *udp { class.udp_row } else { class.tcp_row };
+            if let Some((first, second)) = rows.two_common(*port_row, row) {
+                let name = |wanted: u32| {
+                    let at = numbers.iter().position(|number| *number == wanted);
+                    at.map_or_else(|| wanted.to_string(), |at| policy.services[at].name.clone())
+                };
+                return Err(CompileError::Overlap {
+                    first: name(first),
+                    second: name(second),
+                });
+            }
+        }
+    }
+    Ok(Destinations {
+        addresses,
+        classes: classes.entries,
+        ports,
+        port_masks,
+        addressed,
+    })
+}
+
+/// Sorted IPv4 apart from IPv6: a prefix of one family holds no address of the other.
+fn key(prefix: &IpNet) -> (bool, Key<16>) {
+    match prefix {
+        IpNet::V4(net) => (
+            false,
+            Key {
+                address: net.addr().to_ipv6_mapped().octets(),
+                length: net.prefix_len() + 96,
+            },
+        ),
+        IpNet::V6(net) => (
+            true,
+            Key {
+                address: net.addr().octets(),
+                length: net.prefix_len(),
+            },
+        ),
+    }
+}
+
+/// Gives each stated prefix the class of all that holds there, in one pass with the chain of prefixes around.
+fn sweep(
+    stated: BTreeMap<(bool, Key<16>), At>,
+    everywhere: &At,
+    classes: &mut Classes,
+    rows: &mut Rows,
+    addressed: bool,
+) -> Vec<(Key<16>, u32)> {
+    let mut entries = Vec::new();
+    let mut chain: Vec<((bool, Key<16>), At)> = Vec::new();
+    // An IPv6 prefix around ::ffff:0:0/96 says nothing of IPv4: without a prefix of its own, class 0 holds.
+    let root = Key {
+        address: std::net::Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().octets(),
+        length: 96,
+    };
+    if addressed && !stated.contains_key(&(false, root)) {
+        entries.push((root, 0));
+    }
+    for (key, own) in stated {
+        while chain
+            .last()
+            .is_some_and(|(around, _)| around.0 != key.0 || !holds(&around.1, &key.1))
+        {
+            chain.pop();
+        }
+        let mut at = chain
+            .last()
+            .map_or_else(|| everywhere.clone(), |(_, at)| at.clone());
+        at.add(&own);
+        entries.push((key.1, classes.of(&at, rows)));
+        chain.push((key, at));
+    }
+    entries
+}
+
+struct Classes {
+    entries: Vec<Class>,
+    numbers: HashMap<At2, u32>,
+    observing: BTreeSet<u32>,
+}
+
+type At2 = (Vec<u32>, Vec<u32>, u64);
+
+impl Classes {
+    fn of(&mut self, at: &At, rows: &mut Rows) -> u32 {
+        let identity = (
+            at.tcp.iter().copied().collect(),
+            at.udp.iter().copied().collect(),
+            at.management,
+        );
+        if let Some(number) = self.numbers.get(&identity) {
+            return *number;
+        }
+        let any: BTreeSet<u32> = at.tcp.union(&at.udp).copied().collect();
+        let mut flags = 0;
+        for (services, flag) in [
+            (&at.tcp, class_flags::TCP_OBSERVED),
+            (&at.udp, class_flags::UDP_OBSERVED),
+            (&any, class_flags::ANY_OBSERVED),
+        ] {
+            if services.is_subset(&self.observing) {
+                flags |= flag;
+            }
+        }
+        let class = Class {
+            management: at.management,
+            tcp_row: rows.of(at.tcp.iter().copied()),
+            udp_row: rows.of(at.udp.iter().copied()),
+            any_row: rows.of(any.into_iter()),
+            flags,
+        };
+        let number = self.entries.len() as u32;
+        self.entries.push(class);
+        self.numbers.insert(identity, number);
+        number
+    }
+}
+
+/// The port table, the management masks it names, and the distinct rows in it (with whether they are UDP's).
+type Ports = (Vec<u32>, Vec<u64>, BTreeSet<(u32, bool)>);
+
+fn ports(
+    policy: &Policy,
+    numbers: &[u32],
+    management: &Management,
+    rows: &mut Rows,
+) -> Result<Ports, CompileError> {
+    let mut table = vec![0u32; 2 << 16];
+    let protocol_mask = |wanted: fn(&Protocols) -> bool| {
+        let bits = management
+            .combinations
+            .iter()
+            .enumerate()
+            .filter(|(_, (has, _, _))| wanted(has));
+        bits.fold(0u64, |mask, (bit, _)| mask | 1 << bit)
+    };
+    let mut masks = vec![0, protocol_mask(|has| has.tcp), protocol_mask(|has| has.udp)];
+    let mut mask_numbers: HashMap<u64, u32> = HashMap::from([(0, 0)]);
+    let mut port_rows = BTreeSet::new();
+    for (protocol, udp) in [(Protocol::Tcp, false), (Protocol::Udp, true)] {
+        let has = |protocols: &Protocols| if udp { protocols.udp } else { protocols.tcp };
+        // Where something begins (true) or has ended (false), by port.
+        let mut changes: BTreeMap<u32, Vec<(bool, Change)>> = BTreeMap::new();
+        let mut mark = |range: &PortRange, change: Change| {
+            changes
+                .entry(range.first as u32)
+                .or_default()
+                .push((true, change));
+            changes
+                .entry(range.last as u32 + 1)
+                .or_default()
+                .push((false, change));
+        };
+        for (service, number) in policy
+            .services
+            .iter()
+            .zip(numbers)
+            .filter(|(s, _)| has(&s.protocols))
+        {
+            service
+                .ports
+                .iter()
+                .for_each(|range| mark(range, Change::Service(*number)));
+        }
+        for (bit, (protocols, ranges, _)) in management.combinations.iter().enumerate() {
+            if has(protocols) {
+                ranges
+                    .iter()
+                    .for_each(|range| mark(range, Change::Management(1 << bit)));
+            }
+        }
+        let mut services = BTreeSet::new();
+        let mut mask = 0u64;
+        let mut bounds = changes.iter().peekable();
+        while let Some((first, changed)) = bounds.next() {
+            for (begins, change) in changed {
+                match (begins, change) {
+                    (true, Change::Service(number)) => drop(services.insert(*number)),
+                    (false, Change::Service(number)) => drop(services.remove(number)),
+                    (true, Change::Management(bit)) => mask |= bit,
+                    (false, Change::Management(bit)) => mask &= !bit,
+                }
+            }
+            let next = bounds.peek().map_or(1 << 16, |(next, _)| **next);
+            let row = rows.of(services.iter().copied());
+            port_rows.insert((row, udp));
+            let management = *mask_numbers.entry(mask).or_insert_with(|| {
+                masks.push(mask);
+                (masks.len() - 1) as u32
+            });
+            if management > u16::MAX as u32 || row > u16::MAX as u32 {
+                let needed = masks.len().max(rows.len());
+                let what = "sets of services or management entries that share a port";
+                return Err(CompileError::TableFull {
+                    table: "ports",
+                    what,
+                    needed,
+                    max: u16::MAX as u32,
+                });
+            }
+            let word = Port { row, management }.pack();
+            for port in *first..next {
+                table[port_index(protocol, port as u16) as usize] = word;
+            }
+        }
+    }
+    Ok((table, masks, port_rows))
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    Service(u32),
+    Management(u64),
+}

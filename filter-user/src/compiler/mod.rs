@@ -1,0 +1,322 @@
+//! The policy as the kernel's tables: pure, from a checked policy and the numbers its names have.
+//!
+//! Everything that a source or an address means is worked out here, so that the kernel asks one longest prefix
+//! and finds the whole answer. Knows no map and no clock: `kernel::load` writes what stands here, `host` walks
+//! it on the host.
+
+mod destinations;
+pub mod host;
+mod numbers;
+mod rows;
+mod sources;
+
+pub use numbers::{Numbers, owner_hash, owner_name};
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use filter_common::abi::{self, Class, ICMP_ANSWERS, ICMP_REQUESTS, Limit, Owner, Source};
+use filter_common::bounds::{OWNERS_PER_SOURCE_MAX, ROWS_MAX};
+use filter_common::lookup::{PORT_SET_WORDS, config_flags};
+use thiserror::Error;
+
+use crate::policy::model::{
+    Client, Filter, Limits, Mode, PassDrop, PassListedDrop, Policy, PortRange, Service, ServiceSet,
+};
+use rows::Rows;
+
+/// Why a policy that is free of faults does not fit the kernel's tables.
+#[derive(Debug, Error)]
+pub enum CompileError {
+    #[error(
+        "{prefix} would be granted by {owners} owners at once, and the kernel walks at most {max}; \
+         give some of them narrower sources, or merge clients that share their services",
+        max = OWNERS_PER_SOURCE_MAX
+    )]
+    OwnersPerSource { prefix: String, owners: usize },
+    #[error("{what} need {needed} entries, and the table {table} holds at most {max}; simplify the policy")]
+    TableFull {
+        table: &'static str,
+        what: &'static str,
+        needed: usize,
+        max: u32,
+    },
+    #[error(
+        "services {first} and {second} overlap at an address of this host; \
+         give them different ports, or addresses instead of \"host\""
+    )]
+    Overlap { first: String, second: String },
+    #[error("{0} has no number: a fault of this program, please report it")]
+    Unnumbered(String),
+    #[error("the limit of {0} cannot be counted: its burst takes longer than a year to fill")]
+    Limit(String),
+}
+
+/// What a compile needs beside the policy.
+pub struct Surroundings<'a> {
+    /// What `"host"` means now.
+    pub host_addresses: &'a [IpAddr],
+    /// Turns a wall-clock end into the filter's monotonic nanoseconds; 0 is past.
+    pub end: &'a dyn Fn(jiff::Timestamp) -> u64,
+}
+
+/// A prefix as the kernel's tries take it: length and address, host bits zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key<const N: usize> {
+    pub address: [u8; N],
+    pub length: u8,
+}
+
+/// All tables of one generation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Compiled {
+    pub flags: u32,
+    pub row_words: u32,
+    pub sources_v4: Vec<(Key<4>, Source)>,
+    pub sources_v6: Vec<(Key<16>, Source)>,
+    /// Destination prefixes, IPv4 as ::ffff:a.b.c.d, to class numbers.
+    pub addresses: Vec<(Key<16>, u32)>,
+    pub classes: Vec<Class>,
+    pub ports: Vec<u32>,
+    pub port_masks: Vec<u64>,
+    pub rows: Vec<u64>,
+    pub grants: Vec<u32>,
+    pub owners: Vec<Owner>,
+    pub port_sets: Vec<u64>,
+    pub limits: Vec<Limit>,
+    pub services: Vec<abi::Service>,
+}
+
+/// Compiles a policy; `numbers` must hold every service and client of it.
+pub fn compile(
+    policy: &Policy,
+    numbers: &Numbers,
+    around: &Surroundings<'_>,
+) -> Result<Compiled, CompileError> {
+    let number = |service: &Service| {
+        numbers
+            .service(&service.name)
+            .ok_or_else(|| CompileError::Unnumbered(service.name.clone()))
+    };
+    let services: Vec<u32> = policy.services.iter().map(number).collect::<Result<_, _>>()?;
+    let row_words = services.iter().max().map_or(1, |highest| highest / 64 + 1);
+    let mut rows = Rows::new(row_words as usize);
+    let mut limits = LimitTable::default();
+    let mut flags = filter_flags(&policy.filter);
+
+    let service_entries = services_table(policy, &services, &mut limits, &mut flags)?;
+    let owners = owners_table(policy, numbers, &services, &mut rows, &mut limits, around)?;
+    let management = destinations::Management::of(policy)?;
+    let sources = sources::build(policy, numbers, &management)?;
+    let destinations = destinations::build(policy, &services, &management, &mut rows, around.host_addresses)?;
+    if destinations.addressed {
+        flags |= config_flags::ADDRESSES;
+    }
+    if !policy.management.is_empty() {
+        flags |= config_flags::MANAGEMENT;
+    }
+    if rows.len() > ROWS_MAX as usize {
+        let needed = rows.len();
+        return Err(CompileError::TableFull {
+            table: "rows",
+            what: "sets of services",
+            needed,
+            max: ROWS_MAX,
+        });
+    }
+    Ok(Compiled {
+        flags,
+        row_words,
+        sources_v4: sources.v4,
+        sources_v6: sources.v6,
+        addresses: destinations.addresses,
+        classes: destinations.classes,
+        ports: destinations.ports,
+        port_masks: destinations.port_masks,
+        rows: rows.words,
+        grants: sources.grants,
+        owners: owners.entries,
+        port_sets: owners.port_sets,
+        limits: limits.entries,
+        services: service_entries,
+    })
+}
+
+fn filter_flags(filter: &Filter) -> u32 {
+    let mut flags = 0;
+    let mut set = |on: bool, flag| flags |= if on { flag } else { 0 };
+    set(filter.mode == Mode::Observe, config_flags::OBSERVE);
+    set(
+        filter.other_traffic == PassDrop::Drop,
+        config_flags::OTHER_TRAFFIC_DROP,
+    );
+    set(
+        filter.other_address == PassDrop::Drop,
+        config_flags::OTHER_ADDRESS_DROP,
+    );
+    set(filter.non_ip == PassDrop::Drop, config_flags::NON_IP_DROP);
+    set(
+        filter.fragments == PassListedDrop::Listed,
+        config_flags::FRAGMENTS_LISTED,
+    );
+    set(
+        filter.fragments == PassListedDrop::Drop,
+        config_flags::FRAGMENTS_DROP,
+    );
+    set(filter.ping == PassListedDrop::Listed, config_flags::PING_LISTED);
+    set(filter.ping == PassListedDrop::Drop, config_flags::PING_DROP);
+    flags
+}
+
+/// The mode a service is judged in.
+pub fn service_mode(policy: &Policy, service: &Service) -> Mode {
+    service.mode.unwrap_or(policy.filter.mode)
+}
+
+fn services_table(
+    policy: &Policy,
+    numbers: &[u32],
+    limits: &mut LimitTable,
+    flags: &mut u32,
+) -> Result<Vec<abi::Service>, CompileError> {
+    let mut entries = vec![abi::Service::default(); abi::SERVICE_ENTRIES as usize];
+    for (service, number) in policy.services.iter().zip(numbers) {
+        let entry = &mut entries[*number as usize];
+        if service_mode(policy, service) == Mode::Observe {
+            entry.flags |= abi::service_flags::OBSERVE;
+        }
+        entry.limits = limits.add_all(&service.limit, &format!("service {}", service.name))?;
+        if entry.limits != [0; 3] {
+            *flags |= config_flags::SERVICE_LIMIT;
+        }
+    }
+    let icmp = limits.add_all(&policy.filter.icmp_limit, "[filter.icmp-limit]")?;
+    if icmp != [0; 3] {
+        *flags |= config_flags::ICMP_LIMIT;
+        entries[ICMP_ANSWERS as usize].limits = icmp;
+        entries[ICMP_REQUESTS as usize].limits = icmp;
+    }
+    Ok(entries)
+}
+
+struct Owners {
+    entries: Vec<Owner>,
+    port_sets: Vec<u64>,
+}
+
+fn owners_table(
+    policy: &Policy,
+    numbers: &Numbers,
+    services: &[u32],
+    rows: &mut Rows,
+    limits: &mut LimitTable,
+    around: &Surroundings<'_>,
+) -> Result<Owners, CompileError> {
+    let mut owners = Owners {
+        entries: vec![Owner::default()],
+        port_sets: vec![0; PORT_SET_WORDS as usize],
+    };
+    let mut sets: HashMap<&[PortRange], u32> = HashMap::new();
+    for client in policy.clients.iter().filter(|client| client.enabled) {
+        let name = owner_name(&client.name);
+        let number = numbers.owner(&name).ok_or(CompileError::Unnumbered(name))? as usize;
+        if owners.entries.len() <= number {
+            owners.entries.resize(number + 1, Owner::default());
+        }
+        let row = match &client.services {
+            ServiceSet::All => rows.of(services.iter().copied()),
+            ServiceSet::Some(indexes) => rows.of(indexes.iter().map(|index| services[*index])),
+        };
+        let (first, last, port_set) = source_ports(client, &mut sets, &mut owners.port_sets);
+        let what = format!("client {}", client.name);
+        owners.entries[number] = Owner {
+            end: client.expires.map_or(u64::MAX, |expires| (around.end)(expires)),
+            packets: limits.packets(&client.limit, &what)?,
+            bytes_limit: limits.add_all(&client.limit, &what)?[1],
+            connections_limit: limits.add_all(&client.limit, &what)?[2],
+            row,
+            source_port_first: first,
+            source_port_last: last,
+            port_set,
+            publisher: 0,
+            reserved: 0,
+        };
+    }
+    Ok(owners)
+}
+
+/// One range stands in the owner itself; more make a set of bits, shared by all who ask for the same.
+fn source_ports<'a>(
+    client: &'a Client,
+    sets: &mut HashMap<&'a [PortRange], u32>,
+    words: &mut Vec<u64>,
+) -> (u16, u16, u32) {
+    match client.source_ports.as_slice() {
+        [] => (0, u16::MAX, 0),
+        [range] => (range.first, range.last, 0),
+        ranges => {
+            let set = *sets.entry(ranges).or_insert_with(|| {
+                let set = words.len() / PORT_SET_WORDS as usize;
+                words.resize(words.len() + PORT_SET_WORDS as usize, 0);
+                for port in ranges.iter().flat_map(|range| range.first..=range.last) {
+                    words[set * PORT_SET_WORDS as usize + port as usize / 64] |= 1 << (port % 64);
+                }
+                set as u32
+            });
+            (0, 0, set)
+        }
+    }
+}
+
+/// The distinct limits of a generation; number 0 is none.
+struct LimitTable {
+    entries: Vec<Limit>,
+    numbers: HashMap<Limit3, u32>,
+}
+
+type Limit3 = (u64, u64, u32);
+
+impl Default for LimitTable {
+    fn default() -> Self {
+        Self {
+            entries: vec![Limit::NONE],
+            numbers: HashMap::new(),
+        }
+    }
+}
+
+impl LimitTable {
+    fn packets(&self, limits: &Limits, what: &str) -> Result<Limit, CompileError> {
+        match &limits.packets {
+            None => Ok(Limit::NONE),
+            Some(limit) => Limit::of_tokens(limit.rate, limit.per_seconds, limit.burst)
+                .ok_or_else(|| CompileError::Limit(what.into())),
+        }
+    }
+
+    /// The numbers of a level's limits: packets, bytes, connections.
+    fn add_all(&mut self, limits: &Limits, what: &str) -> Result<[u32; 3], CompileError> {
+        let refused = || CompileError::Limit(what.into());
+        let mut numbers = [0; 3];
+        for (slot, limit) in [limits.packets, limits.bytes, limits.connections]
+            .into_iter()
+            .enumerate()
+        {
+            let Some(limit) = limit else { continue };
+            let make = if slot == 1 {
+                Limit::of_bytes
+            } else {
+                Limit::of_tokens
+            };
+            let limit = make(limit.rate, limit.per_seconds, limit.burst).ok_or_else(refused)?;
+            numbers[slot] = *self
+                .numbers
+                .entry((limit.cost, limit.span, limit.shift))
+                .or_insert_with(|| {
+                    self.entries.push(limit);
+                    (self.entries.len() - 1) as u32
+                });
+        }
+        Ok(numbers)
+    }
+}

@@ -1,0 +1,54 @@
+//! Sets of services as rows of bits, each distinct set once; row 0 is the empty one.
+
+use std::collections::HashMap;
+
+pub(super) struct Rows {
+    width: usize,
+    pub words: Vec<u64>,
+    numbers: HashMap<Vec<u64>, u32>,
+}
+
+impl Rows {
+    pub fn new(width: usize) -> Self {
+        let empty = vec![0; width];
+        Self {
+            width,
+            words: empty.clone(),
+            numbers: HashMap::from([(empty, 0)]),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.words.len() / self.width
+    }
+
+    /// The row that holds these services.
+    pub fn of(&mut self, services: impl Iterator<Item = u32>) -> u32 {
+        let mut row = vec![0u64; self.width];
+        for service in services {
+            row[service as usize / 64] |= 1 << (service % 64);
+        }
+        let next = self.numbers.len() as u32;
+        let words = &mut self.words;
+        *self.numbers.entry(row).or_insert_with_key(|row| {
+            words.extend_from_slice(row);
+            next
+        })
+    }
+
+    /// Two services that both rows hold, where they hold more than one in common.
+    pub fn two_common(&self, first: u32, second: u32) -> Option<(u32, u32)> {
+        let row = |number: u32| &self.words[number as usize * self.width..][..self.width];
+        let mut common = row(first)
+            .iter()
+            .zip(row(second))
+            .enumerate()
+            .flat_map(|(word, (a, b))| {
+                let both = a & b;
+                (0..64)
+                    .filter(move |bit| both >> bit & 1 == 1)
+                    .map(move |bit| word as u32 * 64 + bit)
+            });
+        Some((common.next()?, common.next()?))
+    }
+}

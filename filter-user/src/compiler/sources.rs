@@ -1,0 +1,202 @@
+//! Source prefixes: for each, everything that holds for the addresses whose longest listed prefix it is.
+//!
+//! A prefix inherits from the shorter ones around it (denied, management, owners), so the kernel's one look-up
+//! gives the union: a /32 for one owner never hides another owner's /8.
+
+use std::collections::HashMap;
+
+use filter_common::abi::{Source, source_flags};
+use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
+use ipnet::IpNet;
+
+use super::destinations::Management;
+use super::{CompileError, Key, Numbers, owner_name};
+use crate::policy::model::Policy;
+
+pub(super) struct Sources {
+    pub v4: Vec<(Key<4>, Source)>,
+    pub v6: Vec<(Key<16>, Source)>,
+    pub grants: Vec<u32>,
+}
+
+/// What a policy says of one prefix itself.
+#[derive(Clone, Copy)]
+struct Statement<const N: usize> {
+    key: Key<N>,
+    said: Said,
+}
+
+#[derive(Clone, Copy)]
+enum Said {
+    Denied,
+    Management(u64),
+    /// The owner's place in the order of names, and its number.
+    Owner(u32, u32),
+}
+
+pub(super) fn build(
+    policy: &Policy,
+    numbers: &Numbers,
+    management: &Management,
+) -> Result<Sources, CompileError> {
+    let mut v4 = Vec::new();
+    let mut v6 = Vec::new();
+    let mut say = |prefix: &IpNet, said| match prefix {
+        IpNet::V4(net) => {
+            v4.push(Statement {
+                key: Key {
+                    address: net.addr().octets(),
+                    length: net.prefix_len(),
+                },
+                said,
+            });
+        }
+        IpNet::V6(net) => {
+            v6.push(Statement {
+                key: Key {
+                    address: net.addr().octets(),
+                    length: net.prefix_len(),
+                },
+                said,
+            });
+        }
+    };
+    let mut by_name: Vec<_> = policy.clients.iter().filter(|client| client.enabled).collect();
+    by_name.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
+    for (order, client) in by_name.into_iter().enumerate() {
+        let name = owner_name(&client.name);
+        let number = numbers.owner(&name).ok_or(CompileError::Unnumbered(name))?;
+        for source in &client.sources {
+            say(&source.prefix, Said::Owner(order as u32, number));
+        }
+    }
+    for source in policy.denies.iter().flat_map(|deny| &deny.sources) {
+        say(&source.prefix, Said::Denied);
+    }
+    for (entry, mask) in policy.management.iter().zip(&management.masks) {
+        for source in &entry.sources {
+            say(&source.prefix, Said::Management(*mask));
+        }
+    }
+    let mut lists = Lists::default();
+    let (v4, v6) = (sweep(v4, &mut lists)?, sweep(v6, &mut lists)?);
+    Ok(Sources {
+        v4,
+        v6,
+        grants: lists.grants,
+    })
+}
+
+/// The lists of owners, each distinct one once.
+#[derive(Default)]
+struct Lists {
+    grants: Vec<u32>,
+    starts: HashMap<Vec<u32>, u32>,
+}
+
+impl Lists {
+    fn place(&mut self, owners: &[u32]) -> u32 {
+        if owners.is_empty() {
+            return 0;
+        }
+        if let Some(start) = self.starts.get(owners) {
+            return *start;
+        }
+        let start = self.grants.len() as u32;
+        self.grants.extend_from_slice(owners);
+        self.starts.insert(owners.to_vec(), start);
+        start
+    }
+}
+
+/// A prefix on the way from the widest to the one at hand.
+struct Around<const N: usize> {
+    key: Key<N>,
+    denied: bool,
+    management: u64,
+    owners: Vec<u32>,
+}
+
+/// Sorted by address and length, a prefix comes right behind all that hold it: one pass with the chain of them.
+fn sweep<const N: usize>(
+    mut statements: Vec<Statement<N>>,
+    lists: &mut Lists,
+) -> Result<Vec<(Key<N>, Source)>, CompileError> {
+    statements.sort_by_key(|statement| statement.key);
+    let mut entries = Vec::new();
+    let mut chain: Vec<Around<N>> = Vec::new();
+    let mut rest = statements.as_slice();
+    while let Some(first) = rest.first() {
+        let key = first.key;
+        let (own, behind) = rest.split_at(rest.partition_point(|statement| statement.key == key));
+        rest = behind;
+        while chain.last().is_some_and(|around| !holds(&around.key, &key)) {
+            chain.pop();
+        }
+        let around = inherit(key, own, chain.last());
+        if around.owners.len() > OWNERS_PER_SOURCE_MAX as usize {
+            return Err(CompileError::OwnersPerSource {
+                prefix: text(&key),
+                owners: around.owners.len(),
+            });
+        }
+        let source = Source {
+            management: Source::split_mask(around.management),
+            owners_start: lists.place(&around.owners),
+            owners_length: around.owners.len() as u16,
+            flags: if around.denied { source_flags::DENIED } else { 0 },
+        };
+        entries.push((key, source));
+        chain.push(around);
+    }
+    Ok(entries)
+}
+
+/// What holds at a prefix: its own statements first (longest prefix first), then what is around it, each owner
+/// once, at its longest prefix.
+fn inherit<const N: usize>(key: Key<N>, own: &[Statement<N>], parent: Option<&Around<N>>) -> Around<N> {
+    let mut around = Around {
+        key,
+        denied: parent.is_some_and(|parent| parent.denied),
+        management: parent.map_or(0, |parent| parent.management),
+        owners: Vec::new(),
+    };
+    let mut named: Vec<(u32, u32)> = Vec::new();
+    for statement in own {
+        match statement.said {
+            Said::Denied => around.denied = true,
+            Said::Management(mask) => around.management |= mask,
+            Said::Owner(order, number) => named.push((order, number)),
+        }
+    }
+    named.sort_unstable();
+    named.dedup();
+    around.owners.extend(named.into_iter().map(|(_, number)| number));
+    let own_length = around.owners.len();
+    for number in parent.into_iter().flat_map(|parent| &parent.owners) {
+        if !around.owners[..own_length].contains(number) {
+            around.owners.push(*number);
+        }
+    }
+    around
+}
+
+pub(super) fn holds<const N: usize>(outer: &Key<N>, inner: &Key<N>) -> bool {
+    if outer.length > inner.length {
+        return false;
+    }
+    let whole = outer.length as usize / 8;
+    let rest = outer.length % 8;
+    outer.address[..whole] == inner.address[..whole]
+        && (rest == 0 || (outer.address[whole] ^ inner.address[whole]) >> (8 - rest) == 0)
+}
+
+fn text<const N: usize>(key: &Key<N>) -> String {
+    let address = match *key.address.as_slice() {
+        [a, b, c, d] => std::net::Ipv4Addr::new(a, b, c, d).to_string(),
+        ref bytes => <[u8; 16]>::try_from(bytes)
+            .map(std::net::Ipv6Addr::from)
+            .map_or_else(|_| String::from("?"), |address| address.to_string()),
+    };
+    format!("{address}/{}", key.length)
+}

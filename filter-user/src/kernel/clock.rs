@@ -1,0 +1,25 @@
+//! The filter's clock, as the kernel program reads it.
+
+use filter_common::units::Nanos;
+use nix::time::{ClockId, clock_gettime};
+
+/// The coarse monotonic clock: moves with the tick, stops in suspend.
+pub fn monotonic() -> Nanos {
+    read(ClockId::CLOCK_MONOTONIC_COARSE)
+}
+
+/// The wall clock less the monotonic one, in nanoseconds: changes when the wall clock is set or the machine slept.
+pub fn wall_offset() -> i128 {
+    read(ClockId::CLOCK_REALTIME).0 as i128 - read(ClockId::CLOCK_MONOTONIC).0 as i128
+}
+
+fn read(clock: ClockId) -> Nanos {
+    // These clocks exist on every Linux; an error would mean a kernel without them.
+    let time = clock_gettime(clock).expect("the monotonic and real-time clocks can always be read");
+    Nanos(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
+}
+
+/// The monotonic moment of a wall-clock end, or 0 where it is past or before boot.
+pub fn monotonic_end(end: jiff::Timestamp, wall_offset: i128) -> u64 {
+    u64::try_from(end.as_nanosecond() - wall_offset).unwrap_or(0)
+}

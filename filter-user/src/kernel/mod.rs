@@ -1,0 +1,33 @@
+//! The kernel's side of the daemon: loads, attaches, pins, reads, test-runs. The only user of aya.
+//!
+//! One `Generation` is a judge with tables of its own; the `Entry` program on the interfaces goes on to the one
+//! in force. What is pinned outlives the daemon.
+#![allow(
+    unsafe_code,
+    reason = "raw bpf(2) calls that aya does not offer; each with its reason"
+)]
+
+mod batch;
+pub mod clock;
+pub mod load;
+
+pub mod run;
+
+use std::fmt::Write as _;
+
+/// The kernel program, built from `filter-ebpf`.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KEYFENCE_EBPF"));
+
+/// An error with all its causes: aya's own text leaves them out.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let line = error.to_string();
+        if !text.contains(&line) {
+            let _ = write!(text, ": {line}");
+        }
+        cause = error.source();
+    }
+    text
+}

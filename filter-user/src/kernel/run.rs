@@ -1,0 +1,103 @@
+//! Test runs: frames judged by the kernel program itself, touching no interface.
+//!
+//! A run context goes in front of the frame, where no packet can reach; the judge answers in its place.
+
+use aya::TestRun as _;
+use aya::programs::{TestRunOptions, Xdp};
+use filter_common::abi::{MAGIC, RunAnswer, RunContext};
+use filter_common::verdict::{Judgement, Reason, Verdict};
+use thiserror::Error;
+
+use super::chain;
+
+/// Frames under 14 bytes are refused by the kernel's test run.
+pub const FRAME_MIN: usize = 14;
+
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The kernel's words.
+    #[error("the kernel's test run refuses the frame: {0}")]
+    Refused(String),
+    #[error("the judge gave no answer: the program under test is no judge of this layout")]
+    NoAnswer,
+}
+
+/// `struct xdp_md` as a test run takes it.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Md {
+    data: u32,
+    data_end: u32,
+    data_meta: u32,
+    ingress_ifindex: u32,
+    rx_queue_index: u32,
+    egress_ifindex: u32,
+}
+
+/// Judges frames one after the other, reusing its buffers.
+#[derive(Default)]
+pub struct Runner {
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+const CONTEXT: usize = size_of::<RunContext>();
+
+impl Runner {
+    pub fn judge(&mut self, program: &Xdp, frame: &[u8], context: RunContext) -> Result<Judgement, RunError> {
+        let context = RunContext {
+            magic: MAGIC,
+            ..context
+        };
+        self.input.clear();
+        self.input.extend_from_slice(bytes_of(&context));
+        self.input.extend_from_slice(frame);
+        self.output.resize(self.input.len(), 0);
+        let md = Md {
+            data: CONTEXT as u32,
+            data_end: self.input.len() as u32,
+            ..Md::default()
+        };
+        let options = TestRunOptions {
+            data_in: Some(&self.input),
+            data_out: Some(&mut self.output),
+            ctx_in: Some(bytes_of(&md)),
+            ..TestRunOptions::default()
+        };
+        program
+            .test_run(options)
+            .map_err(|error| RunError::Refused(chain(&error)))?;
+        let answer: RunAnswer = from_bytes(&self.output[..CONTEXT]);
+        // An unanswered context still has its own words where the verdict would be.
+        judgement(&answer)
+            .filter(|_| self.output[..CONTEXT] != self.input[..CONTEXT])
+            .ok_or(RunError::NoAnswer)
+    }
+}
+
+fn judgement(answer: &RunAnswer) -> Option<Judgement> {
+    if answer.magic != MAGIC {
+        return None;
+    }
+    Some(Judgement {
+        verdict: Verdict::from_number(u8::try_from(answer.verdict).ok()?)?,
+        reason: Reason::from_number(u8::try_from(answer.reason).ok()?)?,
+        service: answer.service,
+        owner: answer.owner,
+        bytes: answer.bytes,
+    })
+}
+
+fn bytes_of<T: Copy>(value: &T) -> &[u8] {
+    // SAFETY: called for repr(C) structs of integers without padding (RunContext, Md), alive as long as the slice.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+}
+
+fn from_bytes(bytes: &[u8]) -> RunAnswer {
+    assert!(
+        bytes.len() >= size_of::<RunAnswer>(),
+        "the caller cuts a whole answer"
+    );
+    // SAFETY: long enough, checked above; integers take any bytes, and the read needs no alignment.
+    unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) }
+}

@@ -1,0 +1,17 @@
+//! `cargo xtask build`: the one file that operators get, kernel program inside.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::workspace;
+
+/// Builds, and answers where the program is. The same as a plain `cargo build --release` at the root, so that
+/// neither builds anew what the other did.
+pub(crate) fn run() -> Result<PathBuf> {
+    workspace::step(
+        "building keyfence",
+        workspace::cargo().args(["build", "--release"]),
+    )?;
+    Ok(workspace::keyfence())
+}

@@ -1,0 +1,169 @@
+//! The one table of programs that the build, the lab and the tests take from the system, each with its reason.
+//! A test that calls another program adds its row here.
+
+use crate::workspace;
+
+/// Which command asks; each needs also what those before it need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Need {
+    /// Builds keyfence with its kernel program.
+    Build,
+    /// Shows it in the lab.
+    Run,
+    /// Tests it.
+    Test,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Component {
+    /// Looked for on PATH and in the folders for administrators.
+    pub(crate) program: &'static str,
+    /// The package of Debian and Ubuntu that brings it.
+    pub(crate) package: &'static str,
+    pub(crate) need: Need,
+    pub(crate) why: &'static str,
+    /// The service that the package would start and enable, which nobody asked for.
+    pub(crate) service: Option<&'static str>,
+}
+
+const fn row(program: &'static str, package: &'static str, need: Need, why: &'static str) -> Component {
+    Component {
+        program,
+        package,
+        need,
+        why,
+        service: None,
+    }
+}
+
+/// The packages of Debian's compiler for the kernel program; `toolchain` says whether it is needed.
+pub(crate) const COMPILER_PACKAGES: [&str; 2] = ["rustc-web", "rust-web-src"];
+pub(crate) const COMPILER_WHY: &str =
+    "compiles the kernel program: a rustc with the source of core, since none is built for BPF";
+pub(crate) const LINKER_WHY: &str = "links the kernel program; must have the compiler's own LLVM";
+pub(crate) const NEXTEST_WHY: &str = "runs the tests, the live ones one at a time";
+
+pub(crate) const COMPONENTS: &[Component] = &[
+    row(
+        "ip",
+        "iproute2",
+        Need::Run,
+        "makes the lab's network namespaces and interfaces",
+    ),
+    row(
+        "nsenter",
+        "util-linux",
+        Need::Run,
+        "a shell in a namespace of the lab that still sees /sys/fs/bpf",
+    ),
+    Component {
+        service: Some("nginx"),
+        ..row(
+            "nginx",
+            "nginx-light",
+            Need::Run,
+            "the real HTTP server behind the filter in the lab",
+        )
+    },
+    row(
+        "curl",
+        "curl",
+        Need::Run,
+        "the lab's clients, and whoever reads the metrics",
+    ),
+    row(
+        "bpftool",
+        "bpftool",
+        Need::Test,
+        "reads the counters from the maps: a second opinion on our own",
+    ),
+    Component {
+        service: Some("prometheus"),
+        ..row(
+            "promtool",
+            "prometheus",
+            Need::Test,
+            "lints /metrics as Prometheus reads it",
+        )
+    },
+    row(
+        "ping",
+        "iputils-ping",
+        Need::Test,
+        "echo and path MTU discovery as real hosts do them",
+    ),
+    row(
+        "dig",
+        "bind9-dnsutils",
+        Need::Test,
+        "answers to the host's own DNS queries",
+    ),
+    row(
+        "dnsmasq",
+        "dnsmasq-base",
+        Need::Test,
+        "the DHCP and DNS server of the live tests",
+    ),
+    row(
+        "dhclient",
+        "isc-dhcp-client",
+        Need::Test,
+        "DHCP answers that must pass a default drop",
+    ),
+    row(
+        "ndisc6",
+        "ndisc6",
+        Need::Test,
+        "neighbour discovery that must pass a default drop",
+    ),
+    row(
+        "nping",
+        "nmap",
+        Need::Test,
+        "scans and crafted probes of a stranger",
+    ),
+    row("hping3", "hping3", Need::Test, "fragments of a stranger"),
+    row(
+        "atk6-fragmentation6",
+        "thc-ipv6",
+        Need::Test,
+        "odd IPv6 extension headers and fragments",
+    ),
+];
+
+/// The rows that this need asks for.
+pub(crate) fn needed(need: Need) -> impl Iterator<Item = &'static Component> {
+    COMPONENTS.iter().filter(move |component| component.need <= need)
+}
+
+impl Component {
+    pub(crate) fn is_here(&self) -> bool {
+        workspace::program(self.program).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_build_asks_for_nothing_that_only_tests_need() {
+        assert!(needed(Need::Build).all(|component| component.need == Need::Build));
+        assert!(needed(Need::Run).all(|component| component.need != Need::Test));
+        assert_eq!(needed(Need::Test).count(), COMPONENTS.len());
+    }
+
+    #[test]
+    fn each_row_gives_its_reason_once() {
+        for (at, component) in COMPONENTS.iter().enumerate() {
+            assert!(!component.why.is_empty(), "{} has no reason", component.program);
+            let same = |other: &&Component| other.program == component.program;
+            assert_eq!(
+                COMPONENTS[at..].iter().filter(same).count(),
+                1,
+                "{} is there twice",
+                component.program
+            );
+        }
+    }
+}
