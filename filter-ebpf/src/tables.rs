@@ -7,7 +7,7 @@ use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::{bpf_sock_tuple, xdp_md};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_sock_tuple, xdp_md};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, LpmTrie, PerCpuArray, ProgramArray};
 use aya_ebpf::helpers::generated::{
@@ -40,9 +40,9 @@ pub static COUNTERS: PerCpuArray<Count, { COUNTERS_LENGTH as usize }> = PerCpuAr
 #[btf_map]
 pub static INTERFACES: PerCpuArray<[u64; 4], { INTERFACES_MAX as usize + 1 }> = PerCpuArray::new();
 #[btf_map]
-static OWNER_STATE: Array<OwnerState, 1> = Array::new();
+static OWNER_STATE: Array<OwnerState, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
-static SERVICE_STATE: Array<ServiceState, { SERVICE_ENTRIES as usize }> = Array::new();
+static SERVICE_STATE: Array<ServiceState, { SERVICE_ENTRIES as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 // Of one generation.
 #[btf_map]

@@ -1,6 +1,12 @@
 //! Keyfence's one program, as a library so that tests can hold its parts.
 #![deny(unsafe_code)]
 
+pub mod api;
+pub mod cli;
 pub mod compiler;
+pub mod daemon;
+pub mod engine;
 pub mod kernel;
+pub mod logging;
+pub mod metrics;
 pub mod policy;

@@ -10,7 +10,7 @@ mod numbers;
 mod rows;
 mod sources;
 
-pub use numbers::{Numbers, owner_hash, owner_name};
+pub use numbers::{Assigned, Numbers, owner_hash, owner_name};
 
 use std::collections::HashMap;
 use std::net::IpAddr;

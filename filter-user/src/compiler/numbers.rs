@@ -63,7 +63,11 @@ impl Numbers {
             .map(|(name, number)| (name.as_str(), *number))
     }
 
-    /// The owners' numbers in use, and one past the highest.
+    pub fn owners(&self) -> impl Iterator<Item = ([u8; 16], u32)> {
+        self.owners.iter().map(|(hash, number)| (*hash, *number))
+    }
+
+    /// One past the highest owner's number.
     pub fn owners_end(&self) -> u32 {
         self.owners.values().max().map_or(1, |highest| highest + 1)
     }

@@ -1,17 +1,19 @@
 //! The kernel's side of the daemon: loads, attaches, pins, reads, test-runs. The only user of aya.
 //!
-//! One `Generation` is a judge with tables of its own; the `Entry` program on the interfaces goes on to the one
+//! One `Generation` is a judge with tables of its own; the entry program on the interfaces goes on to the one
 //! in force. What is pinned outlives the daemon.
-#![allow(
-    unsafe_code,
-    reason = "raw bpf(2) calls that aya does not offer; each with its reason"
-)]
+#![allow(unsafe_code, reason = "raw bpf(2) calls that aya does not offer; each with its reason")]
 
+pub mod attach;
 mod batch;
 pub mod clock;
+pub mod interfaces;
 pub mod load;
-
+mod memory;
+pub mod observe;
+pub mod pins;
 pub mod run;
+pub mod state;
 
 use std::fmt::Write as _;
 

@@ -89,7 +89,10 @@ pub struct Filter {
     pub non_ip: PassDrop,
     pub management_none: bool,
     pub source_limit_max: u64,
+    /// Where it was written; `None` is the default.
+    pub source_limit_max_origin: Option<Origin>,
     pub source_limit: Limits,
+    pub source_limit_origin: Option<Origin>,
     pub icmp_limit: Limits,
 }
 
@@ -249,6 +252,7 @@ pub struct Expect {
     pub protocol: ExpectProtocol,
     pub verdict: String,
     pub reason: Option<String>,
+    pub remarks: Remarks,
     pub origin: Origin,
 }
 
@@ -312,6 +316,9 @@ pub struct Listener {
     pub assert: bool,
     pub tls: Option<Tls>,
     pub roles: Vec<Role>,
+    /// Whether `roles` was written, else they are the default for that address.
+    pub roles_written: bool,
+    /// `None`: a listener of the defaults.
     pub origin: Option<Origin>,
 }
 
@@ -328,6 +335,8 @@ pub struct Credentials {
     pub scheme: Scheme,
     pub secret_files: Vec<(String, PathBuf)>,
     pub id_pattern: String,
+    /// `None`: no table was written.
+    pub origin: Option<Origin>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -335,6 +344,8 @@ pub struct Authorize {
     pub address_header: String,
     pub trusted_proxies: Vec<IpNet>,
     pub reason_header: bool,
+    /// `None`: no table was written.
+    pub origin: Option<Origin>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -351,6 +362,8 @@ pub struct Records {
     pub addresses: RecordAddresses,
     /// Whether a `[records]` table or any `[[sink]]` was written (else: the defaults).
     pub written: bool,
+    /// `None`: no `[records]` table was written.
+    pub origin: Option<Origin>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -369,5 +382,6 @@ pub struct Sink {
     pub rotate_size: u64,
     pub keep_size: u64,
     pub keep_age: Duration,
+    /// `None`: the sink of the defaults.
     pub origin: Option<Origin>,
 }

@@ -1,0 +1,191 @@
+//! Connections: accepted up to a bound, cut when they are too slow, drained at the end.
+//!
+//! One task a connection, all owned by their listener's task. Slowness is bounded at each step: the header by
+//! hyper's timer, the answer by `answers`, the reader by `stall`.
+
+use std::convert::Infallible;
+use std::io::{self, Write};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tower_service::Service;
+
+use super::bind::{Bound, Socket};
+use super::peer::Peer;
+use super::problem::{Code, Problem};
+use super::stall::Stalling;
+use super::{Bounds, Context, routes};
+
+/// The longest header that is read.
+const HEADER_BYTES_MAX: usize = 64 << 10;
+/// After an accept that failed: the usual cause, no file descriptors left, needs time to pass.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A listener says so at most once in this time.
+const ACCEPT_COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+
+enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+/// A listener's whole life: accept, until told to stop; then drain.
+pub(super) async fn accept_all(bound: Bound, context: Arc<Context>, mut shutdown: watch::Receiver<bool>) {
+    let Bound { name, roles, socket } = bound;
+    let bounds = context.bounds;
+    let router = routes::router(&roles, &context);
+    let permits = Arc::new(Semaphore::new(bounds.connections_max));
+    let mut connections = JoinSet::new();
+    let mut complained: Option<Instant> = None;
+    let stop = shutdown.clone();
+    let mut stopping = pin!(stopped(&mut shutdown));
+    loop {
+        let accepted = tokio::select! {
+            () = &mut stopping => break,
+            accepted = accept(&socket) => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted {
+            Ok((stream, peer)) => match Arc::clone(&permits).try_acquire_owned() {
+                Ok(permit) => {
+                    let connection = Connection {
+                        router: router.clone(),
+                        peer,
+                        bounds,
+                        shutdown: stop.clone(),
+                    };
+                    connections.spawn(connection.run(stream, permit));
+                }
+                Err(_) => {
+                    context.metrics.connection_refused();
+                    refuse(stream);
+                }
+            },
+            Err(error) => {
+                if complained.is_none_or(|then| then.elapsed() >= ACCEPT_COMPLAINT_INTERVAL) {
+                    complained = Some(Instant::now());
+                    tracing::warn!(listener = name, %error, "a connection cannot be accepted");
+                }
+                tokio::select! { () = &mut stopping => break, () = sleep(ACCEPT_PAUSE) => {} }
+            }
+        }
+    }
+    // Before the wait: a successor may bind the path at once.
+    drop(socket);
+    drain(&name, connections, bounds.drain_timeout).await;
+}
+
+async fn drain(name: &str, mut connections: JoinSet<()>, patience: Duration) {
+    let all = async { while connections.join_next().await.is_some() {} };
+    if timeout(patience, all).await.is_err() {
+        tracing::warn!(
+            listener = name,
+            connections = connections.len(),
+            "cut at the end of the drain"
+        );
+        connections.shutdown().await;
+    }
+}
+
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone: nobody is left who could say it.
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+async fn accept(socket: &Socket) -> io::Result<(Stream, Peer)> {
+    match socket {
+        Socket::Unix { listener, .. } => {
+            let (stream, _) = listener.accept().await?;
+            let peer = match stream.peer_cred() {
+                Ok(credentials) => Peer::Unix {
+                    uid: credentials.uid(),
+                    gid: credentials.gid(),
+                },
+                Err(_) => Peer::Unknown,
+            };
+            Ok((Stream::Unix(stream), peer))
+        }
+        Socket::Tcp(listener) => {
+            let (stream, _) = listener.accept().await?;
+            // Answers are small and written whole: nothing is gained by holding them back.
+            let _ = stream.set_nodelay(true);
+            Ok((Stream::Tcp(stream), Peer::Unknown))
+        }
+    }
+}
+
+/// Tells a surplus connection why, if that can be had without waiting, and closes it.
+fn refuse(stream: Stream) {
+    let body = Problem::new(Code::Busy, "nothing was done; try again in a second").to_json();
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    // These sockets do not block: what does not fit at once is not said.
+    let _ = match stream {
+        Stream::Unix(stream) => stream
+            .into_std()
+            .and_then(|mut stream| stream.write(answer.as_bytes())),
+        Stream::Tcp(stream) => stream
+            .into_std()
+            .and_then(|mut stream| stream.write(answer.as_bytes())),
+    };
+}
+
+struct Connection {
+    router: Router,
+    peer: Peer,
+    bounds: Bounds,
+    shutdown: watch::Receiver<bool>,
+}
+
+impl Connection {
+    async fn run(self, stream: Stream, permit: OwnedSemaphorePermit) {
+        match stream {
+            Stream::Unix(stream) => self.serve(stream).await,
+            Stream::Tcp(stream) => self.serve(stream).await,
+        }
+        drop(permit);
+    }
+
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S) {
+        let (router, peer) = (self.router, self.peer);
+        let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+            let mut router = router.clone();
+            async move {
+                let mut request: Request = request.map(axum::body::Body::new);
+                request.extensions_mut().insert(peer);
+                let response: Result<_, Infallible> = router.call(request).await;
+                response
+            }
+        });
+        let stream = TokioIo::new(Stalling::new(stream, self.bounds.stall_timeout));
+        let mut connection = pin!(
+            hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(self.bounds.header_timeout)
+                .max_buf_size(HEADER_BYTES_MAX)
+                .serve_connection(stream, service)
+        );
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stopped(&mut self.shutdown) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(peer = peer.describe(), %error, "connection ended early");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! HTTP on the policy's listeners: who is asking, what may be asked where, and the answers.
+//!
+//! `bind` opens the listeners, `serve` accepts until it is told to stop and then drains. What a listener answers
+//! follows from its roles and the table in `routes`. It decides nothing about packets or policy: it shows the
+//! engine's `View` and hands commands to it.
+
+mod answers;
+mod bind;
+mod connection;
+mod error;
+mod peer;
+mod problem;
+mod routes;
+mod stall;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_bind;
+#[cfg(test)]
+mod tests_bounds;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+pub use bind::{Bound, bind};
+pub use error::{Fault, ListenError};
+pub use peer::Peer;
+pub use problem::{Code, Problem};
+
+use crate::engine::snapshot::View;
+use crate::metrics::Metrics;
+
+/// What a listener takes at most. The defaults are those of the daemon; tests use smaller ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Connections of one listener; the surplus is answered 503, closed and counted.
+    pub connections_max: usize,
+    /// From the first byte that could be read until the header is complete; also the idle time of a connection.
+    pub header_timeout: Duration,
+    /// Until an answer is ready.
+    pub request_timeout: Duration,
+    /// The same for what an operator asks of the engine, which may compile a policy of millions of sources.
+    pub operate_timeout: Duration,
+    /// How long a reader may take nothing of its answer.
+    pub stall_timeout: Duration,
+    /// How long requests in flight may take when the daemon stops.
+    pub drain_timeout: Duration,
+    /// Of a request; streams will have bounds of their own.
+    pub body_bytes_max: u64,
+    /// Reads of the kernel's counters at one time, over all listeners; further ones wait for their turn.
+    pub reads_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds {
+            connections_max: 256,
+            header_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(30),
+            operate_timeout: Duration::from_secs(600),
+            stall_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(5),
+            body_bytes_max: 64 << 10,
+            reads_max: 4,
+        }
+    }
+}
+
+/// What all listeners share.
+pub(crate) struct Context {
+    view: Arc<dyn View>,
+    metrics: Arc<Metrics>,
+    /// `[daemon] operators`.
+    operators: Vec<String>,
+    bounds: Bounds,
+    reads: Arc<Semaphore>,
+}
+
+/// Answers on all of `bound` until `shutdown` holds true (or its sender is gone), then drains: nothing is accepted
+/// any more, the sockets' files are removed, and what is in flight has `drain_timeout` to end.
+pub async fn serve(
+    bound: Vec<Bound>,
+    view: Arc<dyn View>,
+    operators: Vec<String>,
+    bounds: Bounds,
+    shutdown: watch::Receiver<bool>,
+) {
+    let metrics = Arc::new(Metrics::new());
+    let reads = Arc::new(Semaphore::new(bounds.reads_max));
+    let context = Arc::new(Context {
+        view,
+        metrics,
+        operators,
+        bounds,
+        reads,
+    });
+    let mut listeners = JoinSet::new();
+    for bound in bound {
+        listeners.spawn(connection::accept_all(
+            bound,
+            Arc::clone(&context),
+            shutdown.clone(),
+        ));
+    }
+    while let Some(ended) = listeners.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a listener ended by a fault of keyfence; please report it");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Every documented path: its methods, who may ask it on which listener, and what answers.
+//!
+//! One table; the routers of the listeners, the 404, 405 and 501 answers, and the labels of the HTTP metrics follow
+//! from it. What this build does not do yet is here too, so that a caller hears that instead of "not found".
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::response::Response;
+use axum::routing::{MethodFilter, MethodRouter, any};
+
+use super::Context;
+use super::answers::{Action, answer};
+use crate::engine::snapshot::BoxFuture;
+use crate::metrics::ROUTE_OTHER;
+use crate::policy::model::Role;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Get,
+    Put,
+    Post,
+    Delete,
+    Any,
+}
+
+/// One method of one path.
+pub(super) struct Route {
+    pub(super) path: &'static str,
+    pub(super) verb: Verb,
+    /// A listener needs one of these; none: every listener answers.
+    pub(super) roles: &'static [Role],
+    pub(super) action: Action,
+}
+
+const EVERYONE: &[Role] = &[];
+const READ: &[Role] = &[Role::Read];
+const LIST: &[Role] = &[Role::Publish, Role::Read, Role::Operate];
+const PUBLISH: &[Role] = &[Role::Publish, Role::Operate];
+const AUTHORIZE: &[Role] = &[Role::Authorize];
+const OPERATE: &[Role] = &[Role::Operate];
+const DENY: &[Role] = &[Role::Deny];
+
+const fn route(verb: Verb, path: &'static str, roles: &'static [Role], action: Action) -> Route {
+    Route {
+        path,
+        verb,
+        roles,
+        action,
+    }
+}
+
+const fn not_yet(verb: Verb, path: &'static str, roles: &'static [Role], what: &'static str) -> Route {
+    Route {
+        path,
+        verb,
+        roles,
+        action: Action::NotYet(what),
+    }
+}
+
+pub(super) const ROUTES: &[Route] = &[
+    route(Verb::Get, "/livez", EVERYONE, Action::Live),
+    route(Verb::Get, "/readyz", EVERYONE, Action::Ready),
+    route(Verb::Get, "/metrics", &[Role::Metrics], Action::Metrics),
+    route(Verb::Get, "/v1/status", READ, Action::Status),
+    route(Verb::Post, "/v1/reload", OPERATE, Action::Reload),
+    not_yet(Verb::Get, "/openapi.json", EVERYONE, "the OpenAPI document"),
+    not_yet(Verb::Get, "/v1/bindings", LIST, "bindings"),
+    not_yet(Verb::Put, "/v1/bindings", PUBLISH, "bindings"),
+    not_yet(Verb::Post, "/v1/bindings/batch", PUBLISH, "bindings"),
+    not_yet(Verb::Put, "/v1/bindings/{credential}", PUBLISH, "bindings"),
+    not_yet(Verb::Delete, "/v1/bindings/{credential}", PUBLISH, "bindings"),
+    not_yet(Verb::Get, "/v1/watch", LIST, "watching bindings"),
+    not_yet(
+        Verb::Any,
+        "/v1/authorize/{service}",
+        AUTHORIZE,
+        "authorizing requests",
+    ),
+    not_yet(
+        Verb::Any,
+        "/v1/authorize/{service}/{*rest}",
+        AUTHORIZE,
+        "authorizing requests",
+    ),
+    not_yet(Verb::Get, "/v1/denies", DENY, "denies at run time"),
+    not_yet(Verb::Put, "/v1/denies/{name}", DENY, "denies at run time"),
+    not_yet(Verb::Delete, "/v1/denies/{name}", DENY, "denies at run time"),
+    not_yet(
+        Verb::Get,
+        "/v1/explain",
+        READ,
+        "explanations over the API (`keyfence explain` does them)",
+    ),
+    not_yet(Verb::Get, "/v1/why", READ, "the history of an address"),
+    not_yet(Verb::Get, "/v1/drops", READ, "the drop log"),
+    not_yet(Verb::Get, "/v1/capture", READ, "captures"),
+    not_yet(Verb::Get, "/v1/top", READ, "the busiest sources"),
+    not_yet(Verb::Get, "/v1/audit", READ, "the audit log"),
+    not_yet(Verb::Get, "/v1/policy/history", READ, "the policy's history"),
+    not_yet(Verb::Post, "/v1/policy/plan", OPERATE, "plans"),
+    not_yet(
+        Verb::Post,
+        "/v1/policy/apply",
+        OPERATE,
+        "policies over the API (`/v1/reload` reads the file again)",
+    ),
+    not_yet(Verb::Post, "/v1/policy/confirm", OPERATE, "confirming policies"),
+    not_yet(
+        Verb::Post,
+        "/v1/policy/rollback",
+        OPERATE,
+        "rolling back policies",
+    ),
+    not_yet(
+        Verb::Post,
+        "/v1/detach",
+        OPERATE,
+        "detaching over the API (`keyfence detach` does it)",
+    ),
+    not_yet(Verb::Post, "/v1/observe", OPERATE, "observing for a while"),
+    not_yet(Verb::Post, "/v1/backup", OPERATE, "backups"),
+    not_yet(Verb::Post, "/v1/restore", OPERATE, "backups"),
+];
+
+/// What this build answers, as in `GET /v1/status`: shown in the status.
+pub(super) fn available() -> Vec<String> {
+    let done = ROUTES
+        .iter()
+        .filter(|route| !matches!(route.action, Action::NotYet(_)));
+    done.map(|route| format!("{} {}", methods(route.verb), route.path))
+        .collect()
+}
+
+fn methods(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Get => "GET",
+        Verb::Put => "PUT",
+        Verb::Post => "POST",
+        Verb::Delete => "DELETE",
+        Verb::Any => "ANY",
+    }
+}
+
+/// Who answers GET answers HEAD as well.
+fn allowed(offered: &[&Route]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for route in offered {
+        names.push(methods(route.verb));
+        if route.verb == Verb::Get {
+            names.push("HEAD");
+        }
+    }
+    names.join(", ")
+}
+
+/// What a listener with these roles answers.
+pub(super) fn router(roles: &[Role], context: &Arc<Context>) -> Router {
+    let mut paths: Vec<&'static str> = ROUTES.iter().map(|route| route.path).collect();
+    paths.dedup();
+    let mut router = Router::new();
+    for path in paths {
+        let all: Vec<&'static Route> = ROUTES.iter().filter(|route| route.path == path).collect();
+        router = router.route(path, methods_of(path, &all, roles, context));
+    }
+    let body_bytes_max = usize::try_from(context.bounds.body_bytes_max).unwrap_or(usize::MAX);
+    let unknown = handler(context, ROUTE_OTHER, Action::Unknown);
+    router
+        .fallback_service(any(unknown))
+        .layer(DefaultBodyLimit::max(body_bytes_max))
+}
+
+fn methods_of(
+    path: &'static str,
+    all: &[&'static Route],
+    roles: &[Role],
+    context: &Arc<Context>,
+) -> MethodRouter {
+    let admits =
+        |route: &&&Route| route.roles.is_empty() || route.roles.iter().any(|role| roles.contains(role));
+    let offered: Vec<&'static Route> = all.iter().filter(admits).copied().collect();
+    if offered.is_empty() {
+        // All methods of a path have the same roles, or the first one's include the others'.
+        let wanted = all.first().map_or(EVERYONE, |route| route.roles);
+        return any(handler(context, path, Action::RoleLacking(wanted)));
+    }
+    let wrong = Action::WrongMethod(allowed(&offered));
+    let mut router = MethodRouter::new().fallback(handler(context, path, wrong));
+    for route in offered {
+        let handler = handler(context, path, route.action.clone());
+        router = match route.verb {
+            Verb::Get => router.on(MethodFilter::GET, handler),
+            Verb::Put => router.on(MethodFilter::PUT, handler),
+            Verb::Post => router.on(MethodFilter::POST, handler),
+            Verb::Delete => router.on(MethodFilter::DELETE, handler),
+            Verb::Any => any(handler),
+        };
+    }
+    router
+}
+
+/// Binds an action to its path, which is its label in the metrics.
+fn handler(
+    context: &Arc<Context>,
+    label: &'static str,
+    action: Action,
+) -> impl Fn(Request) -> BoxFuture<Response> + Clone + Send + Sync + 'static {
+    let context = Arc::clone(context);
+    move |request| Box::pin(answer(Arc::clone(&context), label, action.clone(), request))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::HTTP_ROUTES;
+
+    #[test]
+    fn every_path_is_a_label_of_the_metrics_and_every_label_a_path() {
+        let mut paths: Vec<_> = ROUTES
+            .iter()
+            .map(|route| route.path)
+            .chain([ROUTE_OTHER])
+            .collect();
+        let mut labels = HTTP_ROUTES.to_vec();
+        paths.sort_unstable();
+        paths.dedup();
+        labels.sort_unstable();
+        assert_eq!(paths, labels);
+    }
+
+    #[test]
+    fn methods_of_a_path_stand_together() {
+        let mut paths: Vec<_> = ROUTES.iter().map(|route| route.path).collect();
+        paths.dedup();
+        let together = paths.len();
+        paths.sort_unstable();
+        paths.dedup();
+        assert_eq!(paths.len(), together);
+    }
+}

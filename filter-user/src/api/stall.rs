@@ -1,0 +1,119 @@
+//! A stream whose writes fail when the reader takes nothing for too long.
+//!
+//! Without it, one who asks and never reads would hold its connection for ever: the other time bounds end with the
+//! answer being ready.
+
+use std::io::{self, ErrorKind};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+pub(super) struct Stalling<S> {
+    stream: S,
+    patience: Duration,
+    /// Runs while a write waits.
+    timer: Pin<Box<Sleep>>,
+    waiting: bool,
+}
+
+impl<S> Stalling<S> {
+    pub(super) fn new(stream: S, patience: Duration) -> Stalling<S> {
+        Stalling {
+            stream,
+            patience,
+            timer: Box::pin(tokio::time::sleep(patience)),
+            waiting: false,
+        }
+    }
+
+    /// Passes on what a write gave, and starts or stops the timer by it.
+    fn timed<T>(&mut self, context: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.waiting = false;
+            return result;
+        }
+        if !self.waiting {
+            self.waiting = true;
+            self.timer.as_mut().reset(Instant::now() + self.patience);
+        }
+        ready!(self.timer.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(
+            ErrorKind::TimedOut,
+            "the reader takes nothing of its answer",
+        )))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Stalling<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.timed(context, result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.timed(context, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.stream).poll_flush(context);
+        self.timed(context, result)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.timed(context, result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn reader_who_takes_nothing_ends_the_write_and_one_who_reads_does_not() {
+        let patience = Duration::from_millis(50);
+        let (near, far) = tokio::io::duplex(16);
+        let mut stalling = Stalling::new(near, patience);
+        let error = stalling.write_all(&[0; 64]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        drop(far);
+
+        let (near, mut far) = tokio::io::duplex(16);
+        let mut stalling = Stalling::new(near, patience);
+        let reader = tokio::spawn(async move {
+            let mut bytes = Vec::new();
+            far.read_to_end(&mut bytes).await.map(|_| bytes.len())
+        });
+        stalling.write_all(&[0; 64]).await.unwrap();
+        drop(stalling);
+        assert_eq!(reader.await.unwrap().unwrap(), 64);
+    }
+}

@@ -1,0 +1,104 @@
+//! What the slow and the many cannot do to the listeners, and how they end.
+
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, timeout};
+
+use super::Bounds;
+use super::tests::{PATIENCE, ask_tcp, ask_unix, default_daemon, start};
+
+#[tokio::test]
+async fn thousand_idle_connections_do_not_stop_another_listener_and_the_surplus_is_counted() {
+    // Both ends of all connections are in this process.
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(4096).min(hard), hard).unwrap();
+    let daemon = default_daemon().await;
+    let mut idle = Vec::new();
+    for _ in 0..1000 {
+        idle.push(UnixStream::connect(&daemon.socket).await.unwrap());
+    }
+    let answer = ask_tcp(daemon.tcp, "GET /livez").await;
+    assert_eq!(answer.status, 200);
+    let surplus = 1000 - Bounds::default().connections_max;
+    let line = format!("keyfence_http_connections_refused_total {surplus}");
+    let deadline = Instant::now() + PATIENCE;
+    while !ask_tcp(daemon.tcp, "GET /metrics").await.body.contains(&line) {
+        assert!(Instant::now() < deadline, "{surplus} were never refused");
+        tokio::task::yield_now().await;
+    }
+    // The last was one too many, and was told so.
+    let mut last = idle.pop().unwrap();
+    let mut text = String::new();
+    timeout(PATIENCE, last.read_to_string(&mut text))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        text.starts_with("HTTP/1.1 503 ") && text.contains("urn:keyfence:problem:busy"),
+        "{text}"
+    );
+    // Those that leave make room again.
+    drop(idle);
+    let deadline = Instant::now() + PATIENCE;
+    while ask_unix(&daemon.socket, "GET /livez").await.status != 200 {
+        assert!(Instant::now() < deadline, "there never was room again");
+    }
+}
+
+#[tokio::test]
+async fn slow_header_is_cut_at_the_deadline_and_a_quick_one_is_answered() {
+    let bounds = Bounds {
+        header_timeout: Duration::from_millis(300),
+        ..Bounds::default()
+    };
+    let daemon = start(bounds, &["root"]).await;
+    let began = Instant::now();
+    let mut slow = UnixStream::connect(&daemon.socket).await.unwrap();
+    slow.write_all(b"GET /livez HTTP/1.1\r\nhost: key").await.unwrap();
+    let mut silent = UnixStream::connect(&daemon.socket).await.unwrap();
+    for stream in [&mut slow, &mut silent] {
+        let mut bytes = Vec::new();
+        timeout(PATIENCE, stream.read_to_end(&mut bytes))
+            .await
+            .expect("it is cut")
+            .unwrap();
+        assert!(!bytes.starts_with(b"HTTP/1.1 200"));
+    }
+    assert!(began.elapsed() >= bounds.header_timeout);
+    assert_eq!(ask_unix(&daemon.socket, "GET /livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn stop_removes_the_socket_and_ends_idle_connections_within_the_drain() {
+    let bounds = Bounds {
+        drain_timeout: Duration::from_millis(500),
+        ..Bounds::default()
+    };
+    let daemon = start(bounds, &["root"]).await;
+    let mut kept = UnixStream::connect(&daemon.socket).await.unwrap();
+    kept.write_all(b"GET /livez HTTP/1.1\r\nhost: keyfence\r\n\r\n")
+        .await
+        .unwrap();
+    let mut start = [0; 12];
+    kept.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200");
+    let mut half = UnixStream::connect(&daemon.socket).await.unwrap();
+    half.write_all(b"GET /li").await.unwrap();
+    daemon.stop.send(true).unwrap();
+    timeout(PATIENCE, daemon.serving)
+        .await
+        .expect("serve returns")
+        .unwrap();
+    assert!(!daemon.socket.exists());
+    for stream in [&mut kept, &mut half] {
+        let mut rest = Vec::new();
+        // Closed with bytes unread is a reset on some sockets: ended is what counts.
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut rest))
+            .await
+            .expect("the connection ends");
+    }
+    assert!(TcpStream::connect(daemon.tcp).await.is_err());
+}

@@ -1,0 +1,148 @@
+//! Asks the daemon over its Unix socket: one request, one answer, within a time.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::net::UnixStream;
+
+use super::exit::{Exit, Failure};
+
+/// The longest answer that is read.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// The socket that the verbs which ask the daemon use.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SocketArguments {
+    /// The daemon's Unix socket: a listener of the policy with the role that the command needs
+    #[arg(long, value_name = "PATH", default_value = super::SOCKET)]
+    pub(crate) socket: PathBuf,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+/// The members of a problem document that a person reads.
+#[derive(Deserialize)]
+struct Problem {
+    title: String,
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    detail: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("{0}")]
+    Connect(std::io::Error),
+    #[error("no answer within {} s; the daemon may still be at it: see its log", .0.as_secs())]
+    Slow(Duration),
+    #[error("the answer cannot be read: {0}")]
+    Broken(String),
+}
+
+/// The body of a 200, or why there is none.
+pub(crate) fn ask(socket: &Path, method: Method, path: &str, patience: Duration) -> Result<String, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, format!("no event loop: {error}")))?;
+    let exchange = async {
+        match tokio::time::timeout(patience, exchange(socket, method, path)).await {
+            Ok(result) => result,
+            Err(_) => Err(Fault::Slow(patience)),
+        }
+    };
+    let answer = runtime
+        .block_on(exchange)
+        .map_err(|fault| unreachable(socket, &fault))?;
+    if answer.status == 200 {
+        Ok(answer.body)
+    } else {
+        Err(refused(&answer))
+    }
+}
+
+async fn exchange(socket: &Path, method: Method, path: &str) -> Result<Answer, Fault> {
+    let broken = |error: &dyn std::fmt::Display| Fault::Broken(error.to_string());
+    let stream = UnixStream::connect(socket).await.map_err(Fault::Connect)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| broken(&error))?;
+    // It ends with the answer; this runtime, and the task with it, ends right after.
+    tokio::spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(hyper::header::HOST, "keyfence")
+        .header(hyper::header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| broken(&error))?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(|error| broken(&error))?;
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+        .collect()
+        .await;
+    let body = body.map_err(|error| Fault::Broken(error.to_string()))?.to_bytes();
+    Ok(Answer {
+        status,
+        body: String::from_utf8_lossy(&body).into_owned(),
+    })
+}
+
+fn unreachable(socket: &Path, fault: &Fault) -> Failure {
+    let fix = match fault {
+        Fault::Connect(error) => match error.kind() {
+            ErrorKind::NotFound => {
+                "is the daemon running? Start it with `systemctl start keyfence` or `keyfence run`; where the policy has \
+                 its listener elsewhere, give `--socket PATH`"
+            }
+            ErrorKind::ConnectionRefused => {
+                "the daemon that left this socket is gone; start it with `systemctl start keyfence` or `keyfence run`"
+            }
+            ErrorKind::PermissionDenied => {
+                "your user may not open it: use sudo, or join the group of the socket (`keyfence`, unless the policy \
+                 names another)"
+            }
+            ErrorKind::WouldBlock => "it has more connections waiting than it takes; try again",
+            _ => "check the path",
+        },
+        Fault::Slow(_) | Fault::Broken(_) => "try again; if it stays so, see the daemon's log",
+    };
+    Failure::new(
+        Exit::Unreachable,
+        format!(
+            "no answer from the daemon at {}: {fault}; {fix}",
+            socket.display()
+        ),
+    )
+}
+
+/// What an answer that is no success means for the command.
+fn refused(answer: &Answer) -> Failure {
+    let Ok(problem) = serde_json::from_str::<Problem>(&answer.body) else {
+        return Failure::new(
+            Exit::Failed,
+            format!("the daemon answered {}: {}", answer.status, answer.body.trim()),
+        );
+    };
+    let exit = match problem.code.as_str() {
+        "policy-invalid" => Exit::PolicyInvalid,
+        "policy-refused" => Exit::Refused,
+        "busy" | "starting" | "draining" | "timeout" => Exit::Unreachable,
+        _ => Exit::Failed,
+    };
+    Failure::new(exit, format!("{}: {}", problem.title, problem.detail))
+}

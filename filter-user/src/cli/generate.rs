@@ -1,0 +1,162 @@
+//! `keyfence generate`: pages and scripts made from the program's own definitions.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap_complete::Shell as CompletionShell;
+
+use super::exit::{Exit, Failure};
+use super::shell::Shell;
+
+/// The section of the manual that commands of operators are in.
+const MAN_SECTION: &str = "8";
+
+const AFTER_HELP: &str = "\
+Examples:
+  keyfence generate man --output /usr/local/share/man/man8
+  keyfence generate completions bash > /etc/bash_completion.d/keyfence
+  keyfence generate metrics-reference > docs/METRICS.md";
+
+/// Write man pages, shell completions and reference pages
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Man pages: one a verb into a folder, or the whole manual to standard output
+    Man {
+        /// The folder, made if it is missing
+        #[arg(long, value_name = "DIR")]
+        output: Option<PathBuf>,
+    },
+    /// A completion script for a shell, to standard output
+    Completions {
+        #[arg(value_name = "SHELL")]
+        shell: CompletionShell,
+    },
+    /// docs/POLICY.md: every key of the policy file
+    PolicyReference,
+    /// docs/METRICS.md: every metric
+    MetricsReference,
+}
+
+pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
+    match &arguments.what {
+        What::Man { output: Some(folder) } => write_pages(folder)?,
+        What::Man { output: None } => {
+            let pages: Vec<String> = pages()?.into_iter().map(|(_, page)| page).collect();
+            shell.write(&pages.concat())?;
+        }
+        What::Completions { shell: of } => shell.write(&completions(*of)?)?,
+        What::PolicyReference => shell.write(&policy_reference()?)?,
+        What::MetricsReference => shell.write(&crate::metrics::reference())?,
+    }
+    Ok(Exit::Done)
+}
+
+fn completions(shell: CompletionShell) -> anyhow::Result<String> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut super::command(), "keyfence", &mut script);
+    String::from_utf8(script).context("the completion script is no text; this is a fault of keyfence")
+}
+
+fn policy_reference() -> Result<String, Failure> {
+    Err(Failure::new(
+        Exit::Failed,
+        "this build does not write the policy's reference yet",
+    ))
+}
+
+fn write_pages(folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    for (name, page) in pages()? {
+        let path = folder.join(format!("{name}.{MAN_SECTION}"));
+        std::fs::write(&path, page).with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Name and text of each man page: the program's, then each verb's, and below those theirs.
+fn pages() -> anyhow::Result<Vec<(String, String)>> {
+    let mut root = super::command();
+    root.build();
+    let mut pages = vec![(root.get_name().to_owned(), page(&root, root.get_name())?)];
+    for verb in shown(&root) {
+        let name = format!("{}-{}", root.get_name(), verb.get_name());
+        pages.push((name.clone(), page(verb, &name)?));
+        for part in shown(verb) {
+            let name = format!("{name}-{}", part.get_name());
+            pages.push((name.clone(), page(part, &name)?));
+        }
+    }
+    Ok(pages)
+}
+
+fn shown(command: &clap::Command) -> impl Iterator<Item = &clap::Command> {
+    command
+        .get_subcommands()
+        .filter(|command| command.get_name() != "help")
+}
+
+fn page(command: &clap::Command, name: &str) -> anyhow::Result<String> {
+    let command = command
+        .clone()
+        .display_name(name.to_owned())
+        .disable_help_subcommand(true);
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command)
+        .title(name.to_uppercase())
+        .section(MAN_SECTION)
+        .manual("Keyfence")
+        .render(&mut page)
+        .context("a man page cannot be made")?;
+    String::from_utf8(page).context("a man page is no text; this is a fault of keyfence")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn man_page_has_each_verb_and_each_verb_has_a_page() {
+        let pages = pages().unwrap();
+        let verbs = [
+            "init", "check", "run", "reload", "status", "explain", "replay", "detach", "generate", "version",
+        ];
+        for verb in verbs {
+            assert!(
+                pages[0].1.contains(&format!("keyfence\\-{verb}({MAN_SECTION})")),
+                "{verb}: {}",
+                pages[0].1
+            );
+            let name = format!("keyfence-{verb}");
+            let (_, page) = pages.iter().find(|(found, _)| *found == name).unwrap();
+            assert!(page.starts_with(".ie") || page.contains(".TH"), "{page}");
+        }
+        let (_, status) = pages.iter().find(|(name, _)| name == "keyfence-status").unwrap();
+        assert!(
+            status.contains("\\-\\-socket") && status.contains("Exit codes"),
+            "{status}"
+        );
+    }
+
+    #[test]
+    fn man_pages_go_into_a_folder_that_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("man/man8");
+        write_pages(&folder).unwrap();
+        assert!(folder.join("keyfence.8").exists() && folder.join("keyfence-generate-man.8").exists());
+    }
+
+    #[test]
+    fn completions_of_each_shell_know_the_verbs() {
+        for shell in [CompletionShell::Bash, CompletionShell::Zsh, CompletionShell::Fish] {
+            let script = completions(shell).unwrap();
+            assert!(script.contains("status") && script.contains("replay"), "{shell}");
+        }
+    }
+}

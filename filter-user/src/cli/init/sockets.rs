@@ -1,0 +1,196 @@
+//! The sockets of this host, from /proc/net: who listens where, and which connections stand.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// States of include/net/tcp_states.h; UDP sockets that are not connected are in CLOSE.
+const ESTABLISHED: u8 = 0x01;
+const CLOSE: u8 = 0x07;
+const LISTEN: u8 = 0x0A;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// One line of /proc/net/{tcp,tcp6,udp,udp6}. IPv4-mapped addresses are IPv4 here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Socket {
+    pub(super) protocol: Protocol,
+    pub(super) local: SocketAddr,
+    remote: SocketAddr,
+    state: u8,
+    inode: u64,
+    /// The program's name, where it can be read.
+    pub(super) process: Option<String>,
+}
+
+impl Socket {
+    /// As if read from /proc.
+    #[cfg(test)]
+    pub(super) fn listening(protocol: Protocol, local: &str, process: Option<&str>) -> Socket {
+        let (local, remote) = (local.parse().unwrap(), "0.0.0.0:0".parse().unwrap());
+        let state = if protocol == Protocol::Tcp { LISTEN } else { CLOSE };
+        Socket {
+            protocol,
+            local,
+            remote,
+            state,
+            inode: 0,
+            process: process.map(str::to_owned),
+        }
+    }
+
+    /// Whether strangers reach it.
+    pub(super) fn is_listening(&self) -> bool {
+        match self.protocol {
+            Protocol::Tcp => self.state == LISTEN,
+            Protocol::Udp => self.state == CLOSE && self.remote.port() == 0 && self.local.port() != 0,
+        }
+    }
+
+    /// The other end of a TCP connection that stands.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        (self.protocol == Protocol::Tcp && self.state == ESTABLISHED).then_some(self.remote)
+    }
+}
+
+/// All sockets of this network namespace; what cannot be read is as if it were empty.
+pub(super) fn read_all(proc: &Path) -> Vec<Socket> {
+    let files = [
+        ("tcp", Protocol::Tcp),
+        ("tcp6", Protocol::Tcp),
+        ("udp", Protocol::Udp),
+        ("udp6", Protocol::Udp),
+    ];
+    let mut sockets = Vec::new();
+    for (file, protocol) in files {
+        let text = std::fs::read_to_string(proc.join("net").join(file)).unwrap_or_default();
+        sockets.extend(parse(&text, protocol));
+    }
+    let processes = processes(proc);
+    for socket in &mut sockets {
+        socket.process = processes.get(&socket.inode).cloned();
+    }
+    sockets
+}
+
+fn parse(text: &str, protocol: Protocol) -> impl Iterator<Item = Socket> {
+    text.lines().skip(1).filter_map(move |line| {
+        let mut fields = line.split_ascii_whitespace();
+        let local = address(fields.nth(1)?)?;
+        let remote = address(fields.next()?)?;
+        let state = u8::from_str_radix(fields.next()?, 16).ok()?;
+        let inode = fields.nth(5)?.parse().ok()?;
+        Some(Socket {
+            protocol,
+            local,
+            remote,
+            state,
+            inode,
+            process: None,
+        })
+    })
+}
+
+/// `0100007F:0016`: 32-bit words of the address in this machine's byte order, then the port.
+fn address(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    if address.len() % 8 != 0 {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(16);
+    for word in address.as_bytes().chunks(8) {
+        let word = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;
+        bytes.extend_from_slice(&word.to_ne_bytes());
+    }
+    let address = match bytes.len() {
+        4 => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        16 => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)).to_canonical(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(address, port))
+}
+
+/// Which program holds a socket, by the socket's inode. An ordinary user sees its own alone.
+fn processes(proc: &Path) -> HashMap<u64, String> {
+    let mut names = HashMap::new();
+    let folders = std::fs::read_dir(proc).into_iter().flatten().flatten();
+    for folder in folders.filter(|folder| folder.file_name().as_bytes().iter().all(u8::is_ascii_digit)) {
+        let Ok(name) = std::fs::read_to_string(folder.path().join("comm")) else {
+            continue;
+        };
+        for descriptor in std::fs::read_dir(folder.path().join("fd"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let Ok(target) = std::fs::read_link(descriptor.path()) else {
+                continue;
+            };
+            let target = target.to_string_lossy();
+            let inode = target
+                .strip_prefix("socket:[")
+                .and_then(|rest| rest.strip_suffix(']'));
+            if let Some(inode) = inode.and_then(|inode| inode.parse().ok()) {
+                names.entry(inode).or_insert_with(|| name.trim_end().to_owned());
+            }
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // As a little-endian machine writes them.
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn lines_of_proc_net_are_read() {
+        let text = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
+            0: 00000000:01BB 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1126 1 0 100 0 0 10 0\n   \
+            1: 020200C0:0016 076433C6:C8E6 01 00000000:00000000 00:00000000 00000000     0        0 24464 1 0 21 4 1 107 -1\n\
+            cut off\n";
+        let sockets: Vec<_> = parse(text, Protocol::Tcp).collect();
+        assert_eq!(sockets.len(), 2);
+        assert!(sockets[0].is_listening() && sockets[0].peer().is_none());
+        assert_eq!(sockets[0].local, "0.0.0.0:443".parse().unwrap());
+        assert_eq!(sockets[0].inode, 1126);
+        assert_eq!(sockets[1].local, "192.0.2.2:22".parse().unwrap());
+        assert_eq!(sockets[1].peer(), Some("198.51.100.7:51430".parse().unwrap()));
+        assert!(!sockets[1].is_listening());
+    }
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn ipv6_words_are_in_machine_order_and_mapped_addresses_are_ipv4() {
+        assert_eq!(
+            address("B80D0120000000000000000001000000:0035"),
+            "[2001:db8::1]:53".parse().ok()
+        );
+        assert_eq!(
+            address("0000000000000000FFFF0000020200C0:01BB"),
+            "192.0.2.2:443".parse().ok()
+        );
+        assert_eq!(address("0:0"), None);
+        assert_eq!(address("zzzzzzzz:01BB"), None);
+        assert_eq!(address("zz"), None);
+    }
+
+    #[test]
+    fn listening_socket_of_this_process_is_found_with_its_name() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let local = listener.local_addr().unwrap();
+        let sockets = read_all(Path::new("/proc"));
+        let found = sockets
+            .iter()
+            .find(|socket| socket.is_listening() && socket.local == local)
+            .unwrap();
+        assert!(found.process.is_some());
+    }
+}

@@ -1,0 +1,151 @@
+//! The command line: what is asked, who does it, and with which exit code it ends.
+//!
+//! Arguments are parsed here and nowhere else; each verb has a file, its arguments and a `run`. Data goes to
+//! standard output, all else to standard error.
+
+mod check;
+mod client;
+mod detach;
+mod exit;
+mod explain;
+mod generate;
+mod init;
+mod reload;
+mod replay;
+mod run;
+mod shell;
+mod status;
+#[cfg(test)]
+mod tests;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use self::exit::{Exit, Failure};
+use self::shell::Shell;
+
+/// The default policy file.
+pub const POLICY_FILE: &str = "/etc/keyfence/keyfence.toml";
+/// Where the policy's default listener is.
+pub const SOCKET: &str = "/run/keyfence/api.sock";
+/// The BPF file system, where links, maps and programs are pinned.
+pub const BPF_FS: &str = "/sys/fs/bpf";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed
+  2  wrong usage
+  3  the policy is invalid
+  4  refused by a guard
+  5  the daemon is not reachable
+  6  differs or degraded";
+
+const EXAMPLES: &str = "\
+Examples:
+  keyfence init --output keyfence.toml   a first policy from this host, in observe mode
+  keyfence check keyfence.toml           is it valid?
+  keyfence run --policy keyfence.toml    filter by it
+  keyfence status                        what is in force, who passes, who is dropped";
+
+/// Keeps strangers off an API at the network layer.
+///
+/// The kernel drops every packet to a protected service unless its source address is listed in the policy; listed
+/// clients are held to their limits.
+#[derive(Debug, Parser)]
+#[command(name = "keyfence", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+struct Arguments {
+    /// When to use colours; `auto` is on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: ColorChoice,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Init(init::Arguments),
+    Check(check::Arguments),
+    Run(run::Arguments),
+    Reload(reload::Arguments),
+    Status(status::Arguments),
+    Explain(explain::Arguments),
+    Replay(replay::Arguments),
+    Detach(detach::Arguments),
+    Generate(generate::Arguments),
+    Version(version::Arguments),
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let words: Vec<_> = std::env::args_os().collect();
+    // Faults and help of the arguments themselves follow --color as well, so it is looked for first.
+    let command = command().color(color_asked(words.iter().map(|word| word.to_string_lossy())));
+    let parsed = command
+        .try_get_matches_from(words)
+        .and_then(|found| Arguments::from_arg_matches(&found));
+    let arguments = match parsed {
+        Ok(arguments) => arguments,
+        Err(fault) => {
+            let exit = if fault.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Done
+            };
+            // Nobody is left to tell if this cannot be written.
+            let _ = fault.print();
+            return exit.into();
+        }
+    };
+    let shell = Shell::new(arguments.color);
+    match arguments.verb.run(&shell) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            shell.complain(&failure.text);
+            failure.exit.into()
+        }
+    }
+}
+
+/// The parser, for `main`, man pages and completions.
+fn command() -> clap::Command {
+    Arguments::command()
+}
+
+impl Verb {
+    fn run(self, shell: &Shell) -> Result<Exit, Failure> {
+        match self {
+            Verb::Init(arguments) => init::run(&arguments, shell),
+            Verb::Check(arguments) => check::run(&arguments, shell),
+            Verb::Run(arguments) => run::run(&arguments, shell),
+            Verb::Reload(arguments) => reload::run(&arguments, shell),
+            Verb::Status(arguments) => status::run(&arguments, shell),
+            Verb::Explain(arguments) => explain::run(&arguments, shell),
+            Verb::Replay(arguments) => replay::run(&arguments, shell),
+            Verb::Detach(arguments) => detach::run(&arguments, shell),
+            Verb::Generate(arguments) => generate::run(&arguments, shell),
+            Verb::Version(arguments) => version::run(&arguments, shell),
+        }
+    }
+}
+
+fn color_asked(words: impl Iterator<Item = impl AsRef<str>>) -> ColorChoice {
+    let mut asked = ColorChoice::Auto;
+    let mut next_is_color = false;
+    for word in words {
+        let word = word.as_ref();
+        if word == "--" {
+            break;
+        }
+        let value = if next_is_color {
+            Some(word)
+        } else {
+            word.strip_prefix("--color=")
+        };
+        next_is_color = word == "--color";
+        asked = value.and_then(|value| value.parse().ok()).unwrap_or(asked);
+    }
+    asked
+}

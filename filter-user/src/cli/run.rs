@@ -1,0 +1,79 @@
+//! `keyfence run`: the daemon.
+
+use std::path::PathBuf;
+
+use super::exit::{Exit, Failure};
+use super::shell::Shell;
+use crate::daemon;
+use crate::engine::{self, Options};
+use crate::kernel::load::KernelLog;
+use crate::logging::Format;
+use crate::policy::{self, Colour, Loaded};
+
+const AFTER_HELP: &str = "\
+Loads the policy, attaches to its interfaces and answers on its listeners. SIGHUP (or `keyfence reload`) applies the \
+file again without a gap; a file with faults changes nothing. SIGTERM and SIGINT drain and end; the filter stays \
+attached unless `[daemon] on-exit` says otherwise.
+
+Needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. KEYFENCE_LOG sets the log's level where --log-level does not.
+
+Exit codes:
+  0  stopped as asked
+  1  could not start
+  3  the policy is invalid
+
+Examples:
+  keyfence run
+  keyfence run --policy keyfence.toml --log-level debug";
+
+/// Filter by a policy file, until stopped
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    /// The policy file
+    #[arg(long, value_name = "FILE", default_value = super::POLICY_FILE)]
+    pub(crate) policy: PathBuf,
+    /// Where the daemon keeps its state; the default is the policy's `[daemon] state`
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// The BPF file system
+    #[arg(long, value_name = "DIR", default_value = super::BPF_FS)]
+    pub(crate) bpf_fs: PathBuf,
+    /// error, warn, info, debug or trace, or levels of parts, as in info,hyper=warn
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log_level: Option<String>,
+    /// How log lines look
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(crate) log_format: Format,
+    /// The kernel program's own log lines: each costs time for each packet
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
+    pub(crate) kernel_log: KernelLog,
+}
+
+pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
+    let Arguments { policy: file, state, bpf_fs, log_level, log_format, kernel_log } = arguments;
+    crate::logging::init(log_level.as_deref(), *log_format, shell.colour_errors)
+        .map_err(|error| Failure::new(Exit::Usage, error))?;
+    let loaded = engine::load_policy(file);
+    let Some(mut policy) = loaded.policy.clone() else { return Err(invalid(&loaded, shell)) };
+    if let Some(refusal) = engine::refusal(&loaded) {
+        return Err(Failure::new(Exit::Failed, refusal));
+    }
+    if let Some(state) = state {
+        policy.daemon.state.clone_from(state);
+    }
+    let options =
+        Options { policy_file: file.clone(), bpf_fs: bpf_fs.clone(), kernel_log: *kernel_log };
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| Failure::new(Exit::Failed, format!("the runtime cannot start: {error}")))?;
+    runtime
+        .block_on(daemon::run(options, loaded, policy))
+        .map_err(|error| Failure::new(Exit::Failed, error))?;
+    Ok(Exit::Done)
+}
+
+/// A policy's faults, as a failure.
+pub(super) fn invalid(loaded: &Loaded, shell: &Shell) -> Failure {
+    let colour = if shell.colour_errors { Colour::Always } else { Colour::Never };
+    Failure::new(Exit::PolicyInvalid, format!("the policy is invalid\n\n{}", policy::render(loaded, colour)))
+}

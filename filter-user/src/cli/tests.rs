@@ -1,0 +1,120 @@
+//! The parser: what is understood, what is refused, and what help says.
+
+use std::sync::Arc;
+
+use clap::Parser;
+
+use super::*;
+use crate::api::{Bounds, bind, serve};
+use crate::engine::fixture::FakeView;
+use crate::engine::snapshot::{ReloadError, View};
+use crate::policy::model::{Listener, ListenerAddress, Role};
+
+#[test]
+fn parser_is_consistent() {
+    command().debug_assert();
+}
+
+#[test]
+fn documented_invocations_parse_and_wrong_ones_do_not() {
+    for line in [
+        "keyfence check",
+        "keyfence check a.toml --json",
+        "keyfence run --policy a.toml --state /s --bpf-fs /b --log-level debug --log-format json --kernel-log info",
+        "keyfence status --socket /run/a.sock --json --color never",
+        "keyfence detach --policy a.toml --yes --bpf-fs /b --instance lab",
+        "keyfence init --output a.toml",
+        "keyfence generate man --output man",
+        "keyfence generate completions fish",
+        "keyfence generate policy-reference",
+        "keyfence generate metrics-reference",
+        "keyfence version --json",
+        "keyfence replay --policy a.toml --json --host-address ::1 --host-address 192.0.2.1 --bindings b a.pcap b",
+        "keyfence explain --policy a.toml --from 192.0.2.1:1 --to 192.0.2.2:443/tcp --interface eth0 --json",
+        "keyfence explain --frame 00ff",
+        "keyfence reload --socket /run/a.sock",
+        "keyfence --color=always status",
+    ] {
+        assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");
+    }
+    for line in [
+        "keyfence",
+        "keyfence replay --policy a.toml",
+        "keyfence explain --from 192.0.2.1:1",
+        "keyfence explain --frame 00 --from 192.0.2.1:1",
+        "keyfence run --kernel-log trace",
+        "keyfence frobnicate",
+    ] {
+        assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn help_has_examples_and_exit_codes() {
+    for verb in [
+        "", "check", "run", "reload", "status", "explain", "replay", "detach", "init",
+    ] {
+        let words = ["keyfence", verb, "--help"];
+        let help = Arguments::try_parse_from(words.into_iter().filter(|word| !word.is_empty()));
+        let help = help.unwrap_err().to_string();
+        assert!(help.contains("Example") && help.contains("Exit codes:"), "{help}");
+    }
+}
+
+#[test]
+fn color_is_known_before_the_arguments_are() {
+    let asked = |line: &'static str| color_asked(line.split(' '));
+    assert_eq!(asked("keyfence --color=never status"), ColorChoice::Never);
+    assert_eq!(asked("keyfence status --color always"), ColorChoice::Always);
+    assert_eq!(asked("keyfence status"), ColorChoice::Auto);
+    assert_eq!(asked("keyfence status --color blue"), ColorChoice::Auto);
+    assert_eq!(asked("keyfence -- --color=never"), ColorChoice::Auto);
+}
+
+#[test]
+fn status_and_reload_end_as_the_daemon_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("api.sock");
+    let listener = Listener {
+        address: ListenerAddress::Unix(socket.clone()),
+        mode: 0o600,
+        group: "keyfence".to_owned(),
+        group_written: false,
+        assert: false,
+        tls: None,
+        roles: vec![Role::Read, Role::Operate],
+        origin: None,
+    };
+    let me = nix::unistd::User::from_uid(nix::unistd::getuid())
+        .unwrap()
+        .unwrap()
+        .name;
+    let view = Arc::new(FakeView::default());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    let bound = runtime.block_on(bind(&[listener])).unwrap();
+    runtime.spawn(serve(
+        bound,
+        view.clone() as Arc<dyn View>,
+        vec![me],
+        Bounds::default(),
+        stopped,
+    ));
+
+    let shell = Shell {
+        colour_output: false,
+        colour_errors: false,
+    };
+    let run = |verb: &str| {
+        let words = ["keyfence", verb, "--socket", socket.to_str().unwrap()];
+        Arguments::try_parse_from(words).unwrap().verb.run(&shell)
+    };
+    assert_eq!(run("status"), Ok(Exit::Done));
+    assert_eq!(run("reload"), Ok(Exit::Done));
+    view.change(|snapshot| snapshot.not_ready.push("eth0 is not attached".to_owned()));
+    assert_eq!(run("status"), Ok(Exit::Degraded));
+    *view.reload.lock().unwrap() = Err(ReloadError::Invalid("a.toml:1:1: no version".to_owned()));
+    let failure = run("reload").unwrap_err();
+    assert_eq!(failure.exit, Exit::PolicyInvalid);
+    assert_eq!(failure.text, "The policy is invalid: a.toml:1:1: no version");
+}

@@ -1,0 +1,113 @@
+//! The daemon: starts the parts in their order, waits for signals, drains them in the reverse order.
+//!
+//! The only spawner. Owns no state: what is in force belongs to the engine.
+
+use std::sync::Arc;
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::api::{self, Bounds};
+use crate::engine::snapshot::View;
+use crate::engine::{self, Engine, FilterError, Options};
+use crate::policy::model::OnExit;
+use crate::policy::{Loaded, Policy};
+
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    #[error(transparent)]
+    Listen(#[from] api::ListenError),
+    #[error("{path}: {error}; name another folder with --state or [daemon] state")]
+    State { path: String, error: std::io::Error },
+    #[error("another daemon runs as instance {instance} ({path} is locked): stop it first, or name another instance")]
+    Running { instance: String, path: String },
+    #[error("signals cannot be received: {0}")]
+    Signals(std::io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(), DaemonError> {
+    let _lock = lock(&policy)?;
+    raise_descriptors();
+    let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
+    // Listeners first: a socket that is taken stops the start before anything is filtered.
+    let bound = api::bind(&policy.listeners).await?;
+    engine::say_warnings(&loaded);
+    say_defaults(&policy);
+    let (engine, shared) = Engine::start(options, &loaded, policy.clone()).await?;
+    let snapshot = shared.snapshot();
+    for interface in &snapshot.interfaces {
+        tracing::info!(interface = interface.name, mode = interface.mode.as_str(), "filtering");
+    }
+    let (stop_api, api_stops) = watch::channel(false);
+    let (stop_engine, engine_stops) = watch::channel(false);
+    let view: Arc<dyn View> = Arc::clone(&shared) as Arc<dyn View>;
+    let operators = policy.daemon.operators.clone();
+    let serving = tokio::spawn(api::serve(bound, view, operators, Bounds::default(), api_stops));
+    let engine = tokio::spawn(engine.run(engine_stops));
+    tracing::info!(hash = %snapshot.policy.hash, generation = snapshot.generation, mode = ?snapshot.mode, "ready");
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {
+                // Its outcome is logged where it happens.
+                let _ = shared.reload().await;
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tracing::info!("stopping: the listeners drain");
+    // A receiver that is gone has stopped already.
+    let _ = stop_api.send(true);
+    if let Err(error) = serving.await {
+        tracing::error!("the listeners ended badly: {error}");
+    }
+    let _ = stop_engine.send(true);
+    match (engine.await, policy.daemon.on_exit) {
+        (Ok(filter), OnExit::Detach) => {
+            filter.leave()?;
+            tracing::info!("detached: every packet passes");
+        }
+        (Ok(_), OnExit::Keep) => tracing::info!("stopped: the filter stays in force"),
+        (Err(error), _) => tracing::error!("the engine ended badly: {error}; the filter stays in force"),
+    }
+    Ok(())
+}
+
+/// One daemon an instance: the lock goes with the process, however it ends.
+fn lock(policy: &Policy) -> Result<Flock<std::fs::File>, DaemonError> {
+    let folder = &policy.daemon.state;
+    let failed = |error| DaemonError::State { path: folder.display().to_string(), error };
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let path = folder.join(format!("{}.lock", policy.daemon.instance));
+    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|error| DaemonError::State { path: path.display().to_string(), error })?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| DaemonError::Running {
+        instance: policy.daemon.instance.clone(),
+        path: path.display().to_string(),
+    })
+}
+
+/// Connections and maps soon pass the soft limit that a shell gives.
+fn raise_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
+    if let Err(error) = raised {
+        tracing::warn!("the limit of open files stays low: {error}");
+    }
+}
+
+fn say_defaults(policy: &Policy) {
+    let missing: Vec<String> =
+        crate::policy::not_enforced(policy).into_iter().filter(|m| m.default).map(|m| m.what).collect();
+    if !missing.is_empty() {
+        tracing::warn!("defaults that this build does not do yet: {}", missing.join("; "));
+    }
+}

@@ -1,0 +1,367 @@
+//! The filter in the kernel, as the engine holds it: start or adopt, apply, look, leave.
+
+use std::io;
+
+use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta};
+use filter_common::account;
+use thiserror::Error;
+
+use super::Options;
+use super::snapshot::{AttachMode, CounterValues, InterfaceCount, InterfaceState, VerdictCount};
+use crate::compiler::{self, CompileError, Numbers, Surroundings};
+use crate::kernel::attach::{self, AttachError, Entry};
+use crate::kernel::interfaces::{self, Interface, InterfaceError};
+use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
+use crate::kernel::pins::{Found, PinError, Pins};
+use crate::kernel::state::{Limits, State, WITHOUT_SERVICE};
+use crate::kernel::{clock, observe};
+use crate::policy::Policy;
+use crate::policy::model::Addresses;
+
+/// The owner table of a new filter: what later policies may grow to without a new one.
+const OWNERS_AT_LEAST: u32 = 65_536;
+
+#[derive(Debug, Error)]
+pub enum FilterError {
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    #[error(
+        "the policy has {needed} clients and the owner table holds {max}; it is sized when the filter is first \
+         attached: `keyfence detach --yes`, then start again"
+    )]
+    OwnersFull { needed: u32, max: u32 },
+    #[error("the host's addresses cannot be read: {0}")]
+    HostAddresses(io::Error),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// The filter of one instance.
+pub struct Filter {
+    pins: Pins,
+    entry: Entry,
+    /// The loaded generation in force: its maps stay readable while it is held.
+    generation: Generation,
+    number: u64,
+    numbers: Numbers,
+    limits: Limits,
+    state: State,
+    log: KernelLog,
+    interfaces: Vec<InterfaceState>,
+    indexes: Vec<u32>,
+    fill: Vec<(&'static str, u64, u64)>,
+}
+
+impl Filter {
+    /// Puts a policy in force on its interfaces, over what an earlier daemon left or from nothing.
+    pub async fn start(options: &Options, policy: &Policy) -> Result<Self, FilterError> {
+        let pins = Pins::of(&options.bpf_fs, &policy.daemon.instance)?;
+        let found = pins.look()?;
+        let chosen = interfaces::choose(&policy.filter.interfaces, &interfaces::read().await?)?;
+        match found {
+            Found::Nothing => Self::create(pins, options, policy, &chosen),
+            Found::Half => {
+                tracing::warn!("{}: an earlier start ended half-way; cleared", pins.root().display());
+                pins.clear()?;
+                Self::create(pins, options, policy, &chosen)
+            }
+            Found::Ours(meta) => {
+                pins.check_shapes()?;
+                Self::adopt(pins, options, policy, &chosen, meta)
+            }
+        }
+    }
+
+    fn create(pins: Pins, options: &Options, policy: &Policy, chosen: &[Interface]) -> Result<Self, FilterError> {
+        let made = Self::build(pins.clone(), options, policy, chosen);
+        if made.is_err() && pins.linked().is_ok_and(|linked| linked.is_empty()) {
+            // Nothing was attached: leave nothing behind either.
+            pins.clear()?;
+        }
+        made
+    }
+
+    fn build(pins: Pins, options: &Options, policy: &Policy, chosen: &[Interface]) -> Result<Self, FilterError> {
+        pins.create()?;
+        let (numbers, assigned) = Numbers::default().assign(policy, None);
+        let compiled = compile(policy, &numbers)?;
+        let indexes: Vec<u32> = chosen.iter().map(|interface| interface.index).collect();
+        let maps = pins.maps();
+        let owners_max = OWNERS_AT_LEAST.max(numbers.owners_end().saturating_mul(2));
+        let log = options.kernel_log;
+        let setting = Setting { interfaces: &indexes, pins: Some(&maps), owners_max, log };
+        let mut generation = Generation::load(&compiled, setting)?;
+        let mut state = State::of(&generation)?;
+        name(&mut state, &assigned)?;
+        let entry = Entry::create(&mut generation, &pins)?;
+        pins.pin_generation(1, &generation)?;
+        attach::swap(&mut generation)?;
+        state.write_meta(meta(1))?;
+        let fill = observe::fill(&compiled, &generation, numbers.owners().count() as u64)?;
+        let limits = Limits::from(&compiled);
+        let mut filter = Self {
+            pins,
+            entry,
+            generation,
+            number: 1,
+            numbers,
+            limits,
+            state,
+            log,
+            interfaces: Vec::new(),
+            indexes,
+            fill,
+        };
+        if let Err(error) = filter.attach(policy, chosen) {
+            // All or none: an operator who reads the error finds the host as it was.
+            filter.leave()?;
+            return Err(error);
+        }
+        Ok(filter)
+    }
+
+    /// Takes over a pinned filter of this layout: packets go on being judged by it until the swap.
+    fn adopt(
+        pins: Pins,
+        options: &Options,
+        policy: &Policy,
+        chosen: &[Interface],
+        meta: Meta,
+    ) -> Result<Self, FilterError> {
+        // A stand-in for what is in force: only its maps are of interest, and they are pinned.
+        let empty = compiler::Compiled { row_words: 1, ..Default::default() };
+        let maps = pins.maps();
+        let log = options.kernel_log;
+        let setting = Setting { interfaces: &[], pins: Some(&maps), owners_max: 1, log };
+        let generation = Generation::load(&empty, setting)?;
+        let state = State::of(&generation)?;
+        let limits = Limits::pinned(&pins.generation(meta.generation));
+        if limits.is_none() {
+            tracing::warn!("the limits in force cannot be read back: buckets whose limit changed start full");
+        }
+        let mut filter = Self {
+            entry: Entry::adopt(&pins)?,
+            pins,
+            generation,
+            number: meta.generation,
+            numbers: state.numbers(),
+            limits: limits.unwrap_or_default(),
+            state,
+            log,
+            interfaces: Vec::new(),
+            indexes: Vec::new(),
+            fill: Vec::new(),
+        };
+        filter.put(policy, None, chosen)?;
+        tracing::info!(generation = filter.number, "took over the filter of an earlier daemon");
+        Ok(filter)
+    }
+
+    /// Puts another policy in force. On an error, what was in force still is.
+    pub async fn apply(&mut self, policy: &Policy, in_force: Option<&Policy>) -> Result<(), FilterError> {
+        let chosen = interfaces::choose(&policy.filter.interfaces, &interfaces::read().await?)?;
+        self.put(policy, in_force, &chosen)
+    }
+
+    fn put(&mut self, policy: &Policy, in_force: Option<&Policy>, chosen: &[Interface]) -> Result<(), FilterError> {
+        let (numbers, assigned) = self.numbers.assign(policy, in_force);
+        if numbers.owners_end() > self.state.owners_max() {
+            let (needed, max) = (numbers.owners_end() - 1, self.state.owners_max() - 1);
+            return Err(FilterError::OwnersFull { needed, max });
+        }
+        let compiled = compile(policy, &numbers)?;
+        let indexes: Vec<u32> = chosen.iter().map(|interface| interface.index).collect();
+        let maps = self.pins.maps();
+        let setting = Setting { interfaces: &indexes, pins: Some(&maps), owners_max: 1, log: self.log };
+        let mut generation = Generation::load(&compiled, setting)?;
+        let next = self.number + 1;
+        self.pins.pin_generation(next, &generation)?;
+        // New interfaces first, still under the generation in force: a hook that is held stops the change here.
+        let before = self.interfaces.clone();
+        if let Err(error) = self.attach(policy, chosen) {
+            self.detach_all_but(&before);
+            self.interfaces = before;
+            return Err(error);
+        }
+        name(&mut self.state, &assigned)?;
+        self.state.reorder_interfaces(&self.indexes, &indexes)?;
+        self.state.carry(&self.limits, &compiled);
+        attach::swap(&mut generation)?;
+        self.state.write_meta(meta(next))?;
+        self.fill = observe::fill(&compiled, &generation, numbers.owners().count() as u64)?;
+        self.generation = generation;
+        self.number = next;
+        self.numbers = numbers;
+        self.limits = Limits::from(&compiled);
+        self.indexes = indexes;
+        let kept = self.interfaces.clone();
+        self.detach_all_but(&kept);
+        if let Err(error) = self.pins.keep_generation(next) {
+            tracing::warn!("an old generation's tables stay pinned: {error}");
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, policy: &Policy, chosen: &[Interface]) -> Result<(), FilterError> {
+        let mut states = Vec::new();
+        for interface in chosen {
+            let attached = self.entry.attach(interface, policy.filter.attach, &self.pins)?;
+            if let Some(why) = &attached.fallback {
+                tracing::warn!(
+                    interface = attached.interface,
+                    "the driver takes no XDP program ({why}): attached in generic mode, which costs more a packet"
+                );
+            }
+            let mode = if attached.generic { AttachMode::Generic } else { AttachMode::Native };
+            states.push(InterfaceState { name: attached.interface, ifindex: attached.index, mode, attached: true });
+        }
+        self.interfaces = states;
+        Ok(())
+    }
+
+    /// Takes the filter off interfaces that are not of the policy any more.
+    fn detach_all_but(&self, keep: &[InterfaceState]) {
+        let linked = self.pins.linked().unwrap_or_default();
+        for name in linked.iter().filter(|name| !keep.iter().any(|kept| kept.name == **name)) {
+            match attach::unpin(&self.pins, name) {
+                Ok(()) => tracing::info!(interface = name, "no longer of the policy: detached"),
+                Err(error) => tracing::error!(interface = name, "could not be detached: {error}"),
+            }
+        }
+    }
+
+    /// Looks whether what should be filtered is; true where something has changed.
+    pub async fn look(&mut self) -> bool {
+        let (Ok(present), Ok(ours)) = (interfaces::read().await, self.entry.id()) else { return false };
+        let before = self.interfaces.clone();
+        for state in &mut self.interfaces {
+            let found = present.iter().map(|(interface, _)| interface).find(|i| i.name == state.name);
+            state.attached = found.is_some_and(|interface| interface.hook.programs().any(|id| id == ours));
+        }
+        for (was, is) in before.iter().zip(&self.interfaces) {
+            if was.attached && !is.attached {
+                tracing::error!(interface = is.name, "is not filtered any more");
+            }
+        }
+        before != self.interfaces
+    }
+
+    /// Takes the filter off all interfaces and removes all that is pinned.
+    pub fn leave(&self) -> Result<(), FilterError> {
+        Ok(self.pins.clear()?)
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.number
+    }
+
+    pub fn interfaces(&self) -> &[InterfaceState] {
+        &self.interfaces
+    }
+
+    pub fn fill(&self) -> &[(&'static str, u64, u64)] {
+        &self.fill
+    }
+
+    pub fn service_number(&self, name: &str) -> Option<u32> {
+        self.numbers.service(name)
+    }
+
+    /// Reads the counters of the policy in force, apart from the engine.
+    pub fn reader(&self, policy: &Policy) -> Result<Reader, FilterError> {
+        let services = policy.services.iter().filter_map(|service| {
+            Some((service.name.clone(), self.numbers.service(&service.name)?))
+        });
+        Ok(Reader {
+            state: State::of(&self.generation)?,
+            services: services.collect(),
+            interfaces: self.interfaces.iter().map(|interface| interface.name.clone()).collect(),
+        })
+    }
+}
+
+fn compile(policy: &Policy, numbers: &Numbers) -> Result<compiler::Compiled, FilterError> {
+    let offset = clock::wall_offset();
+    let hosts = policy.services.iter().map(|service| &service.address);
+    let hosts = hosts.chain(policy.management.iter().map(|entry| &entry.address));
+    let host_addresses = if hosts.into_iter().any(|address| *address == Addresses::Host) {
+        crate::kernel::interfaces::host_addresses().map_err(FilterError::HostAddresses)?
+    } else {
+        Vec::new()
+    };
+    let end = |expires| clock::monotonic_end(expires, offset);
+    Ok(compiler::compile(policy, numbers, &Surroundings { host_addresses: &host_addresses, end: &end })?)
+}
+
+fn name(state: &mut State, assigned: &compiler::Assigned) -> Result<(), LoadError> {
+    for (service, number) in &assigned.services {
+        state.name_service(*number, service)?;
+    }
+    for (hash, number) in &assigned.owners {
+        state.name_owner(*number, *hash);
+    }
+    Ok(())
+}
+
+fn meta(generation: u64) -> Meta {
+    Meta {
+        magic: MAGIC,
+        layout_version: LAYOUT_VERSION,
+        layout_checksum: LAYOUT_CHECKSUM,
+        generation,
+        reserved: [0; 5],
+    }
+}
+
+/// The counters' reader: what a scrape asks, without the engine.
+pub struct Reader {
+    state: State,
+    services: Vec<(String, u32)>,
+    interfaces: Vec<String>,
+}
+
+impl Reader {
+    pub fn read(&self) -> Result<CounterValues, String> {
+        self.try_read().map_err(|error| error.to_string())
+    }
+
+    fn try_read(&self) -> Result<CounterValues, LoadError> {
+        let mut values = CounterValues::default();
+        let mut count = |service: Option<&str>, number, verdict: filter_common::verdict::Verdict, reason| {
+            let count = self.state.count(account::index(verdict, reason, number))?;
+            values.verdicts.push(VerdictCount {
+                service: service.map(String::from),
+                verdict: verdict.name(),
+                reason: reason.name(),
+                packets: count.packets,
+                bytes: count.bytes,
+            });
+            Ok::<(), LoadError>(())
+        };
+        for (verdict, reason) in account::general_reasons() {
+            count(None, WITHOUT_SERVICE, verdict, reason)?;
+        }
+        for (name, number) in &self.services {
+            for (verdict, reason) in account::service_reasons() {
+                count(Some(name), *number, verdict, reason)?;
+            }
+        }
+        for (slot, interface) in (0..).zip(&self.interfaces) {
+            let packets = self.state.interface(slot)?;
+            for (verdict, packets) in filter_common::verdict::Verdict::ALL.iter().zip(packets) {
+                let (interface, verdict) = (interface.clone(), verdict.name());
+                values.interfaces.push(InterfaceCount { interface, verdict, packets });
+            }
+        }
+        Ok(values)
+    }
+}
+

@@ -1,0 +1,107 @@
+//! A daemon that is not there, for tests of what shows it.
+
+use std::sync::{Arc, Mutex};
+
+use super::snapshot::*;
+use crate::policy::model::Mode;
+
+/// Shows what it was given.
+pub struct FakeView {
+    pub snapshot: Mutex<Arc<Snapshot>>,
+    pub counters: Mutex<Result<CounterValues, String>>,
+    pub reload: Mutex<Result<String, ReloadError>>,
+}
+
+impl Default for FakeView {
+    fn default() -> FakeView {
+        FakeView {
+            snapshot: Mutex::new(Arc::new(snapshot())),
+            counters: Mutex::new(Ok(counters())),
+            reload: Mutex::new(Ok("generation 8 is in force".to_owned())),
+        }
+    }
+}
+
+impl FakeView {
+    pub fn change(&self, change: impl FnOnce(&mut Snapshot)) {
+        let mut held = self.snapshot.lock().unwrap();
+        let mut snapshot = Snapshot::clone(&held);
+        change(&mut snapshot);
+        *held = Arc::new(snapshot);
+    }
+}
+
+impl View for FakeView {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.lock().unwrap())
+    }
+
+    fn counters(&self) -> Result<CounterValues, String> {
+        self.counters.lock().unwrap().clone()
+    }
+
+    fn reload(&self) -> BoxFuture<Result<String, ReloadError>> {
+        let result = self.reload.lock().unwrap().clone();
+        Box::pin(async move { result })
+    }
+}
+
+pub fn snapshot() -> Snapshot {
+    let time: jiff::Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+    Snapshot {
+        instance: "main".to_owned(),
+        version: "0.1.0",
+        started_at: time,
+        policy: PolicyState {
+            file: "/etc/keyfence/keyfence.toml".to_owned(),
+            hash: format!("sha256:{}", "0f".repeat(32)),
+            in_force_since: time,
+            reload_ok: true,
+            last_error: None,
+            file_differs: false,
+        },
+        generation: 7,
+        mode: Mode::Enforce,
+        interfaces: vec![InterfaceState {
+            name: "eth0".to_owned(),
+            ifindex: 2,
+            mode: AttachMode::Native,
+            attached: true,
+        }],
+        services: vec![ServiceState {
+            name: "payments".to_owned(),
+            environment: "production".to_owned(),
+            mode: Mode::Observe,
+            number: 0,
+        }],
+        tables: vec![TableFill {
+            table: "grants",
+            entries: 3,
+            capacity: 1024,
+        }],
+        not_ready: Vec::new(),
+    }
+}
+
+pub fn counters() -> CounterValues {
+    let count = |service: Option<&str>, verdict, reason, packets, bytes| VerdictCount {
+        service: service.map(str::to_owned),
+        verdict,
+        reason,
+        packets,
+        bytes,
+    };
+    CounterValues {
+        verdicts: vec![
+            count(Some("payments"), "pass", "allowed", 12, 1200),
+            count(Some("payments"), "observe", "unlisted", 5, 500),
+            count(Some("payments"), "drop", "unlisted", 0, 0),
+            count(None, "pass", "other", 7, 700),
+        ],
+        interfaces: vec![InterfaceCount {
+            interface: "eth0".to_owned(),
+            verdict: "pass",
+            packets: 19,
+        }],
+    }
+}

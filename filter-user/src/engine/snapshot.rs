@@ -1,0 +1,145 @@
+//! What the daemon shows of itself: one immutable picture of its state, and the kernel's counters.
+//!
+//! The engine builds and publishes a `Snapshot`; the listeners and the metrics only read it, through `View`.
+//! Nothing here reads a clock, a file or a map.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::policy::model::Mode;
+
+/// The state in force, as of its publishing.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Snapshot {
+    /// `[daemon] instance`: part of the pins' names.
+    pub instance: String,
+    /// Of the daemon.
+    pub version: &'static str,
+    pub started_at: jiff::Timestamp,
+    pub policy: PolicyState,
+    /// Number of the kernel tables in force; rises by one a swap.
+    pub generation: u64,
+    /// The filter's; a service may have its own.
+    pub mode: Mode,
+    pub interfaces: Vec<InterfaceState>,
+    pub services: Vec<ServiceState>,
+    pub tables: Vec<TableFill>,
+    /// Why the daemon is not ready, a sentence each; empty is ready.
+    pub not_ready: Vec<String>,
+}
+
+/// The policy in force, and what became of the last attempt to change it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PolicyState {
+    /// The file that `run` was given.
+    pub file: String,
+    /// Of what is in force: `sha256:` and 64 hex digits.
+    pub hash: String,
+    pub in_force_since: jiff::Timestamp,
+    /// Whether the last load succeeded.
+    pub reload_ok: bool,
+    /// What the last load failed on; `None` after one that succeeded.
+    pub last_error: Option<String>,
+    /// Whether the file says something else than what is in force.
+    pub file_differs: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct InterfaceState {
+    pub name: String,
+    pub ifindex: u32,
+    pub mode: AttachMode,
+    pub attached: bool,
+}
+
+/// How the kernel program is attached: in the driver, or behind the generic hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttachMode {
+    Native,
+    Generic,
+}
+
+impl AttachMode {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            AttachMode::Native => "native",
+            AttachMode::Generic => "generic",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ServiceState {
+    pub name: String,
+    pub environment: String,
+    /// Its own, or the filter's.
+    pub mode: Mode,
+    /// Its number in the kernel's tables.
+    pub number: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TableFill {
+    pub table: &'static str,
+    pub entries: u64,
+    pub capacity: u64,
+}
+
+/// The kernel's counters, read at one time and summed over the CPUs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct CounterValues {
+    pub verdicts: Vec<VerdictCount>,
+    pub interfaces: Vec<InterfaceCount>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct VerdictCount {
+    /// `None` where no service decided.
+    pub service: Option<String>,
+    pub verdict: &'static str,
+    pub reason: &'static str,
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct InterfaceCount {
+    pub interface: String,
+    pub verdict: &'static str,
+    pub packets: u64,
+}
+
+/// Who reads the kernel's maps. A read may block for as long as its system calls take.
+pub trait Counters: Send + Sync {
+    /// All counters, or what stood in the way.
+    fn read(&self) -> Result<CounterValues, String>;
+}
+
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Why a reload changed nothing. The text names what, where and how to fix it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReloadError {
+    /// The file has faults.
+    #[error("{0}")]
+    Invalid(String),
+    /// A guard stood in the way (a session would be cut, say).
+    #[error("{0}")]
+    Refused(String),
+    /// The file is good, but the kernel or the disk refused.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What the listeners see of the daemon.
+pub trait View: Send + Sync {
+    fn snapshot(&self) -> Arc<Snapshot>;
+    /// As `Counters::read`: it may block.
+    fn counters(&self) -> Result<CounterValues, String>;
+    /// Applies the file that `run` was given; says in a sentence what changed.
+    fn reload(&self) -> BoxFuture<Result<String, ReloadError>>;
+}

@@ -1,0 +1,154 @@
+//! Puts the entry program on interfaces and a generation behind it.
+
+use aya::maps::{MapData, ProgramArray};
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::xdp::XdpMode;
+use aya::programs::{ProgramError, Xdp};
+use aya_obj::programs::xdp::XdpAttachType;
+use filter_common::abi::names;
+use thiserror::Error;
+
+use super::chain;
+use super::interfaces::Interface;
+use super::load::{Generation, LoadError};
+use super::pins::Pins;
+use crate::policy::model::Attach;
+
+#[derive(Debug, Error)]
+pub enum AttachError {
+    #[error(
+        "another program (id {program}) holds the XDP hook of {interface}; see `bpftool prog show id {program}`, \
+         and take it off first (`ip link set dev {interface} xdp off`, or stop the service that loaded it)"
+    )]
+    Held { interface: String, program: u32 },
+    #[error(
+        "the driver of {interface} takes no XDP program ({error}); write attach = \"auto\" or \"generic\" in [filter]"
+    )]
+    Native { interface: String, error: String },
+    #[error("{interface} takes no XDP program: {error}")]
+    Refused { interface: String, error: String },
+    #[error("the link of {interface} cannot be pinned: {error}")]
+    Pin { interface: String, error: String },
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+/// How an interface came to be filtered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    pub interface: String,
+    pub index: u32,
+    pub generic: bool,
+    /// Why not in the driver, where that was tried first.
+    pub fallback: Option<String>,
+}
+
+/// The entry program.
+pub struct Entry(Xdp);
+
+impl Entry {
+    /// Loads it from a generation's object and pins it.
+    pub fn create(generation: &mut Generation, pins: &Pins) -> Result<Self, LoadError> {
+        let entry = generation.program(names::ENTRY)?;
+        entry.load()?;
+        entry.pin(pins.entry()).map_err(|error| LoadError::Object(format!("pinning the entry: {}", chain(&error))))?;
+        Self::adopt(pins)
+    }
+
+    /// Takes over the pinned one.
+    pub fn adopt(pins: &Pins) -> Result<Self, LoadError> {
+        Ok(Self(Xdp::from_pin(pins.entry(), XdpAttachType::Interface)?))
+    }
+
+    pub fn id(&self) -> Result<u32, LoadError> {
+        Ok(self.0.info()?.id())
+    }
+
+    pub fn program(&self) -> &Xdp {
+        &self.0
+    }
+
+    /// Sees to it that an interface is filtered; what is attached already stays as it is.
+    pub fn attach(&mut self, interface: &Interface, wanted: Attach, pins: &Pins) -> Result<Attached, AttachError> {
+        let ours = self.id()?;
+        let attached = |generic, fallback| Attached {
+            interface: interface.name.clone(),
+            index: interface.index,
+            generic,
+            fallback,
+        };
+        if interface.hook.programs().any(|id| id == ours) && pins.link(&interface.name).exists() {
+            return Ok(attached(interface.hook.generic == ours, None));
+        }
+        if let Some(program) = interface.hook.programs().find(|id| *id != ours) {
+            return Err(AttachError::Held { interface: interface.name.clone(), program });
+        }
+        // A pin without its interface's hook is severed: the device was made anew.
+        unpin(pins, &interface.name).map_err(|error| pin_error(interface, &error))?;
+        let refused = |error: &ProgramError| (interface.name.clone(), chain(error));
+        let (generic, fallback) = match wanted {
+            Attach::Generic => (true, None),
+            Attach::Native => match self.link(interface, XdpMode::Driver, pins)? {
+                Ok(()) => return Ok(attached(false, None)),
+                Err(error) => {
+                    let (interface, error) = refused(&error);
+                    return Err(AttachError::Native { interface, error });
+                }
+            },
+            Attach::Auto => match self.link(interface, XdpMode::Driver, pins)? {
+                Ok(()) => return Ok(attached(false, None)),
+                Err(error) => (true, Some(chain(&error))),
+            },
+        };
+        match self.link(interface, XdpMode::Skb, pins)? {
+            Ok(()) => Ok(attached(generic, fallback)),
+            Err(error) => {
+                let (interface, error) = refused(&error);
+                Err(AttachError::Refused { interface, error })
+            }
+        }
+    }
+
+    fn link(
+        &mut self,
+        interface: &Interface,
+        mode: XdpMode,
+        pins: &Pins,
+    ) -> Result<Result<(), ProgramError>, AttachError> {
+        let id = match self.0.attach_to_if_index(interface.index, mode) {
+            Ok(id) => id,
+            Err(error) => return Ok(Err(error)),
+        };
+        let link = self.0.take_link(id).map_err(LoadError::from)?;
+        let link: FdLink = link.try_into().map_err(|error: aya::programs::links::LinkError| pin_error(interface, &error))?;
+        link.pin(pins.link(&interface.name)).map_err(|error| pin_error(interface, &error))?;
+        Ok(Ok(()))
+    }
+}
+
+fn pin_error(interface: &Interface, error: &dyn std::error::Error) -> AttachError {
+    AttachError::Pin { interface: interface.name.clone(), error: chain(error) }
+}
+
+/// Takes an interface's filter off.
+pub fn unpin(pins: &Pins, interface: &str) -> std::io::Result<()> {
+    match std::fs::remove_file(pins.link(interface)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a link is pinned and still holds its interface.
+pub fn is_linked(pins: &Pins, interface: &str) -> bool {
+    PinnedLink::from_pin(pins.link(interface)).is_ok()
+}
+
+/// Puts a generation in force: one store, after which every packet is judged by it.
+pub fn swap(generation: &mut Generation) -> Result<(), LoadError> {
+    let judge = generation.program(names::JUDGE)?.fd()?.try_clone().map_err(|error| {
+        LoadError::Program(format!("the judge's descriptor: {error}"))
+    })?;
+    let map = generation.ebpf.map_mut(names::GENERATION).ok_or(LoadError::Missing(names::GENERATION))?;
+    let mut slots: ProgramArray<&mut MapData> = map.try_into()?;
+    Ok(slots.set(0, &judge, 0)?)
+}

@@ -1,0 +1,76 @@
+//! Map memory in the daemon's own address space: single words are read and changed while packets flow, which
+//! an update of a whole value could not do without losing what the kernel counted meanwhile.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+use aya::Pod;
+use aya::maps::MapData;
+
+/// A mapped array map of `T`, seen as 64-bit words.
+pub(super) struct Memory<T> {
+    start: NonNull<AtomicU64>,
+    bytes: usize,
+    entries: usize,
+    shape: PhantomData<T>,
+}
+
+// SAFETY: shared memory that is only touched by atomic words.
+unsafe impl<T> Send for Memory<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Memory<T> {}
+
+impl<T: Pod> Memory<T> {
+    /// Maps a whole array that was made with BPF_F_MMAPABLE.
+    pub(super) fn of(map: &MapData) -> io::Result<Self> {
+        const { assert!(size_of::<T>().is_multiple_of(8)) };
+        let info = map.info().map_err(|error| io::Error::other(super::chain(&error)))?;
+        if info.value_size() as usize != size_of::<T>() {
+            return Err(io::Error::other("the map's values have another size than this program's"));
+        }
+        let entries = info.max_entries() as usize;
+        let bytes = entries * size_of::<T>();
+        // SAFETY: a new mapping wherever the kernel likes; the arguments are plain numbers and an open descriptor.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                map.fd().as_fd().as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at address zero"))?;
+        Ok(Self { start, bytes, entries, shape: PhantomData })
+    }
+
+    pub(super) fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// The words of one value.
+    pub(super) fn words(&self, entry: usize) -> Option<&[AtomicU64]> {
+        if entry >= self.entries {
+            return None;
+        }
+        let words = size_of::<T>() / 8;
+        // SAFETY: inside the mapping, checked above; aligned to a page and to whole words.
+        let first = unsafe { self.start.add(entry * words) };
+        // SAFETY: this value's words, inside the mapping, which lives as long as self; atomics may be shared.
+        Some(unsafe { std::slice::from_raw_parts(first.as_ptr(), words) })
+    }
+}
+
+impl<T> Drop for Memory<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `of`, not used after.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}

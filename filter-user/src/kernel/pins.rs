@@ -1,0 +1,215 @@
+//! The pin directory of an instance: what of the filter outlives the daemon, and where it stands.
+//!
+//! `maps/` holds what outlives a generation, `generation-N/` the tables of the one in force, `links/` a link for
+//! each interface, `keyfence` the entry program. `META` is written last, once all else stands.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{Array, Map, MapData, MapError, MapInfo};
+use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta, names};
+use nix::sys::statfs::{FsType, statfs};
+use thiserror::Error;
+
+use super::chain;
+use super::load::{Generation, LoadError};
+
+/// `BPF_FS_MAGIC` of linux/magic.h.
+const BPF_FS: FsType = FsType(0xcafe_4a11);
+
+#[derive(Debug, Error)]
+pub enum PinError {
+    #[error("{0} is not a BPF file system; mount one: mount -t bpf bpf {0} (or name another with --bpf-fs)")]
+    NotBpfFs(PathBuf),
+    #[error("{path}: {error}")]
+    Io { path: PathBuf, error: io::Error },
+    #[error(
+        "{path} holds a filter of another layout ({found}; this program's is version {LAYOUT_VERSION}): it is left \
+         as it is. Run the release that made it, or `keyfence detach --yes` first (which opens the interfaces)"
+    )]
+    OtherLayout { path: PathBuf, found: String },
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+/// What stands in the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    Nothing,
+    /// A start that did not get as far as to attach anything: nothing depends on it.
+    Half,
+    /// A filter of this layout.
+    Ours(Meta),
+}
+
+/// The pin directory of one instance.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    pub fn of(bpf_fs: &Path, instance: &str) -> Result<Self, PinError> {
+        let kind = statfs(bpf_fs).map_err(|error| PinError::Io { path: bpf_fs.into(), error: error.into() })?;
+        if kind.filesystem_type() != BPF_FS {
+            return Err(PinError::NotBpfFs(bpf_fs.into()));
+        }
+        Ok(Self { root: bpf_fs.join("keyfence").join(instance) })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn maps(&self) -> PathBuf {
+        self.root.join("maps")
+    }
+
+    pub fn entry(&self) -> PathBuf {
+        self.root.join(names::ENTRY)
+    }
+
+    pub fn links(&self) -> PathBuf {
+        self.root.join("links")
+    }
+
+    pub fn link(&self, interface: &str) -> PathBuf {
+        // bpffs takes no dot in a name; % appears in no interface name that has one.
+        self.links().join(interface.replace('.', "%"))
+    }
+
+    pub fn generation(&self, number: u64) -> PathBuf {
+        self.root.join(format!("generation-{number}"))
+    }
+
+    /// Looks at what is there and changes nothing.
+    pub fn look(&self) -> Result<Found, PinError> {
+        if !self.root.try_exists().map_err(|error| self.io(&self.root, error))? {
+            return Ok(Found::Nothing);
+        }
+        let meta = match MapData::from_pin(self.maps().join(names::META)) {
+            Ok(meta) => meta,
+            Err(_) if self.linked()?.is_empty() => return Ok(Found::Half),
+            Err(error) => return Err(self.other(chain(&error))),
+        };
+        let read = || -> Result<Meta, MapError> {
+            let meta: Array<MapData, Meta> = Map::from_map_data(meta)?.try_into()?;
+            meta.get(&0, 0)
+        };
+        let meta = read().map_err(|error| self.other(chain(&error)))?;
+        if meta == Meta::default() && self.linked()?.is_empty() {
+            return Ok(Found::Half);
+        }
+        if meta.magic != MAGIC {
+            return Err(self.other(String::from("no Keyfence wrote it")));
+        }
+        if meta.layout_version != LAYOUT_VERSION {
+            return Err(self.other(format!("version {}", meta.layout_version)));
+        }
+        if meta.layout_checksum != LAYOUT_CHECKSUM {
+            return Err(self.other(format!("checksum {:08x}", meta.layout_checksum)));
+        }
+        Ok(Found::Ours(meta))
+    }
+
+    /// Whether the maps pinned here have the shapes that this program wants: aya does not look.
+    pub fn check_shapes(&self) -> Result<(), PinError> {
+        for (name, key, value) in shapes() {
+            let path = self.maps().join(name);
+            let info = MapInfo::from_pin(&path).map_err(|error| self.other(format!("{name}: {}", chain(&error))))?;
+            if (info.key_size(), info.value_size()) != (key, value) {
+                let found = (info.key_size(), info.value_size());
+                return Err(self.other(format!("{name} has sizes {found:?}, not {:?}", (key, value))));
+            }
+        }
+        Ok(())
+    }
+
+    /// The interfaces that have a link here.
+    pub fn linked(&self) -> Result<Vec<String>, PinError> {
+        self.list(&self.links()).map(|found| found.into_iter().map(|name| name.replace('%', ".")).collect())
+    }
+
+    pub fn create(&self) -> Result<(), PinError> {
+        for path in [self.maps(), self.links()] {
+            fs::create_dir_all(&path).map_err(|error| self.io(&path, error))?;
+        }
+        Ok(())
+    }
+
+    /// Pins the tables of a generation, for readers and for the next start; a half-made folder is replaced.
+    pub fn pin_generation(&self, number: u64, generation: &Generation) -> Result<(), PinError> {
+        let folder = self.generation(number);
+        remove(&folder).map_err(|error| self.io(&folder, error))?;
+        fs::create_dir(&folder).map_err(|error| self.io(&folder, error))?;
+        for name in names::GENERATIONAL {
+            let map = generation.map(name)?;
+            map.pin(folder.join(name)).map_err(|error| LoadError::Object(format!("{name}: {}", chain(&error))))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the folders of all generations but one.
+    pub fn keep_generation(&self, number: u64) -> Result<(), PinError> {
+        let keep = format!("generation-{number}");
+        for name in self.list(&self.root)? {
+            if name.starts_with("generation-") && name != keep {
+                let path = self.root.join(name);
+                remove(&path).map_err(|error| self.io(&path, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything: links first, so that no interface is left with an entry without a generation.
+    pub fn clear(&self) -> Result<(), PinError> {
+        let links = self.links();
+        remove(&links).map_err(|error| self.io(&links, error))?;
+        remove(&self.root).map_err(|error| self.io(&self.root, error))
+    }
+
+    fn list(&self, folder: &Path) -> Result<Vec<String>, PinError> {
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(self.io(folder, error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| self.io(folder, error))?;
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn io(&self, path: &Path, error: io::Error) -> PinError {
+        PinError::Io { path: path.into(), error }
+    }
+
+    fn other(&self, found: String) -> PinError {
+        PinError::OtherLayout { path: self.root.clone(), found }
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Key and value sizes of what outlives a generation.
+fn shapes() -> [(&'static str, u32, u32); 6] {
+    use filter_common::abi::{Count, OwnerState, ServiceState};
+    let size = |bytes: usize| bytes as u32;
+    [
+        (names::META, 4, size(size_of::<Meta>())),
+        (names::GENERATION, 4, 4),
+        (names::COUNTERS, 4, size(size_of::<Count>())),
+        (names::INTERFACES, 4, 32),
+        (names::OWNER_STATE, 4, size(size_of::<OwnerState>())),
+        (names::SERVICE_STATE, 4, size(size_of::<ServiceState>())),
+    ]
+}

@@ -1,0 +1,260 @@
+//! What outlives a generation: the owners' and services' state, and the verdicts' counters.
+//!
+//! Reads it for metrics and status; names, clears and carries over what a new generation is about to use.
+
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::util::nr_cpus;
+use filter_common::abi::{Count, Limit, Meta, OwnerState, ServiceState, names};
+use filter_common::account::{self, COUNTERS};
+use filter_common::bounds::{INTERFACES_MAX, SERVICES_MAX};
+use filter_common::limit;
+use filter_common::verdict::NO_SERVICE;
+
+use super::clock;
+use super::load::{Generation, LoadError};
+use super::memory::Memory;
+use crate::compiler::{Compiled, Numbers};
+
+// Where the fields stand among the words of a value; the layouts are `repr(C)`.
+const OWNER_PACKETS: usize = std::mem::offset_of!(OwnerState, packets) / 8;
+const OWNER_BYTES: usize = std::mem::offset_of!(OwnerState, bytes) / 8;
+const OWNER_SEEN: usize = std::mem::offset_of!(OwnerState, last_seen) / 8;
+const OWNER_BUCKETS: usize = std::mem::offset_of!(OwnerState, buckets) / 8;
+const SERVICE_BUCKETS: usize = std::mem::offset_of!(ServiceState, buckets) / 8;
+
+/// The maps kept over generations.
+pub struct State {
+    meta: Array<MapData, Meta>,
+    counters: PerCpuArray<MapData, Count>,
+    interfaces: PerCpuArray<MapData, [u64; 4]>,
+    owners: Memory<OwnerState>,
+    services: Memory<ServiceState>,
+}
+
+/// What one owner has done, and the levels of its buckets' words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnerUse {
+    pub packets: u64,
+    pub bytes: u64,
+    /// Monotonic nanoseconds, 0 for never.
+    pub last_seen: u64,
+    pub buckets: [u64; 3],
+}
+
+impl State {
+    pub fn of(generation: &Generation) -> Result<Self, LoadError> {
+        let again = |name| -> Result<MapData, LoadError> {
+            let fd = generation.map(name)?.fd().as_fd().try_clone_to_owned();
+            Ok(MapData::from_fd(fd.map_err(|error| LoadError::Object(format!("{name}: {error}")))?)?)
+        };
+        let array = |name| -> Result<Map, LoadError> {
+            Ok(Map::from_map_data(again(name)?)?)
+        };
+        let mapped = |error: std::io::Error| LoadError::Object(format!("mapping the state: {error}"));
+        Ok(Self {
+            meta: array(names::META)?.try_into()?,
+            counters: array(names::COUNTERS)?.try_into()?,
+            interfaces: array(names::INTERFACES)?.try_into()?,
+            owners: Memory::of(generation.map(names::OWNER_STATE)?).map_err(mapped)?,
+            services: Memory::of(generation.map(names::SERVICE_STATE)?).map_err(mapped)?,
+        })
+    }
+
+    pub fn meta(&self) -> Result<Meta, LoadError> {
+        Ok(self.meta.get(&0, 0)?)
+    }
+
+    pub fn write_meta(&mut self, meta: Meta) -> Result<(), LoadError> {
+        Ok(self.meta.set(0, meta, 0)?)
+    }
+
+    /// How many owners there can be.
+    pub fn owners_max(&self) -> u32 {
+        self.owners.entries() as u32
+    }
+
+    /// The numbers as the kernel has them.
+    pub fn numbers(&self) -> Numbers {
+        let services = (0..SERVICES_MAX).filter_map(|number| Some((self.service_name(number)?, number)));
+        let owners = (1..self.owners.entries()).filter_map(|number| {
+            let words = self.owners.words(number)?;
+            let mut hash = [0; 16];
+            hash[..8].copy_from_slice(&words[0].load(Ordering::Relaxed).to_ne_bytes());
+            hash[8..].copy_from_slice(&words[1].load(Ordering::Relaxed).to_ne_bytes());
+            (hash != [0; 16]).then_some((hash, number as u32))
+        });
+        Numbers::known(services, owners)
+    }
+
+    fn service_name(&self, number: u32) -> Option<String> {
+        let words = self.services.words(number as usize)?;
+        let bytes: Vec<u8> = words[..8].iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes()).collect();
+        let length = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        String::from_utf8(bytes[..length].to_vec()).ok().filter(|name| !name.is_empty())
+    }
+
+    /// Names a service's number, all it had counted under another name cleared. Not while that number is in use.
+    pub fn name_service(&mut self, number: u32, name: &str) -> Result<(), LoadError> {
+        let mut value = [0u8; 128];
+        value[..name.len().min(63)].copy_from_slice(&name.as_bytes()[..name.len().min(63)]);
+        write_words(self.services.words(number as usize), &value);
+        let cpus = cpus()?;
+        for (verdict, reason) in account::service_reasons() {
+            let zero = per_cpu(vec![Count::default(); cpus])?;
+            self.counters.set(account::index(verdict, reason, number), zero, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Gives an owner's number to another owner. Not while that number is in use.
+    pub fn name_owner(&self, number: u32, hash: [u8; 16]) {
+        let mut value = [0u8; 64];
+        value[..16].copy_from_slice(&hash);
+        write_words(self.owners.words(number as usize), &value);
+    }
+
+    /// Buckets whose limit changed keep the tokens used, up to the new burst.
+    pub fn carry(&self, old: &Limits, new: &Compiled) {
+        let now = clock::monotonic();
+        for (number, owner) in new.owners.iter().enumerate() {
+            let Some(before) = old.owners.get(number) else { continue };
+            let Some(words) = self.owners.words(number) else { continue };
+            let limit = |list: &[Limit], number: u32| list.get(number as usize).copied().unwrap_or_default();
+            let pairs = [
+                (before.packets, owner.packets),
+                (limit(&old.limits, before.bytes_limit), limit(&new.limits, owner.bytes_limit)),
+                (limit(&old.limits, before.connections_limit), limit(&new.limits, owner.connections_limit)),
+            ];
+            for (word, (old, new)) in words[OWNER_BUCKETS..].iter().zip(pairs) {
+                carry_word(word, &old, &new, now);
+            }
+        }
+        for (number, service) in new.services.iter().enumerate() {
+            let Some(before) = old.services.get(number) else { continue };
+            let Some(words) = self.services.words(number) else { continue };
+            for level in 0..3 {
+                let limit = |list: &[Limit], number: u32| list.get(number as usize).copied().unwrap_or_default();
+                let before = limit(&old.limits, before.limits[level]);
+                let after = limit(&new.limits, service.limits[level]);
+                carry_word(&words[SERVICE_BUCKETS + level], &before, &after, now);
+            }
+        }
+    }
+
+    pub fn owner(&self, number: u32) -> Option<OwnerUse> {
+        let words = self.owners.words(number as usize)?;
+        let word = |at: usize| words[at].load(Ordering::Relaxed);
+        Some(OwnerUse {
+            packets: word(OWNER_PACKETS),
+            bytes: word(OWNER_BYTES),
+            last_seen: word(OWNER_SEEN),
+            buckets: [word(OWNER_BUCKETS), word(OWNER_BUCKETS + 1), word(OWNER_BUCKETS + 2)],
+        })
+    }
+
+    /// A verdict's counter over all CPUs.
+    pub fn count(&self, index: u32) -> Result<Count, LoadError> {
+        debug_assert!(index < COUNTERS);
+        let values = self.counters.get(&index, 0)?;
+        Ok(values.iter().fold(Count::default(), |sum, count| Count {
+            packets: sum.packets + count.packets,
+            bytes: sum.bytes + count.bytes,
+        }))
+    }
+
+    /// Packets by verdict, of the interface in a slot of the policy's order (0 is the first).
+    pub fn interface(&self, slot: u32) -> Result<[u64; 3], LoadError> {
+        let mut sum = [0; 3];
+        for counts in self.interfaces.get(&(slot + 1), 0)?.iter() {
+            for (total, count) in sum.iter_mut().zip(counts) {
+                *total += count;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Moves the interfaces' counts to the slots of a new order; what leaves the policy is forgotten.
+    pub fn reorder_interfaces(&mut self, old: &[u32], new: &[u32]) -> Result<(), LoadError> {
+        if old == new {
+            return Ok(());
+        }
+        let cpus = cpus()?;
+        let mut before = Vec::new();
+        for slot in 0..old.len() as u32 {
+            before.push(self.interfaces.get(&(slot + 1), 0)?);
+        }
+        for slot in 0..INTERFACES_MAX as usize {
+            let was = new.get(slot).and_then(|index| old.iter().position(|known| known == index));
+            let values = was.map_or_else(|| vec![[0; 4]; cpus], |was| before[was].to_vec());
+            self.interfaces.set(slot as u32 + 1, per_cpu(values)?, 0)?;
+        }
+        Ok(())
+    }
+}
+
+/// What of a generation in force is needed to carry levels over to the next.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    pub owners: Vec<filter_common::abi::Owner>,
+    pub services: Vec<filter_common::abi::Service>,
+    pub limits: Vec<Limit>,
+}
+
+impl Limits {
+    /// Of a pinned generation; `None` where its tables cannot be read.
+    pub fn pinned(folder: &Path) -> Option<Self> {
+        Some(Self {
+            owners: all(folder, names::OWNERS)?,
+            services: all(folder, names::SERVICES)?,
+            limits: all(folder, names::LIMITS)?,
+        })
+    }
+}
+
+/// All values of a pinned array.
+fn all<V: aya::Pod>(folder: &Path, name: &str) -> Option<Vec<V>> {
+    let map = Map::from_map_data(MapData::from_pin(folder.join(name)).ok()?).ok()?;
+    let array: Array<MapData, V> = map.try_into().ok()?;
+    array.iter().collect::<Result<_, _>>().ok()
+}
+
+impl From<&Compiled> for Limits {
+    fn from(compiled: &Compiled) -> Self {
+        Self {
+            owners: compiled.owners.clone(),
+            services: compiled.services.clone(),
+            limits: compiled.limits.clone(),
+        }
+    }
+}
+
+fn carry_word(word: &AtomicU64, old: &Limit, new: &Limit, now: filter_common::units::Nanos) {
+    if old == new {
+        return;
+    }
+    // Packets go on taking from it: the change is made to what they left.
+    let update = |seen| Some(limit::carry(old, new, seen, now));
+    let _ = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
+}
+
+fn write_words(words: Option<&[AtomicU64]>, value: &[u8]) {
+    for (word, bytes) in words.into_iter().flatten().zip(value.chunks_exact(8)) {
+        let bytes = bytes.try_into().expect("chunks of eight");
+        word.store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
+    }
+}
+
+fn per_cpu<V: aya::Pod>(values: Vec<V>) -> Result<PerCpuValues<V>, LoadError> {
+    PerCpuValues::try_from(values).map_err(|error| LoadError::Object(error.to_string()))
+}
+
+fn cpus() -> Result<usize, LoadError> {
+    nr_cpus().map_err(|(file, error)| LoadError::Object(format!("{file}: {error}")))
+}
+
+/// Counters without a service stand here in the readers' lists.
+pub const WITHOUT_SERVICE: u32 = NO_SERVICE;

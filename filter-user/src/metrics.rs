@@ -1,0 +1,295 @@
+//! The metrics: scrapes and docs/METRICS.md, both made from the one table in `definitions`.
+//!
+//! A scrape reads the engine's `View` at that time: nothing is cached, nothing is counted twice. Only what the
+//! listeners themselves do is counted here. A scrape is whole or it fails: where the kernel's counters cannot be
+//! read there is no page.
+
+mod definitions;
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, TextEncoder};
+
+use crate::engine::snapshot::{CounterValues, InterfaceState, Snapshot, View};
+
+pub use definitions::{DEFINITIONS, Definition, HTTP_CODES, HTTP_ROUTES, Kind, Label, ROUTE_OTHER, Values};
+
+use definitions::{HTTP_SECONDS_BUCKETS, Id};
+
+/// Of a scrape's page.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// What the listeners count themselves.
+pub struct Metrics {
+    http_requests: IntCounterVec,
+    http_seconds: Histogram,
+    http_refused: IntCounter,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Metrics {
+        let fixed = "the names in the table of definitions are valid, as a test shows";
+        let [requests, seconds, refused] =
+            [Id::HttpRequests, Id::HttpSeconds, Id::HttpRefused].map(definition);
+        let labels: Vec<&str> = requests.labels.iter().map(|label| label.name).collect();
+        let options = HistogramOpts::new(seconds.name, seconds.help).buckets(HTTP_SECONDS_BUCKETS.to_vec());
+        Metrics {
+            http_requests: IntCounterVec::new(Opts::new(requests.name, requests.help), &labels).expect(fixed),
+            http_seconds: Histogram::with_opts(options).expect(fixed),
+            http_refused: IntCounter::new(refused.name, refused.help).expect(fixed),
+        }
+    }
+
+    /// Counts an answer. `route` is one of `HTTP_ROUTES`.
+    pub fn request_answered(&self, route: &'static str, code: u16, took: Duration) {
+        self.http_requests
+            .with_label_values(&[route, &code.to_string()])
+            .inc();
+        self.http_seconds.observe(took.as_secs_f64());
+    }
+
+    pub fn connection_refused(&self) {
+        self.http_refused.inc();
+    }
+
+    /// A whole page, or why there is none. Reads the kernel's counters: it may block.
+    pub fn encode(&self, view: &dyn View) -> Result<String, String> {
+        let counters = view.counters()?;
+        let snapshot = view.snapshot();
+        let families: Vec<MetricFamily> = DEFINITIONS
+            .iter()
+            .map(|definition| family(definition, self.values(definition, &snapshot, &counters)))
+            // A family without values has no place in the format.
+            .filter(|family| !family.get_metric().is_empty())
+            .collect();
+        TextEncoder::new()
+            .encode_to_string(&families)
+            .map_err(|error| error.to_string())
+    }
+
+    fn values(&self, of: &Definition, snapshot: &Snapshot, counters: &CounterValues) -> Vec<Metric> {
+        let verdicts = |value: fn(&crate::engine::snapshot::VerdictCount) -> u64| {
+            let values = counters.verdicts.iter().map(|count| {
+                let service = count.service.as_deref().unwrap_or("");
+                sample(of, &[service, count.verdict, count.reason], value(count))
+            });
+            values.collect()
+        };
+        match of.id {
+            Id::Packets => verdicts(|count| count.packets),
+            Id::Bytes => verdicts(|count| count.bytes),
+            Id::InterfacePackets => {
+                let values = counters.interfaces.iter();
+                values
+                    .map(|count| sample(of, &[&count.interface, count.verdict], count.packets))
+                    .collect()
+            }
+            Id::TableEntries => snapshot
+                .tables
+                .iter()
+                .map(|fill| sample(of, &[fill.table], fill.entries))
+                .collect(),
+            Id::TableCapacity => snapshot
+                .tables
+                .iter()
+                .map(|fill| sample(of, &[fill.table], fill.capacity))
+                .collect(),
+            Id::HttpRequests => collected(&self.http_requests),
+            Id::HttpSeconds => collected(&self.http_seconds),
+            Id::HttpRefused => collected(&self.http_refused),
+            Id::PolicyInfo => vec![sample(of, &[&snapshot.policy.hash], 1)],
+            Id::ReloadSuccess => vec![sample(of, &[], u64::from(snapshot.policy.reload_ok))],
+            Id::Attached => {
+                let value = |state: &InterfaceState| {
+                    sample(of, &[&state.name, state.mode.as_str()], u64::from(state.attached))
+                };
+                snapshot.interfaces.iter().map(value).collect()
+            }
+            Id::Generation => vec![sample(of, &[], snapshot.generation)],
+            Id::BuildInfo => vec![sample(of, &[snapshot.version], 1)],
+        }
+    }
+}
+
+fn definition(id: Id) -> &'static Definition {
+    DEFINITIONS
+        .iter()
+        .find(|definition| definition.id == id)
+        .expect("each id has its line in the table")
+}
+
+fn family(definition: &Definition, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(definition.name.to_owned());
+    family.set_help(definition.help.to_owned());
+    family.set_field_type(match definition.kind {
+        Kind::Counter => MetricType::COUNTER,
+        Kind::Gauge => MetricType::GAUGE,
+        Kind::Histogram => MetricType::HISTOGRAM,
+    });
+    family.set_metric(metrics);
+    family
+}
+
+/// One value; `labels` stand in the definition's order.
+fn sample(of: &Definition, labels: &[&str], value: u64) -> Metric {
+    debug_assert_eq!(of.labels.len(), labels.len(), "{} has other labels", of.name);
+    let pair = |(label, value): (&Label, &&str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(label.name.to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    };
+    let mut metric = Metric::from_label(of.labels.iter().zip(labels).map(pair).collect());
+    // The format's numbers are floating: exact up to 2^53.
+    let value = value as f64;
+    if of.kind == Kind::Counter {
+        let mut counter = Counter::default();
+        counter.set_value(value);
+        metric.set_counter(counter);
+    } else {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        metric.set_gauge(gauge);
+    }
+    metric
+}
+
+fn collected(collector: &dyn Collector) -> Vec<Metric> {
+    collector
+        .collect()
+        .into_iter()
+        .flat_map(|mut family| family.take_metric())
+        .collect()
+}
+
+/// The text of docs/METRICS.md.
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# Metrics\n\n\
+         Made by `keyfence generate metrics-reference`; do not edit. Served at `/metrics` on each listener with the role \
+         `metrics`.\n\
+         Where the kernel's counters cannot be read, a scrape is answered 500 with the reason, never with a part.\n",
+    );
+    for definition in DEFINITIONS {
+        let kind = match definition.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        // Writing to a String cannot fail.
+        let _ = write!(
+            page,
+            "\n## `{}`\n{}, {kind}.\n",
+            definition.name,
+            definition.help.trim_end_matches('.')
+        );
+        if !definition.labels.is_empty() {
+            page.push_str("\n| label | values |\n| --- | --- |\n");
+        }
+        for label in definition.labels {
+            let values = match label.values {
+                Values::Names(what) => what.to_owned(),
+                Values::Words(words) => words
+                    .iter()
+                    .map(|word| format!("`{word}`"))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            };
+            let _ = writeln!(page, "| `{}` | {values} |", label.name);
+        }
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::definitions::{REASONS, VERDICTS};
+    use super::*;
+    use crate::engine::fixture::FakeView;
+
+    fn page(view: &FakeView) -> String {
+        let metrics = Metrics::new();
+        metrics.request_answered("/livez", 200, Duration::from_millis(2));
+        metrics.encode(view).unwrap()
+    }
+
+    #[test]
+    fn every_metric_has_help_type_and_values_of_its_labels() {
+        let page = page(&FakeView::default());
+        for definition in DEFINITIONS {
+            let name = definition.name;
+            let kind = format!("{:?}", definition.kind).to_lowercase();
+            assert!(
+                page.contains(&format!(
+                    "# HELP {name} {}\n# TYPE {name} {kind}\n",
+                    definition.help
+                )),
+                "{page}"
+            );
+        }
+        for line in [
+            r#"keyfence_packets_total{service="payments",verdict="drop",reason="unlisted"} 0"#,
+            r#"keyfence_bytes_total{service="",verdict="pass",reason="other"} 700"#,
+            r#"keyfence_interface_packets_total{interface="eth0",verdict="pass"} 19"#,
+            r#"keyfence_table_capacity{table="grants"} 1024"#,
+            r#"keyfence_http_requests_total{code="200",route="/livez"} 1"#,
+            r#"keyfence_http_request_duration_seconds_bucket{le="0.005"} 1"#,
+            r#"keyfence_filter_attached{interface="eth0",mode="native"} 1"#,
+            "keyfence_generation 7",
+            r#"keyfence_build_info{version="0.1.0"} 1"#,
+        ] {
+            assert!(
+                page.lines().any(|found| found == line),
+                "{line} is not in\n{page}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_line_parses_and_no_label_set_stands_twice() {
+        let page = page(&FakeView::default());
+        let mut seen = std::collections::HashSet::new();
+        for line in page.lines().filter(|line| !line.starts_with("# ")) {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            let name = series.split('{').next().unwrap();
+            assert!(
+                DEFINITIONS
+                    .iter()
+                    .any(|definition| name.starts_with(definition.name)),
+                "{line}"
+            );
+            assert!(seen.insert(series.to_owned()), "{line} stands twice");
+        }
+    }
+
+    #[test]
+    fn unreadable_counters_give_no_page_at_all() {
+        let view = FakeView::default();
+        *view.counters.lock().unwrap() = Err("map verdicts: permission denied".to_owned());
+        assert_eq!(
+            Metrics::new().encode(&view).unwrap_err(),
+            "map verdicts: permission denied"
+        );
+    }
+
+    #[test]
+    fn reference_names_every_metric_label_and_word() {
+        let page = reference();
+        for definition in DEFINITIONS {
+            assert!(page.contains(&format!("## `{}`\n", definition.name)));
+        }
+        for word in VERDICTS.iter().chain(REASONS).chain(HTTP_ROUTES) {
+            assert!(page.contains(&format!("`{word}`")), "{word}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Every metric: name, help, kind and labels in one table.
+//!
+//! Label values are closed lists, or names of the policy and the host: never an address, a credential or a text
+//! that a caller sent.
+
+use crate::engine::snapshot::AttachMode;
+
+/// The `route` of what is no documented path.
+pub const ROUTE_OTHER: &str = "other";
+
+/// Of `keyfence_http_requests_total`: the documented paths.
+pub const HTTP_ROUTES: &[&str] = &[
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/v1/audit",
+    "/v1/authorize/{service}",
+    "/v1/authorize/{service}/{*rest}",
+    "/v1/backup",
+    "/v1/bindings",
+    "/v1/bindings/batch",
+    "/v1/bindings/{credential}",
+    "/v1/capture",
+    "/v1/denies",
+    "/v1/denies/{name}",
+    "/v1/detach",
+    "/v1/drops",
+    "/v1/explain",
+    "/v1/observe",
+    "/v1/policy/apply",
+    "/v1/policy/confirm",
+    "/v1/policy/history",
+    "/v1/policy/plan",
+    "/v1/policy/rollback",
+    "/v1/reload",
+    "/v1/restore",
+    "/v1/status",
+    "/v1/top",
+    "/v1/watch",
+    "/v1/why",
+    ROUTE_OTHER,
+];
+/// The statuses that answers have; those that come before a request is read whole (400, 431) are not counted.
+pub const HTTP_CODES: &[&str] = &[
+    "200", "403", "404", "405", "409", "413", "422", "500", "501", "503",
+];
+pub(super) const VERDICTS: &[&str] = &["pass", "drop", "observe"];
+pub(super) const REASONS: &[&str] = &[
+    // Of pass.
+    "allowed",
+    "management",
+    "essential",
+    "other",
+    "non-ip",
+    "icmp",
+    "reply",
+    "fragment",
+    // Of drop and observe, beside those that pass has too.
+    "malformed",
+    "denied",
+    "unlisted",
+    "source-port",
+    "ended",
+    "limit-source",
+    "limit-grant",
+    "limit-publisher",
+    "limit-service",
+    "limit-icmp",
+    "internal",
+];
+const ATTACH_MODES: &[&str] = &[AttachMode::Native.as_str(), AttachMode::Generic.as_str()];
+/// From what a file system needs to what a listener waits for at most.
+pub(super) const HTTP_SECONDS_BUCKETS: [f64; 9] = [0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 5.0, 30.0];
+
+/// A metric as it is shown and documented.
+pub struct Definition {
+    pub(super) id: Id,
+    pub name: &'static str,
+    pub help: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [Label],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// A label and what it may hold: words of a closed list, or names from the policy and the host.
+pub struct Label {
+    pub name: &'static str,
+    pub values: Values,
+}
+
+pub enum Values {
+    Words(&'static [&'static str]),
+    Names(&'static str),
+}
+
+/// Where a metric's values come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Id {
+    Packets,
+    Bytes,
+    InterfacePackets,
+    TableEntries,
+    TableCapacity,
+    HttpRequests,
+    HttpSeconds,
+    HttpRefused,
+    PolicyInfo,
+    ReloadSuccess,
+    Attached,
+    Generation,
+    BuildInfo,
+}
+
+const SERVICE: Label = Label {
+    name: "service",
+    values: Values::Names("a service of the policy; empty where none decided"),
+};
+const VERDICT: Label = Label {
+    name: "verdict",
+    values: Values::Words(VERDICTS),
+};
+const REASON: Label = Label {
+    name: "reason",
+    values: Values::Words(REASONS),
+};
+const INTERFACE: Label = Label {
+    name: "interface",
+    values: Values::Names("an interface of the filter"),
+};
+const TABLE: Label = Label {
+    name: "table",
+    values: Values::Names("a table of the kernel program"),
+};
+const MODE: Label = Label {
+    name: "mode",
+    values: Values::Words(ATTACH_MODES),
+};
+const ROUTE: Label = Label {
+    name: "route",
+    values: Values::Words(HTTP_ROUTES),
+};
+const CODE: Label = Label {
+    name: "code",
+    values: Values::Words(HTTP_CODES),
+};
+const HASH: Label = Label {
+    name: "hash",
+    values: Values::Names("the policy's hash"),
+};
+const VERSION: Label = Label {
+    name: "version",
+    values: Values::Names("the daemon's version"),
+};
+
+const fn define(
+    id: Id,
+    kind: Kind,
+    name: &'static str,
+    labels: &'static [Label],
+    help: &'static str,
+) -> Definition {
+    Definition {
+        id,
+        name,
+        help,
+        kind,
+        labels,
+    }
+}
+
+/// Every metric of this build.
+#[rustfmt::skip]
+pub const DEFINITIONS: &[Definition] = &[
+    define(Id::Packets, Kind::Counter, "keyfence_packets_total", &[SERVICE, VERDICT, REASON],
+        "Packets judged, by service, verdict and reason."),
+    define(Id::Bytes, Kind::Counter, "keyfence_bytes_total", &[SERVICE, VERDICT, REASON],
+        "Bytes of the packets judged (IP packet lengths), by service, verdict and reason."),
+    define(Id::InterfacePackets, Kind::Counter, "keyfence_interface_packets_total", &[INTERFACE, VERDICT],
+        "Packets judged, by interface and verdict."),
+    define(Id::TableEntries, Kind::Gauge, "keyfence_table_entries", &[TABLE],
+        "Entries in a table of the kernel program."),
+    define(Id::TableCapacity, Kind::Gauge, "keyfence_table_capacity", &[TABLE],
+        "Entries that a table of the kernel program can hold."),
+    define(Id::HttpRequests, Kind::Counter, "keyfence_http_requests_total", &[ROUTE, CODE],
+        "Requests answered by the daemon's listeners, by documented path and status."),
+    define(Id::HttpSeconds, Kind::Histogram, "keyfence_http_request_duration_seconds", &[],
+        "Seconds from a request's complete header until its answer was ready."),
+    define(Id::HttpRefused, Kind::Counter, "keyfence_http_connections_refused_total", &[],
+        "Connections closed at once because their listener had as many as it takes."),
+    define(Id::PolicyInfo, Kind::Gauge, "keyfence_policy_info", &[HASH],
+        "Always 1; the label is the hash of the policy in force."),
+    define(Id::ReloadSuccess, Kind::Gauge, "keyfence_policy_reload_success", &[],
+        "1 if the last load of the policy succeeded, else 0: then the one before is still in force."),
+    define(Id::Attached, Kind::Gauge, "keyfence_filter_attached", &[INTERFACE, MODE],
+        "1 if the filter is attached to the interface, else 0: then nothing on it is judged."),
+    define(Id::Generation, Kind::Gauge, "keyfence_generation", &[],
+        "Number of the set of kernel tables in force; rises by one with each policy."),
+    define(Id::BuildInfo, Kind::Gauge, "keyfence_build_info", &[VERSION],
+        "Always 1; the label is the daemon's version."),
+];

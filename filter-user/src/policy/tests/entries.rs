@@ -1,0 +1,689 @@
+//! Services, clients, denies, management: their keys, references and overlaps.
+
+use super::{BASE, fault, load_text, told, warning};
+use crate::policy::model::{Addresses, ServiceSet};
+
+fn client(keys: &str) -> String {
+    format!("[[client]]\nname = \"acme\"\nservices = [\"web\"]\n{keys}\n")
+}
+
+fn service(keys: &str) -> String {
+    format!("[[service]]\nname = \"b\"\naddress = [\"203.0.113.99\"]\n{keys}\n")
+}
+
+#[test]
+fn unknown_keys_are_faults_with_a_suggestion() {
+    let message = fault(
+        "unknown-key",
+        &client("sources = [\"10.0.0.1\"]\n«surce-ports» = [1]"),
+        "did you mean `source-ports`?",
+        "source-ports",
+    );
+    assert_eq!(message, "unknown key `surce-ports`");
+    let known = "remove it; known here: name, sources, note, labels";
+    fault(
+        "unknown-key",
+        "[[deny]]\nname = \"d\"\nsources = [\"10.0.0.1\"]\n«ports» = \"x\"",
+        known,
+        "note",
+    );
+    fault(
+        "unknown-key",
+        &client("sources = [\"10.0.0.1\"]\nlimit = { «packet» = { rate = 1, burst = 1 } }"),
+        "did you mean `packets`?",
+        "packets",
+    );
+    fault("unknown-key", "[«daemons»]\n", "did you mean `daemon`?", "daemon");
+}
+
+#[test]
+fn required_keys_are_asked_for_at_the_entry() {
+    fault(
+        "missing-key",
+        "«[[service]]»\nprotocol = \"tcp\"\nports = [80]",
+        "add name = \"a-name\"",
+        "[[service]]\nname = \"b\"",
+    );
+    fault(
+        "missing-key",
+        "«[[service]]»\nname = \"b\"\nports = [80]",
+        "add protocol = \"tcp\"",
+        "[[service]]\nprotocol = \"tcp\"",
+    );
+    fault(
+        "missing-key",
+        "«[[service]]»\nname = \"b\"\nprotocol = \"tcp\"",
+        "add ports = [443]",
+        "[[service]]\nports = [80]",
+    );
+    fault(
+        "missing-key",
+        "«[[client]]»\nname = \"b\"\nsources = [\"10.0.0.1\"]",
+        "add services = [\"*\"]",
+        "[[client]]\nservices = [\"*\"]",
+    );
+    let fix = "add sources = [\"198.51.100.0/24\"] or sources-file = \"…\"";
+    fault(
+        "missing-key",
+        "«[[client]]»\nname = \"b\"\nservices = [\"web\"]",
+        fix,
+        "[[client]]\nsources = [\"10.0.0.1\"]",
+    );
+    fault(
+        "missing-key",
+        "«[[deny]]»\nname = \"b\"",
+        "add sources = [\"198.51.100.66\"]",
+        "[[deny]]\nsources = [\"10.0.0.1\"]",
+    );
+    fault(
+        "missing-key",
+        "«[[management]]»\nname = \"b\"\nprotocol = \"tcp\"\nports = [22]",
+        "add sources = [\"192.0.2.0/24\"]",
+        "[[management]]\nsources = [\"10.0.0.1\"]",
+    );
+}
+
+#[test]
+fn wrong_types_are_faults_that_say_what_to_write() {
+    let message = fault(
+        "wrong-type",
+        &service("protocol = \"tcp\"\nports = «80»"),
+        "write [80]",
+        "[80]",
+    );
+    assert_eq!(message, "`ports` is a list, not a whole number");
+    fault(
+        "wrong-type",
+        &client("sources = «\"10.0.0.1\"»"),
+        "write [\"10.0.0.1\"]",
+        "[\"10.0.0.1\"]",
+    );
+    fault(
+        "wrong-type",
+        &client("sources = [\"10.0.0.1\"]\nenabled = «\"yes\"»"),
+        "write true or false, without quotes",
+        "true",
+    );
+    fault(
+        "wrong-type",
+        &client("sources = [\"10.0.0.1\"]\nnote = «7»"),
+        "write \"7\"",
+        "\"7\"",
+    );
+    let labels = service("protocol = \"tcp\"\nports = [80]\nlabels = «[]»");
+    fault("wrong-type", &labels, "write { ticket = \"OPS-12\" }", "{}");
+}
+
+#[test]
+fn an_entry_written_as_one_table_is_a_fault_and_its_others_show_too() {
+    let loaded = load_text(
+        "version = 1\n[filter]\ninterfaces = [\"eth0\"]\n[service]\nname = \"a\"\nprotocol = \"tcp\"\nports = [0]\n",
+    );
+    assert_eq!(
+        told(&loaded),
+        [
+            "policy.toml:2:1: no-management",
+            "policy.toml:4:1: wrong-type",
+            "policy.toml:7:10: port-out-of-range"
+        ]
+    );
+    assert_eq!(loaded.diagnostics[1].fix.as_deref(), Some("write [[service]]"));
+}
+
+#[test]
+fn names_have_one_form_and_stand_once() {
+    let form = "write 1 to 63 of A-Z, a-z, 0-9, `.`, `_` and `-`, a letter or digit first";
+    for name in ["", "-a", "a b", "ä", &"a".repeat(64)] {
+        let entry = format!("[[deny]]\nname = «\"{name}\"»\nsources = [\"10.0.0.1\"]");
+        fault("bad-name", &entry, form, &format!("\"{}\"", "a".repeat(63)));
+    }
+    let message = fault(
+        "repeated-name",
+        "[[deny]]\nname = \"d\"\nsources = [\"10.0.0.1\"]\n[[deny]]\nname = «\"d\"»\nsources = [\"10.0.0.2\"]",
+        "give it another name",
+        "\"web\"",
+    );
+    assert_eq!(
+        message,
+        "a second deny has the name `d`; the first is at policy.toml:20"
+    );
+}
+
+#[test]
+fn unknown_services_are_faults_with_a_suggestion() {
+    let text = |name: &str| {
+        format!("[[client]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\nservices = [\"dns\", {name}]")
+    };
+    let message = fault(
+        "unknown-service",
+        &text("«\"wbe\"»"),
+        "did you mean `web`?",
+        "\"web\"",
+    );
+    assert_eq!(message, "there is no service `wbe`");
+    let fix = "add a [[service]] with this name, or name another: web, dns";
+    fault("unknown-service", &text("«\"payments\"»"), fix, "\"web\"");
+    fault("repeated", &text("«\"dns\"»"), "remove one", "\"web\"");
+    fault(
+        "repeated",
+        &text("«\"*\"»"),
+        "write [\"*\"], or only names",
+        "\"web\"",
+    );
+    let all = load_text(&format!(
+        "{BASE}{}",
+        "[[client]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\nservices = [\"*\"]"
+    ));
+    assert_eq!(all.policy.unwrap().clients[0].services, ServiceSet::All);
+}
+
+#[test]
+fn empty_lists_are_faults_where_one_is_required() {
+    fault(
+        "empty-list",
+        &service("protocol = \"tcp\"\nports = «[]»"),
+        "name at least one",
+        "[80]",
+    );
+    fault(
+        "empty-list",
+        &client("sources = «[]»"),
+        "name at least one",
+        "[\"10.0.0.1\"]",
+    );
+    fault(
+        "empty-list",
+        "[[client]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\nservices = «[]»",
+        "name at least one",
+        "[\"web\"]",
+    );
+    fault(
+        "empty-list",
+        "[[service]]\nname = \"b\"\nprotocol = «[]»\nports = [80]",
+        "name at least one of tcp and udp",
+        "[\"tcp\"]",
+    );
+    let fix = "name at least one, or leave it out for every address";
+    fault(
+        "empty-list",
+        "[[service]]\nname = \"b\"\naddress = «[]»\nprotocol = \"tcp\"\nports = [80]",
+        fix,
+        "\"host\"",
+    );
+    let loaded = load_text(&format!(
+        "{BASE}{}",
+        client("sources = [\"10.0.0.1\"]\nsource-ports = []\ncredentials = []")
+    ));
+    assert!(loaded.policy.is_some());
+}
+
+#[test]
+fn host_bits_are_faults_that_name_both_readings() {
+    let message = fault(
+        "host-bits",
+        &client("sources = [\"198.51.100.0/24\", «\"10.1.2.3/24\"»]"),
+        "write 10.1.2.0/24 or 10.1.2.3/32",
+        "\"10.1.2.0/24\"",
+    );
+    assert_eq!(message, "10.1.2.3/24 has host bits set");
+    let six = "write 2001:db8::/64 or 2001:db8::1/128";
+    fault(
+        "host-bits",
+        &client("sources = [«\"2001:db8::1/64\"»]"),
+        six,
+        "\"2001:db8::1\"",
+    );
+    let mapped = "write 10.1.2.0/24 or 10.1.2.3/32";
+    fault(
+        "host-bits",
+        &client("sources = [«\"::ffff:10.1.2.3/120\"»]"),
+        mapped,
+        "\"::ffff:10.1.2.0/120\"",
+    );
+    let address =
+        "[[service]]\nname = \"b\"\naddress = [«\"203.0.113.7/30\"»]\nprotocol = \"tcp\"\nports = [80]";
+    fault(
+        "host-bits",
+        address,
+        "write 203.0.113.4/30 or 203.0.113.7/32",
+        "\"203.0.113.7\"",
+    );
+    let fix = "write an address or a prefix, such as 192.0.2.7, 198.51.100.0/24 or 2001:db8::/48";
+    fault(
+        "bad-prefix",
+        &client("sources = [«\"example.org\"»]"),
+        fix,
+        "\"10.0.0.1\"",
+    );
+    let host = "[[service]]\nname = \"b\"\naddress = [«\"host\"»]\nprotocol = \"tcp\"\nports = [80]";
+    fault("bad-prefix", host, "write address = \"host\"", "\"203.0.113.7\"");
+}
+
+#[test]
+fn prefixes_are_read_sorted_and_mapped_ones_are_ipv4() {
+    let sources = "sources = [\"2001:db8::/48\", \"::ffff:192.0.2.0/120\", \"10.0.0.9\", \"10.0.0.9/32\", \"10.0.0.0/8\"]";
+    let loaded = load_text(&format!("{BASE}{}", client(sources)));
+    let policy = loaded.policy.unwrap();
+    let prefixes: Vec<String> = policy.clients[0]
+        .sources
+        .iter()
+        .map(|source| source.prefix.to_string())
+        .collect();
+    assert_eq!(
+        prefixes,
+        ["10.0.0.0/8", "10.0.0.9/32", "192.0.2.0/24", "2001:db8::/48"]
+    );
+    assert_eq!(policy.clients[0].sources[0].origin.line, 22);
+    assert_eq!(policy.clients[0].origin.line, 19);
+}
+
+#[test]
+fn a_services_own_prefixes_and_ports_are_merged() {
+    let text = "[[service]]\nname = \"b\"\naddress = [\"10.0.0.0/8\", \"10.1.0.0/16\"]\nprotocol = [\"tcp\", \"udp\"]\nports = [80, \"81\", \"90-100\", \"95-110\"]";
+    let loaded = load_text(&format!("{BASE}{text}"));
+    let service = &loaded.policy.unwrap().services[2];
+    assert_eq!(
+        service.address,
+        Addresses::Prefixes(vec!["10.0.0.0/8".parse().unwrap()])
+    );
+    let ports: Vec<(u16, u16)> = service
+        .ports
+        .iter()
+        .map(|range| (range.first, range.last))
+        .collect();
+    assert_eq!(ports, [(80, 81), (90, 110)]);
+    assert!(service.protocols.tcp && service.protocols.udp);
+}
+
+#[test]
+fn backward_and_out_of_range_ports_are_faults() {
+    let ports = |item: &str| service(&format!("protocol = \"tcp\"\nports = [80, {item}]"));
+    fault(
+        "backward-range",
+        &ports("«\"8450-8443\"»"),
+        "write \"8443-8450\"",
+        "\"8443-8450\"",
+    );
+    for port in [
+        "0",
+        "65536",
+        "-1",
+        "\"0-80\"",
+        "\"1-70000\"",
+        "99999999999999999999999",
+    ] {
+        fault(
+            "port-out-of-range",
+            &ports(&format!("«{port}»")),
+            "write 1 to 65535",
+            "65535",
+        );
+    }
+    let form = "write a port such as 443 or a range such as \"8443-8450\"";
+    for port in ["\"https\"", "\"\"", "\"1-\"", "\"1-2-3\"", "\" 80\"", "\"+80\""] {
+        fault("bad-port", &ports(&format!("«{port}»")), form, "\"81\"");
+    }
+    let source = |item: &str| client(&format!("sources = [\"10.0.0.1\"]\nsource-ports = [{item}]"));
+    fault("port-out-of-range", &source("«65536»"), "write 0 to 65535", "0");
+}
+
+#[test]
+fn an_entry_has_at_most_64_port_ranges() {
+    let ports: Vec<String> = (0..64).map(|i| (2 * i + 1).to_string()).collect();
+    let text = |extra: &str| {
+        service(&format!(
+            "protocol = \"tcp\"\nports = [{}{extra}]",
+            ports.join(", ")
+        ))
+    };
+    let message = fault("too-many", &text(", «300»"), "write at most 64", "");
+    assert_eq!(message, "`ports` has 65 items");
+}
+
+#[test]
+fn a_policy_has_at_most_1024_services() {
+    let one = |i: usize| {
+        format!(
+            "[[service]]\nname = \"s{i}\"\nprotocol = \"udp\"\nports = [{}]\n",
+            1000 + i
+        )
+    };
+    let text: String = (0..1022).map(one).collect();
+    assert!(load_text(&format!("{BASE}{text}")).policy.is_some());
+    let more = load_text(&format!("{BASE}{text}{}", one(1022)));
+    assert_eq!(
+        told(&more),
+        [format!("policy.toml:{}:8: too-many", 18 + 1022 * 4 + 2)]
+    );
+}
+
+#[test]
+fn services_that_overlap_are_faults() {
+    let other = |address: &str, protocol: &str, ports: &str| {
+        format!("[[service]]\nname = \"b\"\n{address}protocol = {protocol}\nports = [{ports}]")
+    };
+    let fix = "give one of them other ports, protocols or addresses, or make them one service";
+    let message = fault(
+        "service-overlap",
+        &other("address = [\"203.0.113.0/24\"]\n", "\"tcp\"", "80, «\"400-500\"»"),
+        fix,
+        "444",
+    );
+    assert_eq!(
+        message,
+        "service `b` overlaps with service `web` at policy.toml:10: tcp port 443 at 203.0.113.10/32"
+    );
+    let message = fault(
+        "service-overlap",
+        &other("", "[\"tcp\", \"udp\"]", "«443»"),
+        fix,
+        "444",
+    );
+    assert_eq!(
+        message,
+        "service `b` overlaps with service `web` at policy.toml:10: tcp port 443 at 203.0.113.10/32"
+    );
+    fault(
+        "service-overlap",
+        &other(
+            "address = [\"2001:db8::/32\", \"203.0.113.10\"]\n",
+            "\"udp\"",
+            "«53»",
+        ),
+        fix,
+        "54",
+    );
+    let host = other("address = \"host\"\n", "\"tcp\"", "8080");
+    let twice = host.replace("\"b\"", "\"c\"");
+    let message = fault(
+        "service-overlap",
+        &format!("{host}\n{}", twice.replace("8080", "«8080»")),
+        fix,
+        "8081",
+    );
+    assert!(
+        message.ends_with("tcp port 8080 at this host's addresses"),
+        "{message}"
+    );
+    let any = twice
+        .replace("address = \"host\"\n", "")
+        .replace("8080", "«8080»");
+    fault("service-overlap", &format!("{host}\n{any}"), fix, "8081");
+}
+
+#[test]
+fn services_that_differ_in_one_way_do_not_overlap() {
+    for other in [
+        "address = [\"203.0.113.11\"]\nprotocol = \"tcp\"\nports = [443]",
+        "address = [\"203.0.113.10\"]\nprotocol = \"udp\"\nports = [443]",
+        "address = [\"203.0.113.10\"]\nprotocol = \"tcp\"\nports = [\"444-500\"]",
+        "address = [\"2001:db8::/32\"]\nprotocol = \"tcp\"\nports = [443]",
+        // What the host's addresses are is not known here.
+        "address = \"host\"\nprotocol = \"tcp\"\nports = [443]",
+    ] {
+        let loaded = load_text(&format!("{BASE}[[service]]\nname = \"b\"\n{other}"));
+        assert_eq!(told(&loaded), Vec::<String>::new(), "{other}");
+    }
+}
+
+#[test]
+fn a_port_in_the_ephemeral_range_is_a_warning() {
+    let fix = "choose a port outside of it, or reserve it in net.ipv4.ip_local_reserved_ports";
+    warning(
+        "ephemeral-port",
+        &service("protocol = \"tcp\"\nports = [80, «\"30000-40000\"»]"),
+        fix,
+        "32767",
+    );
+}
+
+#[test]
+fn a_source_that_another_entry_covers_is_a_warning() {
+    let wide = client("sources = [\"10.0.0.0/8\"]");
+    let text = |keys: &str| format!("{wide}[[client]]\nname = \"b\"\nservices = [\"web\"]\n{keys}");
+    let fix = "remove it, unless a limit of its own is meant";
+    let message = warning(
+        "covered-source",
+        &text("sources = [«\"10.1.2.3\"»]"),
+        fix,
+        "\"11.0.0.0/8\"",
+    );
+    assert_eq!(
+        message,
+        "10.1.2.3/32 is already covered by 10.0.0.0/8 of client `acme` at policy.toml:20"
+    );
+    warning(
+        "covered-source",
+        &text("sources = [«\"10.0.0.0/8\"»]"),
+        fix,
+        "\"11.0.0.0/8\"",
+    );
+    let deny = "[[deny]]\nname = \"a\"\nsources = [\"2001:db8::/32\"]\n[[deny]]\nname = \"b\"\nsources = [«\"2001:db8:1::/48\"»]";
+    warning("covered-source", deny, fix, "\"2001:db9::/32\"");
+    let management =
+        "[[management]]\nname = \"m\"\nsources = [«\"192.0.2.7\"»]\nprotocol = \"tcp\"\nports = [22]";
+    warning("covered-source", management, fix, "\"192.0.3.7\"");
+}
+
+#[test]
+fn a_source_is_not_covered_by_an_entry_that_admits_less() {
+    for wide in [
+        "services = [\"dns\"]",
+        "services = [\"web\"]\nsource-ports = [\"1024-65535\"]",
+        "services = [\"web\"]\nenabled = false",
+        "services = [\"web\"]\nexpires = 2027-01-31T00:00:00Z",
+    ] {
+        let text = format!(
+            "[[client]]\nname = \"a\"\nsources = [\"10.0.0.0/8\"]\n{wide}\n{}",
+            client("sources = [\"10.1.2.3\"]")
+        );
+        assert_eq!(
+            told(&load_text(&format!("{BASE}{text}"))),
+            Vec::<String>::new(),
+            "{wide}"
+        );
+    }
+    let credential = format!(
+        "{}{}",
+        client("sources = [\"10.0.0.0/8\"]"),
+        client("sources = [\"10.0.0.1\"]\ncredentials = [\"key-1\"]").replace("acme", "b")
+    );
+    assert_eq!(
+        told(&load_text(&format!("{BASE}{credential}"))),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn ends_need_an_offset_and_near_ones_are_warnings() {
+    let text = |expires: &str| client(&format!("sources = [\"10.0.0.1\"]\nexpires = {expires}"));
+    let far = "2027-01-31T00:00:00Z";
+    fault(
+        "local-date-time",
+        &text("«2027-01-31T00:00:00»"),
+        "write 2027-01-31T00:00:00Z if UTC is meant",
+        far,
+    );
+    let example = "write a date and time with offset, such as 2027-01-31T00:00:00Z";
+    fault("local-date-time", &text("«2027-01-31»"), example, far);
+    fault(
+        "wrong-type",
+        &text("«\"2027-01-31T00:00:00Z\"»"),
+        "write it without quotes, such as 2027-01-31T00:00:00Z",
+        far,
+    );
+    fault(
+        "out-of-bounds",
+        &text("«1969-12-31T23:59:59Z»"),
+        "write a date from 1970 to 9999",
+        far,
+    );
+    let later = "give it a later end if it is still needed";
+    let message = warning(
+        "expires-soon",
+        &text("«2026-06-30T23:59:59+01:00»"),
+        later,
+        "2026-07-01T00:00:01Z",
+    );
+    assert_eq!(message, "the entry ends in 29 days");
+    let message = warning(
+        "expired",
+        &text("«2026-05-31T00:00:00Z»"),
+        "remove the entry or give it a later end",
+        far,
+    );
+    assert_eq!(message, "the entry ended at 2026-05-31T00:00:00Z");
+}
+
+#[test]
+fn what_looks_like_a_key_is_refused_and_never_shown() {
+    let keys = [
+        "sk_live_abcdefgh12345678",
+        "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
+        "AKIAIOSFODNN7EXAMPLE",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
+    ];
+    for key in keys {
+        let loaded = load_text(&format!(
+            "{BASE}{}",
+            client(&format!("sources = [\"10.0.0.1\"]\ncredentials = [\"{key}\"]"))
+        ));
+        assert_eq!(told(&loaded), ["policy.toml:23:16: secret-key"]);
+        assert_eq!(loaded.diagnostics[0].span.len(), key.len() + 2);
+        let all = format!(
+            "{loaded:?}{}",
+            crate::policy::render(&loaded, crate::policy::Colour::Never)
+        );
+        assert!(!all.contains(key), "{all}");
+    }
+}
+
+#[test]
+fn credentials_are_ids_or_fingerprints() {
+    let text = |credential: &str| client(&format!("sources = [\"10.0.0.1\"]\ncredentials = [{credential}]"));
+    let digest = "0123456789abcdef".repeat(4);
+    let fingerprint = "write sha256: or hmac-sha256:KEYID: and 64 lower-case hex digits";
+    let id = "write the key's id, sha256: or hmac-sha256:KEYID: and 64 lower-case hex digits";
+    for (written, fix) in [
+        ("sha256:abc".to_owned(), fingerprint),
+        (format!("sha256:{}", digest.to_uppercase()), fingerprint),
+        (format!("hmac-sha256:{digest}"), fingerprint),
+        ("-key".to_owned(), id),
+    ] {
+        let loaded = load_text(&format!("{BASE}{}", text(&format!("\"{written}\""))));
+        assert_eq!(told(&loaded), ["policy.toml:23:16: bad-credential"], "{written}");
+        assert_eq!(loaded.diagnostics[0].fix.as_deref(), Some(fix));
+        assert!(!loaded.files[0].text.contains(&written));
+    }
+    for good in [
+        "key-1".to_owned(),
+        format!("sha256:{digest}"),
+        format!("hmac-sha256:k2:{digest}"),
+        "app:7@x".to_owned(),
+    ] {
+        assert!(
+            load_text(&format!("{BASE}{}", text(&format!("\"{good}\""))))
+                .policy
+                .is_some(),
+            "{good}"
+        );
+    }
+}
+
+#[test]
+fn entries_that_are_not_enabled_are_checked_all_the_same() {
+    fault(
+        "host-bits",
+        &client("enabled = false\nsources = [«\"10.0.0.1/8\"»]"),
+        "write 10.0.0.0/8 or 10.0.0.1/32",
+        "\"10.0.0.0/8\"",
+    );
+}
+
+#[test]
+fn notes_and_labels_are_bounded() {
+    let text = |labels: &str| format!("[[deny]]\nname = \"d\"\nsources = [\"10.0.0.1\"]\n{labels}");
+    let pairs = |count: usize| {
+        (0..count)
+            .map(|i| format!("k{i:02} = \"v\""))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let many = format!("labels = «{{ {} }}»", pairs(17));
+    fault(
+        "too-many",
+        &text(&many),
+        "write at most 16",
+        &format!("{{ {} }}", pairs(16)),
+    );
+    let long = format!("labels = {{ a = «\"{}\"» }}", "x".repeat(257));
+    fault("out-of-bounds", &text(&long), "write at most 256", "\"\"");
+    fault(
+        "control-character",
+        &text("note = «\"a\\u001bb\"»"),
+        "remove it",
+        "\"a\\nb\"",
+    );
+    let loaded = load_text(&format!(
+        "{BASE}{}",
+        text("note = \"n\"\nlabels = { b = \"2\", a = \"1\" }")
+    ));
+    let remarks = &loaded.policy.unwrap().denies[0].remarks;
+    assert_eq!(remarks.note.as_deref(), Some("n"));
+    assert_eq!(
+        remarks.labels,
+        [("a".into(), "1".into()), ("b".into(), "2".into())]
+    );
+}
+
+#[test]
+fn expectations_are_read_and_their_faults_told() {
+    let text = |from: &str, to: &str, verdict: &str| {
+        format!("[[expect]]\nfrom = {from}\nto = {to}\nverdict = {verdict}\n")
+    };
+    let (from, to, pass) = ("\"198.51.100.7:40000\"", "\"203.0.113.10:443/tcp\"", "\"pass\"");
+    let source = "write 198.51.100.7:40000, [2001:db8::1]:40000 or the address alone";
+    fault("bad-expect", &text("«\"198.51.100.7:\"»", to, pass), source, from);
+    let destination = "write 203.0.113.10:443/tcp, [2001:db8::1]:443/udp or 203.0.113.10/icmp";
+    for bad in [
+        "\"203.0.113.10:443\"",
+        "\"203.0.113.10/tcp\"",
+        "\"203.0.113.10:1/icmp\"",
+        "\"x:1/tcp\"",
+        "\"1.2.3.4:1/sctp\"",
+    ] {
+        fault(
+            "bad-expect",
+            &text(from, &format!("«{bad}»"), pass),
+            destination,
+            to,
+        );
+    }
+    fault(
+        "bad-expect",
+        &text(from, "«\"[2001:db8::1]:443/tcp\"»", pass),
+        "write two IPv4 or two IPv6 addresses",
+        to,
+    );
+    fault(
+        "unknown-word",
+        &text(from, to, "«\"passed\"»"),
+        "did you mean `pass`?",
+        pass,
+    );
+    let reason = format!("{}reason = «\"allow\"»", text(from, to, pass));
+    fault("unknown-word", &reason, "did you mean `allowed`?", "\"allowed\"");
+    let reason = format!("{}reason = «\"allowed\"»", text(from, to, "\"drop\""));
+    let reasons = "write one of malformed, denied, unlisted, source-port, ended, limit-source, limit-grant, \
+                   limit-publisher, limit-service, limit-icmp, fragment, icmp, other, non-ip, internal";
+    fault("unknown-word", &reason, reasons, "\"unlisted\"");
+    for (from, to) in [
+        ("\"2001:db8::1\"", "\"[2001:db8::1]:443/tcp\""),
+        ("\"[2001:db8::1]:1\"", "\"2001:db8::1/icmp\""),
+        ("\"10.0.0.1\"", "\"[::ffff:203.0.113.10]:443/udp\""),
+    ] {
+        let loaded = load_text(&format!("{BASE}{}", text(from, to, pass)));
+        assert_eq!(told(&loaded), Vec::<String>::new());
+        assert_eq!(loaded.policy.unwrap().expects.len(), 1);
+    }
+}
