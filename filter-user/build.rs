@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 #[path = "../xtask/src/toolchain/mod.rs"]
-#[allow(dead_code, reason = "shared with xtask, which uses the rest")]
+#[allow(dead_code, unused_imports, reason = "shared with xtask, which uses the rest")]
 mod toolchain;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

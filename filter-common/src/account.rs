@@ -53,12 +53,17 @@ pub fn service_reasons() -> impl Iterator<Item = (Verdict, Reason)> {
         .chain(refused.map(|reason| (Verdict::Observe, reason)))
 }
 
-/// Every (verdict, reason) without a service, for readers.
+/// Every (verdict, reason) without a service, for readers: fragments are charged to grants without naming one.
 pub fn general_reasons() -> impl Iterator<Item = (Verdict, Reason)> {
     Verdict::ALL
         .into_iter()
         .flat_map(|verdict| Reason::ALL.into_iter().map(move |reason| (verdict, reason)))
-        .filter(|(verdict, reason)| reason.fits(*verdict) && !reason.names_service())
+        .filter(|(verdict, reason)| reason.fits(*verdict) && (!reason.names_service() || charged(*reason)))
+}
+
+/// The levels that a listed fragment is charged at.
+fn charged(reason: Reason) -> bool {
+    matches!(reason, Reason::LimitSource | Reason::LimitGrant | Reason::LimitPublisher)
 }
 
 /// Counts one judgement.

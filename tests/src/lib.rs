@@ -1,2 +1,5 @@
-//! What the tests share: the harness for live ones, and a judge that shares no code with the program.
+//! What the tests share: a judge that shares no code with the program, and the program held beside it.
 #![deny(unsafe_code)]
+
+pub mod oracle;
+pub mod subject;

@@ -26,6 +26,7 @@ pub(super) fn listener(address: ListenerAddress, roles: &[Role]) -> Listener {
         group_written: false,
         assert: false,
         tls: None,
+        roles_written: true,
         roles: roles.to_vec(),
         origin: None,
     }

@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
             shell.write(&pages.concat())?;
         }
         What::Completions { shell: of } => shell.write(&completions(*of)?)?,
-        What::PolicyReference => shell.write(&policy_reference()?)?,
+        What::PolicyReference => shell.write(&crate::policy::reference())?,
         What::MetricsReference => shell.write(&crate::metrics::reference())?,
     }
     Ok(Exit::Done)
@@ -62,13 +62,6 @@ fn completions(shell: CompletionShell) -> anyhow::Result<String> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut super::command(), "keyfence", &mut script);
     String::from_utf8(script).context("the completion script is no text; this is a fault of keyfence")
-}
-
-fn policy_reference() -> Result<String, Failure> {
-    Err(Failure::new(
-        Exit::Failed,
-        "this build does not write the policy's reference yet",
-    ))
 }
 
 fn write_pages(folder: &Path) -> anyhow::Result<()> {

@@ -82,6 +82,7 @@ fn status_and_reload_end_as_the_daemon_answers() {
         group_written: false,
         assert: false,
         tls: None,
+        roles_written: true,
         roles: vec![Role::Read, Role::Operate],
         origin: None,
     };

@@ -4,11 +4,10 @@ use serde_json::json;
 
 use super::exit::{Exit, Failure};
 use super::shell::Shell;
+use filter_common::abi::LAYOUT_VERSION;
 
 /// Which `version = …` of a policy file this build reads.
 const POLICY_VERSION: u32 = 1;
-/// Of the pinned maps. A daemon adopts pins of its own layout alone.
-const LAYOUT_VERSION: u32 = 1;
 
 /// Show the versions of the program, of the policy file and of the kernel tables
 #[derive(Debug, clap::Args)]

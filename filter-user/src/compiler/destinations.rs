@@ -29,12 +29,12 @@ pub(super) struct Destinations {
 /// Management entries by what they open: each distinct combination of protocol, ports and address is a bit.
 pub(super) struct Management {
     /// For each entry of the policy, its bit.
-    pub masks: Vec<u64>,
+    pub(super) masks: Vec<u64>,
     combinations: Vec<(Protocols, Vec<PortRange>, Addresses)>,
 }
 
 impl Management {
-    pub fn of(policy: &Policy) -> Result<Self, CompileError> {
+    pub(super) fn of(policy: &Policy) -> Result<Self, CompileError> {
         let mut combinations: Vec<(Protocols, Vec<PortRange>, Addresses)> = Vec::new();
         let mut places = Vec::new();
         for entry in &policy.management {

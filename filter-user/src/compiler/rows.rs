@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 pub(super) struct Rows {
     width: usize,
-    pub words: Vec<u64>,
+    pub(super) words: Vec<u64>,
     numbers: HashMap<Vec<u64>, u32>,
 }
 
 impl Rows {
-    pub fn new(width: usize) -> Self {
+    pub(super) fn new(width: usize) -> Self {
         let empty = vec![0; width];
         Self {
             width,
@@ -18,12 +18,12 @@ impl Rows {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.words.len() / self.width
     }
 
     /// The row that holds these services.
-    pub fn of(&mut self, services: impl Iterator<Item = u32>) -> u32 {
+    pub(super) fn of(&mut self, services: impl Iterator<Item = u32>) -> u32 {
         let mut row = vec![0u64; self.width];
         for service in services {
             row[service as usize / 64] |= 1 << (service % 64);
@@ -37,7 +37,7 @@ impl Rows {
     }
 
     /// Two services that both rows hold, where they hold more than one in common.
-    pub fn two_common(&self, first: u32, second: u32) -> Option<(u32, u32)> {
+    pub(super) fn two_common(&self, first: u32, second: u32) -> Option<(u32, u32)> {
         let row = |number: u32| &self.words[number as usize * self.width..][..self.width];
         let mut common = row(first)
             .iter()

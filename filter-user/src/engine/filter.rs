@@ -12,6 +12,7 @@ use crate::compiler::{self, CompileError, Numbers, Surroundings};
 use crate::kernel::attach::{self, AttachError, Entry};
 use crate::kernel::interfaces::{self, Interface, InterfaceError};
 use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
+use crate::kernel::log::Lines;
 use crate::kernel::pins::{Found, PinError, Pins};
 use crate::kernel::state::{Limits, State, WITHOUT_SERVICE};
 use crate::kernel::{clock, observe};
@@ -55,6 +56,8 @@ pub struct Filter {
     limits: Limits,
     state: State,
     log: KernelLog,
+    /// The judge's own log lines, where they are switched on.
+    lines: Option<Lines>,
     interfaces: Vec<InterfaceState>,
     indexes: Vec<u32>,
     fill: Vec<(&'static str, u64, u64)>,
@@ -116,6 +119,7 @@ impl Filter {
             limits,
             state,
             log,
+            lines: None,
             interfaces: Vec::new(),
             indexes,
             fill,
@@ -125,6 +129,7 @@ impl Filter {
             filter.leave()?;
             return Err(error);
         }
+        filter.follow_log();
         Ok(filter)
     }
 
@@ -156,6 +161,7 @@ impl Filter {
             limits: limits.unwrap_or_default(),
             state,
             log,
+            lines: None,
             interfaces: Vec::new(),
             indexes: Vec::new(),
             fill: Vec::new(),
@@ -198,6 +204,7 @@ impl Filter {
         self.state.write_meta(meta(next))?;
         self.fill = observe::fill(&compiled, &generation, numbers.owners().count() as u64)?;
         self.generation = generation;
+        self.follow_log();
         self.number = next;
         self.numbers = numbers;
         self.limits = Limits::from(&compiled);
@@ -235,6 +242,16 @@ impl Filter {
                 Ok(()) => tracing::info!(interface = name, "no longer of the policy: detached"),
                 Err(error) => tracing::error!(interface = name, "could not be detached: {error}"),
             }
+        }
+    }
+
+    fn follow_log(&mut self) {
+        if self.log == KernelLog::Off {
+            return;
+        }
+        match Lines::follow(&mut self.generation) {
+            Ok(lines) => self.lines = Some(lines),
+            Err(error) => tracing::error!("{error}"),
         }
     }
 

@@ -13,7 +13,7 @@ pub use filter::{Filter, FilterError};
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::kernel::clock;
 use crate::policy::{self, Colour, LoadContext, Loaded, Policy, Severity};
@@ -90,8 +90,7 @@ pub struct Engine {
 /// What others see of the engine.
 pub struct Shared {
     snapshot: RwLock<Arc<Snapshot>>,
-    /// Read at scrapes, replaced by none: the maps outlive generations.
-    counters: Mutex<()>,
+    /// Replaced where the services or interfaces change; the maps it reads outlive generations.
     reader: RwLock<Arc<filter::Reader>>,
     commands: mpsc::Sender<Command>,
 }
@@ -114,7 +113,6 @@ impl Engine {
         let shared = Arc::new(Shared {
             reader: RwLock::new(Arc::new(filter.reader(&policy)?)),
             snapshot: RwLock::new(Arc::new(snapshot)),
-            counters: Mutex::new(()),
             commands: sender,
         });
         let engine = Self {

@@ -20,7 +20,7 @@ pub(super) fn update<K: Pod, V: Pod>(
     let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
     // SAFETY: the batch member is plain data.
     let batch = unsafe { &mut attributes.batch };
-    batch.map_fd = map.as_raw_fd() as u32;
+    batch.map_fd = map.as_raw_fd().cast_unsigned();
     batch.keys = keys.as_ptr() as u64;
     batch.values = values.as_ptr() as u64;
     batch.count = keys.len() as u32;

@@ -16,7 +16,7 @@ pub fn wall_offset() -> i128 {
 fn read(clock: ClockId) -> Nanos {
     // These clocks exist on every Linux; an error would mean a kernel without them.
     let time = clock_gettime(clock).expect("the monotonic and real-time clocks can always be read");
-    Nanos(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
+    Nanos(time.tv_sec().cast_unsigned() * 1_000_000_000 + time.tv_nsec().cast_unsigned())
 }
 
 /// The monotonic moment of a wall-clock end, or 0 where it is past or before boot.

@@ -9,6 +9,7 @@ mod batch;
 pub mod clock;
 pub mod interfaces;
 pub mod load;
+pub mod log;
 mod memory;
 pub mod observe;
 pub mod pins;

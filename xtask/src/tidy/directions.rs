@@ -8,9 +8,9 @@ use super::{
 };
 
 /// Filter-user from the bottom up. A module names those of lower rows, never its own row or a higher one.
-/// `sys` wraps system calls and knows none of the others.
+/// `sys` wraps system calls and `logging` sets the log up: they know none of the others.
 const LAYERS: &[&[&str]] = &[
-    &["sys"],
+    &["sys", "logging"],
     &["policy", "bindings"],
     &["compiler"],
     &["kernel"],
@@ -53,6 +53,7 @@ const IMPURE: &[(&str, &str)] = &[
     ("libc", "the kernel"),
     ("rtnetlink", "the kernel"),
     ("crate::sys", "the kernel"),
+    ("crate::logging", "the log"),
     ("std::fs", "files"),
     ("std::process", "processes"),
     ("std::thread", "threads"),
