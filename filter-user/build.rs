@@ -17,7 +17,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let user = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("not run by cargo")?);
     let workspace = user.parent().ok_or("no workspace around filter-user")?;
-    for watched in ["filter-ebpf/src", "filter-ebpf/Cargo.toml", "filter-ebpf/Cargo.lock", "filter-common/src"] {
+    for watched in [
+        "filter-ebpf/src",
+        "filter-ebpf/Cargo.toml",
+        "filter-ebpf/Cargo.lock",
+        "filter-common/src",
+    ] {
         println!("cargo:rerun-if-changed={}", workspace.join(watched).display());
     }
     let target = toolchain::ebpf_target_dir(workspace);

@@ -63,7 +63,10 @@ pub fn general_reasons() -> impl Iterator<Item = (Verdict, Reason)> {
 
 /// The levels that a listed fragment is charged at.
 fn charged(reason: Reason) -> bool {
-    matches!(reason, Reason::LimitSource | Reason::LimitGrant | Reason::LimitPublisher)
+    matches!(
+        reason,
+        Reason::LimitSource | Reason::LimitGrant | Reason::LimitPublisher
+    )
 }
 
 /// Counts one judgement.

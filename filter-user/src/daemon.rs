@@ -24,7 +24,9 @@ pub enum DaemonError {
     Listen(#[from] api::ListenError),
     #[error("{path}: {error}; name another folder with --state or [daemon] state")]
     State { path: String, error: std::io::Error },
-    #[error("another daemon runs as instance {instance} ({path} is locked): stop it first, or name another instance")]
+    #[error(
+        "another daemon runs as instance {instance} ({path} is locked): stop it first, or name another instance"
+    )]
     Running { instance: String, path: String },
     #[error("signals cannot be received: {0}")]
     Signals(std::io::Error),
@@ -44,7 +46,11 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     let (engine, shared) = Engine::start(options, &loaded, policy.clone()).await?;
     let snapshot = shared.snapshot();
     for interface in &snapshot.interfaces {
-        tracing::info!(interface = interface.name, mode = interface.mode.as_str(), "filtering");
+        tracing::info!(
+            interface = interface.name,
+            mode = interface.mode.as_str(),
+            "filtering"
+        );
     }
     let (stop_api, api_stops) = watch::channel(false);
     let (stop_engine, engine_stops) = watch::channel(false);
@@ -84,11 +90,21 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
 /// One daemon an instance: the lock goes with the process, however it ends.
 fn lock(policy: &Policy) -> Result<Flock<std::fs::File>, DaemonError> {
     let folder = &policy.daemon.state;
-    let failed = |error| DaemonError::State { path: folder.display().to_string(), error };
+    let failed = |error| DaemonError::State {
+        path: folder.display().to_string(),
+        error,
+    };
     std::fs::create_dir_all(folder).map_err(failed)?;
     let path = folder.join(format!("{}.lock", policy.daemon.instance));
-    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|error| DaemonError::State { path: path.display().to_string(), error })?;
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
+    let file = file.map_err(|error| DaemonError::State {
+        path: path.display().to_string(),
+        error,
+    })?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| DaemonError::Running {
         instance: policy.daemon.instance.clone(),
         path: path.display().to_string(),
@@ -97,16 +113,24 @@ fn lock(policy: &Policy) -> Result<Flock<std::fs::File>, DaemonError> {
 
 /// Connections and maps soon pass the soft limit that a shell gives.
 fn raise_descriptors() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard {
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+        } else {
+            Ok(())
+        }
+    });
     if let Err(error) = raised {
         tracing::warn!("the limit of open files stays low: {error}");
     }
 }
 
 fn say_defaults(policy: &Policy) {
-    let missing: Vec<String> =
-        crate::policy::not_enforced(policy).into_iter().filter(|m| m.default).map(|m| m.what).collect();
+    let missing: Vec<String> = crate::policy::not_enforced(policy)
+        .into_iter()
+        .filter(|m| m.default)
+        .map(|m| m.what)
+        .collect();
     if !missing.is_empty() {
         tracing::warn!("defaults that this build does not do yet: {}", missing.join("; "));
     }

@@ -43,7 +43,12 @@ impl Subject {
     /// `start_ns` is the wall clock, from 1970, at which the frames begin.
     pub fn new(text: &str, host_addresses: &[IpAddr], start_ns: u64) -> Result<Self, String> {
         let mut subject = Self::on_host(text, host_addresses, start_ns)?;
-        let setting = Setting { interfaces: &[], pins: None, owners_max: 1, log: KernelLog::Off };
+        let setting = Setting {
+            interfaces: &[],
+            pins: None,
+            owners_max: 1,
+            log: KernelLog::Off,
+        };
         let generation = Generation::load(subject.host.compiled(), setting);
         subject.kernel = Some(generation.map_err(|error| error.to_string())?);
         Ok(subject)
@@ -57,13 +62,19 @@ impl Subject {
             let left = expires.as_nanosecond() - i128::from(start_ns);
             u64::try_from(i128::from(BASE_NS) + left).unwrap_or(0)
         };
-        let around = Surroundings { host_addresses, end: &end };
+        let around = Surroundings {
+            host_addresses,
+            end: &end,
+        };
         let compiled = compile(&policy, &numbers, &around).map_err(|error| error.to_string())?;
         let owners = policy.clients.iter().map(|client| owner_name(&client.name));
         let by_hash: HashMap<_, _> = numbers.owners().collect();
         let owners = owners.filter_map(|name| Some((*by_hash.get(&owner_hash(&name))?, name)));
         Ok(Self {
-            services: numbers.services().map(|(name, number)| (number, name.to_string())).collect(),
+            services: numbers
+                .services()
+                .map(|(name, number)| (number, name.to_string()))
+                .collect(),
             owners: owners.collect(),
             host: HostTables::new(compiled),
             kernel: None,
@@ -83,15 +94,26 @@ impl Subject {
     pub fn kernel(&mut self, frame: &[u8], now_ns: u64) -> Result<Answer, String> {
         let now = self.clock(now_ns);
         let generation = self.kernel.as_mut().ok_or("loaded without the kernel")?;
-        let judge = generation.program(names::JUDGE).map_err(|error| error.to_string())?;
-        let context = RunContext { now, flags: run_flags::NO_SOCKETS, ..RunContext::default() };
-        let judgement = self.runner.judge(judge, frame, context).map_err(|error| error.to_string())?;
+        let judge = generation
+            .program(names::JUDGE)
+            .map_err(|error| error.to_string())?;
+        let context = RunContext {
+            now,
+            flags: run_flags::NO_SOCKETS,
+            ..RunContext::default()
+        };
+        let judgement = self
+            .runner
+            .judge(judge, frame, context)
+            .map_err(|error| error.to_string())?;
         Ok(self.answer(&judgement))
     }
 
     /// How many instructions the verifier looked at.
     pub fn verified_instructions(&self) -> u32 {
-        self.kernel.as_ref().map_or(0, |generation| generation.verified_instructions)
+        self.kernel
+            .as_ref()
+            .map_or(0, |generation| generation.verified_instructions)
     }
 
     fn clock(&self, now_ns: u64) -> u64 {

@@ -15,7 +15,9 @@ fn every_vector_is_judged_as_the_contract_says_on_the_host_and_in_the_kernel() {
         let mut subject = Subject::new(&file.policy, &file.host_addresses, START_NS)
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         for case in &file.cases {
-            let frame = case.bytes().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let frame = case
+                .bytes()
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             let expected = |answer: &Answer| {
                 answer.verdict == case.verdict
                     && answer.reason == case.reason
@@ -27,7 +29,10 @@ fn every_vector_is_judged_as_the_contract_says_on_the_host_and_in_the_kernel() {
                 let host = subject.host(&frame, case.now_ns());
                 let name = format!("{}: {}", path.display(), case.name);
                 if !expected(&host) {
-                    faults.push(format!("{name}: host {host:?}, not {} {} ({})", case.verdict, case.reason, case.why));
+                    faults.push(format!(
+                        "{name}: host {host:?}, not {} {} ({})",
+                        case.verdict, case.reason, case.why
+                    ));
                 }
                 if frame.len() > TEST_RUN_LONGEST {
                     host_only += 1;
@@ -35,12 +40,24 @@ fn every_vector_is_judged_as_the_contract_says_on_the_host_and_in_the_kernel() {
                 }
                 match subject.kernel(&frame, case.now_ns()) {
                     Ok(kernel) if expected(&kernel) => {}
-                    other => faults.push(format!("{name}: kernel {other:?}, not {} {}", case.verdict, case.reason)),
+                    other => faults.push(format!(
+                        "{name}: kernel {other:?}, not {} {}",
+                        case.verdict, case.reason
+                    )),
                 }
             }
         }
     }
-    println!("vectors: {} files, {cases} frames, {host_only} on the host only, {} faults", paths.len(), faults.len());
+    println!(
+        "vectors: {} files, {cases} frames, {host_only} on the host only, {} faults",
+        paths.len(),
+        faults.len()
+    );
     assert!(cases > 1_000, "the vectors are there");
-    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+    assert!(
+        faults.is_empty(),
+        "{} faults:\n{}",
+        faults.len(),
+        faults.join("\n")
+    );
 }

@@ -36,12 +36,20 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     let mut loaded = engine::load_policy(&arguments.file);
     let missing = policy::not_enforced_warnings(&loaded);
     loaded.diagnostics.extend(missing);
-    let exit = if loaded.policy.is_some() { Exit::Done } else { Exit::PolicyInvalid };
+    let exit = if loaded.policy.is_some() {
+        Exit::Done
+    } else {
+        Exit::PolicyInvalid
+    };
     if arguments.json {
         shell.write(&format!("{:#}\n", policy::check_report_json(&loaded)))?;
         return Ok(exit);
     }
-    let colour = if shell.colour_errors { Colour::Always } else { Colour::Never };
+    let colour = if shell.colour_errors {
+        Colour::Always
+    } else {
+        Colour::Never
+    };
     if !loaded.diagnostics.is_empty() {
         shell.say(&policy::render(&loaded, colour));
     }

@@ -49,7 +49,11 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         shell.say(&format!("instance {instance} filters nothing"));
         return Ok(Exit::Done);
     }
-    let names = if linked.is_empty() { String::from("no interface") } else { linked.join(", ") };
+    let names = if linked.is_empty() {
+        String::from("no interface")
+    } else {
+        linked.join(", ")
+    };
     let open = format!("instance {instance} filters {names}: after this, every packet there passes");
     if !arguments.yes {
         if !std::io::stdin().is_terminal() {
@@ -71,6 +75,9 @@ fn instance_of(file: &std::path::Path) -> Result<String, Failure> {
     let loaded = engine::load_policy(file);
     loaded.policy.map(|policy| policy.daemon.instance).ok_or_else(|| {
         let file = file.display();
-        Failure::new(Exit::Failed, format!("{file} cannot be read as a policy; name the instance with --instance"))
+        Failure::new(
+            Exit::Failed,
+            format!("{file} cannot be read as a policy; name the instance with --instance"),
+        )
     })
 }

@@ -51,19 +51,31 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
-    let Arguments { policy: file, state, bpf_fs, log_level, log_format, kernel_log } = arguments;
+    let Arguments {
+        policy: file,
+        state,
+        bpf_fs,
+        log_level,
+        log_format,
+        kernel_log,
+    } = arguments;
     crate::logging::init(log_level.as_deref(), *log_format, shell.colour_errors)
         .map_err(|error| Failure::new(Exit::Usage, error))?;
     let loaded = engine::load_policy(file);
-    let Some(mut policy) = loaded.policy.clone() else { return Err(invalid(&loaded, shell)) };
+    let Some(mut policy) = loaded.policy.clone() else {
+        return Err(invalid(&loaded, shell));
+    };
     if let Some(refusal) = engine::refusal(&loaded) {
         return Err(Failure::new(Exit::Failed, refusal));
     }
     if let Some(state) = state {
         policy.daemon.state.clone_from(state);
     }
-    let options =
-        Options { policy_file: file.clone(), bpf_fs: bpf_fs.clone(), kernel_log: *kernel_log };
+    let options = Options {
+        policy_file: file.clone(),
+        bpf_fs: bpf_fs.clone(),
+        kernel_log: *kernel_log,
+    };
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::new(Exit::Failed, format!("the runtime cannot start: {error}")))?;
     runtime
@@ -74,6 +86,13 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
 
 /// A policy's faults, as a failure.
 pub(super) fn invalid(loaded: &Loaded, shell: &Shell) -> Failure {
-    let colour = if shell.colour_errors { Colour::Always } else { Colour::Never };
-    Failure::new(Exit::PolicyInvalid, format!("the policy is invalid\n\n{}", policy::render(loaded, colour)))
+    let colour = if shell.colour_errors {
+        Colour::Always
+    } else {
+        Colour::Never
+    };
+    Failure::new(
+        Exit::PolicyInvalid,
+        format!("the policy is invalid\n\n{}", policy::render(loaded, colour)),
+    )
 }

@@ -72,7 +72,10 @@ impl Filter {
         match found {
             Found::Nothing => Self::create(pins, options, policy, &chosen),
             Found::Half => {
-                tracing::warn!("{}: an earlier start ended half-way; cleared", pins.root().display());
+                tracing::warn!(
+                    "{}: an earlier start ended half-way; cleared",
+                    pins.root().display()
+                );
                 pins.clear()?;
                 Self::create(pins, options, policy, &chosen)
             }
@@ -83,7 +86,12 @@ impl Filter {
         }
     }
 
-    fn create(pins: Pins, options: &Options, policy: &Policy, chosen: &[Interface]) -> Result<Self, FilterError> {
+    fn create(
+        pins: Pins,
+        options: &Options,
+        policy: &Policy,
+        chosen: &[Interface],
+    ) -> Result<Self, FilterError> {
         let made = Self::build(pins.clone(), options, policy, chosen);
         if made.is_err() && pins.linked().is_ok_and(|linked| linked.is_empty()) {
             // Nothing was attached: leave nothing behind either.
@@ -92,7 +100,12 @@ impl Filter {
         made
     }
 
-    fn build(pins: Pins, options: &Options, policy: &Policy, chosen: &[Interface]) -> Result<Self, FilterError> {
+    fn build(
+        pins: Pins,
+        options: &Options,
+        policy: &Policy,
+        chosen: &[Interface],
+    ) -> Result<Self, FilterError> {
         pins.create()?;
         let (numbers, assigned) = Numbers::default().assign(policy, None);
         let compiled = compile(policy, &numbers)?;
@@ -100,7 +113,12 @@ impl Filter {
         let maps = pins.maps();
         let owners_max = OWNERS_AT_LEAST.max(numbers.owners_end().saturating_mul(2));
         let log = options.kernel_log;
-        let setting = Setting { interfaces: &indexes, pins: Some(&maps), owners_max, log };
+        let setting = Setting {
+            interfaces: &indexes,
+            pins: Some(&maps),
+            owners_max,
+            log,
+        };
         let mut generation = Generation::load(&compiled, setting)?;
         let mut state = State::of(&generation)?;
         name(&mut state, &assigned)?;
@@ -142,10 +160,18 @@ impl Filter {
         meta: Meta,
     ) -> Result<Self, FilterError> {
         // A stand-in for what is in force: only its maps are of interest, and they are pinned.
-        let empty = compiler::Compiled { row_words: 1, ..Default::default() };
+        let empty = compiler::Compiled {
+            row_words: 1,
+            ..Default::default()
+        };
         let maps = pins.maps();
         let log = options.kernel_log;
-        let setting = Setting { interfaces: &[], pins: Some(&maps), owners_max: 1, log };
+        let setting = Setting {
+            interfaces: &[],
+            pins: Some(&maps),
+            owners_max: 1,
+            log,
+        };
         let generation = Generation::load(&empty, setting)?;
         let state = State::of(&generation)?;
         let limits = Limits::pinned(&pins.generation(meta.generation));
@@ -167,7 +193,10 @@ impl Filter {
             fill: Vec::new(),
         };
         filter.put(policy, None, chosen)?;
-        tracing::info!(generation = filter.number, "took over the filter of an earlier daemon");
+        tracing::info!(
+            generation = filter.number,
+            "took over the filter of an earlier daemon"
+        );
         Ok(filter)
     }
 
@@ -177,7 +206,12 @@ impl Filter {
         self.put(policy, in_force, &chosen)
     }
 
-    fn put(&mut self, policy: &Policy, in_force: Option<&Policy>, chosen: &[Interface]) -> Result<(), FilterError> {
+    fn put(
+        &mut self,
+        policy: &Policy,
+        in_force: Option<&Policy>,
+        chosen: &[Interface],
+    ) -> Result<(), FilterError> {
         let (numbers, assigned) = self.numbers.assign(policy, in_force);
         if numbers.owners_end() > self.state.owners_max() {
             let (needed, max) = (numbers.owners_end() - 1, self.state.owners_max() - 1);
@@ -186,7 +220,12 @@ impl Filter {
         let compiled = compile(policy, &numbers)?;
         let indexes: Vec<u32> = chosen.iter().map(|interface| interface.index).collect();
         let maps = self.pins.maps();
-        let setting = Setting { interfaces: &indexes, pins: Some(&maps), owners_max: 1, log: self.log };
+        let setting = Setting {
+            interfaces: &indexes,
+            pins: Some(&maps),
+            owners_max: 1,
+            log: self.log,
+        };
         let mut generation = Generation::load(&compiled, setting)?;
         let next = self.number + 1;
         self.pins.pin_generation(next, &generation)?;
@@ -227,8 +266,17 @@ impl Filter {
                     "the driver takes no XDP program ({why}): attached in generic mode, which costs more a packet"
                 );
             }
-            let mode = if attached.generic { AttachMode::Generic } else { AttachMode::Native };
-            states.push(InterfaceState { name: attached.interface, ifindex: attached.index, mode, attached: true });
+            let mode = if attached.generic {
+                AttachMode::Generic
+            } else {
+                AttachMode::Native
+            };
+            states.push(InterfaceState {
+                name: attached.interface,
+                ifindex: attached.index,
+                mode,
+                attached: true,
+            });
         }
         self.interfaces = states;
         Ok(())
@@ -237,7 +285,10 @@ impl Filter {
     /// Takes the filter off interfaces that are not of the policy any more.
     fn detach_all_but(&self, keep: &[InterfaceState]) {
         let linked = self.pins.linked().unwrap_or_default();
-        for name in linked.iter().filter(|name| !keep.iter().any(|kept| kept.name == **name)) {
+        for name in linked
+            .iter()
+            .filter(|name| !keep.iter().any(|kept| kept.name == **name))
+        {
             match attach::unpin(&self.pins, name) {
                 Ok(()) => tracing::info!(interface = name, "no longer of the policy: detached"),
                 Err(error) => tracing::error!(interface = name, "could not be detached: {error}"),
@@ -257,10 +308,15 @@ impl Filter {
 
     /// Looks whether what should be filtered is; true where something has changed.
     pub async fn look(&mut self) -> bool {
-        let (Ok(present), Ok(ours)) = (interfaces::read().await, self.entry.id()) else { return false };
+        let (Ok(present), Ok(ours)) = (interfaces::read().await, self.entry.id()) else {
+            return false;
+        };
         let before = self.interfaces.clone();
         for state in &mut self.interfaces {
-            let found = present.iter().map(|(interface, _)| interface).find(|i| i.name == state.name);
+            let found = present
+                .iter()
+                .map(|(interface, _)| interface)
+                .find(|i| i.name == state.name);
             state.attached = found.is_some_and(|interface| interface.hook.programs().any(|id| id == ours));
         }
         for (was, is) in before.iter().zip(&self.interfaces) {
@@ -294,13 +350,18 @@ impl Filter {
 
     /// Reads the counters of the policy in force, apart from the engine.
     pub fn reader(&self, policy: &Policy) -> Result<Reader, FilterError> {
-        let services = policy.services.iter().filter_map(|service| {
-            Some((service.name.clone(), self.numbers.service(&service.name)?))
-        });
+        let services = policy
+            .services
+            .iter()
+            .filter_map(|service| Some((service.name.clone(), self.numbers.service(&service.name)?)));
         Ok(Reader {
             state: State::of(&self.generation)?,
             services: services.collect(),
-            interfaces: self.interfaces.iter().map(|interface| interface.name.clone()).collect(),
+            interfaces: self
+                .interfaces
+                .iter()
+                .map(|interface| interface.name.clone())
+                .collect(),
         })
     }
 }
@@ -315,7 +376,14 @@ fn compile(policy: &Policy, numbers: &Numbers) -> Result<compiler::Compiled, Fil
         Vec::new()
     };
     let end = |expires| clock::monotonic_end(expires, offset);
-    Ok(compiler::compile(policy, numbers, &Surroundings { host_addresses: &host_addresses, end: &end })?)
+    Ok(compiler::compile(
+        policy,
+        numbers,
+        &Surroundings {
+            host_addresses: &host_addresses,
+            end: &end,
+        },
+    )?)
 }
 
 fn name(state: &mut State, assigned: &compiler::Assigned) -> Result<(), LoadError> {
@@ -375,10 +443,13 @@ impl Reader {
             let packets = self.state.interface(slot)?;
             for (verdict, packets) in filter_common::verdict::Verdict::ALL.iter().zip(packets) {
                 let (interface, verdict) = (interface.clone(), verdict.name());
-                values.interfaces.push(InterfaceCount { interface, verdict, packets });
+                values.interfaces.push(InterfaceCount {
+                    interface,
+                    verdict,
+                    packets,
+                });
             }
         }
         Ok(values)
     }
 }
-

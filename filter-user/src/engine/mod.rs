@@ -17,7 +17,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::kernel::clock;
 use crate::policy::{self, Colour, LoadContext, Loaded, Policy, Severity};
-use snapshot::{BoxFuture, CounterValues, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, TableFill, View};
+use snapshot::{
+    BoxFuture, CounterValues, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, TableFill,
+    View,
+};
 
 /// What the engine is started with.
 #[derive(Clone, Debug)]
@@ -40,14 +43,19 @@ const CLOCK_JUMP_NANOS: u128 = 100_000_000;
 
 /// Reads a policy file with what the host says of itself.
 pub fn load_policy(file: &std::path::Path) -> Loaded {
-    let context = LoadContext { now: jiff::Timestamp::now(), ephemeral_ports: ephemeral_ports() };
+    let context = LoadContext {
+        now: jiff::Timestamp::now(),
+        ephemeral_ports: ephemeral_ports(),
+    };
     policy::load(file, &context)
 }
 
 /// The range the kernel picks local ports from.
 fn ephemeral_ports() -> (u16, u16) {
     let fallback = (32_768, 60_999);
-    let Ok(text) = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range") else { return fallback };
+    let Ok(text) = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range") else {
+        return fallback;
+    };
     let mut numbers = text.split_whitespace().map(str::parse);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(first)), Some(Ok(last))) => (first, last),
@@ -57,7 +65,9 @@ fn ephemeral_ports() -> (u16, u16) {
 
 /// What stands in the way of running a policy: its faults, or what it writes that this build does not enforce.
 pub fn refusal(loaded: &Loaded) -> Option<String> {
-    let Some(policy) = &loaded.policy else { return Some(policy::render(loaded, Colour::Never)) };
+    let Some(policy) = &loaded.policy else {
+        return Some(policy::render(loaded, Colour::Never));
+    };
     let missing: Vec<String> = policy::not_enforced(policy)
         .into_iter()
         .filter(|missing| !missing.default)
@@ -97,7 +107,11 @@ pub struct Shared {
 
 impl Engine {
     /// Puts a checked policy in force, taking over what an earlier daemon left.
-    pub async fn start(options: Options, loaded: &Loaded, policy: Policy) -> Result<(Self, Arc<Shared>), FilterError> {
+    pub async fn start(
+        options: Options,
+        loaded: &Loaded,
+        policy: Policy,
+    ) -> Result<(Self, Arc<Shared>), FilterError> {
         let filter = Filter::start(&options, &policy).await?;
         let (sender, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
         let started_at = jiff::Timestamp::now();
@@ -243,9 +257,18 @@ impl Engine {
 
 /// The warnings of a policy, and the defaults that this build does not enforce, said once a load.
 pub fn say_warnings(loaded: &Loaded) {
-    let warnings = loaded.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Warning);
+    let warnings = loaded
+        .diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.severity == Severity::Warning);
     for warning in warnings {
-        tracing::warn!("{}:{}:{}: {}", warning.file, warning.line, warning.column, warning.message);
+        tracing::warn!(
+            "{}:{}:{}: {}",
+            warning.file,
+            warning.line,
+            warning.column,
+            warning.message
+        );
     }
 }
 
@@ -253,7 +276,13 @@ pub fn say_warnings(loaded: &Loaded) {
 fn say_restart_keys(old: &Policy, new: &Policy) {
     let differs = [
         ("[daemon]", old.daemon != new.daemon),
-        ("[[listener]]", old.listeners.iter().map(|l| &l.address).ne(new.listeners.iter().map(|l| &l.address))),
+        (
+            "[[listener]]",
+            old.listeners
+                .iter()
+                .map(|l| &l.address)
+                .ne(new.listeners.iter().map(|l| &l.address)),
+        ),
         ("[credentials]", old.credentials != new.credentials),
         ("[authorize]", old.authorize != new.authorize),
     ];
@@ -278,7 +307,9 @@ fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jif
         .map(|interface| format!("interface {} is not filtered", interface.name))
         .collect();
     if !state.reload_ok {
-        not_ready.push(String::from("the last reload failed; what was in force before still is"));
+        not_ready.push(String::from(
+            "the last reload failed; what was in force before still is",
+        ));
     }
     Snapshot {
         instance: policy.daemon.instance.clone(),
@@ -292,7 +323,11 @@ fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jif
         tables: filter
             .fill()
             .iter()
-            .map(|(table, entries, capacity)| TableFill { table, entries: *entries, capacity: *capacity })
+            .map(|(table, entries, capacity)| TableFill {
+                table,
+                entries: *entries,
+                capacity: *capacity,
+            })
             .collect(),
         not_ready,
     }

@@ -51,7 +51,9 @@ impl Entry {
     pub fn create(generation: &mut Generation, pins: &Pins) -> Result<Self, LoadError> {
         let entry = generation.program(names::ENTRY)?;
         entry.load()?;
-        entry.pin(pins.entry()).map_err(|error| LoadError::Object(format!("pinning the entry: {}", chain(&error))))?;
+        entry
+            .pin(pins.entry())
+            .map_err(|error| LoadError::Object(format!("pinning the entry: {}", chain(&error))))?;
         Self::adopt(pins)
     }
 
@@ -69,7 +71,12 @@ impl Entry {
     }
 
     /// Sees to it that an interface is filtered; what is attached already stays as it is.
-    pub fn attach(&mut self, interface: &Interface, wanted: Attach, pins: &Pins) -> Result<Attached, AttachError> {
+    pub fn attach(
+        &mut self,
+        interface: &Interface,
+        wanted: Attach,
+        pins: &Pins,
+    ) -> Result<Attached, AttachError> {
         let ours = self.id()?;
         let attached = |generic, fallback| Attached {
             interface: interface.name.clone(),
@@ -81,7 +88,10 @@ impl Entry {
             return Ok(attached(interface.hook.generic == ours, None));
         }
         if let Some(program) = interface.hook.programs().find(|id| *id != ours) {
-            return Err(AttachError::Held { interface: interface.name.clone(), program });
+            return Err(AttachError::Held {
+                interface: interface.name.clone(),
+                program,
+            });
         }
         // A pin without its interface's hook is severed: the device was made anew.
         unpin(pins, &interface.name).map_err(|error| pin_error(interface, &error))?;
@@ -120,14 +130,20 @@ impl Entry {
             Err(error) => return Ok(Err(error)),
         };
         let link = self.0.take_link(id).map_err(LoadError::from)?;
-        let link: FdLink = link.try_into().map_err(|error: aya::programs::links::LinkError| pin_error(interface, &error))?;
-        link.pin(pins.link(&interface.name)).map_err(|error| pin_error(interface, &error))?;
+        let link: FdLink = link
+            .try_into()
+            .map_err(|error: aya::programs::links::LinkError| pin_error(interface, &error))?;
+        link.pin(pins.link(&interface.name))
+            .map_err(|error| pin_error(interface, &error))?;
         Ok(Ok(()))
     }
 }
 
 fn pin_error(interface: &Interface, error: &dyn std::error::Error) -> AttachError {
-    AttachError::Pin { interface: interface.name.clone(), error: chain(error) }
+    AttachError::Pin {
+        interface: interface.name.clone(),
+        error: chain(error),
+    }
 }
 
 /// Takes an interface's filter off.
@@ -145,10 +161,15 @@ pub fn is_linked(pins: &Pins, interface: &str) -> bool {
 
 /// Puts a generation in force: one store, after which every packet is judged by it.
 pub fn swap(generation: &mut Generation) -> Result<(), LoadError> {
-    let judge = generation.program(names::JUDGE)?.fd()?.try_clone().map_err(|error| {
-        LoadError::Program(format!("the judge's descriptor: {error}"))
-    })?;
-    let map = generation.ebpf.map_mut(names::GENERATION).ok_or(LoadError::Missing(names::GENERATION))?;
+    let judge = generation
+        .program(names::JUDGE)?
+        .fd()?
+        .try_clone()
+        .map_err(|error| LoadError::Program(format!("the judge's descriptor: {error}")))?;
+    let map = generation
+        .ebpf
+        .map_mut(names::GENERATION)
+        .ok_or(LoadError::Missing(names::GENERATION))?;
     let mut slots: ProgramArray<&mut MapData> = map.try_into()?;
     Ok(slots.set(0, &judge, 0)?)
 }

@@ -56,7 +56,11 @@ pub async fn read() -> Result<Vec<(Interface, Option<u32>)>, InterfaceError> {
     let task = tokio::spawn(connection);
     let messages: Result<Vec<LinkMessage>, _> = handle.link().get().execute().try_collect().await;
     task.abort();
-    Ok(messages.map_err(|error| failed(&error))?.iter().filter_map(interface).collect())
+    Ok(messages
+        .map_err(|error| failed(&error))?
+        .iter()
+        .filter_map(interface)
+        .collect())
 }
 
 fn interface(message: &LinkMessage) -> Option<(Interface, Option<u32>)> {
@@ -75,7 +79,16 @@ fn interface(message: &LinkMessage) -> Option<(Interface, Option<u32>)> {
     }
     let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
     let index = message.header.index;
-    Some((Interface { name: name?, index, ethernet, mtu, hook }, lower))
+    Some((
+        Interface {
+            name: name?,
+            index,
+            ethernet,
+            mtu,
+            hook,
+        },
+        lower,
+    ))
 }
 
 fn hook_of(parts: &[LinkXdp]) -> Hook {
@@ -128,7 +141,9 @@ fn groups_v4(text: &str) -> impl Iterator<Item = IpAddr> {
 /// The groups of /proc/net/igmp6: the third column.
 fn groups_v6(text: &str) -> impl Iterator<Item = IpAddr> {
     let words = text.lines().filter_map(|line| line.split_whitespace().nth(2));
-    words.filter_map(|word| u128::from_str_radix(word, 16).ok()).map(|word| IpAddr::from(word.to_be_bytes()))
+    words
+        .filter_map(|word| u128::from_str_radix(word, 16).ok())
+        .map(|word| IpAddr::from(word.to_be_bytes()))
 }
 
 /// The interfaces that a policy's names and globs mean, in their order, each once.
@@ -150,27 +165,41 @@ pub fn choose(
     }
     for (interface, lower) in present {
         let upper = chosen.iter().find(|known| known.index == interface.index);
-        let below = chosen.iter().find(|known| Some(known.index) == *lower && known.index != interface.index);
+        let below = chosen
+            .iter()
+            .find(|known| Some(known.index) == *lower && known.index != interface.index);
         // A veth names its peer as what it is linked to; the two are no stack.
-        let peer = present.iter().any(|(other, link)| Some(other.index) == *lower && *link == Some(interface.index));
+        let peer = present
+            .iter()
+            .any(|(other, link)| Some(other.index) == *lower && *link == Some(interface.index));
         if let (Some(upper), Some(lower), false) = (upper, below, peer) {
-            return Err(InterfaceError::Stacked { upper: upper.name.clone(), lower: lower.name.clone() });
+            return Err(InterfaceError::Stacked {
+                upper: upper.name.clone(),
+                lower: lower.name.clone(),
+            });
         }
     }
     Ok(chosen)
 }
 
-fn matching(
-    pattern: &str,
-    present: &[(Interface, Option<u32>)],
-) -> Result<Vec<Interface>, InterfaceError> {
+fn matching(pattern: &str, present: &[(Interface, Option<u32>)]) -> Result<Vec<Interface>, InterfaceError> {
     let all = present.iter().map(|(interface, _)| interface);
     if !pattern.contains(['*', '?', '[']) {
         let Some(interface) = all.clone().find(|interface| interface.name == pattern) else {
-            let mut names: Vec<_> = all.filter(|interface| interface.ethernet).map(|i| i.name.as_str()).collect();
+            let mut names: Vec<_> = all
+                .filter(|interface| interface.ethernet)
+                .map(|i| i.name.as_str())
+                .collect();
             names.sort_unstable();
-            let near = if names.is_empty() { String::new() } else { format!(" (there are: {})", names.join(", ")) };
-            return Err(InterfaceError::Missing { name: pattern.into(), near });
+            let near = if names.is_empty() {
+                String::new()
+            } else {
+                format!(" (there are: {})", names.join(", "))
+            };
+            return Err(InterfaceError::Missing {
+                name: pattern.into(),
+                near,
+            });
         };
         if !interface.ethernet {
             return Err(InterfaceError::NotEthernet(pattern.into()));
@@ -180,9 +209,15 @@ fn matching(
     let glob = glob::Pattern::new(pattern)
         .map_err(|error| InterfaceError::Glob(pattern.into(), error.to_string()))?;
     // A glob means the Ethernet ones among those it matches: `*` is no fault on a host with a loopback.
-    let found: Vec<_> =
-        all.filter(|interface| interface.ethernet && glob.matches(&interface.name)).cloned().collect();
-    if found.is_empty() { Err(InterfaceError::NoMatch(pattern.into())) } else { Ok(found) }
+    let found: Vec<_> = all
+        .filter(|interface| interface.ethernet && glob.matches(&interface.name))
+        .cloned()
+        .collect();
+    if found.is_empty() {
+        Err(InterfaceError::NoMatch(pattern.into()))
+    } else {
+        Ok(found)
+    }
 }
 
 #[cfg(test)]
@@ -193,7 +228,16 @@ mod tests {
         list.iter()
             .map(|(name, index, ethernet, lower)| {
                 let (name, index, ethernet) = (name.to_string(), *index, *ethernet);
-                (Interface { name, index, ethernet, mtu: 1500, hook: Hook::default() }, *lower)
+                (
+                    Interface {
+                        name,
+                        index,
+                        ethernet,
+                        mtu: 1500,
+                        hook: Hook::default(),
+                    },
+                    *lower,
+                )
             })
             .collect()
     }
@@ -208,30 +252,59 @@ mod tests {
     #[test]
     fn joined_groups_are_read() {
         let v4 = "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n1\tlo        :     1      V3\n\t\t\t\t010000E0     1 0:00000000\t\t0\n";
-        assert_eq!(groups_v4(v4).collect::<Vec<_>>(), ["224.0.0.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(
+            groups_v4(v4).collect::<Vec<_>>(),
+            ["224.0.0.1".parse::<IpAddr>().unwrap()]
+        );
         let v6 = "1    lo              ff020000000000000000000000000001     1 0000000C 0\n";
-        assert_eq!(groups_v6(v6).collect::<Vec<_>>(), ["ff02::1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(
+            groups_v6(v6).collect::<Vec<_>>(),
+            ["ff02::1".parse::<IpAddr>().unwrap()]
+        );
     }
 
     #[test]
     fn names_and_globs_are_chosen_in_order_and_once() {
-        let host = present(&[("lo", 1, false, None), ("eth0", 2, true, None), ("eth1", 3, true, None)]);
-        assert_eq!(names(&["eth1", "eth*"], &host), Ok(vec!["eth1".into(), "eth0".into()]));
+        let host = present(&[
+            ("lo", 1, false, None),
+            ("eth0", 2, true, None),
+            ("eth1", 3, true, None),
+        ]);
+        assert_eq!(
+            names(&["eth1", "eth*"], &host),
+            Ok(vec!["eth1".into(), "eth0".into()])
+        );
         assert_eq!(names(&["*"], &host), Ok(vec!["eth0".into(), "eth1".into()]));
     }
 
     #[test]
     fn what_is_missing_or_not_ethernet_is_named_with_the_fix() {
         let host = present(&[("lo", 1, false, None), ("eth0", 2, true, None)]);
-        assert!(names(&["eth9"], &host).unwrap_err().contains("eth9 does not exist (there are: eth0)"));
-        assert!(names(&["lo"], &host).unwrap_err().contains("lo is no Ethernet interface"));
-        assert!(names(&["wl*"], &host).unwrap_err().contains("no interface matches wl*"));
+        assert!(
+            names(&["eth9"], &host)
+                .unwrap_err()
+                .contains("eth9 does not exist (there are: eth0)")
+        );
+        assert!(
+            names(&["lo"], &host)
+                .unwrap_err()
+                .contains("lo is no Ethernet interface")
+        );
+        assert!(
+            names(&["wl*"], &host)
+                .unwrap_err()
+                .contains("no interface matches wl*")
+        );
     }
 
     #[test]
     fn a_stack_is_refused_and_a_veth_pair_is_not() {
         let host = present(&[("eth0", 2, true, None), ("eth0.100", 3, true, Some(2))]);
-        assert!(names(&["eth*"], &host).unwrap_err().contains("eth0.100 is stacked on eth0"));
+        assert!(
+            names(&["eth*"], &host)
+                .unwrap_err()
+                .contains("eth0.100 is stacked on eth0")
+        );
         let host = present(&[("a", 2, true, Some(3)), ("b", 3, true, Some(2))]);
         assert!(names(&["a", "b"], &host).is_ok());
     }

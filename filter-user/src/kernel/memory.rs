@@ -27,9 +27,13 @@ impl<T: Pod> Memory<T> {
     /// Maps a whole array that was made with BPF_F_MMAPABLE.
     pub(super) fn of(map: &MapData) -> io::Result<Self> {
         const { assert!(size_of::<T>().is_multiple_of(8)) };
-        let info = map.info().map_err(|error| io::Error::other(super::chain(&error)))?;
+        let info = map
+            .info()
+            .map_err(|error| io::Error::other(super::chain(&error)))?;
         if info.value_size() as usize != size_of::<T>() {
-            return Err(io::Error::other("the map's values have another size than this program's"));
+            return Err(io::Error::other(
+                "the map's values have another size than this program's",
+            ));
         }
         let entries = info.max_entries() as usize;
         let bytes = entries * size_of::<T>();
@@ -48,7 +52,12 @@ impl<T: Pod> Memory<T> {
             return Err(io::Error::last_os_error());
         }
         let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at address zero"))?;
-        Ok(Self { start, bytes, entries, shape: PhantomData })
+        Ok(Self {
+            start,
+            bytes,
+            entries,
+            shape: PhantomData,
+        })
     }
 
     pub(super) fn entries(&self) -> usize {

@@ -2,7 +2,10 @@
 //!
 //! One `Generation` is a judge with tables of its own; the entry program on the interfaces goes on to the one
 //! in force. What is pinned outlives the daemon.
-#![allow(unsafe_code, reason = "raw bpf(2) calls that aya does not offer; each with its reason")]
+#![allow(
+    unsafe_code,
+    reason = "raw bpf(2) calls that aya does not offer; each with its reason"
+)]
 
 pub mod attach;
 mod batch;

@@ -6,7 +6,11 @@ use super::load::{Generation, LoadError};
 use crate::compiler::Compiled;
 
 /// Fill of the tables whose size follows the policy.
-pub fn fill(compiled: &Compiled, generation: &Generation, owners: u64) -> Result<Vec<(&'static str, u64, u64)>, LoadError> {
+pub fn fill(
+    compiled: &Compiled,
+    generation: &Generation,
+    owners: u64,
+) -> Result<Vec<(&'static str, u64, u64)>, LoadError> {
     let used = [
         (names::SOURCES_V4, compiled.sources_v4.len() as u64),
         (names::SOURCES_V6, compiled.sources_v6.len() as u64),

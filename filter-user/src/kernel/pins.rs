@@ -51,11 +51,16 @@ pub struct Pins {
 
 impl Pins {
     pub fn of(bpf_fs: &Path, instance: &str) -> Result<Self, PinError> {
-        let kind = statfs(bpf_fs).map_err(|error| PinError::Io { path: bpf_fs.into(), error: error.into() })?;
+        let kind = statfs(bpf_fs).map_err(|error| PinError::Io {
+            path: bpf_fs.into(),
+            error: error.into(),
+        })?;
         if kind.filesystem_type() != BPF_FS {
             return Err(PinError::NotBpfFs(bpf_fs.into()));
         }
-        Ok(Self { root: bpf_fs.join("keyfence").join(instance) })
+        Ok(Self {
+            root: bpf_fs.join("keyfence").join(instance),
+        })
     }
 
     pub fn root(&self) -> &Path {
@@ -85,7 +90,11 @@ impl Pins {
 
     /// Looks at what is there and changes nothing.
     pub fn look(&self) -> Result<Found, PinError> {
-        if !self.root.try_exists().map_err(|error| self.io(&self.root, error))? {
+        if !self
+            .root
+            .try_exists()
+            .map_err(|error| self.io(&self.root, error))?
+        {
             return Ok(Found::Nothing);
         }
         let meta = match MapData::from_pin(self.maps().join(names::META)) {
@@ -117,7 +126,8 @@ impl Pins {
     pub fn check_shapes(&self) -> Result<(), PinError> {
         for (name, key, value) in shapes() {
             let path = self.maps().join(name);
-            let info = MapInfo::from_pin(&path).map_err(|error| self.other(format!("{name}: {}", chain(&error))))?;
+            let info =
+                MapInfo::from_pin(&path).map_err(|error| self.other(format!("{name}: {}", chain(&error))))?;
             if (info.key_size(), info.value_size()) != (key, value) {
                 let found = (info.key_size(), info.value_size());
                 return Err(self.other(format!("{name} has sizes {found:?}, not {:?}", (key, value))));
@@ -128,7 +138,8 @@ impl Pins {
 
     /// The interfaces that have a link here.
     pub fn linked(&self) -> Result<Vec<String>, PinError> {
-        self.list(&self.links()).map(|found| found.into_iter().map(|name| name.replace('%', ".")).collect())
+        self.list(&self.links())
+            .map(|found| found.into_iter().map(|name| name.replace('%', ".")).collect())
     }
 
     pub fn create(&self) -> Result<(), PinError> {
@@ -145,7 +156,8 @@ impl Pins {
         fs::create_dir(&folder).map_err(|error| self.io(&folder, error))?;
         for name in names::GENERATIONAL {
             let map = generation.map(name)?;
-            map.pin(folder.join(name)).map_err(|error| LoadError::Object(format!("{name}: {}", chain(&error))))?;
+            map.pin(folder.join(name))
+                .map_err(|error| LoadError::Object(format!("{name}: {}", chain(&error))))?;
         }
         Ok(())
     }
@@ -185,11 +197,17 @@ impl Pins {
     }
 
     fn io(&self, path: &Path, error: io::Error) -> PinError {
-        PinError::Io { path: path.into(), error }
+        PinError::Io {
+            path: path.into(),
+            error,
+        }
     }
 
     fn other(&self, found: String) -> PinError {
-        PinError::OtherLayout { path: self.root.clone(), found }
+        PinError::OtherLayout {
+            path: self.root.clone(),
+            found,
+        }
     }
 }
 

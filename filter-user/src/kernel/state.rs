@@ -49,11 +49,11 @@ impl State {
     pub fn of(generation: &Generation) -> Result<Self, LoadError> {
         let again = |name| -> Result<MapData, LoadError> {
             let fd = generation.map(name)?.fd().as_fd().try_clone_to_owned();
-            Ok(MapData::from_fd(fd.map_err(|error| LoadError::Object(format!("{name}: {error}")))?)?)
+            Ok(MapData::from_fd(fd.map_err(|error| {
+                LoadError::Object(format!("{name}: {error}"))
+            })?)?)
         };
-        let array = |name| -> Result<Map, LoadError> {
-            Ok(Map::from_map_data(again(name)?)?)
-        };
+        let array = |name| -> Result<Map, LoadError> { Ok(Map::from_map_data(again(name)?)?) };
         let mapped = |error: std::io::Error| LoadError::Object(format!("mapping the state: {error}"));
         Ok(Self {
             meta: array(names::META)?.try_into()?,
@@ -92,9 +92,14 @@ impl State {
 
     fn service_name(&self, number: u32) -> Option<String> {
         let words = self.services.words(number as usize)?;
-        let bytes: Vec<u8> = words[..8].iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes()).collect();
+        let bytes: Vec<u8> = words[..8]
+            .iter()
+            .flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes())
+            .collect();
         let length = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-        String::from_utf8(bytes[..length].to_vec()).ok().filter(|name| !name.is_empty())
+        String::from_utf8(bytes[..length].to_vec())
+            .ok()
+            .filter(|name| !name.is_empty())
     }
 
     /// Names a service's number, all it had counted under another name cleared. Not while that number is in use.
@@ -105,7 +110,8 @@ impl State {
         let cpus = cpus()?;
         for (verdict, reason) in account::service_reasons() {
             let zero = per_cpu(vec![Count::default(); cpus])?;
-            self.counters.set(account::index(verdict, reason, number), zero, 0)?;
+            self.counters
+                .set(account::index(verdict, reason, number), zero, 0)?;
         }
         Ok(())
     }
@@ -121,23 +127,38 @@ impl State {
     pub fn carry(&self, old: &Limits, new: &Compiled) {
         let now = clock::monotonic();
         for (number, owner) in new.owners.iter().enumerate() {
-            let Some(before) = old.owners.get(number) else { continue };
-            let Some(words) = self.owners.words(number) else { continue };
+            let Some(before) = old.owners.get(number) else {
+                continue;
+            };
+            let Some(words) = self.owners.words(number) else {
+                continue;
+            };
             let limit = |list: &[Limit], number: u32| list.get(number as usize).copied().unwrap_or_default();
             let pairs = [
                 (before.packets, owner.packets),
-                (limit(&old.limits, before.bytes_limit), limit(&new.limits, owner.bytes_limit)),
-                (limit(&old.limits, before.connections_limit), limit(&new.limits, owner.connections_limit)),
+                (
+                    limit(&old.limits, before.bytes_limit),
+                    limit(&new.limits, owner.bytes_limit),
+                ),
+                (
+                    limit(&old.limits, before.connections_limit),
+                    limit(&new.limits, owner.connections_limit),
+                ),
             ];
             for (word, (old, new)) in words[OWNER_BUCKETS..].iter().zip(pairs) {
                 carry_word(word, &old, &new, now);
             }
         }
         for (number, service) in new.services.iter().enumerate() {
-            let Some(before) = old.services.get(number) else { continue };
-            let Some(words) = self.services.words(number) else { continue };
+            let Some(before) = old.services.get(number) else {
+                continue;
+            };
+            let Some(words) = self.services.words(number) else {
+                continue;
+            };
             for level in 0..3 {
-                let limit = |list: &[Limit], number: u32| list.get(number as usize).copied().unwrap_or_default();
+                let limit =
+                    |list: &[Limit], number: u32| list.get(number as usize).copied().unwrap_or_default();
                 let before = limit(&old.limits, before.limits[level]);
                 let after = limit(&new.limits, service.limits[level]);
                 carry_word(&words[SERVICE_BUCKETS + level], &before, &after, now);
@@ -152,7 +173,11 @@ impl State {
             packets: word(OWNER_PACKETS),
             bytes: word(OWNER_BYTES),
             last_seen: word(OWNER_SEEN),
-            buckets: [word(OWNER_BUCKETS), word(OWNER_BUCKETS + 1), word(OWNER_BUCKETS + 2)],
+            buckets: [
+                word(OWNER_BUCKETS),
+                word(OWNER_BUCKETS + 1),
+                word(OWNER_BUCKETS + 2),
+            ],
         })
     }
 
@@ -188,7 +213,9 @@ impl State {
             before.push(self.interfaces.get(&(slot + 1), 0)?);
         }
         for slot in 0..INTERFACES_MAX as usize {
-            let was = new.get(slot).and_then(|index| old.iter().position(|known| known == index));
+            let was = new
+                .get(slot)
+                .and_then(|index| old.iter().position(|known| known == index));
             let values = was.map_or_else(|| vec![[0; 4]; cpus], |was| before[was].to_vec());
             self.interfaces.set(slot as u32 + 1, per_cpu(values)?, 0)?;
         }

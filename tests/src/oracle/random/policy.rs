@@ -123,7 +123,7 @@ fn service(rng: &mut Rng, name: &str, budgets: Budgets) -> Service {
         addresses: addresses(rng),
         tcp,
         udp,
-        ports: port_ranges(rng),
+        ports: service_ports(rng),
         observe: rng.pick(&[None, None, None, Some(true), Some(false)]),
         limit: limits(rng, budgets, 15),
     }
@@ -168,7 +168,7 @@ fn management(rng: &mut Rng, index: usize) -> Management {
         sources: vec![narrow(rng)],
         tcp,
         udp,
-        ports: port_ranges(rng),
+        ports: service_ports(rng),
         addresses: match addresses(rng) {
             Addresses::Host => Addresses::Any,
             other => other,
@@ -199,6 +199,14 @@ fn addresses(rng: &mut Rng) -> Addresses {
             }
         }
     }
+}
+
+/// No service has port 0; a source may come from it.
+fn service_ports(rng: &mut Rng) -> Vec<(u16, u16)> {
+    port_ranges(rng)
+        .into_iter()
+        .map(|(first, last)| (first.max(1), last.max(1)))
+        .collect()
 }
 
 fn port_ranges(rng: &mut Rng) -> Vec<(u16, u16)> {
@@ -285,6 +293,8 @@ fn limit(rng: &mut Rng, budgets: Budgets, scale: u64) -> Option<Limit> {
         ]),
         Budgets::Any => (1 + rng.word() % 100, rng.pick(&[1, 60, 3600])),
     };
+    // No bucket takes longer than a year to fill: a policy's bound.
+    let burst = burst.min(rate * 31_000_000 / per_seconds as u64);
     Some(Limit {
         rate,
         per_seconds,
