@@ -25,7 +25,7 @@ pub const RATE_MAX: u64 = 1_000_000_000;
 pub const BYTES_RATE_MAX: u64 = 1_000_000_000_000;
 pub const BURST_MAX: u64 = 1 << 40;
 /// A bucket that takes longer to fill would let the kernel's clock arithmetic wrap.
-pub const REFILL_SECONDS_MAX: u64 = 365 * 86_400;
+pub const REFILL_SECONDS_MAX: u64 = 5 * 365 * 86_400;
 /// A burst below this much of its rate starves a client that sends evenly.
 pub const BURST_MILLISECONDS_MIN: u64 = 20;
 

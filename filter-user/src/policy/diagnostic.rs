@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use crate::policy::bounds::DIAGNOSTICS_KEPT_MAX;
+use crate::policy::secret::keys_in;
 use crate::policy::source::{Place, SourceFile, Sources};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -109,6 +110,13 @@ impl Faults {
             .map(|fault| placed(fault, &sources, &mut columns))
             .collect();
         let mut files: Vec<SourceFile> = sources.list.into_iter().map(|source| source.file).collect();
+        // A line that is shown for its fault may hold a key beside it.
+        if self.errors > 0 {
+            for (index, file) in files.iter().enumerate() {
+                self.secrets
+                    .extend(keys_in(&file.text).map(|span| Place::new(index as u32, span)));
+            }
+        }
         self.secrets.sort();
         for places in self.secrets.chunk_by(|a, b| a.file == b.file) {
             mask(&mut files[places[0].file as usize], places);

@@ -2,9 +2,13 @@
 //!
 //! Keep it in step with the build: what is enforced goes from here, and nothing else needs to know.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use crate::policy::diagnostic::{Diagnostic, Severity};
 use crate::policy::load::Loaded;
 use crate::policy::model::{Limits, Listener, Origin, Policy, Role};
+use crate::policy::source::Source;
 use crate::policy::suggest::quoted;
 use crate::policy::validate::shown_address;
 use crate::policy::words::Word;
@@ -68,10 +72,17 @@ pub fn not_enforced_warnings(loaded: &Loaded) -> Vec<Diagnostic> {
     let Some(policy) = &loaded.policy else {
         return Vec::new();
     };
+    let mut sources: HashMap<Arc<str>, Source> = HashMap::new();
     let written = not_enforced(policy).into_iter().filter(|found| !found.default);
-    written
-        .filter_map(|found| warning(loaded, &found.what, found.origin?))
-        .collect()
+    let placed = written.filter_map(|found| {
+        let origin = found.origin?;
+        if !sources.contains_key(&origin.file) {
+            let file = loaded.files.iter().find(|file| file.name == origin.file)?;
+            sources.insert(origin.file.clone(), Source::new(file.clone()));
+        }
+        warning(sources.get(&origin.file)?, &found.what, origin)
+    });
+    placed.collect()
 }
 
 fn filter(policy: &Policy, found: &mut Vec<NotEnforced>) {
@@ -127,14 +138,10 @@ fn default(what: String) -> NotEnforced {
     }
 }
 
-fn warning(loaded: &Loaded, what: &str, origin: Origin) -> Option<Diagnostic> {
-    let file = loaded.files.iter().find(|file| file.name == origin.file)?;
-    let line_index = (origin.line as usize).saturating_sub(1);
-    let start = match line_index {
-        0 => 0,
-        _ => file.text.match_indices('\n').nth(line_index - 1)?.0 + 1,
-    };
-    let line = file.text[start..].lines().next().unwrap_or_default();
+/// Underlines the line of the entry's header.
+fn warning(source: &Source, what: &str, origin: Origin) -> Option<Diagnostic> {
+    let start = source.line_start(origin.line) as usize;
+    let line = source.file.text.get(start..)?.lines().next().unwrap_or_default();
     let indent = line.len() - line.trim_start().len();
     Some(Diagnostic {
         severity: Severity::Warning,

@@ -17,6 +17,7 @@ mod reference;
 mod render;
 mod report;
 mod schema;
+mod secret;
 mod source;
 mod sources_file;
 mod suggest;

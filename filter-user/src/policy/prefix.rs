@@ -57,7 +57,8 @@ pub(crate) fn prefix_from_text(text: &str) -> Result<IpNet, PrefixFault> {
     without_host_bits(unmapped(net))
 }
 
-/// IPv4-mapped prefixes of /96 and longer are IPv4. A shorter one covers more than mapped space: it stays IPv6.
+/// IPv4-mapped prefixes of /96 and longer are IPv4. A shorter one covers more than mapped space: it stays
+/// IPv6.
 fn unmapped(net: IpNet) -> IpNet {
     if let IpNet::V6(v6) = net
         && let Some(v4) = v6.addr().to_ipv4_mapped()

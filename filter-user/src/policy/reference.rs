@@ -36,13 +36,13 @@ const TABLES: [&Table; 21] = [
 
 const HEAD: &str = "# The policy file
 
-<!-- Generated from filter-user/src/policy/keys.rs. -->
+<!-- Generated from filter-user/src/policy/keys. -->
 
-TOML; by default `/etc/keyfence/keyfence.toml`. Unknown keys are faults. Names are `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`.
-Counts and bytes are numbers or text with `k M G` (powers of 1000) or `Ki Mi Gi` (of 1024), bytes also with `B` and
-`bit`: `\"500k\"`, `\"10MB\"`, `\"80Mbit\"`. A rate is such a number a second, or text with `/s`, `/m` or `/h`.
-Durations are text of `d h m s ms`, combined: `\"1h30m\"`. An address without a length is that one address;
-IPv4-mapped prefixes are read as IPv4.
+TOML; by default `/etc/keyfence/keyfence.toml`. Unknown keys are faults. Names are
+`[A-Za-z0-9][A-Za-z0-9._-]{0,62}`. Counts and bytes are numbers or text with `k M G` (powers of 1000) or
+`Ki Mi Gi` (of 1024), bytes also with `B` and `bit`: `\"500k\"`, `\"10MB\"`, `\"80Mbit\"`. A rate is such a
+number a second, or text with `/s`, `/m` or `/h`. Durations are text of `d h m s ms`, combined: `\"1h30m\"`.
+An address without a length is that one address; IPv4-mapped prefixes are read as IPv4.
 
 *Reload* takes effect with the next reload or apply, *restart* with the next start of the daemon.
 ";

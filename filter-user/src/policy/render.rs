@@ -181,17 +181,17 @@ impl Excerpt {
     fn new(file: &SourceFile, diagnostic: &Diagnostic) -> Self {
         let text = file.text.as_ref();
         let span = diagnostic.span.start.min(text.len())..diagnostic.span.end.min(text.len());
-        let line_start = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
-        let line_end = text[span.start..]
+        // Only a window around the place is looked at: a line may be endless.
+        let window_start = ceil_boundary(text, span.start.saturating_sub(EXCERPT_BYTES_MAX));
+        let window_end = floor_boundary(text, span.start + 3 * EXCERPT_BYTES_MAX).max(span.start);
+        let start = text[window_start..span.start]
+            .rfind('\n')
+            .map_or(window_start, |at| window_start + at + 1);
+        let end = text[span.start..window_end]
             .find('\n')
-            .map_or(text.len(), |at| span.start + at);
-        let start = ceil_boundary(text, line_start.max(span.start.saturating_sub(EXCERPT_BYTES_MAX)));
+            .map_or(window_end, |at| span.start + at);
         // What spans several lines is underlined in its first.
-        let span_end = span.end.min(line_end);
-        let end = floor_boundary(text, line_end.min(span_end.max(span.start) + EXCERPT_BYTES_MAX));
-        let end = end
-            .min(floor_boundary(text, span.start + 3 * EXCERPT_BYTES_MAX))
-            .max(span.start);
+        let span_end = span.end.clamp(span.start, end);
         let printable = |c: char| {
             if is_unprintable(c) && c != '\t' {
                 "?".repeat(c.len_utf8())
@@ -201,7 +201,7 @@ impl Excerpt {
         };
         let shown: String = text[start..end].chars().map(printable).collect();
         let label_start = span.start - start;
-        let label_end = span_end.min(end).max(span.start) - start;
+        let label_end = span_end - start;
         Excerpt {
             text: shown,
             name: diagnostic.file.to_string(),

@@ -1,5 +1,7 @@
 //! "Did you mean …?": the known word nearest to a mistyped one, and how foreign text is quoted in messages.
 
+use crate::policy::secret::is_key;
+
 /// Longer words are no slip of the finger.
 const WORD_CHARS_MAX: usize = 64;
 /// How much of foreign text a message shows.
@@ -31,8 +33,11 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
     best.map(|(_, candidate)| candidate)
 }
 
-/// Foreign text between backquotes: control characters escaped, long text cut.
+/// Foreign text between backquotes: control characters escaped, long text cut, keys not at all.
 pub(crate) fn quoted(text: &str) -> String {
+    if is_key(text) {
+        return "what looks like a key".to_owned();
+    }
     let mut shown: String = text.chars().take(QUOTE_CHARS_MAX).flat_map(escaped).collect();
     if text.chars().nth(QUOTE_CHARS_MAX).is_some() {
         shown.push('…');

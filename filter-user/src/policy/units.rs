@@ -48,8 +48,8 @@ pub(crate) fn count_from_text(text: &str, unit: Unit) -> Result<u64, QuantityFau
     whole(scaled.numerator, scaled.divisor)
 }
 
-/// `"100/m"`, `"80Mbit/s"`, `"500k"`: tokens and the seconds in which they are gained. Where a second does not
-/// give a whole number of tokens, a minute or an hour may (`4bit` is 30 bytes a minute).
+/// `"100/m"`, `"80Mbit/s"`, `"500k"`: tokens and the seconds in which they are gained. Where a second does
+/// not give a whole number of tokens, a minute or an hour may (`4bit` is 30 bytes a minute).
 pub(crate) fn rate_from_text(text: &str, unit: Unit) -> Result<(u64, u32), QuantityFault> {
     let (count, per_seconds) = match text.split_once('/') {
         None => (text, 1),

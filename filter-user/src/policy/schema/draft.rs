@@ -45,6 +45,7 @@ pub(crate) struct FilterDraft {
     pub(crate) place: Place,
     pub(crate) interfaces: Vec<Placed<String>>,
     pub(crate) other_traffic: Place,
+    pub(crate) icmp_limit: Place,
 }
 
 pub(crate) struct ServiceDraft {

@@ -7,10 +7,11 @@ use crate::policy::keys::{CLIENT, DENY, Key, MANAGEMENT, SERVICE};
 use crate::policy::model::{
     Addresses, Client, Deny, Management, PortRange, Protocols, Remarks, Service, ServiceSet,
 };
+use crate::policy::schema::addresses::{addresses, merged_ports, ports, prefixes, protocols};
 use crate::policy::schema::limits::limits;
+use crate::policy::schema::quantities::expires;
 use crate::policy::schema::values::{
-    addresses, bad_name_fix, boolean, bounded_text, check_name, expires, list, merged_ports, name, one_of,
-    ports, prefixes, protocols, text, texts, without_repeats,
+    bad_name_fix, boolean, bounded_text, check_name, list, name, one_of, text, texts, without_repeats,
 };
 use crate::policy::schema::{
     ClientDraft, DenyDraft, Fields, ManagementDraft, ServiceDraft, ServiceNames, Value, Walk,
@@ -65,6 +66,9 @@ pub(crate) fn client(walk: &mut Walk<'_>, key: &'static Key, value: &Value<'_>) 
     let credentials = fields.read(walk, "credentials", |walk, key, value| {
         texts(walk, key, value, |_, _, text| Some(text.to_owned()))
     });
+    if let (None, Some(value)) = (&credentials, fields.at("credentials")) {
+        walk.faults.secret(walk.place(value.span()));
+    }
     let client = Client {
         name: fields.read(walk, "name", name).unwrap_or_default(),
         sources: Vec::new(),
@@ -232,7 +236,8 @@ fn warn_of_ephemeral_ports(walk: &mut Walk<'_>, ports: &[Placed<PortRange>]) {
         .filter(|port| port.value.first <= last && port.value.last >= first)
     {
         let message = format!(
-            "the port is in this host's ephemeral range {first}-{last}: answers to its own connections arrive there too"
+            "the port is in this host's ephemeral range {first}-{last}: answers to its own connections \
+             arrive there too"
         );
         let fix = "choose a port outside of it, or reserve it in net.ipv4.ip_local_reserved_ports";
         walk.faults.warning(port.place, "ephemeral-port", message, fix);

@@ -7,7 +7,7 @@ use crate::policy::bounds::{
 };
 use crate::policy::keys::{BUCKET, Key, LIMITS};
 use crate::policy::model::{Limit, Limits};
-use crate::policy::schema::values::{bad_quantity, integer, quantity};
+use crate::policy::schema::quantities::{bad_quantity, integer, quantity};
 use crate::policy::schema::{Fields, Value, Walk};
 use crate::policy::units::{Unit, rate_from_text};
 
@@ -131,7 +131,7 @@ fn judge_burst(walk: &mut Walk<'_>, value: &Value<'_>, limit: &Limit) -> Option<
     );
     if burst * per > rate * u128::from(REFILL_SECONDS_MAX) {
         let longest = rate * u128::from(REFILL_SECONDS_MAX) / per;
-        let message = "the burst takes longer than 365 days to refill at its rate";
+        let message = "the burst takes longer than five years to refill at its rate";
         walk.error(
             value,
             "refill-too-long",

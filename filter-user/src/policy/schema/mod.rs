@@ -3,22 +3,26 @@
 //! Every fault is recorded and the walk goes on, with a placeholder where a value was wrong: a policy is only
 //! built from a draft without faults. What needs more than one entry to be judged is left to `validate`.
 
+mod addresses;
 mod draft;
 mod entries;
 mod expect;
 mod limits;
+mod listener;
 mod publisher;
+mod quantities;
 mod root;
 mod serving;
 mod values;
 
+pub(crate) use addresses::prefix_message;
 pub(crate) use draft::{
     ClientDraft, DenyDraft, Draft, FilterDraft, ListenerDraft, ManagementDraft, PublisherDraft, ServiceDraft,
     ServiceNames, SinkDraft,
 };
 pub(crate) use root::{FileKind, is_glob, walk_file};
 pub(crate) use serving::compile_id_pattern;
-pub(crate) use values::{check_name, looks_like_a_key, prefix_message};
+pub(crate) use values::check_name;
 
 use std::ops::Range;
 

@@ -5,11 +5,10 @@ use toml::de::{DeTable, DeValue};
 use crate::policy::bounds::{RECOVERY_BYTES_MAX, VERSION};
 use crate::policy::keys::{FILTER, Key, Kind, ROOT};
 use crate::policy::model::{Attach, Filter, Mode, PassDrop, PassListedDrop};
-use crate::policy::schema::values::{
-    boolean, count, integer, list, one_of, plain_text, texts, without_repeats,
-};
+use crate::policy::schema::quantities::{count, integer};
+use crate::policy::schema::values::{boolean, list, one_of, plain_text, texts, without_repeats};
 use crate::policy::schema::{
-    Draft, Fields, FilterDraft, Value, Walk, entries, expect, limits, publisher, serving,
+    Draft, Fields, FilterDraft, Value, Walk, entries, expect, limits, listener, publisher, serving,
 };
 use crate::policy::source::{Place, Placed};
 use crate::policy::suggest::{nearest, quoted};
@@ -40,8 +39,8 @@ pub(crate) fn walk_file(walk: &mut Walk<'_>, kind: FileKind, text: &str, draft: 
     }
 }
 
-/// The tree, and whether it is sound enough to be walked. A key that is written twice leaves a sound tree: the
-/// first value counts, and what else is wrong is still found.
+/// The tree, and whether it is sound enough to be walked. A key that is written twice leaves a sound tree:
+/// the first value counts, and what else is wrong is still found.
 fn parse<'i>(walk: &mut Walk<'_>, text: &'i str) -> (DeTable<'i>, bool) {
     let first_fault = match DeTable::parse(text) {
         Ok(table) => return (table.into_inner(), true),
@@ -103,8 +102,8 @@ fn walk_root(walk: &mut Walk<'_>, table: &DeTable<'_>, draft: &mut Draft) {
     forget_default_origins(&fields, draft);
     draft.publishers = each(walk, table, "publisher", publisher::publisher);
     draft.listeners = match (fields.at("listener"), ROOT.key("listener")) {
-        (None, Some(key)) => serving::default_listeners(walk, key),
-        _ => each(walk, table, "listener", serving::listener),
+        (None, Some(key)) => listener::default_listeners(walk, key),
+        _ => each(walk, table, "listener", listener::listener),
     };
     draft.sinks = match (fields.at("sink"), ROOT.key("sink")) {
         (None, Some(key)) => serving::default_sinks(walk, key),
@@ -276,11 +275,13 @@ fn filter(walk: &mut Walk<'_>, key: &'static Key, value: &Value<'_>) -> Option<F
             .unwrap_or_default(),
     };
     let other_traffic = fields.place_of(walk, "other-traffic");
+    let icmp_limit = fields.place_of(walk, "icmp-limit");
     Some(FilterDraft {
         filter,
         place: fields.place,
         interfaces,
         other_traffic,
+        icmp_limit,
     })
 }
 

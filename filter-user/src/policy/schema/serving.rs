@@ -1,44 +1,29 @@
-//! What is read at start only: daemon, listeners, credentials, authorize, records, sinks.
+//! What is read at start only, listeners aside: daemon, credentials, authorize, records, sinks.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use toml::de::DeValue;
 
-use crate::policy::keys::{AUTHORIZE, CREDENTIALS, DAEMON, Key, LISTENER, RECORDS, SECRET_FILE, SINK, TLS};
+use crate::policy::keys::{AUTHORIZE, CREDENTIALS, DAEMON, Key, RECORDS, SECRET_FILE, SINK};
 use crate::policy::model::{
-    Authorize, Credentials, Daemon, Listener, ListenerAddress, OnExit, RecordAddresses, Records, Role,
-    Scheme, Sink, SinkType, Tls,
+    Authorize, Credentials, Daemon, OnExit, RecordAddresses, Records, Scheme, Sink, SinkType,
 };
-use crate::policy::schema::publisher::{account, is_account};
+use crate::policy::prefix::merged;
+use crate::policy::schema::addresses::prefixes;
+use crate::policy::schema::publisher::is_account;
+use crate::policy::schema::quantities::{count, duration};
 use crate::policy::schema::values::{
-    boolean, count, duration, list, name, one_of, path, plain_text, prefixes, text, texts, without_repeats,
+    boolean, bounded_text, list, name, one_of, path, text, texts, without_repeats,
 };
-use crate::policy::schema::{Fields, ListenerDraft, SinkDraft, Value, Walk};
+use crate::policy::schema::{Fields, SinkDraft, Value, Walk};
 use crate::policy::source::Placed;
 use crate::policy::suggest::quoted;
 use crate::policy::words::Word;
 
-/// Of a Unix socket's path (`sun_path`, with its final NUL, has 108).
-const SOCKET_PATH_BYTES_MAX: usize = 107;
 const ID_PATTERN_BYTES_MAX: usize = 1_024;
 /// Of a compiled pattern, so that no text makes matching dear.
 const ID_PATTERN_SIZE_MAX: usize = 1 << 20;
 
-const UNIX_ROLES: [Role; 5] = [
-    Role::Publish,
-    Role::Authorize,
-    Role::Read,
-    Role::Operate,
-    Role::Deny,
-];
-const TCP_ROLES: [Role; 1] = [Role::Metrics];
-
-/// The listeners of a policy that writes none, as they would be written.
-const DEFAULT_LISTENERS: [&str; 2] = [
-    "{ address = \"unix:/run/keyfence/api.sock\" }",
-    "{ address = \"tcp:127.0.0.1:9469\" }",
-];
 const DEFAULT_SINK: &str = "{}";
 
 pub(crate) fn daemon(walk: &mut Walk<'_>, key: &'static Key, value: &Value<'_>) -> Option<Daemon> {
@@ -73,162 +58,8 @@ fn operators(walk: &mut Walk<'_>, key: &'static Key, value: &Value<'_>) -> Optio
     )
 }
 
-pub(crate) fn listener(walk: &mut Walk<'_>, key: &'static Key, value: &Value<'_>) -> Option<ListenerDraft> {
-    let fields = Fields::open(walk, &LISTENER, key, value)?;
-    let address = fields.read(walk, "address", listener_address);
-    let roles_written = fields.at("roles").is_some();
-    let roles = match (fields.read(walk, "roles", roles), &address) {
-        (Some(roles), _) => roles,
-        (None, Some(ListenerAddress::Unix(_))) => UNIX_ROLES.to_vec(),
-        (None, _) => TCP_ROLES.to_vec(),
-    };
-    let listener = Listener {
-        address: address.clone().unwrap_or(ListenerAddress::Unix(PathBuf::new())),
-        mode: fields.read(walk, "mode", octal).unwrap_or_default(),
-        group: fields.read(walk, "group", account).unwrap_or_default(),
-        group_written: fields.at("group").is_some(),
-        assert: fields.read(walk, "assert", boolean).unwrap_or_default(),
-        tls: fields.read(walk, "tls", tls),
-        roles,
-        roles_written,
-        origin: Some(walk.origin(fields.place)),
-    };
-    match address {
-        Some(ListenerAddress::Unix(_)) => refuse(walk, &fields, &["tls"], "a Unix socket"),
-        Some(ListenerAddress::Tcp(address)) => {
-            refuse(walk, &fields, &["mode", "group"], "a TCP listener");
-            judge_tcp(walk, &fields, address, &listener);
-        }
-        None => {}
-    }
-    Some(ListenerDraft {
-        address: fields.place_of(walk, "address"),
-        listener,
-    })
-}
-
-pub(crate) fn default_listeners(walk: &mut Walk<'_>, key: &'static Key) -> Vec<ListenerDraft> {
-    let listeners = DEFAULT_LISTENERS.iter().filter_map(|text| {
-        let mut draft = listener(walk, key, &DeValue::parse(text).ok()?)?;
-        draft.listener.origin = None;
-        Some(draft)
-    });
-    listeners.collect()
-}
-
-fn listener_address(walk: &mut Walk<'_>, key: &'static Key, value: &Value<'_>) -> Option<ListenerAddress> {
-    let text = plain_text(walk, key, value)?;
-    let address = if let Some(path) = text.strip_prefix("unix:") {
-        let fits = path.starts_with('/')
-            && path.len() > 1
-            && path.len() <= SOCKET_PATH_BYTES_MAX
-            && !path.chars().any(char::is_control);
-        fits.then(|| ListenerAddress::Unix(path.into()))
-    } else {
-        let address = text
-            .strip_prefix("tcp:")
-            .and_then(|rest| rest.parse::<SocketAddr>().ok());
-        address
-            .filter(|address| address.port() != 0)
-            .map(ListenerAddress::Tcp)
-    };
-    if address.is_none() {
-        let message = format!("{} is no address of a listener", quoted(text));
-        let fix = format!(
-            "write \"unix:/…\" (a path of at most {SOCKET_PATH_BYTES_MAX} bytes), \"tcp:127.0.0.1:9469\" or \"tcp:[::1]:9469\""
-        );
-        walk.error(value, "bad-address", message, fix);
-    }
-    address
-}
-
-fn roles(walk: &mut Walk<'_>, key: &'static Key, value: &Value<'_>) -> Option<Vec<Role>> {
-    let roles = list(walk, key, value, |walk, value| {
-        let role: Role = one_of(walk, key, value)?;
-        Some(Placed {
-            value: role.name().to_owned(),
-            place: walk.place(value.span()),
-        })
-    })?;
-    Some(
-        without_repeats(walk, "role", roles)
-            .iter()
-            .filter_map(|role| Role::named(&role.value))
-            .collect(),
-    )
-}
-
-fn octal(walk: &mut Walk<'_>, key: &'static Key, value: &Value<'_>) -> Option<u32> {
-    let fix = "write text of octal digits, such as \"0660\"";
-    if !value.get_ref().is_str() {
-        walk.wrong_type(key, value, "text of octal digits", fix);
-        return None;
-    }
-    let text = plain_text(walk, key, value)?;
-    let plain = (3..=4).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
-    let mode = u32::from_str_radix(text, 8)
-        .ok()
-        .filter(|mode| plain && *mode <= 0o777);
-    if mode.is_none() {
-        walk.error(
-            value,
-            "bad-mode",
-            format!("{} is no mode of a socket", quoted(text)),
-            fix,
-        );
-    }
-    mode
-}
-
-fn tls(walk: &mut Walk<'_>, key: &'static Key, value: &Value<'_>) -> Option<Tls> {
-    let fields = Fields::open(walk, &TLS, key, value)?;
-    Some(Tls {
-        certificate: fields.read(walk, "certificate", path).unwrap_or_default(),
-        key: fields.read(walk, "key", path).unwrap_or_default(),
-        client_ca: fields.read(walk, "client-ca", path),
-    })
-}
-
-/// Over TCP nothing but a client certificate tells who asks.
-fn judge_tcp(walk: &mut Walk<'_>, fields: &Fields<'_, '_>, address: SocketAddr, listener: &Listener) {
-    let writing = listener
-        .roles
-        .iter()
-        .find(|role| matches!(role, Role::Publish | Role::Operate | Role::Deny));
-    let tls_written = fields.at("tls").is_some();
-    if !tls_written && !address.ip().to_canonical().is_loopback() {
-        let place = fields.place_of(walk, "address");
-        let message = format!("plain TCP at {address} is not loopback");
-        walk.faults.error(
-            place,
-            "plain-tcp",
-            message,
-            "listen at 127.0.0.1 or [::1], or add tls",
-        );
-    }
-    let Some(role) = writing else { return };
-    let place = fields.place_of(walk, "roles");
-    if !tls_written {
-        let message = format!("the role {} is not served over plain TCP", role.name());
-        walk.faults.error(
-            place,
-            "plain-tcp",
-            message,
-            "remove it, add tls, or listen at a Unix socket",
-        );
-    } else if listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_none()) {
-        let message = format!("the role {} needs client certificates", role.name());
-        walk.faults.error(
-            place,
-            "plain-tcp",
-            message,
-            "add client-ca to tls, or remove the role",
-        );
-    }
-}
-
 /// Records each of these keys where it was written although it means nothing there.
-fn refuse(walk: &mut Walk<'_>, fields: &Fields<'_, '_>, keys: &[&str], of: &str) {
+pub(crate) fn refuse(walk: &mut Walk<'_>, fields: &Fields<'_, '_>, keys: &[&str], of: &str) {
     for key in keys.iter().filter(|key| fields.at(key).is_some()) {
         let place = fields.place_of(walk, key);
         walk.faults.error(
@@ -311,7 +142,7 @@ fn secret_files(walk: &mut Walk<'_>, key: &'static Key, value: &Value<'_>) -> Op
 }
 
 fn id_pattern(walk: &mut Walk<'_>, key: &'static Key, value: &Value<'_>) -> Option<String> {
-    let pattern = crate::policy::schema::values::bounded_text(walk, key, value, ID_PATTERN_BYTES_MAX)?;
+    let pattern = bounded_text(walk, key, value, ID_PATTERN_BYTES_MAX)?;
     if let Err(error) = compile_id_pattern(&pattern) {
         // The library's text has several lines; its last says what is wrong.
         let error = error.to_string();
@@ -359,9 +190,7 @@ pub(crate) fn authorize(walk: &mut Walk<'_>, key: &'static Key, value: &Value<'_
     }
     Some(Authorize {
         address_header,
-        trusted_proxies: crate::policy::prefix::merged(
-            trusted.into_iter().map(|prefix| prefix.value).collect(),
-        ),
+        trusted_proxies: merged(trusted.into_iter().map(|prefix| prefix.value).collect()),
         reason_header: fields.read(walk, "reason-header", boolean).unwrap_or_default(),
         origin: Some(walk.origin(fields.place)),
     })

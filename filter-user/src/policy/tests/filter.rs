@@ -215,5 +215,5 @@ fn a_limit_of_connections_does_nothing_for_icmp() {
     let loaded = load_text(&filter(
         "interfaces = [\"eth0\"]\nicmp-limit = { connections = { rate = 1, burst = 1 } }",
     ));
-    assert_eq!(told(&loaded), [format!("{ROOT}:2:1: connections-of-icmp")]);
+    assert_eq!(told(&loaded), [format!("{ROOT}:4:14: connections-of-icmp")]);
 }

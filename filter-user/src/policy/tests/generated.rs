@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use proptest::prelude::*;
 
-use super::{BASE, load_text};
+use super::{BASE, ROOT, load_files, load_text, told};
 use crate::policy::model::{Origin, Policy};
 use crate::policy::{fuzz, print};
 
@@ -301,4 +301,35 @@ fn hostile_text_is_read_in_bounded_time() {
     ] {
         fuzz(text.repeat(100_000 / text.len()).as_bytes());
     }
+}
+
+/// Untimed: what it shows is that nothing takes the square of the number of sources.
+#[test]
+fn a_million_sources_load_and_covered_ones_among_them_are_found() {
+    let lines: String = (0u32..1_000_000)
+        .map(|i| format!("{}\n", Ipv4Addr::from_bits(0x0a00_0000 + 2 * i)))
+        .collect();
+    let client = |name: &str, file: &str| {
+        format!("[[client]]\nname = \"{name}\"\nservices = [\"web\"]\nsources-file = \"{file}\"\n")
+    };
+    let root = format!("{BASE}{}{}", client("many", "many.txt"), client("few", "few.txt"));
+    let loaded = load_files(&[
+        (ROOT, &root),
+        ("many.txt", &lines),
+        ("few.txt", "10.0.0.4\n10.0.0.5\n10.0.0.6/31\n"),
+    ]);
+    assert_eq!(
+        told(&loaded),
+        ["many.txt:4:1: covered-source", "few.txt:1:1: covered-source"]
+    );
+    assert_eq!(loaded.policy.unwrap().clients[0].sources.len(), 1_000_000);
+}
+
+#[test]
+fn every_entry_of_a_crowd_with_one_source_is_told_once() {
+    let client =
+        |i: usize| format!("[[client]]\nname = \"c{i}\"\nservices = [\"web\"]\nsources = [\"10.0.0.1\"]\n");
+    let crowd: String = (0..3_000).map(client).collect();
+    let loaded = load_text(&format!("{BASE}{crowd}"));
+    assert_eq!((loaded.errors, loaded.warnings), (0, 2_999));
 }

@@ -91,13 +91,13 @@ fn rates_and_bursts_are_bounded() {
 }
 
 #[test]
-fn a_burst_that_takes_longer_than_a_year_to_refill_is_a_fault() {
+fn a_burst_that_takes_longer_than_five_years_to_refill_is_a_fault() {
     let text = |burst: &str| service(&format!("packets = {{ rate = \"1/h\", burst = {burst} }}"));
     fault(
         "refill-too-long",
-        &text("«8761»"),
-        "write at most 8760, or a higher rate",
-        "8760",
+        &text("«43801»"),
+        "write at most 43800, or a higher rate",
+        "43800",
     );
 }
 

@@ -3,6 +3,7 @@
 //! In a case the offending text stands between « and »: code, file, line, column, underlined text and fix are
 //! all asserted, and the corrected text must be free of that fault.
 
+mod across;
 mod enforced;
 mod entries;
 mod files;

@@ -83,7 +83,7 @@ impl Judge<'_> {
         spans.sort_unstable_by_key(|span| {
             (span.is_ipv6, span.first, std::cmp::Reverse(span.last), span.entry)
         });
-        // What holds the current prefix; equal prefixes stand here together.
+        // What holds the current prefix.
         let mut holders: Vec<&Span> = Vec::new();
         for equal in spans.chunk_by(|a, b| (a.is_ipv6, a.first, a.last) == (b.is_ipv6, b.first, b.last)) {
             let Some(first) = equal.first() else { continue };
@@ -93,22 +93,33 @@ impl Judge<'_> {
             {
                 holders.pop();
             }
-            holders.extend(equal);
-            for span in equal {
-                self.tell_cover(kind, span, &holders);
+            for (index, span) in equal.iter().enumerate() {
+                let (earlier, later) = (&equal[..index], &equal[index + 1..]);
+                let outer = holders.iter().rev().copied().take(COVER_CANDIDATES_MAX);
+                let candidates = earlier.iter().rev().take(COVER_CANDIDATES_MAX).chain(outer);
+                self.tell_cover(
+                    kind,
+                    span,
+                    candidates.chain(later.iter().take(COVER_CANDIDATES_MAX)),
+                );
             }
+            holders.extend(equal);
         }
     }
 
-    fn tell_cover(&mut self, kind: &Kind<'_>, span: &Span, holders: &[&Span]) {
-        let covers = |holder: usize, held: usize| (kind.covers)(holder, held);
-        let covering = holders.iter().rev().take(COVER_CANDIDATES_MAX).find(|holder| {
+    fn tell_cover<'s>(
+        &mut self,
+        kind: &Kind<'_>,
+        span: &Span,
+        mut candidates: impl Iterator<Item = &'s Span>,
+    ) {
+        let covering = candidates.find(|holder| {
             let (holder_entry, entry) = (holder.entry as usize, span.entry as usize);
             let equal = holder.first == span.first && holder.last == span.last;
             // Of two that cover each other, the later is the one too many.
             holder_entry != entry
-                && covers(holder_entry, entry)
-                && (!equal || holder_entry < entry || !covers(entry, holder_entry))
+                && (kind.covers)(holder_entry, entry)
+                && (!equal || holder_entry < entry || !(kind.covers)(entry, holder_entry))
         });
         let Some(holder) = covering else { return };
         let (name, place, _) = kind.entries[holder.entry as usize];

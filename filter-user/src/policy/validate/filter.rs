@@ -16,7 +16,7 @@ impl Judge<'_> {
         }
     }
 
-    /// A packet would be judged, and charged, twice. Which interfaces a glob takes in is only known on the host.
+    /// A packet would be judged, and charged, twice. Which interfaces a glob takes in is known on the host only.
     fn stacked_interfaces(&mut self, interfaces: &[Placed<String>]) {
         for upper in interfaces.iter().filter(|interface| !is_glob(&interface.value)) {
             let lower = interfaces
@@ -42,7 +42,7 @@ impl Judge<'_> {
         if filter.filter.icmp_limit.connections.is_some() {
             let message = "a limit of connections does nothing in `icmp-limit`";
             self.faults.warning(
-                filter.place,
+                filter.icmp_limit,
                 "connections-of-icmp",
                 message,
                 "limit packets or bytes",

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use crate::policy::model::{ListenerAddress, PublisherIdentity, Role, SinkType};
 use crate::policy::schema::{
-    Draft, ListenerDraft, PublisherDraft, SinkDraft, check_name, compile_id_pattern, looks_like_a_key,
+    Draft, ListenerDraft, PublisherDraft, SinkDraft, check_name, compile_id_pattern,
 };
+use crate::policy::secret::looks_like_a_key;
 use crate::policy::source::Place;
 use crate::policy::suggest::{nearest, quoted};
 use crate::policy::validate::Judge;
