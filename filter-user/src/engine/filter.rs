@@ -1,6 +1,7 @@
 //! The filter in the kernel, as the engine holds it: start or adopt, apply, look, leave.
 
 use std::io;
+use std::net::IpAddr;
 
 use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta};
 use filter_common::account;
@@ -59,6 +60,8 @@ pub struct Filter {
     /// The judge's own log lines, where they are switched on.
     lines: Option<Lines>,
     interfaces: Vec<InterfaceState>,
+    /// What `"host"` stands for in the generation in force; empty where the policy does not say it.
+    host: Vec<IpAddr>,
     indexes: Vec<u32>,
     fill: Vec<(&'static str, u64, u64)>,
 }
@@ -108,7 +111,8 @@ impl Filter {
     ) -> Result<Self, FilterError> {
         pins.create()?;
         let (numbers, assigned) = Numbers::default().assign(policy, None);
-        let compiled = compile(policy, &numbers)?;
+        let host = host_addresses(policy)?;
+        let compiled = compile(policy, &numbers, &host)?;
         let indexes: Vec<u32> = chosen.iter().map(|interface| interface.index).collect();
         let maps = pins.maps();
         let owners_max = OWNERS_AT_LEAST.max(numbers.owners_end().saturating_mul(2));
@@ -139,6 +143,7 @@ impl Filter {
             log,
             lines: None,
             interfaces: Vec::new(),
+            host,
             indexes,
             fill,
         };
@@ -189,6 +194,7 @@ impl Filter {
             log,
             lines: None,
             interfaces: Vec::new(),
+            host: Vec::new(),
             indexes: Vec::new(),
             fill: Vec::new(),
         };
@@ -217,7 +223,8 @@ impl Filter {
             let (needed, max) = (numbers.owners_end() - 1, self.state.owners_max() - 1);
             return Err(FilterError::OwnersFull { needed, max });
         }
-        let compiled = compile(policy, &numbers)?;
+        let host = host_addresses(policy)?;
+        let compiled = compile(policy, &numbers, &host)?;
         let indexes: Vec<u32> = chosen.iter().map(|interface| interface.index).collect();
         let maps = self.pins.maps();
         let setting = Setting {
@@ -247,6 +254,7 @@ impl Filter {
         self.number = next;
         self.numbers = numbers;
         self.limits = Limits::from(&compiled);
+        self.host = host;
         self.indexes = indexes;
         let kept = self.interfaces.clone();
         self.detach_all_but(&kept);
@@ -327,6 +335,11 @@ impl Filter {
         before != self.interfaces
     }
 
+    /// Whether `"host"` means other addresses now than when the policy was compiled.
+    pub fn host_moved(&self, policy: &Policy) -> Result<bool, FilterError> {
+        Ok(host_addresses(policy)? != self.host)
+    }
+
     /// Takes the filter off all interfaces and removes all that is pinned.
     pub fn leave(&self) -> Result<(), FilterError> {
         Ok(self.pins.clear()?)
@@ -366,15 +379,18 @@ impl Filter {
     }
 }
 
-fn compile(policy: &Policy, numbers: &Numbers) -> Result<compiler::Compiled, FilterError> {
+/// What `"host"` means now; empty where the policy does not say it.
+fn host_addresses(policy: &Policy) -> Result<Vec<IpAddr>, FilterError> {
+    let services = policy.services.iter().map(|service| &service.address);
+    let mut all = services.chain(policy.management.iter().map(|entry| &entry.address));
+    if !all.any(|address| *address == Addresses::Host) {
+        return Ok(Vec::new());
+    }
+    interfaces::host_addresses().map_err(FilterError::HostAddresses)
+}
+
+fn compile(policy: &Policy, numbers: &Numbers, host: &[IpAddr]) -> Result<compiler::Compiled, FilterError> {
     let offset = clock::wall_offset();
-    let hosts = policy.services.iter().map(|service| &service.address);
-    let hosts = hosts.chain(policy.management.iter().map(|entry| &entry.address));
-    let host_addresses = if hosts.into_iter().any(|address| *address == Addresses::Host) {
-        crate::kernel::interfaces::host_addresses().map_err(FilterError::HostAddresses)?
-    } else {
-        Vec::new()
-    };
     let end = |expires| clock::monotonic_end(expires, offset);
     Ok(compiler::compile(
         policy,

@@ -221,10 +221,15 @@ impl Engine {
         let jumped = offset.abs_diff(self.wall_offset) > CLOCK_JUMP_NANOS;
         if jumped && self.policy.clients.iter().any(|client| client.expires.is_some()) {
             tracing::warn!("the wall clock was set (or the machine slept): ends are armed anew");
-            let policy = self.policy.clone();
-            if let Err(error) = self.filter.apply(&policy, Some(&policy)).await {
-                tracing::error!("ends could not be armed anew, and go by the old clock: {error}");
+            self.apply_again("ends go by the old clock").await;
+        }
+        match self.filter.host_moved(&self.policy) {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::info!("the addresses of this host have changed: \"host\" follows them");
+                self.apply_again("\"host\" means the old addresses").await;
             }
+            Err(error) => tracing::error!("{error}"),
         }
         if jumped {
             self.wall_offset = offset;
@@ -233,6 +238,17 @@ impl Engine {
             let state = self.shared.snapshot().policy.clone();
             self.publish(state);
         }
+    }
+
+    /// The policy in force once more, for what has changed around it.
+    async fn apply_again(&mut self, otherwise: &str) {
+        let policy = self.policy.clone();
+        if let Err(error) = self.filter.apply(&policy, Some(&policy)).await {
+            tracing::error!("{otherwise}: the tables could not be made anew: {error}");
+            return;
+        }
+        let state = self.shared.snapshot().policy.clone();
+        self.publish(state);
     }
 
     fn refresh_reader(&self) {
