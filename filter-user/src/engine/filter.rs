@@ -396,7 +396,7 @@ fn compile(policy: &Policy, numbers: &Numbers, host: &[IpAddr]) -> Result<compil
         policy,
         numbers,
         &Surroundings {
-            host_addresses: &host_addresses,
+            host_addresses: host,
             end: &end,
         },
     )?)
