@@ -9,6 +9,7 @@
 pub mod abi;
 pub mod account;
 pub mod bounds;
+pub mod charge;
 pub mod classify;
 pub mod limit;
 pub mod lookup;

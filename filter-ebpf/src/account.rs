@@ -6,12 +6,14 @@ use filter_common::abi::OwnerState;
 use filter_common::bounds::INTERFACES_MAX;
 use filter_common::units::Nanos;
 
-use crate::tables::{COUNTERS, INTERFACES, INTERFACE_COUNT, INTERFACE_NUMBERS};
+use crate::tables::{COUNTERS, INTERFACE_COUNT, INTERFACE_NUMBERS, INTERFACES};
 
 /// Adds one packet to a verdict's counter of this CPU.
 #[inline(always)]
 pub fn count(index: u32, bytes: u32) {
-    let Some(count) = COUNTERS.get_ptr_mut(index) else { return };
+    let Some(count) = COUNTERS.get_ptr_mut(index) else {
+        return;
+    };
     // SAFETY: a slot of this CPU's own: no other writes it, and XDP does not interrupt itself.
     let count = unsafe { &mut *count };
     count.packets += 1;
@@ -21,7 +23,9 @@ pub fn count(index: u32, bytes: u32) {
 /// Adds one packet to the counter of an interface and verdict; slot 0 is for interfaces not of the policy.
 #[inline(always)]
 pub fn count_interface(index: u32, verdict: u8) {
-    let Some(counts) = INTERFACES.get_ptr_mut(interface_slot(index)) else { return };
+    let Some(counts) = INTERFACES.get_ptr_mut(interface_slot(index)) else {
+        return;
+    };
     // SAFETY: a slot of this CPU's own.
     let counts = unsafe { &mut *counts };
     counts[(verdict & 3) as usize] += 1;

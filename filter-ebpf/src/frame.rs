@@ -1,8 +1,8 @@
 //! The only packet pointers: the frame's bytes, and the run context that stands in front of them in a test run.
 
 use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::btf_maps::PerCpuArray;
+use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use filter_common::abi::{MAGIC, RunAnswer, RunContext};
@@ -25,7 +25,11 @@ pub struct Frame {
 impl Frame {
     #[inline(always)]
     pub fn new(ctx: &XdpContext) -> Self {
-        Self { ctx: ctx.ctx, data: ctx.data(), data_end: ctx.data_end() }
+        Self {
+            ctx: ctx.ctx,
+            data: ctx.data(),
+            data_end: ctx.data_end(),
+        }
     }
 
     #[inline(always)]
@@ -42,7 +46,11 @@ impl PacketBytes for Frame {
             return None;
         }
         let start = self.data + offset as usize;
-        let at = if start + N <= self.data_end { start as *const u8 } else { beyond::<N>(self.ctx, offset) };
+        let at = if start + N <= self.data_end {
+            start as *const u8
+        } else {
+            beyond::<N>(self.ctx, offset)
+        };
         if at.is_null() {
             return None;
         }
@@ -97,10 +105,16 @@ const SCRATCH_LENGTH: usize = 64;
 #[inline(never)]
 fn beyond<const N: usize>(ctx: *mut xdp_md, offset: u32) -> *const u8 {
     const { assert!(N <= SCRATCH_LENGTH) };
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return core::ptr::null() };
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        return core::ptr::null();
+    };
     // SAFETY: the helper writes N bytes to a buffer of at least N, or fails past the frame's end.
     let failed = unsafe { bpf_xdp_load_bytes(ctx, offset, scratch.cast(), N as u32) };
-    if failed == 0 { scratch.cast() } else { core::ptr::null() }
+    if failed == 0 {
+        scratch.cast()
+    } else {
+        core::ptr::null()
+    }
 }
 
 /// What a test run handed in, if this is one.
@@ -116,7 +130,11 @@ impl RunFrame {
         }
         // SAFETY: inside data_meta..data, checked above; any bytes are a run context.
         let context = unsafe { core::ptr::read_unaligned(start as *const RunContext) };
-        Self(if context.magic == MAGIC { Some(context) } else { None })
+        Self(if context.magic == MAGIC {
+            Some(context)
+        } else {
+            None
+        })
     }
 
     #[inline(always)]

@@ -4,11 +4,15 @@
 //! generation: loaded anew, with tables of its own, for each policy, and put in place in one step.
 #![no_std]
 #![no_main]
-#![allow(internal_features, reason = "compare-exchange and add have no stable form on this target")]
+#![allow(
+    internal_features,
+    reason = "compare-exchange and add have no stable form on this target"
+)]
 #![feature(core_intrinsics)]
 
 mod account;
 mod frame;
+mod sockets;
 mod tables;
 
 use aya_ebpf::bindings::xdp_action;
@@ -37,7 +41,9 @@ pub fn keyfence(ctx: XdpContext) -> u32 {
 pub fn judge(ctx: XdpContext) -> u32 {
     let run = RunFrame::of(&ctx);
     let context = run.context();
-    let Some(desk) = tables::desk() else { return xdp_action::XDP_DROP };
+    let Some(desk) = tables::desk() else {
+        return xdp_action::XDP_DROP;
+    };
     desk.run_flags = context.flags;
     desk.run_now = context.now;
     let tables = KernelTables::new(ctx.ctx, context.flags, context.now);

@@ -7,28 +7,26 @@ use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_sock_tuple, xdp_md};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_md};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, LpmTrie, PerCpuArray, ProgramArray};
-use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_coarse_ns, bpf_loop, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp,
-};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_loop};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use filter_common::abi::{
-    Class, Count, Limit, Meta, Owner, OwnerState, SERVICE_ENTRIES, Service, ServiceState, Source,
-    run_flags,
+    Class, Count, Limit, Meta, Owner, OwnerState, SERVICE_ENTRIES, Service, ServiceState, Source, run_flags,
 };
 use filter_common::account::COUNTERS as COUNTERS_LENGTH;
 use filter_common::bounds::INTERFACES_MAX;
-use filter_common::limit::{Bucket, Effect};
+use filter_common::charge::{self, Charge};
 use filter_common::classify::{self, Grants, Walk};
+use filter_common::limit::{Bucket, Effect};
 use filter_common::lookup::{Config, GrantTables, Port, Tables};
 use filter_common::parse::{Family, Packet, Protocol};
-use filter_common::pipeline::{self, Charge, Outcome};
+use filter_common::pipeline::{self, Outcome};
 use filter_common::units::Nanos;
 
-use crate::account;
+use crate::{account, sockets};
 
 // Kept over generations and restarts.
 #[btf_map]
@@ -42,7 +40,8 @@ pub static INTERFACES: PerCpuArray<[u64; 4], { INTERFACES_MAX as usize + 1 }> = 
 #[btf_map]
 static OWNER_STATE: Array<OwnerState, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
-static SERVICE_STATE: Array<ServiceState, { SERVICE_ENTRIES as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+static SERVICE_STATE: Array<ServiceState, { SERVICE_ENTRIES as usize }, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
 
 // Of one generation.
 #[btf_map]
@@ -70,10 +69,6 @@ static LIMITS: Array<Limit, 1> = Array::new();
 #[btf_map]
 static SERVICES: Array<Service, { SERVICE_ENTRIES as usize }> = Array::new();
 
-/// Where the socket look-ups find a packet's four values: off the stack, which is small.
-#[btf_map]
-static TUPLE: PerCpuArray<bpf_sock_tuple, 1> = PerCpuArray::new();
-
 /// The walk under way on this CPU: in a map, since the verifier must not believe what it sees of one step.
 #[btf_map]
 static WALK: PerCpuArray<Walk, 1> = PerCpuArray::new();
@@ -86,7 +81,8 @@ static ROW_WORDS: Global<u32> = Global::new(1);
 #[unsafe(no_mangle)]
 pub static INTERFACE_COUNT: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
-pub static INTERFACE_NUMBERS: Global<[u32; INTERFACES_MAX as usize]> = Global::new([0; INTERFACES_MAX as usize]);
+pub static INTERFACE_NUMBERS: Global<[u32; INTERFACES_MAX as usize]> =
+    Global::new([0; INTERFACES_MAX as usize]);
 
 /// The tables of the generation, and what a test run asked for.
 pub struct KernelTables {
@@ -99,7 +95,11 @@ pub struct KernelTables {
 impl KernelTables {
     #[inline(always)]
     pub fn new(ctx: *mut xdp_md, run_flags: u32, now: u64) -> Self {
-        Self { ctx, run_flags, now: Cell::new(now) }
+        Self {
+            ctx,
+            run_flags,
+            now: Cell::new(now),
+        }
     }
 }
 
@@ -128,7 +128,9 @@ pub fn desk() -> Option<&'static mut Desk> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn judge_ip(ctx: *mut xdp_md) -> u64 {
-    let Some(desk) = desk() else { return Outcome::INTERNAL.pack() };
+    let Some(desk) = desk() else {
+        return Outcome::INTERNAL.pack();
+    };
     let tables = KernelTables::new(ctx, desk.run_flags, desk.run_now);
     let outcome = pipeline::ip(&tables, &desk.packet);
     // The clock, where it was read, serves the accounts too.
@@ -146,14 +148,24 @@ extern "C" fn service_in_both(first_row: u32, second_row: u32) -> u32 {
 #[inline(never)]
 extern "C" fn owner_pays(number: u32, bytes: u32, connections: u32, now: u64, run_flags: u32) -> u32 {
     let tables = KernelTables::new(core::ptr::null_mut(), run_flags, now);
-    u32::from(pipeline::owner_pays(&tables, number, Charge { bytes, connections }, Nanos(now)))
+    u32::from(charge::owner_pays(
+        &tables,
+        number,
+        Charge { bytes, connections },
+        Nanos(now),
+    ))
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn service_pays(number: u32, bytes: u32, connections: u32, now: u64, run_flags: u32) -> u32 {
     let tables = KernelTables::new(core::ptr::null_mut(), run_flags, now);
-    u32::from(pipeline::service_pays(&tables, number, Charge { bytes, connections }, Nanos(now)))
+    u32::from(charge::service_pays(
+        &tables,
+        number,
+        Charge { bytes, connections },
+        Nanos(now),
+    ))
 }
 
 /// A bucket's word in a map value.
@@ -202,7 +214,10 @@ impl GrantTables for Maps {
 
     #[inline(always)]
     fn port_set_word(&self, set: u32, word: u32) -> u64 {
-        PORT_SETS.get(set * filter_common::lookup::PORT_SET_WORDS + word).copied().unwrap_or(0)
+        PORT_SETS
+            .get(set * filter_common::lookup::PORT_SET_WORDS + word)
+            .copied()
+            .unwrap_or(0)
     }
 }
 
@@ -250,12 +265,18 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn config(&self) -> Config {
-        Config { flags: CONFIG_FLAGS.load() }
+        Config {
+            flags: CONFIG_FLAGS.load(),
+        }
     }
 
     #[inline(always)]
     fn effect(&self) -> Effect {
-        if self.run_flags & run_flags::DRY != 0 { Effect::Dry } else { Effect::Commit }
+        if self.run_flags & run_flags::DRY != 0 {
+            Effect::Dry
+        } else {
+            Effect::Commit
+        }
     }
 
     #[inline(always)]
@@ -334,7 +355,9 @@ impl Tables for KernelTables {
     /// By the kernel's own loop, which the verifier follows once however long the list is.
     #[inline(always)]
     fn walk(&self, walk: Walk) -> Grants {
-        let Some(place) = WALK.get_ptr_mut(0) else { return Grants::NONE };
+        let Some(place) = WALK.get_ptr_mut(0) else {
+            return Grants::NONE;
+        };
         // SAFETY: this CPU's own value, of this type; XDP does not interrupt itself.
         unsafe { place.write(walk) };
         let step = walk_step as *const () as *mut c_void;
@@ -376,8 +399,8 @@ impl Tables for KernelTables {
             return false;
         }
         match packet.protocol {
-            Protocol::Tcp => tcp_connection(self.ctx, packet),
-            Protocol::Udp => udp_connection(self.ctx, packet),
+            Protocol::Tcp => sockets::tcp_connection(self.ctx, packet),
+            Protocol::Udp => sockets::udp_connection(self.ctx, packet),
             _ => false,
         }
     }
@@ -412,88 +435,6 @@ fn word(buckets: *mut [u64; 3], level: u32) -> Word {
 }
 
 #[inline(always)]
-fn v4(address: &[u8; 16]) -> [u8; 4] {
+pub fn v4(address: &[u8; 16]) -> [u8; 4] {
     [address[12], address[13], address[14], address[15]]
-}
-
-/// The namespace that the packet arrived in.
-const CURRENT_NAMESPACE: u64 = u64::MAX;
-const STATE_ESTABLISHED: u32 = 1;
-const STATE_LISTEN: u32 = 10;
-
-/// Lays the packet's four values out as the socket look-ups take them; gives their length.
-#[inline(always)]
-fn lay_tuple(packet: &Packet) -> Option<(*mut bpf_sock_tuple, u32)> {
-    let tuple = TUPLE.get_ptr_mut(0)?;
-    let (source_port, destination_port) = (packet.source_port.to_be(), packet.destination_port.to_be());
-    // SAFETY: this CPU's own value, all of it integers.
-    let tuple = unsafe { &mut *tuple };
-    if matches!(packet.family, Family::V4) {
-        // SAFETY: the union's IPv4 member, all of it integers.
-        let four = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
-        four.saddr = u32::from_ne_bytes(v4(&packet.source));
-        four.daddr = u32::from_ne_bytes(v4(&packet.destination));
-        four.sport = source_port;
-        four.dport = destination_port;
-        Some((tuple, 12))
-    } else {
-        // SAFETY: the union's IPv6 member, all of it integers.
-        let six = unsafe { &mut tuple.__bindgen_anon_1.ipv6 };
-        six.saddr = words(&packet.source);
-        six.daddr = words(&packet.destination);
-        six.sport = source_port;
-        six.dport = destination_port;
-        Some((tuple, 36))
-    }
-}
-
-#[inline(always)]
-fn words(address: &[u8; 16]) -> [u32; 4] {
-    let word = |at: usize| u32::from_ne_bytes([address[at], address[at + 1], address[at + 2], address[at + 3]]);
-    [word(0), word(4), word(8), word(12)]
-}
-
-#[inline(never)]
-fn tcp_connection(ctx: *mut xdp_md, packet: &Packet) -> bool {
-    let Some((tuple, length)) = lay_tuple(packet) else { return false };
-    // SAFETY: a tuple of the length given; the reference is released below on every path.
-    let socket = unsafe { bpf_skc_lookup_tcp(ctx.cast(), tuple, length, CURRENT_NAMESPACE, 0) };
-    if socket.is_null() {
-        return false;
-    }
-    // SAFETY: not null, and held until it is released.
-    let state = unsafe { core::ptr::read_volatile(&raw const (*socket).state) };
-    // SAFETY: released once, not used after.
-    unsafe { bpf_sk_release(socket.cast()) };
-    state != STATE_LISTEN
-}
-
-#[inline(never)]
-fn udp_connection(ctx: *mut xdp_md, packet: &Packet) -> bool {
-    let Some((tuple, length)) = lay_tuple(packet) else { return false };
-    // SAFETY: a tuple of the length given; the reference is released below on every path.
-    let socket = unsafe { bpf_sk_lookup_udp(ctx.cast(), tuple, length, CURRENT_NAMESPACE, 0) };
-    if socket.is_null() {
-        return false;
-    }
-    // SAFETY: not null, and held until it is released.
-    let held = unsafe { &*socket };
-    let remote_port = held.dst_port as u16;
-    let mut connected = held.state == STATE_ESTABLISHED
-        && held.src_port == packet.destination_port as u32
-        && remote_port == packet.source_port.to_be();
-    // The look-up finds sockets bound to the wildcard too: the four values are compared here.
-    if matches!(packet.family, Family::V4) {
-        connected &= held.src_ip4 == u32::from_ne_bytes(v4(&packet.destination));
-        connected &= held.dst_ip4 == u32::from_ne_bytes(v4(&packet.source));
-    } else {
-        let (local, remote) = (words(&packet.destination), words(&packet.source));
-        connected &= held.src_ip6[0] == local[0] && held.src_ip6[1] == local[1];
-        connected &= held.src_ip6[2] == local[2] && held.src_ip6[3] == local[3];
-        connected &= held.dst_ip6[0] == remote[0] && held.dst_ip6[1] == remote[1];
-        connected &= held.dst_ip6[2] == remote[2] && held.dst_ip6[3] == remote[3];
-    }
-    // SAFETY: released once, not used after.
-    unsafe { bpf_sk_release(socket.cast()) };
-    connected
 }

@@ -72,6 +72,15 @@ enum Command {
         /// Why what grew must be so long; without it --bless only takes what shrank.
         #[arg(long, requires = "bless", value_name = "TEXT")]
         reason: Option<String>,
+        /// Only for files whose path begins so, such as `tests/src/`, to give each its own reason.
+        #[arg(
+            long,
+            requires = "bless",
+            value_name = "PATH",
+            default_value = "",
+            hide_default_value = true
+        )]
+        below: String,
     },
 }
 
@@ -98,7 +107,11 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Test { fast, arguments } => test::run(fast, &arguments),
-        Command::Tidy { bless: true, reason } => tidy::bless(reason.as_deref()),
+        Command::Tidy {
+            bless: true,
+            reason,
+            below,
+        } => tidy::bless(&below, reason.as_deref()),
         // Tidy takes nothing but this program.
         Command::Tidy { bless: false, .. } => tidy::run(),
     }

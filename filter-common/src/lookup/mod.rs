@@ -4,10 +4,11 @@
 //! one of the destination address its class. The kernel's maps and the host's tables implement `Tables`.
 
 use crate::abi::{Class, Limit, Owner, Service, Source};
+use crate::charge::Charge;
 use crate::classify::{Grants, Walk};
 use crate::limit::{Bucket, Effect};
 use crate::parse::{Packet, Protocol};
-use crate::pipeline::{Charge, Outcome};
+use crate::pipeline::Outcome;
 use crate::units::Nanos;
 
 /// What a generation is set to: constants of the loaded program, so that what is off costs nothing.
@@ -118,9 +119,9 @@ pub trait Tables: GrantTables {
     fn walk(&self, walk: Walk) -> Grants;
     /// `classify::service`.
     fn service_in_both(&self, first_row: u32, second_row: u32) -> u32;
-    /// `pipeline::owner_pays`.
+    /// `charge::owner_pays`.
     fn owner_pays(&self, number: u32, charge: Charge, now: Nanos) -> bool;
-    /// `pipeline::service_pays`.
+    /// `charge::service_pays`.
     fn service_pays(&self, number: u32, charge: Charge, now: Nanos) -> bool;
 
     /// Whether the packet answers one of this host's own connections: a TCP socket for its four values in any

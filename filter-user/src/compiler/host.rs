@@ -6,11 +6,12 @@ use std::collections::HashMap;
 
 use filter_common::abi::{Class, Limit, Owner, OwnerState, SERVICE_ENTRIES, Service, Source};
 use filter_common::account::COUNTERS;
+use filter_common::charge::{self, Charge};
 use filter_common::classify::{self, Grants, Walk};
 use filter_common::limit::{Bucket, Effect};
 use filter_common::lookup::{Config, GrantTables, PORT_SET_WORDS, Port, Tables};
 use filter_common::parse::{Family, Packet};
-use filter_common::pipeline::{self, Charge, Outcome};
+use filter_common::pipeline::{self, Outcome};
 use filter_common::units::Nanos;
 
 use super::{Compiled, Key};
@@ -206,11 +207,11 @@ impl Tables for HostTables {
     }
 
     fn owner_pays(&self, number: u32, charge: Charge, now: Nanos) -> bool {
-        pipeline::owner_pays(self, number, charge, now)
+        charge::owner_pays(self, number, charge, now)
     }
 
     fn service_pays(&self, number: u32, charge: Charge, now: Nanos) -> bool {
-        pipeline::service_pays(self, number, charge, now)
+        charge::service_pays(self, number, charge, now)
     }
 
     fn walk(&self, mut walk: Walk) -> Grants {

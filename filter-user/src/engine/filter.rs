@@ -4,18 +4,18 @@ use std::io;
 use std::net::IpAddr;
 
 use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta};
-use filter_common::account;
 use thiserror::Error;
 
 use super::Options;
-use super::snapshot::{AttachMode, CounterValues, InterfaceCount, InterfaceState, VerdictCount};
+use super::reader::Reader;
+use super::snapshot::{AttachMode, InterfaceState};
 use crate::compiler::{self, CompileError, Numbers, Surroundings};
 use crate::kernel::attach::{self, AttachError, Entry};
 use crate::kernel::interfaces::{self, Interface, InterfaceError};
 use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
 use crate::kernel::log::Lines;
 use crate::kernel::pins::{Found, PinError, Pins};
-use crate::kernel::state::{Limits, State, WITHOUT_SERVICE};
+use crate::kernel::state::{Limits, State};
 use crate::kernel::{clock, observe};
 use crate::policy::Policy;
 use crate::policy::model::Addresses;
@@ -367,15 +367,12 @@ impl Filter {
             .services
             .iter()
             .filter_map(|service| Some((service.name.clone(), self.numbers.service(&service.name)?)));
-        Ok(Reader {
-            state: State::of(&self.generation)?,
-            services: services.collect(),
-            interfaces: self
-                .interfaces
-                .iter()
-                .map(|interface| interface.name.clone())
-                .collect(),
-        })
+        let interfaces = self.interfaces.iter().map(|interface| interface.name.clone());
+        Ok(Reader::new(
+            State::of(&self.generation)?,
+            services.collect(),
+            interfaces.collect(),
+        ))
     }
 }
 
@@ -419,53 +416,5 @@ fn meta(generation: u64) -> Meta {
         layout_checksum: LAYOUT_CHECKSUM,
         generation,
         reserved: [0; 5],
-    }
-}
-
-/// The counters' reader: what a scrape asks, without the engine.
-pub struct Reader {
-    state: State,
-    services: Vec<(String, u32)>,
-    interfaces: Vec<String>,
-}
-
-impl Reader {
-    pub fn read(&self) -> Result<CounterValues, String> {
-        self.try_read().map_err(|error| error.to_string())
-    }
-
-    fn try_read(&self) -> Result<CounterValues, LoadError> {
-        let mut values = CounterValues::default();
-        let mut count = |service: Option<&str>, number, verdict: filter_common::verdict::Verdict, reason| {
-            let count = self.state.count(account::index(verdict, reason, number))?;
-            values.verdicts.push(VerdictCount {
-                service: service.map(String::from),
-                verdict: verdict.name(),
-                reason: reason.name(),
-                packets: count.packets,
-                bytes: count.bytes,
-            });
-            Ok::<(), LoadError>(())
-        };
-        for (verdict, reason) in account::general_reasons() {
-            count(None, WITHOUT_SERVICE, verdict, reason)?;
-        }
-        for (name, number) in &self.services {
-            for (verdict, reason) in account::service_reasons() {
-                count(Some(name), *number, verdict, reason)?;
-            }
-        }
-        for (slot, interface) in (0..).zip(&self.interfaces) {
-            let packets = self.state.interface(slot)?;
-            for (verdict, packets) in filter_common::verdict::Verdict::ALL.iter().zip(packets) {
-                let (interface, verdict) = (interface.clone(), verdict.name());
-                values.interfaces.push(InterfaceCount {
-                    interface,
-                    verdict,
-                    packets,
-                });
-            }
-        }
-        Ok(values)
     }
 }

@@ -6,6 +6,7 @@
 mod filter;
 #[cfg(test)]
 pub mod fixture;
+mod reader;
 pub mod snapshot;
 
 pub use filter::{Filter, FilterError};
@@ -101,7 +102,7 @@ pub struct Engine {
 pub struct Shared {
     snapshot: RwLock<Arc<Snapshot>>,
     /// Replaced where the services or interfaces change; the maps it reads outlive generations.
-    reader: RwLock<Arc<filter::Reader>>,
+    reader: RwLock<Arc<reader::Reader>>,
     commands: mpsc::Sender<Command>,
 }
 

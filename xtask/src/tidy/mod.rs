@@ -72,11 +72,11 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Writes the sizes of now into the ratchet.
-pub(crate) fn bless(reason: Option<&str>) -> Result<()> {
+/// Writes the sizes of now, of the files that begin with `below`, into the ratchet.
+pub(crate) fn bless(below: &str, reason: Option<&str>) -> Result<()> {
     let root = workspace::root();
     let sources = source::read_all(&root)?;
-    Ratchet::read(&root)?.bless(&sources, reason)?.write(&root)
+    Ratchet::read(&root)?.bless(&sources, below, reason)?.write(&root)
 }
 
 #[cfg(test)]

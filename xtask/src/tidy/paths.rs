@@ -13,7 +13,7 @@ pub(crate) struct Named {
     pub(crate) segments: Vec<String>,
     /// The byte of its first word.
     pub(crate) at: usize,
-    /// Inside `mod tests`.
+    /// Inside a module `tests`.
     pub(crate) in_tests: bool,
 }
 
@@ -133,7 +133,7 @@ impl<'a> Walk<'a> {
 
     fn note(&mut self, segments: &[&str], at: usize) {
         let inner: Vec<&str> = self.inner.iter().map(|(name, _)| *name).collect();
-        let in_tests = inner.contains(&"tests") || self.module.last() == Some(&"tests");
+        let in_tests = inner.contains(&"tests") || self.module.contains(&"tests");
         let here: Vec<&str> = self.module.iter().copied().chain(inner).collect();
         let segments = from_root(segments, &here);
         let at = self.tokens.get(at).map_or(0, |token| token.at);

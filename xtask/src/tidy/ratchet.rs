@@ -99,12 +99,19 @@ impl Ratchet {
             .count()
     }
 
-    /// The ratchet for the sizes of now. What grew or is new takes the reason, and is refused without one.
-    pub(super) fn bless(&self, sources: &[Source], reason: Option<&str>) -> Result<Self> {
+    /// The ratchet for the sizes of now, of the places that begin with `below`; the others stay as they are.
+    /// What grew or is new takes the reason, and is refused without one.
+    pub(super) fn bless(&self, sources: &[Source], below: &str, reason: Option<&str>) -> Result<Self> {
         let reason = reason.map(str::trim).filter(|reason| !reason.is_empty());
-        let mut sizes = BTreeMap::new();
+        let others = self.sizes.iter().filter(|(place, _)| !place.starts_with(below));
+        let mut sizes: BTreeMap<Place, Entry> = others
+            .map(|(place, entry)| (place.clone(), entry.clone()))
+            .collect();
         let mut refused = Vec::new();
-        for Oversize { place, lines, .. } in oversizes(sources) {
+        for Oversize { place, lines, .. } in oversizes(sources)
+            .into_iter()
+            .filter(|over| over.place.starts_with(below))
+        {
             let known = self.sizes.get(&place).filter(|entry| lines <= entry.lines);
             match known.map(|entry| entry.reason.as_str()).or(reason) {
                 Some(reason) => {
@@ -200,7 +207,7 @@ mod tests {
     #[test]
     fn what_is_blessed_may_shrink_and_never_grow() {
         let ratchet = Ratchet::default()
-            .bless(&function(90), Some("one table"))
+            .bless(&function(90), "", Some("one table"))
             .unwrap();
         assert_eq!(ratchet.check(&function(90)).len(), 0);
         assert_eq!(
@@ -212,13 +219,13 @@ mod tests {
 
     #[test]
     fn to_bless_what_grew_takes_a_reason() {
-        assert!(Ratchet::default().bless(&function(90), None).is_err());
-        assert!(Ratchet::default().bless(&function(90), Some("  ")).is_err());
+        assert!(Ratchet::default().bless(&function(90), "", None).is_err());
+        assert!(Ratchet::default().bless(&function(90), "", Some("  ")).is_err());
         let ratchet = Ratchet::default()
-            .bless(&function(90), Some("one table"))
+            .bless(&function(90), "", Some("one table"))
             .unwrap();
-        assert!(ratchet.bless(&function(91), None).is_err());
-        let smaller = ratchet.bless(&function(80), None).unwrap();
+        assert!(ratchet.bless(&function(91), "", None).is_err());
+        let smaller = ratchet.bless(&function(80), "", None).unwrap();
         assert_eq!(
             smaller.sizes["a/b.rs: long"],
             Entry {
@@ -226,7 +233,26 @@ mod tests {
                 reason: "one table".to_owned()
             }
         );
-        assert_eq!(ratchet.bless(&function(20), None).unwrap(), Ratchet::default());
+        assert_eq!(
+            ratchet.bless(&function(20), "", None).unwrap(),
+            Ratchet::default()
+        );
+    }
+
+    #[test]
+    fn to_bless_one_folder_leaves_the_others_as_they_are() {
+        let ratchet = Ratchet::default()
+            .bless(&function(90), "", Some("one table"))
+            .unwrap();
+        assert_eq!(ratchet.bless(&function(95), "c/", Some("more")).unwrap(), ratchet);
+        let grown = ratchet.bless(&function(95), "a/", Some("more")).unwrap();
+        assert_eq!(
+            grown.sizes["a/b.rs: long"],
+            Entry {
+                lines: 95,
+                reason: "more".to_owned()
+            }
+        );
     }
 
     #[test]
@@ -235,7 +261,7 @@ mod tests {
         fs::create_dir(folder.path().join("xtask")).unwrap();
         assert_eq!(Ratchet::read(folder.path()).unwrap(), Ratchet::default());
         let ratchet = Ratchet::default()
-            .bless(&function(90), Some("a \"quoted\" reason"))
+            .bless(&function(90), "", Some("a \"quoted\" reason"))
             .unwrap();
         ratchet.write(folder.path()).unwrap();
         assert_eq!(Ratchet::read(folder.path()).unwrap(), ratchet);
