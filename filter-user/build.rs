@@ -1,41 +1,84 @@
-//! Builds the kernel program and hands its path to the crate, which takes it in.
-//!
-//! `KEYFENCE_EBPF_OBJECT` names a prebuilt object file instead, for whoever builds without its toolchain.
+//! Builds the kernel program and tells the crate where its object file is, so that keyfence is one file.
+//! Never installs: what is missing is named, and `cargo xtask setup` brings it.
+//! KEYFENCE_EBPF_OBJECT names an object file that was built elsewhere; then nothing is built here.
 
+use std::env;
+use std::error::Error;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
+use std::process::ExitCode;
 
-#[path = "../xtask/src/toolchain/mod.rs"]
+// The very module that the set-up uses, so that both find the same compiler. This build needs a part of it.
 #[allow(dead_code, unused_imports, reason = "shared with xtask, which uses the rest")]
+#[path = "../xtask/src/toolchain/mod.rs"]
 mod toolchain;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-env-changed=KEYFENCE_EBPF_OBJECT");
-    if let Some(object) = env::var_os("KEYFENCE_EBPF_OBJECT").map(PathBuf::from) {
-        let object = fs::canonicalize(&object).map_err(|error| format!("{}: {error}", object.display()))?;
-        return embed(&object);
+const PREBUILT: &str = "KEYFENCE_EBPF_OBJECT";
+/// What the object file is made of.
+const SOURCES: [&str; 6] = [
+    "filter-ebpf/src",
+    "filter-ebpf/Cargo.toml",
+    "filter-ebpf/Cargo.lock",
+    "filter-common/src",
+    "filter-common/Cargo.toml",
+    "xtask/src/toolchain",
+];
+
+fn main() -> ExitCode {
+    match object() {
+        Ok(object) => {
+            println!("cargo::rustc-env=KEYFENCE_EBPF={}", object.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            // Cargo takes one line a message.
+            error
+                .to_string()
+                .lines()
+                .for_each(|line| println!("cargo::error={line}"));
+            ExitCode::FAILURE
+        }
     }
-    let user = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("not run by cargo")?);
-    let workspace = user.parent().ok_or("no workspace around filter-user")?;
-    for watched in [
-        "filter-ebpf/src",
-        "filter-ebpf/Cargo.toml",
-        "filter-ebpf/Cargo.lock",
-        "filter-common/src",
-    ] {
-        println!("cargo:rerun-if-changed={}", workspace.join(watched).display());
-    }
-    let target = toolchain::ebpf_target_dir(workspace);
-    let found = toolchain::find()?;
-    let status = toolchain::build_command(&found, &workspace.join("filter-ebpf"), &target).status()?;
-    if !status.success() {
-        return Err(format!("the kernel program does not build: {status}").into());
-    }
-    embed(&toolchain::object_path(&target))
 }
 
-fn embed(object: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-changed={}", object.display());
-    println!("cargo:rustc-env=KEYFENCE_EBPF={}", object.display());
-    Ok(())
+/// The absolute path of the object file, built if need be.
+fn object() -> Result<PathBuf, Box<dyn Error>> {
+    for variable in [
+        PREBUILT,
+        toolchain::COMPILER_OVERRIDE,
+        "XDG_CACHE_HOME",
+        "CARGO_TARGET_DIR",
+    ] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    if let Some(prebuilt) = env::var_os(PREBUILT).map(PathBuf::from) {
+        println!("cargo::rerun-if-changed={}", prebuilt.display());
+        let found = fs::canonicalize(&prebuilt);
+        return Ok(found.map_err(|error| format!("{PREBUILT}={}: {error}", prebuilt.display()))?);
+    }
+    let user = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo sets no CARGO_MANIFEST_DIR")?);
+    let workspace = user.parent().ok_or("filter-user lies in no workspace")?;
+    for source in SOURCES {
+        println!("cargo::rerun-if-changed={}", workspace.join(source).display());
+    }
+    build(workspace)
+}
+
+fn build(workspace: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    let found = toolchain::find()?;
+    // Debian and rustup move these on in place.
+    println!("cargo::rerun-if-changed={}", found.compiler.rustc.display());
+    println!("cargo::rerun-if-changed={}", found.linker.display());
+    let target = toolchain::ebpf_target_dir(workspace);
+    let status = toolchain::build_command(&found, &workspace.join("filter-ebpf"), &target).status()?;
+    if !status.success() {
+        return Err(format!(
+            "the kernel program does not build with {}: {status}",
+            found.compiler
+        )
+        .into());
+    }
+    let object = toolchain::object_path(&target);
+    println!("cargo::rerun-if-changed={}", object.display());
+    Ok(object)
 }

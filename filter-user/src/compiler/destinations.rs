@@ -1,17 +1,16 @@
-//! Destinations: ports to the services that have them, addresses to classes, and the management combinations.
+//! Destination addresses to classes, and the management combinations.
 //!
 //! A class is what all addresses with the same services and management entries share. The kernel finds a
-//! service as the one bit that a port's row and a class' row have in common.
+//! service as the one bit that a port's row (see `ports`) and a class' row have in common.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use filter_common::abi::{Class, class_flags};
 use filter_common::bounds::MANAGEMENT_MAX;
-use filter_common::lookup::{Port, port_index};
-use filter_common::parse::Protocol;
 use ipnet::IpNet;
 
+use super::ports;
 use super::rows::Rows;
 use super::sources::holds;
 use super::{CompileError, Key, service_mode};
@@ -30,7 +29,7 @@ pub(super) struct Destinations {
 pub(super) struct Management {
     /// For each entry of the policy, its bit.
     pub(super) masks: Vec<u64>,
-    combinations: Vec<(Protocols, Vec<PortRange>, Addresses)>,
+    pub(super) combinations: Vec<(Protocols, Vec<PortRange>, Addresses)>,
 }
 
 impl Management {
@@ -95,7 +94,47 @@ pub(super) fn build(
     rows: &mut Rows,
     host: &[IpAddr],
 ) -> Result<Destinations, CompileError> {
-    let (ports, port_masks, port_rows) = ports(policy, numbers, management, rows)?;
+    let ports = ports::build(policy, numbers, management, rows)?;
+    let (everywhere, stated) = stated(policy, numbers, management, host);
+    let addressed = policy
+        .services
+        .iter()
+        .map(|service| &service.address)
+        .any(|a| *a != Addresses::Any)
+        || management
+            .combinations
+            .iter()
+            .any(|(_, _, address)| *address != Addresses::Any);
+
+    let observing: BTreeSet<u32> = policy
+        .services
+        .iter()
+        .zip(numbers)
+        .filter(|(service, _)| service_mode(policy, service) == Mode::Observe)
+        .map(|(_, number)| *number)
+        .collect();
+    let mut classes = Classes {
+        entries: Vec::new(),
+        numbers: HashMap::new(),
+        observing,
+    };
+    classes.of(&everywhere, rows);
+    let addresses = sweep(stated, &everywhere, &mut classes, rows, addressed);
+    refuse_overlap(policy, numbers, rows, &ports.rows, &classes.entries)?;
+    Ok(Destinations {
+        addresses,
+        classes: classes.entries,
+        ports: ports.words,
+        port_masks: ports.masks,
+        addressed,
+    })
+}
+
+/// By prefix, and apart from that what holds at every address.
+type Stated = (At, BTreeMap<(bool, Key<16>), At>);
+
+/// What the policy says of each prefix itself.
+fn stated(policy: &Policy, numbers: &[u32], management: &Management, host: &[IpAddr]) -> Stated {
     let mut everywhere = At::default();
     let mut stated: BTreeMap<(bool, Key<16>), At> = BTreeMap::new();
     let mut state = |address: &Addresses, what: At| match address {
@@ -125,38 +164,25 @@ pub(super) fn build(
             },
         );
     }
-    let addressed = policy
-        .services
-        .iter()
-        .map(|service| &service.address)
-        .any(|a| *a != Addresses::Any)
-        || management
-            .combinations
-            .iter()
-            .any(|(_, _, address)| *address != Addresses::Any);
+    (everywhere, stated)
+}
 
-    let observing: BTreeSet<u32> = policy
-        .services
-        .iter()
-        .zip(numbers)
-        .filter(|(service, _)| service_mode(policy, service) == Mode::Observe)
-        .map(|(_, number)| *number)
-        .collect();
-    let mut classes = Classes {
-        entries: Vec::new(),
-        numbers: HashMap::new(),
-        observing,
+/// What the policy alone could not show: `"host"` may hold an address that another service names.
+fn refuse_overlap(
+    policy: &Policy,
+    numbers: &[u32],
+    rows: &Rows,
+    port_rows: &BTreeSet<(u32, bool)>,
+    classes: &[Class],
+) -> Result<(), CompileError> {
+    let name = |wanted: u32| {
+        let at = numbers.iter().position(|number| *number == wanted);
+        at.map_or_else(|| wanted.to_string(), |at| policy.services[at].name.clone())
     };
-    classes.of(&everywhere, rows);
-    let addresses = sweep(stated, &everywhere, &mut classes, rows, addressed);
-    for class in &classes.entries {
-        for (port_row, udp) in &port_rows {
+    for class in classes {
+        for (port_row, udp) in port_rows {
             let row = if *udp { class.udp_row } else { class.tcp_row };
             if let Some((first, second)) = rows.two_common(*port_row, row) {
-                let name = |wanted: u32| {
-                    let at = numbers.iter().position(|number| *number == wanted);
-                    at.map_or_else(|| wanted.to_string(), |at| policy.services[at].name.clone())
-                };
                 return Err(CompileError::Overlap {
                     first: name(first),
                     second: name(second),
@@ -164,13 +190,7 @@ pub(super) fn build(
             }
         }
     }
-    Ok(Destinations {
-        addresses,
-        classes: classes.entries,
-        ports,
-        port_masks,
-        addressed,
-    })
+    Ok(())
 }
 
 /// Sorted IPv4 apart from IPv6: a prefix of one family holds no address of the other.
@@ -269,101 +289,4 @@ impl Classes {
         self.numbers.insert(identity, number);
         number
     }
-}
-
-/// The port table, the management masks it names, and the distinct rows in it (with whether they are UDP's).
-type Ports = (Vec<u32>, Vec<u64>, BTreeSet<(u32, bool)>);
-
-fn ports(
-    policy: &Policy,
-    numbers: &[u32],
-    management: &Management,
-    rows: &mut Rows,
-) -> Result<Ports, CompileError> {
-    let mut table = vec![0u32; 2 << 16];
-    let protocol_mask = |wanted: fn(&Protocols) -> bool| {
-        let bits = management
-            .combinations
-            .iter()
-            .enumerate()
-            .filter(|(_, (has, _, _))| wanted(has));
-        bits.fold(0u64, |mask, (bit, _)| mask | 1 << bit)
-    };
-    let mut masks = vec![0, protocol_mask(|has| has.tcp), protocol_mask(|has| has.udp)];
-    let mut mask_numbers: HashMap<u64, u32> = HashMap::from([(0, 0)]);
-    let mut port_rows = BTreeSet::new();
-    for (protocol, udp) in [(Protocol::Tcp, false), (Protocol::Udp, true)] {
-        let has = |protocols: &Protocols| if udp { protocols.udp } else { protocols.tcp };
-        // Where something begins (true) or has ended (false), by port.
-        let mut changes: BTreeMap<u32, Vec<(bool, Change)>> = BTreeMap::new();
-        let mut mark = |range: &PortRange, change: Change| {
-            changes
-                .entry(range.first as u32)
-                .or_default()
-                .push((true, change));
-            changes
-                .entry(range.last as u32 + 1)
-                .or_default()
-                .push((false, change));
-        };
-        for (service, number) in policy
-            .services
-            .iter()
-            .zip(numbers)
-            .filter(|(s, _)| has(&s.protocols))
-        {
-            service
-                .ports
-                .iter()
-                .for_each(|range| mark(range, Change::Service(*number)));
-        }
-        for (bit, (protocols, ranges, _)) in management.combinations.iter().enumerate() {
-            if has(protocols) {
-                ranges
-                    .iter()
-                    .for_each(|range| mark(range, Change::Management(1 << bit)));
-            }
-        }
-        let mut services = BTreeSet::new();
-        let mut mask = 0u64;
-        let mut bounds = changes.iter().peekable();
-        while let Some((first, changed)) = bounds.next() {
-            for (begins, change) in changed {
-                match (begins, change) {
-                    (true, Change::Service(number)) => drop(services.insert(*number)),
-                    (false, Change::Service(number)) => drop(services.remove(number)),
-                    (true, Change::Management(bit)) => mask |= bit,
-                    (false, Change::Management(bit)) => mask &= !bit,
-                }
-            }
-            let next = bounds.peek().map_or(1 << 16, |(next, _)| **next);
-            let row = rows.of(services.iter().copied());
-            port_rows.insert((row, udp));
-            let management = *mask_numbers.entry(mask).or_insert_with(|| {
-                masks.push(mask);
-                (masks.len() - 1) as u32
-            });
-            if management > u16::MAX as u32 || row > u16::MAX as u32 {
-                let needed = masks.len().max(rows.len());
-                let what = "sets of services or management entries that share a port";
-                return Err(CompileError::TableFull {
-                    table: "ports",
-                    what,
-                    needed,
-                    max: u16::MAX as u32,
-                });
-            }
-            let word = Port { row, management }.pack();
-            for port in *first..next {
-                table[port_index(protocol, port as u16) as usize] = word;
-            }
-        }
-    }
-    Ok((table, masks, port_rows))
-}
-
-#[derive(Clone, Copy)]
-enum Change {
-    Service(u32),
-    Management(u64),
 }

@@ -7,6 +7,7 @@
 mod destinations;
 pub mod host;
 mod numbers;
+mod ports;
 mod rows;
 mod sources;
 

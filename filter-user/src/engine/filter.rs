@@ -1,20 +1,19 @@
 //! The filter in the kernel, as the engine holds it: start or adopt, apply, look, leave.
 
-use std::io;
 use std::net::IpAddr;
 
 use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta};
-use thiserror::Error;
 
 use super::Options;
+use super::error::FilterError;
 use super::reader::Reader;
 use super::snapshot::{AttachMode, InterfaceState};
-use crate::compiler::{self, CompileError, Numbers, Surroundings};
-use crate::kernel::attach::{self, AttachError, Entry};
-use crate::kernel::interfaces::{self, Interface, InterfaceError};
+use crate::compiler::{self, Numbers, Surroundings};
+use crate::kernel::attach::{self, Entry};
+use crate::kernel::interfaces::{self, Interface};
 use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
 use crate::kernel::log::Lines;
-use crate::kernel::pins::{Found, PinError, Pins};
+use crate::kernel::pins::{Found, Pins};
 use crate::kernel::state::{Limits, State};
 use crate::kernel::{clock, observe};
 use crate::policy::Policy;
@@ -22,29 +21,6 @@ use crate::policy::model::Addresses;
 
 /// The owner table of a new filter: what later policies may grow to without a new one.
 const OWNERS_AT_LEAST: u32 = 65_536;
-
-#[derive(Debug, Error)]
-pub enum FilterError {
-    #[error(transparent)]
-    Interface(#[from] InterfaceError),
-    #[error(transparent)]
-    Compile(#[from] CompileError),
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    #[error(transparent)]
-    Pin(#[from] PinError),
-    #[error(transparent)]
-    Attach(#[from] AttachError),
-    #[error(
-        "the policy has {needed} clients and the owner table holds {max}; it is sized when the filter is first \
-         attached: `keyfence detach --yes`, then start again"
-    )]
-    OwnersFull { needed: u32, max: u32 },
-    #[error("the host's addresses cannot be read: {0}")]
-    HostAddresses(io::Error),
-    #[error("{0}")]
-    Io(#[from] io::Error),
-}
 
 /// The filter of one instance.
 pub struct Filter {

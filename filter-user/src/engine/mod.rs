@@ -3,13 +3,15 @@
 //! Whole or not at all: until the last step of an apply succeeds, what was in force stays in force. Reads and
 //! writes the kernel through `filter`; knows no listener.
 
+mod error;
 mod filter;
 #[cfg(test)]
 pub mod fixture;
 mod reader;
 pub mod snapshot;
 
-pub use filter::{Filter, FilterError};
+pub use error::FilterError;
+pub use filter::Filter;
 
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};

@@ -8,7 +8,10 @@ use super::Finding;
 use crate::workspace;
 
 /// A document, and the arguments of keyfence that print it.
-const DOCUMENTS: &[(&str, &[&str])] = &[];
+const DOCUMENTS: &[(&str, &[&str])] = &[
+    ("docs/POLICY.md", &["generate", "policy-reference"]),
+    ("docs/METRICS.md", &["generate", "metrics-reference"]),
+];
 
 /// Asks the keyfence that was built last; without one it must be built first.
 pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {

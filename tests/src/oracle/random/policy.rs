@@ -294,7 +294,7 @@ fn limit(rng: &mut Rng, budgets: Budgets, scale: u64) -> Option<Limit> {
         Budgets::Any => (1 + rng.word() % 100, rng.pick(&[1, 60, 3600])),
     };
     // No bucket takes longer than a year to fill: a policy's bound.
-    let burst = burst.min(rate * 31_000_000 / per_seconds as u64);
+    let burst = burst.min(rate * 31_000_000 / per_seconds);
     Some(Limit {
         rate,
         per_seconds,

@@ -1,0 +1,34 @@
+//! Why a policy could not be put in force. What was in force before still is.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::compiler::CompileError;
+use crate::kernel::attach::AttachError;
+use crate::kernel::interfaces::InterfaceError;
+use crate::kernel::load::LoadError;
+use crate::kernel::pins::PinError;
+
+#[derive(Debug, Error)]
+pub enum FilterError {
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    #[error(
+        "the policy has {needed} clients and the owner table holds {max}; it is sized when the filter is first \
+         attached: `keyfence detach --yes`, then start again"
+    )]
+    OwnersFull { needed: u32, max: u32 },
+    #[error("the host's addresses cannot be read: {0}")]
+    HostAddresses(io::Error),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
