@@ -38,7 +38,8 @@ pub struct Filter {
     interfaces: Vec<InterfaceState>,
     /// What `"host"` stands for in the generation in force; empty where the policy does not say it.
     host: Vec<IpAddr>,
-    indexes: Vec<u32>,
+    /// Where each interface is counted, in the policy's order.
+    slots: Vec<u32>,
     fill: Vec<(&'static str, u64, u64)>,
 }
 
@@ -89,12 +90,12 @@ impl Filter {
         let (numbers, assigned) = Numbers::default().assign(policy, None);
         let host = host_addresses(policy)?;
         let compiled = compile(policy, &numbers, &host)?;
-        let indexes: Vec<u32> = chosen.iter().map(|interface| interface.index).collect();
+        let slots: Vec<u32> = (0..).take(chosen.len()).collect();
         let maps = pins.maps();
         let owners_max = OWNERS_AT_LEAST.max(numbers.owners_end().saturating_mul(2));
         let log = options.kernel_log;
         let setting = Setting {
-            interfaces: &indexes,
+            interfaces: &counted(chosen, &slots),
             pins: Some(&maps),
             owners_max,
             log,
@@ -102,6 +103,7 @@ impl Filter {
         let mut generation = Generation::load(&compiled, setting)?;
         let mut state = State::of(&generation)?;
         name(&mut state, &assigned)?;
+        state.place_interfaces(&names_of(chosen))?;
         let entry = Entry::create(&mut generation, &pins)?;
         pins.pin_generation(1, &generation)?;
         attach::swap(&mut generation)?;
@@ -120,7 +122,7 @@ impl Filter {
             lines: None,
             interfaces: Vec::new(),
             host,
-            indexes,
+            slots,
             fill,
         };
         if let Err(error) = filter.attach(policy, chosen) {
@@ -171,7 +173,7 @@ impl Filter {
             lines: None,
             interfaces: Vec::new(),
             host: Vec::new(),
-            indexes: Vec::new(),
+            slots: Vec::new(),
             fill: Vec::new(),
         };
         filter.put(policy, None, chosen)?;
@@ -185,7 +187,8 @@ impl Filter {
     /// Puts another policy in force. On an error, what was in force still is.
     pub async fn apply(&mut self, policy: &Policy, in_force: Option<&Policy>) -> Result<(), FilterError> {
         let chosen = interfaces::choose(&policy.filter.interfaces, &interfaces::read().await?)?;
-        self.put(policy, in_force, &chosen)
+        // System calls for as long as a tenth of a second: the other tasks of this thread go on elsewhere.
+        tokio::task::block_in_place(|| self.put(policy, in_force, &chosen))
     }
 
     fn put(
@@ -201,39 +204,40 @@ impl Filter {
         }
         let host = host_addresses(policy)?;
         let compiled = compile(policy, &numbers, &host)?;
-        let indexes: Vec<u32> = chosen.iter().map(|interface| interface.index).collect();
+        let slots = self.state.place_interfaces(&names_of(chosen))?;
         let maps = self.pins.maps();
         let setting = Setting {
-            interfaces: &indexes,
+            interfaces: &counted(chosen, &slots),
             pins: Some(&maps),
             owners_max: 1,
             log: self.log,
         };
         let mut generation = Generation::load(&compiled, setting)?;
         let next = self.number + 1;
-        self.pins.pin_generation(next, &generation)?;
+        let fill = observe::fill(&compiled, &generation, numbers.owners().count() as u64)?;
+        name(&mut self.state, &assigned)?;
         // New interfaces first, still under the generation in force: a hook that is held stops the change here.
-        let before = self.interfaces.clone();
-        if let Err(error) = self.attach(policy, chosen) {
-            self.detach_all_but(&before);
+        let (before, linked) = (self.interfaces.clone(), self.pins.linked()?);
+        let swapped = self.attach(policy, chosen).and_then(|()| {
+            self.pins.pin_generation(next, &generation)?;
+            self.state.carry(&self.limits, &compiled);
+            Ok(attach::swap(&mut generation)?)
+        });
+        if let Err(error) = swapped {
+            self.detach_all_but(&linked);
             self.interfaces = before;
             return Err(error);
         }
-        name(&mut self.state, &assigned)?;
-        self.state.reorder_interfaces(&self.indexes, &indexes)?;
-        self.state.carry(&self.limits, &compiled);
-        attach::swap(&mut generation)?;
         self.state.write_meta(meta(next))?;
-        self.fill = observe::fill(&compiled, &generation, numbers.owners().count() as u64)?;
+        self.fill = fill;
         self.generation = generation;
         self.follow_log();
         self.number = next;
         self.numbers = numbers;
         self.limits = Limits::from(&compiled);
         self.host = host;
-        self.indexes = indexes;
-        let kept = self.interfaces.clone();
-        self.detach_all_but(&kept);
+        self.slots = slots;
+        self.detach_all_but(&names_of(chosen));
         if let Err(error) = self.pins.keep_generation(next) {
             tracing::warn!("an old generation's tables stay pinned: {error}");
         }
@@ -266,13 +270,10 @@ impl Filter {
         Ok(())
     }
 
-    /// Takes the filter off interfaces that are not of the policy any more.
-    fn detach_all_but(&self, keep: &[InterfaceState]) {
+    /// Takes the filter off all other interfaces that have it.
+    fn detach_all_but(&self, keep: &[String]) {
         let linked = self.pins.linked().unwrap_or_default();
-        for name in linked
-            .iter()
-            .filter(|name| !keep.iter().any(|kept| kept.name == **name))
-        {
+        for name in linked.iter().filter(|name| !keep.contains(*name)) {
             match attach::unpin(&self.pins, name) {
                 Ok(()) => tracing::info!(interface = name, "no longer of the policy: detached"),
                 Err(error) => tracing::error!(interface = name, "could not be detached: {error}"),
@@ -343,13 +344,27 @@ impl Filter {
             .services
             .iter()
             .filter_map(|service| Some((service.name.clone(), self.numbers.service(&service.name)?)));
-        let interfaces = self.interfaces.iter().map(|interface| interface.name.clone());
+        let names = self.interfaces.iter().map(|interface| interface.name.clone());
+        let interfaces = names.zip(self.slots.iter().copied());
         Ok(Reader::new(
             State::of(&self.generation)?,
             services.collect(),
             interfaces.collect(),
         ))
     }
+}
+
+fn names_of(chosen: &[Interface]) -> Vec<String> {
+    chosen.iter().map(|interface| interface.name.clone()).collect()
+}
+
+/// The interfaces' numbers by the slots they are counted in; 0 is nobody's.
+fn counted(chosen: &[Interface], slots: &[u32]) -> Vec<u32> {
+    let mut numbers = vec![0; slots.iter().max().map_or(0, |last| *last as usize + 1)];
+    for (interface, slot) in chosen.iter().zip(slots) {
+        numbers[*slot as usize] = interface.index;
+    }
+    numbers
 }
 
 /// What `"host"` means now; empty where the policy does not say it.

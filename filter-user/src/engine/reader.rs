@@ -11,11 +11,11 @@ use crate::kernel::state::{State, WITHOUT_SERVICE};
 pub struct Reader {
     state: State,
     services: Vec<(String, u32)>,
-    interfaces: Vec<String>,
+    interfaces: Vec<(String, u32)>,
 }
 
 impl Reader {
-    pub(super) fn new(state: State, services: Vec<(String, u32)>, interfaces: Vec<String>) -> Self {
+    pub(super) fn new(state: State, services: Vec<(String, u32)>, interfaces: Vec<(String, u32)>) -> Self {
         Self {
             state,
             services,
@@ -48,8 +48,8 @@ impl Reader {
                 count(Some(name), *number, verdict, reason)?;
             }
         }
-        for (slot, interface) in (0..).zip(&self.interfaces) {
-            let packets = self.state.interface(slot)?;
+        for (interface, slot) in &self.interfaces {
+            let packets = self.state.interface(*slot)?;
             for (verdict, packets) in Verdict::ALL.iter().zip(packets) {
                 let (interface, verdict) = (interface.clone(), verdict.name());
                 values.interfaces.push(InterfaceCount {

@@ -191,7 +191,7 @@ impl State {
         }))
     }
 
-    /// Packets by verdict, of the interface in a slot of the policy's order (0 is the first).
+    /// Packets by verdict, of the interface that is counted in a slot.
     pub fn interface(&self, slot: u32) -> Result<[u64; 3], LoadError> {
         let mut sum = [0; 3];
         for counts in self.interfaces.get(&(slot + 1), 0)?.iter() {
@@ -202,25 +202,46 @@ impl State {
         Ok(sum)
     }
 
-    /// Moves the interfaces' counts to the slots of a new order; what leaves the policy is forgotten.
-    pub fn reorder_interfaces(&mut self, old: &[u32], new: &[u32]) -> Result<(), LoadError> {
-        if old == new {
-            return Ok(());
+    /// The slots of interfaces: a name that has one keeps it, and with it its counts; a new one takes a free slot,
+    /// or one whose interface is not asked for.
+    pub fn place_interfaces(&mut self, wanted: &[String]) -> Result<Vec<u32>, LoadError> {
+        let mut owners = Vec::new();
+        for slot in 0..INTERFACES_MAX {
+            let values = self.interfaces.get(&(slot + 1), 0)?;
+            owners.push(values.first().map_or(0, |counts| counts[INTERFACE_NAME]));
         }
+        let tags: Vec<u64> = wanted.iter().map(|name| name_tag(name)).collect();
         let cpus = cpus()?;
-        let mut before = Vec::new();
-        for slot in 0..old.len() as u32 {
-            before.push(self.interfaces.get(&(slot + 1), 0)?);
+        let mut slots = Vec::new();
+        for tag in &tags {
+            let free = || owners.iter().position(|owner| *owner == 0);
+            let idle = || owners.iter().position(|owner| !tags.contains(owner));
+            let known = owners.iter().position(|owner| owner == tag);
+            let Some(slot) = known.or_else(free).or_else(idle) else {
+                return Err(LoadError::Object(String::from(
+                    "more interfaces than slots to count them in",
+                )));
+            };
+            if owners[slot] != *tag {
+                let mut values = vec![[0u64; 4]; cpus];
+                values[0][INTERFACE_NAME] = *tag;
+                self.interfaces.set(slot as u32 + 1, per_cpu(values)?, 0)?;
+                owners[slot] = *tag;
+            }
+            slots.push(slot as u32);
         }
-        for slot in 0..INTERFACES_MAX as usize {
-            let was = new
-                .get(slot)
-                .and_then(|index| old.iter().position(|known| known == index));
-            let values = was.map_or_else(|| vec![[0; 4]; cpus], |was| before[was].to_vec());
-            self.interfaces.set(slot as u32 + 1, per_cpu(values)?, 0)?;
-        }
-        Ok(())
+        Ok(slots)
     }
+}
+
+/// Behind the three verdicts' counts, on the first CPU: whose they are.
+const INTERFACE_NAME: usize = 3;
+
+/// A name as a word, never 0.
+fn name_tag(name: &str) -> u64 {
+    let hash = crate::compiler::owner_hash(name);
+    let (half, _) = hash.split_at(8);
+    half.iter().fold(1, |tag, byte| tag << 8 | u64::from(*byte)) | 1
 }
 
 /// What of a generation in force is needed to carry levels over to the next.
