@@ -3,8 +3,10 @@
 //! The kernel keeps the names beside what is counted (a service's name, an owner's hash); a restarted daemon
 //! reads them back from there.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
+use filter_common::bounds::SERVICES_MAX;
 use sha2::{Digest, Sha256};
 
 use crate::policy::model::Policy;
@@ -83,7 +85,12 @@ impl Numbers {
                 .map(|service| service.name.clone())
                 .collect()
         };
-        let (services, fresh) = place(&self.services, names(policy), in_force.map(names), 0);
+        let (services, fresh) = place(
+            &self.services,
+            names(policy),
+            in_force.map(names),
+            0..SERVICES_MAX,
+        );
         assigned.services = fresh;
         let names = |policy: &Policy| {
             policy
@@ -92,7 +99,7 @@ impl Numbers {
                 .map(|client| owner_hash(&owner_name(&client.name)))
                 .collect()
         };
-        let (owners, fresh) = place(&self.owners, names(policy), in_force.map(names), 1);
+        let (owners, fresh) = place(&self.owners, names(policy), in_force.map(names), 1..u32::MAX);
         assigned.owners = fresh;
         (Numbers { services, owners }, assigned)
     }
@@ -100,21 +107,31 @@ impl Numbers {
 
 type Placed<K> = (HashMap<K, u32>, Vec<(K, u32)>);
 
+/// New names take numbers below `end` that nobody is known to have had; then those of names that neither policy
+/// has; and where there is no other, those of names that only the policy in force has.
 fn place<K: Clone + Eq + std::hash::Hash>(
     known: &HashMap<K, u32>,
     wanted: Vec<K>,
     in_force: Option<Vec<K>>,
-    first: u32,
+    range: Range<u32>,
 ) -> Placed<K> {
-    let mut numbers: HashMap<K, u32> = HashMap::with_capacity(wanted.len());
-    let in_force = in_force.unwrap_or_default();
-    for name in wanted.iter().chain(&in_force) {
-        if let Some(number) = known.get(name) {
-            numbers.insert(name.clone(), *number);
-        }
-    }
-    let taken: BTreeSet<u32> = numbers.values().copied().collect();
-    let mut free = (first..).filter(|number| !taken.contains(number));
+    let of = |names: &[K]| -> HashMap<K, u32> {
+        names
+            .iter()
+            .filter_map(|name| Some((name.clone(), *known.get(name)?)))
+            .collect()
+    };
+    let mut numbers = of(&wanted);
+    let kept = of(&in_force.unwrap_or_default());
+    let taken: HashSet<u32> = numbers.values().copied().collect();
+    let ever: HashSet<u32> = known.values().copied().collect();
+    let busy: HashSet<u32> = kept.values().copied().collect();
+    let unknown = range.clone().filter(|number| !ever.contains(number));
+    let idle = range
+        .clone()
+        .filter(|n| ever.contains(n) && !busy.contains(n) && !taken.contains(n));
+    let last = range.filter(|number| busy.contains(number) && !taken.contains(number));
+    let mut free = unknown.chain(idle).chain(last);
     let mut fresh = Vec::new();
     for name in wanted {
         if !numbers.contains_key(&name)
@@ -124,5 +141,68 @@ fn place<K: Clone + Eq + std::hash::Hash>(
             fresh.push((name, number));
         }
     }
+    // What only the policy in force has keeps its number for one change more, unless it was the last to be had.
+    let given: HashSet<u32> = numbers.values().copied().collect();
+    let kept: Vec<_> = kept
+        .into_iter()
+        .filter(|(_, number)| !given.contains(number))
+        .collect();
+    for (name, number) in kept {
+        numbers.entry(name).or_insert(number);
+    }
     (numbers, fresh)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placed(
+        known: &[(&str, u32)],
+        wanted: &[&str],
+        in_force: &[&str],
+    ) -> (Vec<(String, u32)>, Vec<String>) {
+        let known = known
+            .iter()
+            .map(|(name, number)| (name.to_string(), *number))
+            .collect();
+        let text = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        let (numbers, fresh) = place(&known, text(wanted), Some(text(in_force)), 1..4);
+        let mut numbers: Vec<_> = numbers.into_iter().collect();
+        numbers.sort();
+        (numbers, fresh.into_iter().map(|(name, _)| name).collect())
+    }
+
+    fn pairs(list: &[(&str, u32)]) -> Vec<(String, u32)> {
+        list.iter()
+            .map(|(name, number)| (name.to_string(), *number))
+            .collect()
+    }
+
+    #[test]
+    fn known_names_keep_their_numbers_and_new_ones_are_named_as_fresh() {
+        let (numbers, fresh) = placed(&[("a", 7), ("b", 2)], &["b", "c", "a"], &["a", "b"]);
+        assert_eq!(numbers, pairs(&[("a", 7), ("b", 2), ("c", 1)]));
+        assert_eq!(fresh, ["c"]);
+    }
+
+    #[test]
+    fn the_number_of_a_name_still_in_force_is_nobody_elses() {
+        let (numbers, _) = placed(&[("old", 1)], &["new"], &["old"]);
+        assert_eq!(numbers, pairs(&[("new", 2), ("old", 1)]));
+    }
+
+    #[test]
+    fn numbers_never_used_come_first_then_those_that_nobody_has_any_more() {
+        let (numbers, _) = placed(&[("gone", 1)], &["x", "y", "z"], &[]);
+        assert_eq!(numbers, pairs(&[("x", 2), ("y", 3), ("z", 1)]));
+    }
+
+    #[test]
+    fn a_policy_of_other_names_only_finds_numbers_too() {
+        let known = [("a", 1), ("b", 2), ("c", 3)];
+        let (numbers, fresh) = placed(&known, &["x", "y", "z"], &["a", "b", "c"]);
+        assert_eq!(numbers, pairs(&[("x", 1), ("y", 2), ("z", 3)]));
+        assert_eq!(fresh, ["x", "y", "z"]);
+    }
 }
