@@ -1,5 +1,7 @@
-//! What the tests share: a judge that shares no code with the program, and the program held beside it.
+//! What the tests share: a judge that shares no code with the program, the program held beside it, and what live
+//! tests stand on.
 #![deny(unsafe_code)]
 
+pub mod harness;
 pub mod oracle;
 pub mod subject;

@@ -1,0 +1,195 @@
+//! The daemon under test: started, asked, signalled, killed; its log is shown when the test fails.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::http::{self, Answer};
+use super::policy::Policy;
+use super::program::keyfence_path;
+use super::site::Site;
+use super::wait::until;
+
+/// A running daemon of a site's policy file; killed when this goes. What it attached stays until the site goes.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    log: PathBuf,
+    socket: PathBuf,
+}
+
+/// A daemon that did not stay.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub log: String,
+}
+
+impl Daemon {
+    /// Starts one with this policy, and waits until it is ready.
+    pub fn start(site: &Site, policy: &Policy) -> Self {
+        site.write(policy);
+        Self::start_again(site)
+    }
+
+    /// Starts one with the policy file as it is, and waits until it is ready.
+    pub fn start_again(site: &Site) -> Self {
+        Self::start_with(site, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(site: &Site, arguments: &[&str]) -> Self {
+        let mut daemon = Self::spawn(site, Self::command(site).args(arguments));
+        until("the daemon is ready", || {
+            if let Ok(Some(status)) = daemon.child.try_wait() {
+                panic!("the daemon ended ({status})");
+            }
+            daemon.get("/readyz").filter(|answer| answer.status == 200)
+        });
+        daemon
+    }
+
+    /// `keyfence run` in the server's namespace.
+    pub fn command(site: &Site) -> Command {
+        let mut command = site.server.command(keyfence_path());
+        command.args(Self::arguments(site));
+        command
+    }
+
+    pub fn arguments(site: &Site) -> Vec<String> {
+        let path = |path: &Path| path.display().to_string();
+        vec![
+            "run".into(),
+            "--policy".into(),
+            path(&site.policy_file()),
+            "--bpf-fs".into(),
+            path(site.bpf.path()),
+            "--state".into(),
+            path(&site.state()),
+        ]
+    }
+
+    fn spawn(site: &Site, command: &mut Command) -> Self {
+        let log = site.folder().join("daemon.log");
+        let file = File::options().create(true).append(true).open(&log);
+        let file = file.expect("a temporary folder can be written");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn();
+        let child = child.unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+        Self {
+            child,
+            log,
+            socket: site.socket(),
+        }
+    }
+
+    /// Runs a daemon that must not stay, to its end.
+    pub fn refused(site: &Site, command: &mut Command) -> Ended {
+        let mut daemon = Self::spawn(site, command);
+        let before = daemon.log().len();
+        let status = daemon.wait();
+        Ended {
+            code: status.code(),
+            log: daemon.log().get(before..).unwrap_or_default().to_owned(),
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything that daemons of this site have logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// An answer of its listener, if it gives one.
+    pub fn get(&self, path: &str) -> Option<Answer> {
+        http::get(&self.socket, path).ok()
+    }
+
+    pub fn status(&self) -> Value {
+        let answer = self.get("/v1/status").expect("a ready daemon answers");
+        serde_json::from_str(&answer.body).expect("the status is JSON")
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.status()["generation"].as_u64().expect("a number")
+    }
+
+    /// A page of metrics.
+    pub fn scrape(&self) -> String {
+        let answer = self.get("/metrics").expect("a ready daemon answers");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.body
+    }
+
+    /// One sample: name and labels as the page has them.
+    pub fn metric(&self, series: &str) -> f64 {
+        let page = self.scrape();
+        let value = page
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        let value = value.unwrap_or_else(|| panic!("{series} is not in the metrics:\n{page}"));
+        value.parse().expect("values are numbers")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).expect("process ids are small");
+        kill(Pid::from_raw(id), signal).expect("the daemon runs");
+    }
+
+    /// Lets it read its policy file again; returns as soon as the file is in force.
+    pub fn reload(&self) {
+        let before = self.generation();
+        self.signal(Signal::SIGHUP);
+        until("the policy is in force", || {
+            (self.generation() > before).then_some(())
+        });
+    }
+
+    /// Lets it read a policy file that it must refuse; returns when it has.
+    pub fn reload_in_vain(&self) {
+        self.signal(Signal::SIGHUP);
+        until("the policy is refused", || {
+            (self.metric("keyfence_policy_reload_success") == 0.0).then_some(())
+        });
+    }
+
+    /// As a crash does.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the daemon runs");
+        self.wait();
+    }
+
+    /// As a service manager does.
+    pub fn terminate(mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        until("the daemon has ended", || {
+            self.child.try_wait().expect("it is our child")
+        })
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- the daemon's log:\n{}---", self.log());
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! HTTP as small as tests need it: one request, one answer, over a Unix socket or TCP with a source of one's own.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use super::namespace::Namespace;
+
+/// For what is let through, far more than it takes.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    pub body: String,
+}
+
+/// Asks the daemon over its socket.
+pub fn get(socket: &Path, path: &str) -> io::Result<Answer> {
+    let stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    exchange(stream, path)
+}
+
+/// Asks a server from an address of this namespace.
+pub fn fetch(from: &Namespace, source: IpAddr, to: SocketAddr) -> io::Result<Answer> {
+    let stream = connect(from, source, to, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    exchange(stream, "/")
+}
+
+/// A connection from an address of this namespace, or `TimedOut`.
+pub fn connect(
+    from: &Namespace,
+    source: IpAddr,
+    to: SocketAddr,
+    patience: Duration,
+) -> io::Result<TcpStream> {
+    from.inside(|| {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+        socket.connect_timeout(&to.into(), patience)?;
+        Ok(socket.into())
+    })
+}
+
+fn exchange(mut stream: impl Read + Write, path: &str) -> io::Result<Answer> {
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let broken = || io::Error::other(format!("no HTTP answer: {text}"));
+    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(broken)?;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|word| word.parse().ok())
+        .ok_or_else(broken)?;
+    Ok(Answer {
+        status,
+        body: body.to_owned(),
+    })
+}

@@ -1,0 +1,31 @@
+//! The harness of the live tests: a protected host and its outside, the daemon, traffic, and readers of what came
+//! of it that share nothing with the daemon.
+//!
+//! All of it is guards: they go with the test, however it ends, and what a killed run left goes with the next.
+
+mod bpffs;
+mod counters;
+mod daemon;
+pub mod frames;
+mod http;
+mod namespace;
+mod nginx;
+mod policy;
+mod program;
+mod raw;
+mod site;
+mod stream;
+mod wait;
+
+pub use bpffs::BpfFs;
+pub use counters::{Counts, Label, Tally};
+pub use daemon::{Daemon, Ended};
+pub use http::{Answer, connect, fetch, get};
+pub use namespace::Namespace;
+pub use nginx::Nginx;
+pub use policy::{Attach, Policy};
+pub use program::{keyfence, keyfence_path, output, run, system};
+pub use raw::{Relay, Wire};
+pub use site::{GREEDY, INSIDE, LISTED, OUTSIDE, Party, SERVER, STRANGER, Site};
+pub use stream::{Pace, Sender, Sink};
+pub use wait::{PATIENCE, until};

@@ -1,0 +1,90 @@
+//! Policy files of live tests: what every one needs, and what a test adds.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::site::INSIDE;
+
+/// Where the kernel program hangs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    Native,
+    Generic,
+    Auto,
+}
+
+impl Attach {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Attach::Native => "native",
+            Attach::Generic => "generic",
+            Attach::Auto => "auto",
+        }
+    }
+}
+
+/// A policy in parts.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    attach: Attach,
+    interface: String,
+    filter: String,
+    entries: String,
+    daemon: String,
+}
+
+impl Policy {
+    /// With these services, clients and so on.
+    pub fn new(attach: Attach, entries: &str) -> Self {
+        Self {
+            attach,
+            interface: INSIDE.into(),
+            filter: String::new(),
+            entries: entries.into(),
+            daemon: String::new(),
+        }
+    }
+
+    /// With these keys in `[filter]`.
+    pub fn filter(mut self, keys: &str) -> Self {
+        let _ = writeln!(self.filter, "{keys}");
+        self
+    }
+
+    /// With these keys in `[daemon]`.
+    pub fn daemon(mut self, keys: &str) -> Self {
+        let _ = writeln!(self.daemon, "{keys}");
+        self
+    }
+
+    pub fn interface(mut self, name: &str) -> Self {
+        self.interface = name.into();
+        self
+    }
+
+    /// With more services, clients and so on.
+    pub fn and(mut self, entries: &str) -> Self {
+        let _ = writeln!(self.entries, "\n{entries}");
+        self
+    }
+
+    /// The file, with a listener for the tests' own questions.
+    pub fn text(&self, socket: &Path) -> String {
+        let Self {
+            attach,
+            interface,
+            filter,
+            entries,
+            daemon,
+        } = self;
+        format!(
+            "version = 1\n\
+             [filter]\ninterfaces = [\"{interface}\"]\nattach = \"{}\"\n{filter}\n\
+             {entries}\n\
+             [daemon]\n{daemon}\n\
+             [[listener]]\naddress = \"unix:{}\"\ngroup = \"root\"\nroles = [\"read\", \"metrics\"]\n",
+            attach.name(),
+            socket.display()
+        )
+    }
+}
