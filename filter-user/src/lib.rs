@@ -6,6 +6,7 @@ pub mod cli;
 pub mod compiler;
 pub mod daemon;
 pub mod engine;
+pub mod judge;
 pub mod kernel;
 pub mod logging;
 pub mod metrics;

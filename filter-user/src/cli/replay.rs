@@ -1,18 +1,52 @@
-//! `keyfence replay`.
+//! `keyfence replay`: frames of captures judged by a policy, in a copy of the kernel program of its own.
+//!
+//! `files` finds, `capture` reads, `judge` judges, `output` and `summary` show. Touches no interface, no daemon and no
+//! live bucket.
 
+mod capture;
+mod clock;
+mod count;
+mod files;
+mod input;
+mod output;
+mod pcapng;
+mod progress;
+mod summary;
+
+use std::fs::File;
+use std::io::{self, ErrorKind, IsTerminal as _, Stdout};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use filter_common::abi::{Owner, RunContext, run_flags};
+use filter_common::parse::{self, Frame as Parsed, Packet};
+
+use self::capture::{Capture, Record, Why};
+use self::clock::Clock;
+use self::count::Counts;
+use self::files::Named;
+use self::output::Lines;
+use self::progress::Progress;
+use self::summary::About;
 use super::exit::{Exit, Failure};
 use super::shell::Shell;
+use crate::engine;
+use crate::judge::copy::KernelCopy;
+use crate::judge::{self, Bench};
+use crate::kernel::load::LoadError;
+use crate::kernel::run::RunError;
+use crate::policy::Policy;
 
 const AFTER_HELP: &str = "\
 Every frame runs through the kernel program itself, with buckets of its own that are full at each file's start. Time \
-follows the capture. A frame that cannot be judged has verdict null and the reason in `skipped`.
+follows the capture. A frame that cannot be judged, or a file that cannot be read, has verdict null and the reason in \
+`skipped`.
+
+Needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 
 Exit codes:
-  0  all files were read (frames may have been skipped)
-  1  failed
+  0  done (frames and files may have been skipped: each says why)
+  1  failed, or the policy writes what this build does not enforce
   3  the policy is invalid
 
 Examples:
@@ -40,16 +74,179 @@ pub(crate) struct Arguments {
     pub(crate) captures: Vec<PathBuf>,
 }
 
-pub(crate) fn run(arguments: &Arguments, _shell: &Shell) -> Result<Exit, Failure> {
-    let Arguments {
-        policy,
-        json: _,
-        host_address: _,
-        bindings: _,
-        captures: _,
-    } = arguments;
-    Err(Failure::new(
+pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
+    if let Some(bindings) = &arguments.bindings {
+        let text = "this build does not have bindings yet; leave --bindings out to judge by the policy's clients alone";
+        return Err(Failure::new(
+            Exit::Failed,
+            format!("{}: {text}", bindings.display()),
+        ));
+    }
+    let loaded = engine::load_policy(&arguments.policy);
+    let Some(policy) = &loaded.policy else {
+        return Err(super::run::invalid(&loaded, shell));
+    };
+    if let Some(refusal) = engine::refusal(&loaded) {
+        return Err(Failure::new(Exit::Failed, refusal));
+    }
+    if judge::names_host(policy) && arguments.host_address.is_empty() {
+        shell.say("warning: the policy says address = \"host\", and no --host-address is given: it holds no address");
+    }
+    let mut replay = Replay::new(arguments, policy)?;
+    let named = files::find(&arguments.captures);
+    let bytes = named.iter().map(|named| named.bytes).sum();
+    let lines_on_terminal = arguments.json && io::stdout().is_terminal();
+    let mut progress = Progress::new(bytes, lines_on_terminal);
+    for file in &named {
+        match replay.file(file, &mut progress) {
+            Ok(()) => {}
+            // Who reads the lines has seen enough.
+            Err(Stop::Output(error)) if error.kind() == ErrorKind::BrokenPipe => return Ok(Exit::Done),
+            Err(Stop::Output(error)) => return Err(unwritten(error)),
+            Err(Stop::Kernel(error)) => return Err(Failure::new(Exit::Failed, error)),
+        }
+        progress.file_done(file.bytes);
+    }
+    let about = About {
+        policy: &arguments.policy.display().to_string(),
+        hash: &loaded.hash,
+        names: &replay.bench.names,
+        seconds: progress.done(),
+    };
+    if !arguments.json {
+        shell.write(&summary::page(&replay.counts, &about, shell))?;
+        return Ok(Exit::Done);
+    }
+    match replay.lines.end(&summary::object(&replay.counts, &about)) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(unwritten(error)),
+        _ => Ok(Exit::Done),
+    }
+}
+
+fn unwritten(error: io::Error) -> Failure {
+    Failure::new(
         Exit::Failed,
-        format!("{}: this build does not replay captures yet", policy.display()),
-    ))
+        format!("standard output cannot be written: {error}"),
+    )
+}
+
+/// What ends a replay before its last file.
+enum Stop {
+    Output(io::Error),
+    Kernel(LoadError),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+/// What is held over all files.
+struct Replay {
+    bench: Bench,
+    kernel: KernelCopy,
+    /// Owners whose grants end, by number.
+    ending: Vec<(u32, jiff::Timestamp)>,
+    lines: Lines<Stdout>,
+    counts: Counts,
+}
+
+impl Replay {
+    fn new(arguments: &Arguments, policy: &Policy) -> Result<Self, Failure> {
+        let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error);
+        let host_addresses: Vec<IpAddr> = arguments.host_address.iter().map(IpAddr::to_canonical).collect();
+        let unended = Clock::default();
+        let bench =
+            Bench::new(policy, &host_addresses, &|end| unended.end(end)).map_err(|error| failed(&error))?;
+        let kernel = KernelCopy::load(&bench.compiled).map_err(|error| failed(&error))?;
+        Ok(Self {
+            ending: bench.ending(policy),
+            kernel,
+            lines: Lines::new(arguments.json.then(io::stdout), &bench.names),
+            counts: Counts::default(),
+            bench,
+        })
+    }
+
+    /// Judges what is in a file.
+    fn file(&mut self, named: &Named, progress: &mut Progress) -> Result<(), Stop> {
+        let name = named.path.display().to_string();
+        self.lines.begin(&name);
+        self.counts.begin(&name);
+        if let Some(why) = &named.skipped {
+            return Ok(self.skip_file(why)?);
+        }
+        let opened = File::open(&named.path).map_err(|error| Why::from(files::cannot_be_read(&error)));
+        let mut capture = match opened.and_then(Capture::open) {
+            Ok(capture) => capture,
+            Err(why) => return Ok(self.skip_file(&why)?),
+        };
+        let mut clock = Clock::default();
+        let mut number = 0;
+        self.kernel.refill();
+        self.write_ends(&clock)?;
+        loop {
+            let taken = capture.taken();
+            let record = match capture.next() {
+                Ok(record) => record,
+                Err(error) => return Ok(self.skip_file(&files::cannot_be_read(&error))?),
+            };
+            number += 1;
+            let (stamp, unfit) = match &record {
+                Record::End => return Ok(()),
+                Record::Broken { frame: false, why } => return Ok(self.skip_file(why)?),
+                Record::Broken { frame: true, why } => return Ok(self.skip_frame(number, why)?),
+                Record::Unread(why, stamp) => (*stamp, Some(why.clone())),
+                Record::Frame(frame) => (frame.stamp, frame.unfit()),
+            };
+            if clock.follow(stamp) {
+                self.write_ends(&clock)?;
+            }
+            match (record, unfit) {
+                (Record::Frame(frame), None) => self.frame(number, frame.bytes, &clock)?,
+                (_, why) => self.skip_frame(number, &why.unwrap_or_default())?,
+            }
+            progress.frame(taken);
+        }
+    }
+
+    fn frame(&mut self, number: u64, bytes: &[u8], clock: &Clock) -> io::Result<()> {
+        let context = RunContext {
+            now: clock.now(),
+            flags: run_flags::NO_SOCKETS,
+            ..RunContext::default()
+        };
+        match self.kernel.judge(bytes, context) {
+            Ok(judgement) => {
+                let mut packet = Packet::default();
+                let source = matches!(parse::parse(bytes, &mut packet), Parsed::Ip).then_some(packet.source);
+                self.counts.judged(&judgement, source);
+                self.lines.judged(number, &judgement)
+            }
+            Err(RunError::TooLong) => self.skip_frame(number, crate::kernel::run::TOO_LONG),
+            Err(error) => self.skip_frame(number, &error.to_string()),
+        }
+    }
+
+    fn skip_frame(&mut self, number: u64, why: &str) -> io::Result<()> {
+        self.counts.frame_skipped(why);
+        self.lines.skipped(Some(number), why)
+    }
+
+    fn skip_file(&mut self, why: &str) -> io::Result<()> {
+        self.counts.file_skipped(why);
+        self.lines.skipped(None, why)
+    }
+
+    /// Ends by the clock of the file at hand.
+    fn write_ends(&self, clock: &Clock) -> Result<(), Stop> {
+        let ended = |(number, end): &(u32, jiff::Timestamp)| {
+            let owner = self.bench.compiled.owners.get(*number as usize)?;
+            let end = clock.end(*end);
+            Some((*number, Owner { end, ..*owner }))
+        };
+        let owners: Vec<_> = self.ending.iter().filter_map(ended).collect();
+        self.kernel.write_owners(&owners).map_err(Stop::Kernel)
+    }
 }

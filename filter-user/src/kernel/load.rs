@@ -8,7 +8,7 @@ use aya::maps::lpm_trie::Key as TrieKey;
 use aya::maps::{Map, MapData, MapError};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
-use filter_common::abi::names;
+use filter_common::abi::{Owner, names};
 use filter_common::bounds::INTERFACES_MAX;
 use thiserror::Error;
 
@@ -150,6 +150,12 @@ impl Generation {
 
     pub fn map(&self, name: &'static str) -> Result<&MapData, LoadError> {
         data(self.ebpf.map(name)).ok_or(LoadError::Missing(name))
+    }
+
+    /// Writes single owners anew, by their numbers.
+    pub fn write_owners(&self, owners: &[(u32, Owner)]) -> Result<(), LoadError> {
+        let (keys, values): (Vec<u32>, Vec<Owner>) = owners.iter().copied().unzip();
+        self.write(names::OWNERS, &keys, &values)
     }
 
     fn fill(&mut self, compiled: &Compiled) -> Result<(), LoadError> {

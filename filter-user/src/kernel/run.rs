@@ -3,7 +3,7 @@
 //! A run context goes in front of the frame, where no packet can reach; the judge answers in its place.
 
 use aya::TestRun as _;
-use aya::programs::{TestRunOptions, Xdp};
+use aya::programs::{ProgramError, TestRunOptions, Xdp};
 use filter_common::abi::{MAGIC, RunAnswer, RunContext};
 use filter_common::verdict::{Judgement, Reason, Verdict};
 use thiserror::Error;
@@ -12,12 +12,19 @@ use super::chain;
 
 /// Frames under 14 bytes are refused by the kernel's test run.
 pub const FRAME_MIN: usize = 14;
+/// What is said of a frame that does not fit into the kernel's test run.
+pub const TOO_LONG: &str = "too long for the kernel's test run";
+/// Every kernel's test run takes frames up to this: they fit into one page.
+const FRAME_SURE: usize = 2048;
 
 #[derive(Debug, Error)]
 pub enum RunError {
     /// The kernel's words.
     #[error("the kernel's test run refuses the frame: {0}")]
     Refused(String),
+    /// How much is taken depends on the kernel: it is asked, not known.
+    #[error("{TOO_LONG}")]
+    TooLong,
     #[error("the judge gave no answer: the program under test is no judge of this layout")]
     NoAnswer,
 }
@@ -66,12 +73,25 @@ impl Runner {
         };
         program
             .test_run(options)
-            .map_err(|error| RunError::Refused(chain(&error)))?;
+            .map_err(|error| refused(&error, frame.len()))?;
         let answer: RunAnswer = from_bytes(&self.output[..CONTEXT]);
         // An unanswered context still has its own words where the verdict would be.
         judgement(&answer)
             .filter(|_| self.output[..CONTEXT] != self.input[..CONTEXT])
             .ok_or(RunError::NoAnswer)
+    }
+}
+
+fn refused(error: &ProgramError, length: usize) -> RunError {
+    let code = match error {
+        ProgramError::SyscallError(call) => call.io_error.raw_os_error(),
+        _ => None,
+    };
+    match code {
+        Some(libc::E2BIG | libc::EINVAL | libc::ENOMEM | libc::EMSGSIZE) if length > FRAME_SURE => {
+            RunError::TooLong
+        }
+        _ => RunError::Refused(chain(error)),
     }
 }
 

@@ -166,6 +166,17 @@ impl State {
         }
     }
 
+    /// Fills every bucket: a word of 0 was full long ago. For a copy of its own, which judges nothing meanwhile.
+    pub fn refill(&self) {
+        let owners = (0..self.owners.entries()).filter_map(|number| self.owners.words(number));
+        let owners = owners.map(|words| &words[OWNER_BUCKETS..OWNER_BUCKETS + 3]);
+        let services = (0..self.services.entries()).filter_map(|number| self.services.words(number));
+        let services = services.map(|words| &words[SERVICE_BUCKETS..SERVICE_BUCKETS + 3]);
+        for word in owners.chain(services).flatten() {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
     pub fn owner(&self, number: u32) -> Option<OwnerUse> {
         let words = self.owners.words(number as usize)?;
         let word = |at: usize| words[at].load(Ordering::Relaxed);

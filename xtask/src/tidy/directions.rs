@@ -14,6 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["policy", "bindings"],
     &["compiler"],
     &["kernel"],
+    &["judge"],
     &["engine"],
     &["records", "metrics"],
     &["api"],

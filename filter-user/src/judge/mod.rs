@@ -1,0 +1,102 @@
+//! One policy asked about single frames, apart from what is in force: by the reference on the host and by a copy of
+//! the kernel program that no interface knows.
+//!
+//! For replay, explain and what a policy expects. Attaches nothing, pins nothing, touches no live bucket.
+
+pub mod copy;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use filter_common::verdict::Judgement;
+
+use crate::compiler::{self, CompileError, Compiled, Numbers, Surroundings, owner_name};
+use crate::policy::Policy;
+use crate::policy::model::Addresses;
+
+/// Where the filter's clock stands when judging begins: no bucket has been used before, and no end is at 0.
+pub const BASE_NS: u64 = 1_000_000_000;
+/// How far the clock may go: bucket time lasts 36 years, and room is left for the longest bursts.
+pub const ELAPSED_NS_MAX: u64 = 30 * 365 * 86_400 * 1_000_000_000;
+
+/// A policy with all that is needed to judge by it.
+pub struct Bench {
+    pub compiled: Compiled,
+    pub names: Names,
+}
+
+impl Bench {
+    /// `end` turns a client's end into the clock that frames will be judged at.
+    pub fn new(
+        policy: &Policy,
+        host_addresses: &[IpAddr],
+        end: &dyn Fn(jiff::Timestamp) -> u64,
+    ) -> Result<Self, CompileError> {
+        let (numbers, _) = Numbers::default().assign(policy, None);
+        let around = Surroundings { host_addresses, end };
+        Ok(Self {
+            compiled: compiler::compile(policy, &numbers, &around)?,
+            names: Names::of(policy, &numbers),
+        })
+    }
+
+    /// The owners whose grants end, by number, with their ends.
+    pub fn ending(&self, policy: &Policy) -> Vec<(u32, jiff::Timestamp)> {
+        let ends = policy
+            .clients
+            .iter()
+            .filter_map(|client| Some((owner_name(&client.name), client.expires?)));
+        let ends: HashMap<String, jiff::Timestamp> = ends.collect();
+        let owners = self.names.owners();
+        owners
+            .filter_map(|(number, name)| Some((number, *ends.get(name)?)))
+            .collect()
+    }
+}
+
+/// The names behind the numbers of a judgement.
+pub struct Names {
+    services: HashMap<u32, String>,
+    owners: HashMap<u32, String>,
+}
+
+impl Names {
+    pub fn of(policy: &Policy, numbers: &Numbers) -> Self {
+        let services = numbers.services().map(|(name, number)| (number, name.to_owned()));
+        let owners = policy.clients.iter().filter_map(|client| {
+            let name = owner_name(&client.name);
+            Some((numbers.owner(&name)?, name))
+        });
+        Self {
+            services: services.collect(),
+            owners: owners.collect(),
+        }
+    }
+
+    pub fn service(&self, judgement: &Judgement) -> Option<&str> {
+        self.services.get(&judgement.service).map(String::as_str)
+    }
+
+    pub fn owner(&self, judgement: &Judgement) -> Option<&str> {
+        self.owners.get(&judgement.owner).map(String::as_str)
+    }
+
+    pub fn services(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.services
+            .iter()
+            .map(|(number, name)| (*number, name.as_str()))
+    }
+
+    pub fn owners(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.owners.iter().map(|(number, name)| (*number, name.as_str()))
+    }
+}
+
+/// Whether any entry means the host's own addresses.
+pub fn names_host(policy: &Policy) -> bool {
+    let services = policy.services.iter().map(|service| &service.address);
+    let management = policy.management.iter().map(|entry| &entry.address);
+    services
+        .chain(management)
+        .any(|address| *address == Addresses::Host)
+}
