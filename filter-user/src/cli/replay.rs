@@ -194,6 +194,8 @@ impl Replay {
             };
             number += 1;
             let (stamp, unfit) = match &record {
+                // None is left out silently.
+                Record::End if number == 1 => return Ok(self.skip_file("no frame in it")?),
                 Record::End => return Ok(()),
                 Record::Broken { frame: false, why } => return Ok(self.skip_file(why)?),
                 Record::Broken { frame: true, why } => return Ok(self.skip_frame(number, why)?),

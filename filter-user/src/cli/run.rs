@@ -20,7 +20,7 @@ Needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. KEYFENCE_LOG sets the log
 Exit codes:
   0  stopped as asked
   1  could not start
-  3  the policy is invalid
+  3  the policy is invalid, or an `[[expect]]` differs
 
 Examples:
   keyfence run
@@ -67,6 +67,11 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     };
     if let Some(refusal) = engine::refusal(&loaded) {
         return Err(Failure::new(Exit::Failed, refusal));
+    }
+    match engine::unexpected(&policy) {
+        Ok(None) => {}
+        Ok(Some(faults)) => return Err(Failure::new(Exit::PolicyInvalid, faults)),
+        Err(error) => return Err(Failure::new(Exit::Failed, error)),
     }
     if let Some(state) = state {
         policy.daemon.state.clone_from(state);

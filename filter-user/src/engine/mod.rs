@@ -18,6 +18,8 @@ use std::sync::{Arc, RwLock};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::judge::both::JudgeError;
+use crate::judge::expect;
 use crate::kernel::clock;
 use crate::policy::{self, Colour, LoadContext, Loaded, Policy, Severity};
 use snapshot::{
@@ -87,6 +89,19 @@ pub fn refusal(loaded: &Loaded) -> Option<String> {
          take these out, or run a release that enforces them",
         missing.join("\n  ")
     ))
+}
+
+/// What of a policy's own expectations does not hold, as text; `None` where all do. Blocks while the kernel verifies.
+pub fn unexpected(policy: &Policy) -> Result<Option<String>, JudgeError> {
+    let faults = expect::expects(policy, jiff::Timestamp::now())?.faults();
+    if faults.is_empty() {
+        return Ok(None);
+    }
+    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    Ok(Some(format!(
+        "the policy does not do what it expects:\n  {}",
+        faults.join("\n  ")
+    )))
 }
 
 /// The engine's state; `run` drives it.
@@ -199,6 +214,15 @@ impl Engine {
         let Some(policy) = loaded.policy.clone() else {
             return Err(ReloadError::Invalid(policy::render(&loaded, Colour::Never)));
         };
+        let tried = policy.clone();
+        let tried = tokio::task::spawn_blocking(move || unexpected(&tried))
+            .await
+            .map_err(|error| ReloadError::Failed(format!("trying what the policy expects: {error}")))?;
+        match tried {
+            Ok(None) => {}
+            Ok(Some(faults)) => return Err(ReloadError::Invalid(faults)),
+            Err(error) => return Err(ReloadError::Failed(error.to_string())),
+        }
         say_warnings(&loaded);
         say_restart_keys(&self.policy, &policy);
         self.filter

@@ -3,7 +3,11 @@
 //!
 //! For replay, explain and what a policy expects. Attaches nothing, pins nothing, touches no live bucket.
 
+pub mod both;
 pub mod copy;
+pub mod expect;
+pub mod frame;
+pub mod reading;
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -138,19 +138,45 @@ fn default(what: String) -> NotEnforced {
     }
 }
 
-/// Underlines the line of the entry's header.
 fn warning(source: &Source, what: &str, origin: Origin) -> Option<Diagnostic> {
+    let message = format!("this build does not enforce {what}");
+    let fix = "remove it, or use a build that enforces it: run and apply refuse it";
+    entry(source, &origin, Severity::Warning, "not-enforced", message, fix)
+}
+
+/// An error about a whole entry, found after loading.
+pub fn entry_error(
+    loaded: &Loaded,
+    origin: &Origin,
+    code: &'static str,
+    message: String,
+    fix: &str,
+) -> Option<Diagnostic> {
+    let file = loaded.files.iter().find(|file| file.name == origin.file)?;
+    let source = Source::new(file.clone());
+    entry(&source, origin, Severity::Error, code, message, fix)
+}
+
+/// Underlines the line of the entry's header.
+fn entry(
+    source: &Source,
+    origin: &Origin,
+    severity: Severity,
+    code: &'static str,
+    message: String,
+    fix: &str,
+) -> Option<Diagnostic> {
     let start = source.line_start(origin.line) as usize;
     let line = source.file.text.get(start..)?.lines().next().unwrap_or_default();
     let indent = line.len() - line.trim_start().len();
     Some(Diagnostic {
-        severity: Severity::Warning,
-        code: "not-enforced",
-        file: origin.file,
+        severity,
+        code,
+        file: Arc::clone(&origin.file),
         line: origin.line,
         column: line[..indent].chars().count() as u32 + 1,
         span: start + indent..start + line.trim_end().len(),
-        message: format!("this build does not enforce {what}"),
-        fix: Some("remove it, or use a build that enforces it: run and apply refuse it".to_owned()),
+        message,
+        fix: Some(fix.to_owned()),
     })
 }

@@ -29,7 +29,7 @@ mod words;
 mod tests;
 
 pub use diagnostic::{Diagnostic, Severity};
-pub use enforced::{NotEnforced, not_enforced, not_enforced_warnings};
+pub use enforced::{NotEnforced, entry_error, not_enforced, not_enforced_warnings};
 pub use files::{DiskFiles, Files, MemoryFiles};
 pub use load::{LoadContext, Loaded, load, load_from};
 pub use model::Policy;
