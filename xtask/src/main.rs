@@ -3,6 +3,7 @@
 
 mod build;
 mod ebpf;
+mod lab;
 mod privilege;
 mod progress;
 mod setup;
@@ -48,6 +49,18 @@ enum Command {
     Build,
     /// Build the kernel program alone, and print the path of its object file.
     Ebpf,
+    /// Show the main job live on this machine alone: who gets through, who is dropped and why. Needs root.
+    ///
+    /// Builds keyfence and runs it in a network namespace before a real nginx, with a listed client, a greedy one and
+    /// a stranger in others. Stays up until Ctrl-C; however it ends, it leaves nothing behind. With --interface and
+    /// --policy it filters a real interface instead, and drops nothing unless told --enforce.
+    Run(lab::Arguments),
+    /// Become a program of the lab, in its namespace.
+    #[command(hide = true)]
+    LabExec(lab::ExecArguments),
+    /// Play a machine of the lab.
+    #[command(hide = true)]
+    LabTraffic { role: lab::Role },
     /// Run all tests, unit to live, after the checks of form. Needs root.
     ///
     /// In this order: set-up, format, release build, tidy, clippy, tests. The live tests make network namespaces and
@@ -106,6 +119,9 @@ fn run(command: Command) -> Result<()> {
             println!("{}", ebpf::run(&setup::ensure(Need::Build)?)?.display());
             Ok(())
         }
+        Command::Run(arguments) => lab::run(&arguments),
+        Command::LabExec(arguments) => lab::exec(&arguments),
+        Command::LabTraffic { role } => lab::play(role),
         Command::Test { fast, arguments } => test::run(fast, &arguments),
         Command::Tidy {
             bless: true,
