@@ -2,6 +2,8 @@
 //! tests stand on.
 #![deny(unsafe_code)]
 
+pub mod command;
 pub mod harness;
 pub mod oracle;
+pub mod pcap;
 pub mod subject;
