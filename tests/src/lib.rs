@@ -6,4 +6,5 @@ pub mod command;
 pub mod harness;
 pub mod oracle;
 pub mod pcap;
+pub mod replay;
 pub mod subject;
