@@ -1,10 +1,8 @@
 //! `keyfence explain` and `[[expect]]` as an operator runs them, and the rules read aloud against the reference and the
 //! kernel program on every vector.
 
-use std::os::unix::fs::PermissionsExt as _;
-
 use filter_user::judge::both::Both;
-use keyfence_tests::command::{run, run_as_nobody};
+use keyfence_tests::command::{run, run_without_rights};
 use keyfence_tests::oracle::vectors::{VectorFile, files};
 use keyfence_tests::subject;
 use serde_json::{Value, json};
@@ -51,8 +49,6 @@ ports = [22]
 
 fn folder(more: &str) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder can be made");
-    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))
-        .expect("the folder can be written");
     std::fs::write(folder.path().join("policy.toml"), format!("{POLICY}{more}"))
         .expect("the folder can be written");
     std::fs::write(
@@ -296,7 +292,7 @@ fn without_rights_the_reference_alone_is_asked_and_that_is_said() {
         "--to",
         "203.0.113.10:443/tcp",
     ];
-    let ended = run_as_nobody(folder.path(), &words);
+    let ended = run_without_rights(folder.path(), &words);
     assert_eq!(ended.exit, 0, "{ended:?}");
     let object = ended.object();
     assert_eq!(
@@ -304,7 +300,7 @@ fn without_rights_the_reference_alone_is_asked_and_that_is_said() {
         (&json!("allowed"), &Value::Null)
     );
     assert!(object["kernel_not_asked"].as_str().unwrap().contains("CAP_BPF"));
-    let check = run_as_nobody(folder.path(), &["check", "policy.toml"]);
+    let check = run_without_rights(folder.path(), &["check", "policy.toml"]);
     assert_eq!(check.exit, 0, "{check:?}");
     assert!(
         check.output.contains("the kernel program was not asked"),

@@ -1,6 +1,6 @@
 //! What `keyfence replay` cannot judge: each frame and file is a line that says why; what it refuses to do at all.
 
-use keyfence_tests::command::{run, run_as_nobody};
+use keyfence_tests::command::{run, run_without_rights};
 use keyfence_tests::pcap::{KINDS, Pcap, Pcapng};
 use keyfence_tests::replay::{POLICY, START, folder, lines, listed, said, stranger, write};
 use serde_json::{Value, json};
@@ -195,9 +195,7 @@ fn without_rights_it_says_what_it_needs() {
         "a.pcap",
         &Pcap::default().frame(START, &stranger()).bytes,
     );
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(folder.path(), open).unwrap();
-    let ended = run_as_nobody(folder.path(), &["replay", "--policy", "policy.toml", "a.pcap"]);
+    let ended = run_without_rights(folder.path(), &["replay", "--policy", "policy.toml", "a.pcap"]);
     assert_eq!(ended.exit, 1, "{}", ended.errors);
     assert!(
         ended.errors.contains("run as root or with CAP_BPF"),
