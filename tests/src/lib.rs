@@ -2,6 +2,9 @@
 //! tests stand on.
 #![deny(unsafe_code)]
 
+pub mod command;
 pub mod harness;
 pub mod oracle;
+pub mod pcap;
+pub mod replay;
 pub mod subject;

@@ -20,7 +20,7 @@ fn documented_invocations_parse_and_wrong_ones_do_not() {
     for line in [
         "keyfence check",
         "keyfence check a.toml --json",
-        "keyfence run --policy a.toml --state /s --bpf-fs /b --log-level debug --log-format json --kernel-log info",
+        "keyfence run --policy a.toml --state /s --bpf-fs /b --log-level debug --log-format json --kernel-log debug",
         "keyfence status --socket /run/a.sock --json --color never",
         "keyfence detach --policy a.toml --yes --bpf-fs /b --instance lab",
         "keyfence init --output a.toml",

@@ -7,21 +7,21 @@ mod error;
 mod filter;
 #[cfg(test)]
 pub mod fixture;
+mod gate;
 mod reader;
 pub mod snapshot;
 
 pub use error::FilterError;
 pub use filter::Filter;
+pub use gate::{load_policy, refusal, unexpected};
 
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::judge::both::JudgeError;
-use crate::judge::expect;
 use crate::kernel::clock;
-use crate::policy::{self, Colour, LoadContext, Loaded, Policy, Severity};
+use crate::policy::{self, Colour, Loaded, Policy, Severity};
 use snapshot::{
     BoxFuture, CounterValues, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, TableFill,
     View,
@@ -45,64 +45,6 @@ const COMMANDS_WAITING_MAX: usize = 16;
 /// How far the wall clock may drift from the monotonic one before ends are armed anew: less than a tick of the
 /// check below, far more than the two reads of the clocks can differ.
 const CLOCK_JUMP_NANOS: u128 = 100_000_000;
-
-/// Reads a policy file with what the host says of itself.
-pub fn load_policy(file: &std::path::Path) -> Loaded {
-    let context = LoadContext {
-        now: jiff::Timestamp::now(),
-        ephemeral_ports: ephemeral_ports(),
-    };
-    policy::load(file, &context)
-}
-
-/// The range the kernel picks local ports from.
-fn ephemeral_ports() -> (u16, u16) {
-    let fallback = (32_768, 60_999);
-    let Ok(text) = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range") else {
-        return fallback;
-    };
-    let mut numbers = text.split_whitespace().map(str::parse);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(first)), Some(Ok(last))) => (first, last),
-        _ => fallback,
-    }
-}
-
-/// What stands in the way of running a policy: its faults, or what it writes that this build does not enforce.
-pub fn refusal(loaded: &Loaded) -> Option<String> {
-    let Some(policy) = &loaded.policy else {
-        return Some(policy::render(loaded, Colour::Never));
-    };
-    let missing: Vec<String> = policy::not_enforced(policy)
-        .into_iter()
-        .filter(|missing| !missing.default)
-        .map(|missing| match &missing.origin {
-            Some(origin) => format!("{}:{}: {}", origin.file, origin.line, missing.what),
-            None => missing.what,
-        })
-        .collect();
-    if missing.is_empty() {
-        return None;
-    }
-    Some(format!(
-        "this build does not enforce everything that the policy writes, and does not run it:\n  {}\n\
-         take these out, or run a release that enforces them",
-        missing.join("\n  ")
-    ))
-}
-
-/// What of a policy's own expectations does not hold, as text; `None` where all do. Blocks while the kernel verifies.
-pub fn unexpected(policy: &Policy) -> Result<Option<String>, JudgeError> {
-    let faults = expect::expects(policy, jiff::Timestamp::now())?.faults();
-    if faults.is_empty() {
-        return Ok(None);
-    }
-    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-    Ok(Some(format!(
-        "the policy does not do what it expects:\n  {}",
-        faults.join("\n  ")
-    )))
-}
 
 /// The engine's state; `run` drives it.
 pub struct Engine {

@@ -4,49 +4,25 @@
 //! Plain and slow on purpose: it walks the policy, not the tables, so that an entry's file and line are at hand and a
 //! fault of the tables shows as a difference. Takes no token, counts nothing.
 
-use std::net::{IpAddr, Ipv6Addr};
+mod grants;
+mod words;
 
-use filter_common::charge::{self, Charge};
+use std::net::IpAddr;
+
+use filter_common::charge::Charge;
 use filter_common::classify::{self, Icmp};
-use filter_common::limit::Effect;
-use filter_common::lookup::GrantTables as _;
 use filter_common::parse::{Family, Fragment, Frame, Packet, Protocol};
 use filter_common::verdict::{Reason, Verdict};
-use ipnet::IpNet;
 
+pub use self::words::{Matched, Step, address};
+use self::words::{Notes, has, in_ranges, levels, longest, said, shape, word};
 use super::Names;
 use crate::compiler::host::HostTables;
-use crate::compiler::{owner_name, service_mode};
+use crate::compiler::service_mode;
 use crate::policy::Policy;
 use crate::policy::model::{
-    Addresses, Client, Deny, Limits, Management, Mode, Origin, PassDrop, PassListedDrop, PortRange,
-    Protocols, Remarks, Service, ServiceSet, Source,
+    Addresses, Client, Deny, Limits, Management, Mode, PassDrop, PassListedDrop, Service, Source,
 };
-
-/// Grants tried for one packet, and so the most that are shown.
-const TRIES_MAX: usize = filter_common::bounds::TRIES_MAX as usize;
-
-/// One rule and its answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    pub rule: &'static str,
-    /// `no`: on to the next; `yes`: it decides; of grants `granted` or `refused`, of limits `paid` or `refused`;
-    /// `not asked`: decided before.
-    pub answer: &'static str,
-    pub detail: String,
-}
-
-/// An entry that had a say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Matched {
-    /// `service`, `client`, `deny`, `management`.
-    pub kind: &'static str,
-    pub name: String,
-    pub origin: Origin,
-    /// The source prefix that holds the packet's source, where it was written.
-    pub source: Option<Source>,
-    pub remarks: Remarks,
-}
 
 /// The whole reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,11 +132,14 @@ impl Reader<'_> {
             return self.pass(Reason::Essential);
         }
         notes.step(2, "no", String::new());
-        self.entries(packet, notes)
+        match self.entries(packet, notes) {
+            Some(decision) => decision,
+            None => self.traffic(packet, notes),
+        }
     }
 
-    /// Rules 4 to 8.
-    fn entries(&self, packet: &Packet, notes: &mut Notes) -> Decision {
+    /// Rules 4 and 5.
+    fn entries(&self, packet: &Packet, notes: &mut Notes) -> Option<Decision> {
         let source = address(&packet.source);
         if let Some((entry, source)) = self.management(packet) {
             notes.step(
@@ -168,14 +147,14 @@ impl Reader<'_> {
                 "yes",
                 said("management", &entry.name, &entry.origin, Some(source)),
             );
-            notes.matched.push(matched(
+            notes.matched.push(Matched::of(
                 "management",
                 &entry.name,
                 &entry.origin,
                 Some(source),
                 &entry.remarks,
             ));
-            return self.pass(Reason::Management);
+            return Some(self.pass(Reason::Management));
         }
         notes.step(
             3,
@@ -189,20 +168,25 @@ impl Reader<'_> {
             .find_map(|deny: &Deny| Some((deny, longest(&deny.sources, source)?)));
         if let Some((deny, source)) = denied {
             notes.step(4, "yes", said("deny", &deny.name, &deny.origin, Some(source)));
-            notes.matched.push(matched(
+            notes.matched.push(Matched::of(
                 "deny",
                 &deny.name,
                 &deny.origin,
                 Some(source),
                 &deny.remarks,
             ));
-            return self.refuse(Reason::Denied);
+            return Some(self.refuse(Reason::Denied));
         }
         notes.step(
             4,
             "no",
             format!("{} entries, none holds {source}", self.policy.denies.len()),
         );
+        None
+    }
+
+    /// Rules 6 to 8.
+    fn traffic(&self, packet: &Packet, notes: &mut Notes) -> Decision {
         let decision = match packet.protocol {
             Protocol::Icmp => self.icmp(packet, notes),
             Protocol::Tcp | Protocol::Udp if packet.fragment != Fragment::Later => {
@@ -345,250 +329,8 @@ impl Reader<'_> {
         self.fragment(packet, &wanted, observed, notes)
     }
 
-    /// What `fragments` says.
-    fn fragment(
-        &self,
-        packet: &Packet,
-        wanted: &dyn Fn(&Client) -> bool,
-        observed: bool,
-        notes: &mut Notes,
-    ) -> Decision {
-        let refuse = |reason, owner| Decision {
-            passes: false,
-            reason,
-            service: None,
-            owner,
-            observed,
-        };
-        match self.policy.filter.fragments {
-            PassListedDrop::Drop => {
-                notes.step(7, "yes", "`fragments` says drop".into());
-                return refuse(Reason::Fragment, None);
-            }
-            PassListedDrop::Pass => {
-                notes.step(7, "yes", "`fragments` says pass".into());
-                return self.pass(Reason::Fragment);
-            }
-            PassListedDrop::Listed => {}
-        }
-        let held = self.matching(packet, wanted);
-        let live: Vec<_> = held.into_iter().filter(|(_, grant)| !grant.ended).collect();
-        if live.is_empty() {
-            notes.step(
-                7,
-                "yes",
-                "`fragments` says listed, and its source holds no grant for it".into(),
-            );
-            return refuse(Reason::Fragment, None);
-        }
-        notes.step(
-            7,
-            "yes",
-            "`fragments` says listed, and its source holds a grant".into(),
-        );
-        match self.pays(&live, packet, Charge::of(packet, false), notes) {
-            Ok(owner) => Decision {
-                owner: Some(owner),
-                ..self.pass(Reason::Fragment)
-            },
-            Err(first) => refuse(Reason::LimitGrant, Some(first)),
-        }
-    }
-
-    /// Rules 9 and 10.
-    fn grants(&self, service: &Service, packet: &Packet, notes: &mut Notes) -> Decision {
-        notes.step(6, "yes", said("service", &service.name, &service.origin, None));
-        notes.step(7, "no", "its ports are known".into());
-        notes.matched.push(matched(
-            "service",
-            &service.name,
-            &service.origin,
-            None,
-            &service.remarks,
-        ));
-        let observed = service_mode(self.policy, service) == Mode::Observe;
-        let refuse = |reason, owner| Decision {
-            passes: false,
-            reason,
-            service: Some(service.name.clone()),
-            owner,
-            observed,
-        };
-        let held = self.matching(packet, &|client| self.reaches(client, service));
-        if held.is_empty() {
-            let source = address(&packet.source);
-            notes.step(
-                8,
-                "refused",
-                format!("no grant holds {source} and names {}", service.name),
-            );
-            return refuse(Reason::Unlisted, None);
-        }
-        let admitted = |client: &Client| {
-            client.source_ports.is_empty() || in_ranges(&client.source_ports, packet.source_port)
-        };
-        let live: Vec<_> = held.iter().filter(|(_, grant)| !grant.ended).collect();
-        let (first, grant) = &held[0];
-        let shown = said("client", &first.name, &first.origin, Some(grant.source));
-        if live.is_empty() {
-            let end = first
-                .expires
-                .map_or_else(String::new, |end| format!(", at {end}"));
-            notes.step(8, "refused", format!("{shown} has ended{end}"));
-            return refuse(Reason::Ended, None);
-        }
-        let ready: Vec<_> = live
-            .into_iter()
-            .filter(|(client, _)| admitted(client))
-            .cloned()
-            .collect();
-        if ready.is_empty() {
-            notes.step(
-                8,
-                "refused",
-                format!("{shown} does not admit source port {}", packet.source_port),
-            );
-            return refuse(Reason::SourcePort, None);
-        }
-        let (first, grant) = &ready[0];
-        let others = match ready.len() - 1 {
-            0 => String::new(),
-            others => format!(" and {others} more"),
-        };
-        let shown = said("client", &first.name, &first.origin, Some(grant.source));
-        notes.step(8, "granted", format!("{shown}{others}"));
-        let cost = Charge::of(packet, true);
-        let owner = match self.pays(&ready, packet, cost, notes) {
-            Ok(owner) => owner,
-            Err(first) => return refuse(Reason::LimitGrant, Some(first)),
-        };
-        let number = self.names.services().find(|(_, name)| *name == service.name);
-        let number = number.map_or(u32::MAX, |(number, _)| number);
-        if service.limit != Limits::default() && !self.service_pays(number, cost) {
-            notes.step(
-                9,
-                "refused",
-                format!("more than the whole burst of service {}", service.name),
-            );
-            return refuse(Reason::LimitService, Some(owner));
-        }
-        notes.more(
-            9,
-            &format!("; service {}: {}", service.name, levels(&service.limit)),
-        );
-        Decision {
-            service: Some(service.name.clone()),
-            owner: Some(owner),
-            ..self.pass(Reason::Allowed)
-        }
-    }
-
-    /// The owner whose buckets pay first, or the first that was tried.
-    fn pays(
-        &self,
-        ready: &[(&Client, Grant<'_>)],
-        packet: &Packet,
-        cost: Charge,
-        notes: &mut Notes,
-    ) -> Result<String, String> {
-        let count = ready.len();
-        let first = if count > TRIES_MAX {
-            usize::from(packet.source_port) % count
-        } else {
-            0
-        };
-        let tries: Vec<_> = ready
-            .iter()
-            .cycle()
-            .skip(first)
-            .take(count.min(TRIES_MAX))
-            .collect();
-        let mut refused = Vec::new();
-        for (client, grant) in &tries {
-            if self.owner_pays(grant.number, cost) {
-                let before = match refused.as_slice() {
-                    [] => String::new(),
-                    names => format!("{} cannot pay; ", names.join(", ")),
-                };
-                notes.step(
-                    9,
-                    "paid",
-                    format!("{before}client {}: {}", client.name, levels(&client.limit)),
-                );
-                notes.matched.push(grant.matched(client));
-                return Ok(owner_name(&client.name));
-            }
-            refused.push(client.name.clone());
-        }
-        let (client, grant) = tries[0];
-        notes.step(
-            9,
-            "refused",
-            format!("more than the whole burst of: {}", refused.join(", ")),
-        );
-        notes.matched.push(grant.matched(client));
-        Err(owner_name(&client.name))
-    }
-
-    /// The grants that hold the source, longest prefix first, then by name, each client once.
-    fn matching(&self, packet: &Packet, wanted: &dyn Fn(&Client) -> bool) -> Vec<(&Client, Grant<'_>)> {
-        let source = address(&packet.source);
-        let now = self.host.now.get();
-        let numbers: std::collections::HashMap<&str, u32> =
-            self.names.owners().map(|(number, name)| (name, number)).collect();
-        let enabled = self
-            .policy
-            .clients
-            .iter()
-            .filter(|client| client.enabled && wanted(client));
-        let mut found: Vec<_> = enabled
-            .filter_map(|client| {
-                let source = longest(&client.sources, source)?;
-                let number = *numbers.get(owner_name(&client.name).as_str())?;
-                let ended = self.host.owner(number).is_none_or(|owner| owner.end <= now.0);
-                Some((
-                    client,
-                    Grant {
-                        source,
-                        number,
-                        ended,
-                    },
-                ))
-            })
-            .collect();
-        found.sort_by(|(a, left), (b, right)| {
-            let length = |grant: &Grant<'_>| std::cmp::Reverse(grant.source.prefix.prefix_len());
-            (length(left), a.name.as_bytes()).cmp(&(length(right), b.name.as_bytes()))
-        });
-        found
-    }
-
-    fn owner_pays(&self, number: u32, cost: Charge) -> bool {
-        self.dry(|| charge::owner_pays(self.host, number, cost, self.host.now.get()))
-    }
-
-    fn service_pays(&self, number: u32, cost: Charge) -> bool {
-        self.dry(|| charge::service_pays(self.host, number, cost, self.host.now.get()))
-    }
-
-    fn dry(&self, ask: impl FnOnce() -> bool) -> bool {
-        let effect = self.host.effect.replace(Effect::Dry);
-        let answer = ask();
-        self.host.effect.set(effect);
-        answer
-    }
-
     fn services(&self) -> impl Iterator<Item = &Service> {
         self.policy.services.iter()
-    }
-
-    fn reaches(&self, client: &Client, service: &Service) -> bool {
-        match &client.services {
-            ServiceSet::All => true,
-            ServiceSet::Some(indexes) => indexes
-                .iter()
-                .any(|index| self.policy.services[*index].name == service.name),
-        }
     }
 
     /// Protocol, port and address.
@@ -641,158 +383,4 @@ impl Reader<'_> {
             PassDrop::Drop => self.refuse(reason),
         }
     }
-}
-
-/// A client's hold on a source.
-#[derive(Clone, Copy)]
-struct Grant<'a> {
-    source: &'a Source,
-    number: u32,
-    ended: bool,
-}
-
-impl Grant<'_> {
-    fn matched(&self, client: &Client) -> Matched {
-        matched(
-            "client",
-            &client.name,
-            &client.origin,
-            Some(self.source),
-            &client.remarks,
-        )
-    }
-}
-
-/// The answers as they come.
-#[derive(Default)]
-struct Notes {
-    answers: [Option<(&'static str, String)>; RULES.len()],
-    matched: Vec<Matched>,
-}
-
-impl Notes {
-    fn step(&mut self, rule: usize, answer: &'static str, detail: String) {
-        self.answers[rule] = Some((answer, detail));
-    }
-
-    fn more(&mut self, rule: usize, detail: &str) {
-        if let Some((_, said)) = &mut self.answers[rule] {
-            said.push_str(detail);
-        }
-    }
-
-    fn in_order(&mut self) -> Vec<Step> {
-        let answers = std::mem::take(&mut self.answers);
-        let steps = RULES.into_iter().zip(answers).map(|(rule, answer)| {
-            let (answer, detail) = answer.unwrap_or(("not asked", String::new()));
-            Step { rule, answer, detail }
-        });
-        steps.collect()
-    }
-}
-
-fn matched(
-    kind: &'static str,
-    name: &str,
-    origin: &Origin,
-    source: Option<&Source>,
-    remarks: &Remarks,
-) -> Matched {
-    Matched {
-        kind,
-        name: name.to_owned(),
-        origin: origin.clone(),
-        source: source.cloned(),
-        remarks: remarks.clone(),
-    }
-}
-
-/// `client acme (keyfence.toml:12) by 192.0.2.0/24 (acme.txt:3)`
-fn said(kind: &str, name: &str, origin: &Origin, source: Option<&Source>) -> String {
-    let mut text = format!("{kind} {name} ({}:{})", origin.file, origin.line);
-    if let Some(Source { prefix, origin }) = source {
-        text.push_str(&format!(" by {prefix} ({}:{})", origin.file, origin.line));
-    }
-    text
-}
-
-fn shape(packet: &Packet) -> String {
-    let fragment = match packet.fragment {
-        Fragment::Whole => "",
-        Fragment::First => ", a first fragment",
-        Fragment::Later => ", a later fragment",
-    };
-    let protocol = match packet.protocol {
-        Protocol::Tcp => "TCP".to_owned(),
-        Protocol::Udp => "UDP".to_owned(),
-        Protocol::Icmp => "ICMP".to_owned(),
-        Protocol::Unknown => "an unknown protocol".to_owned(),
-        Protocol::Other => format!("protocol {}", packet.protocol_number),
-    };
-    format!("{protocol}{fragment}, {} bytes", packet.length)
-}
-
-/// Buckets of a fresh copy are full.
-fn levels(limits: &Limits) -> String {
-    let units = [
-        ("packets", limits.packets),
-        ("bytes", limits.bytes),
-        ("connections", limits.connections),
-    ];
-    let shown: Vec<String> = units
-        .into_iter()
-        .filter_map(|(unit, limit)| {
-            let limit = limit?;
-            let per = match limit.per_seconds {
-                1 => "s".to_owned(),
-                60 => "m".to_owned(),
-                3600 => "h".to_owned(),
-                seconds => format!("{seconds}s"),
-            };
-            Some(format!(
-                "{unit} {burst} of {burst} (+{}/{per})",
-                limit.rate,
-                burst = limit.burst
-            ))
-        })
-        .collect();
-    if shown.is_empty() {
-        "no limit".to_owned()
-    } else {
-        shown.join(", ")
-    }
-}
-
-fn word(says: PassDrop) -> &'static str {
-    match says {
-        PassDrop::Pass => "pass",
-        PassDrop::Drop => "drop",
-    }
-}
-
-fn has(protocols: Protocols, protocol: Protocol) -> bool {
-    match protocol {
-        Protocol::Tcp => protocols.tcp,
-        Protocol::Udp => protocols.udp,
-        _ => false,
-    }
-}
-
-fn in_ranges(ranges: &[PortRange], port: u16) -> bool {
-    ranges
-        .iter()
-        .any(|range| (range.first..=range.last).contains(&port))
-}
-
-/// The longest of the prefixes that hold an address.
-fn longest(sources: &[Source], address: IpAddr) -> Option<&Source> {
-    let holding = sources
-        .iter()
-        .filter(|source| IpNet::contains(&source.prefix, &address));
-    holding.max_by_key(|source| source.prefix.prefix_len())
-}
-
-/// As the packet has it: IPv4 for ::ffff:a.b.c.d.
-pub fn address(octets: &[u8; 16]) -> IpAddr {
-    IpAddr::V6(Ipv6Addr::from(*octets)).to_canonical()
 }

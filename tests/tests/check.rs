@@ -1,0 +1,88 @@
+//! `keyfence check` as an operator runs it: what a policy expects of itself, and what this build does not enforce.
+
+use keyfence_tests::command::run;
+use serde_json::json;
+use tempfile::TempDir;
+
+const POLICY: &str = r#"version = 1
+[filter]
+interfaces = ["eth0"]
+management-none = true
+[[service]]
+name = "payments"
+protocol = "tcp"
+ports = [443]
+"#;
+
+fn folder(more: &str) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    std::fs::write(folder.path().join("policy.toml"), format!("{POLICY}{more}"))
+        .expect("the folder can be written");
+    folder
+}
+
+#[test]
+fn an_expect_that_holds_is_counted_and_one_that_differs_is_an_error() {
+    let expect = |verdict: &str| {
+        format!(
+            "[[expect]]\nfrom = \"192.0.2.3:1\"\nto = \"203.0.113.10:443/tcp\"\nverdict = \"{verdict}\"\n"
+        )
+    };
+    let good = folder(&expect("drop"));
+    let ended = run(good.path(), &["check", "policy.toml"]);
+    assert_eq!(ended.exit, 0, "{ended:?}");
+    assert!(ended.output.contains("1 of 1 expects hold"), "{}", ended.output);
+    assert!(ended.output.contains("by the kernel program"), "{}", ended.output);
+    let bad = folder(&expect("pass"));
+    let ended = run(bad.path(), &["check", "policy.toml"]);
+    assert_eq!(ended.exit, 3, "{ended:?}");
+    assert!(ended.errors.contains("policy.toml:9"), "{}", ended.errors);
+    let ended = run(bad.path(), &["check", "policy.toml", "--json"]);
+    assert_eq!(ended.exit, 3);
+    let object = ended.object();
+    assert_eq!(object["valid"], false);
+    assert_eq!(object["errors"][0]["line"], 9);
+    let expected = json!({ "file": "policy.toml", "line": 9, "packet": "192.0.2.3:1 to 203.0.113.10:443/tcp",
+        "expected": { "verdict": "pass", "reason": null },
+        "reference": { "verdict": "drop", "reason": "unlisted" },
+        "kernel": { "verdict": "drop", "reason": "unlisted" }, "holds": false });
+    assert_eq!(object["expects"], json!([expected]));
+    // A daemon does not start with it either, and touches nothing.
+    let state = bad.path().join("state");
+    let ended = run(
+        bad.path(),
+        &[
+            "run",
+            "--policy",
+            "policy.toml",
+            "--state",
+            state.to_str().unwrap(),
+        ],
+    );
+    assert_eq!(ended.exit, 3, "{ended:?}");
+    assert!(
+        ended.errors.contains("policy.toml:9: 192.0.2.3:1"),
+        "{}",
+        ended.errors
+    );
+}
+
+/// What this build does not enforce is a warning of check, once, in either form.
+#[test]
+fn what_is_not_enforced_is_told_once() {
+    let folder = folder("");
+    let text = POLICY.replace(
+        "[[service]]",
+        "[filter.source-limit]\npackets = { rate = 1000, burst = 2000 }\n[[service]]",
+    );
+    std::fs::write(folder.path().join("policy.toml"), text).unwrap();
+    let ended = run(folder.path(), &["check", "policy.toml"]);
+    assert_eq!(ended.exit, 0, "{ended:?}");
+    let object = run(folder.path(), &["check", "policy.toml", "--json"]).object();
+    let warnings = object["warnings"].as_array().unwrap();
+    let told = warnings
+        .iter()
+        .filter(|warning| warning["code"] == "not-enforced")
+        .count();
+    assert_eq!((told, &object["warnings_not_shown"]), (1, &json!(0)), "{object}");
+}
