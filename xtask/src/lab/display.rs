@@ -26,10 +26,7 @@ impl Display {
     /// Shows the table on a terminal, the line elsewhere.
     pub(super) fn show(&self, table: &dyn Fn(Paint) -> String, line: &dyn Fn() -> String) -> Result<()> {
         match self {
-            Self::Terminal(bar) => {
-                bar.set_message(table(Paint::Terminal));
-                bar.tick();
-            }
+            Self::Terminal(bar) => bar.set_message(table(Paint::Terminal)),
             // An error, unlike println: whoever read us is gone, and the lab ends in its order.
             Self::Plain => writeln!(io::stdout(), "{}", line())?,
         }

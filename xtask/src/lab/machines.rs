@@ -4,7 +4,7 @@
 use std::{
     fmt,
     io::{BufRead as _, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{ChildStdin, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -70,10 +70,17 @@ impl Machines {
     ) -> Result<Self> {
         network::build()?;
         ground::write(&names::policy(), POLICY)?;
-        let web = start_web(access_log)?;
+        // Both serve before anyone sends: what comes to a closed port is let through, and nobody receives it.
+        let mut web = start_web(access_log)?;
+        let mut events = Generator::start(Host::Server, Role::Events)?;
+        // nginx writes its file once it listens; the other speaks once it does.
+        await_part(&mut web, signals, || Ok(nginx_file().exists()))?;
+        let newest = Arc::clone(&events.newest);
+        await_part(&mut events.running, signals, || {
+            Ok(newest_of(&newest) != Report::default())
+        })?;
         let mut daemon = start_daemon(Some(Host::Server), ground, keyfence)?;
         await_ready(&mut daemon, signals)?;
-        let events = Generator::start(Host::Server, Role::Events)?;
         let traffic = [
             Generator::start(Host::Client, Role::Listed)?,
             Generator::start(Host::Greedy, Role::Greedy)?,
@@ -164,7 +171,7 @@ fn nginx_config(access_log: AccessLog) -> String {
     format!(
         "daemon off;
 master_process off;
-pid {folder}/nginx.pid;
+pid {};
 error_log stderr warn;
 events {{ worker_connections 256; }}
 http {{
@@ -179,12 +186,17 @@ http {{
     }}
 }}
 ",
+        nginx_file().display(),
         temporary.join("\n")
     )
 }
 
+fn nginx_file() -> PathBuf {
+    names::file("nginx.pid")
+}
+
 /// Who reached the web server: a line each of address and status.
-pub(super) fn access_file() -> std::path::PathBuf {
+pub(super) fn access_file() -> PathBuf {
     names::file("access.log")
 }
 
@@ -199,15 +211,23 @@ pub(super) fn start_daemon(host: Option<Host>, ground: &Ground, keyfence: &Path)
 
 /// Waits until the daemon says that all is in force.
 pub(super) fn await_ready(daemon: &mut Running, signals: &Signals) -> Result<()> {
+    await_part(daemon, signals, || metrics::is_ready(&names::socket()))
+}
+
+/// Waits until a part that was started is as it should be.
+fn await_part(part: &mut Running, signals: &Signals, is_ready: impl Fn() -> Result<bool>) -> Result<()> {
     let end = Instant::now() + READY_PATIENCE;
     loop {
-        daemon.check()?;
-        let ready = metrics::is_ready(&names::socket());
-        match ready {
+        part.check()?;
+        match is_ready() {
             Ok(true) => return Ok(()),
             Ok(false) | Err(_) if Instant::now() < end => {}
-            Ok(false) => bail!("the daemon is not ready after {} s", READY_PATIENCE.as_secs()),
-            Err(error) => return Err(error).context("the daemon does not answer"),
+            Ok(false) => bail!(
+                "{} is not ready after {} s",
+                part.name(),
+                READY_PATIENCE.as_secs()
+            ),
+            Err(error) => return Err(error.context(format!("{} does not answer", part.name()))),
         }
         if signals.pause(LOOK_EVERY) {
             return Err(Stopped.into());
@@ -271,6 +291,10 @@ impl Generator {
         }
         Ok(())
     }
+}
+
+fn newest_of(newest: &Mutex<Report>) -> Report {
+    newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 #[cfg(test)]

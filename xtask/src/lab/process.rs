@@ -101,6 +101,10 @@ impl Running {
         self.child.id()
     }
 
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
     pub(super) fn child(&mut self) -> &mut Child {
         &mut self.child
     }

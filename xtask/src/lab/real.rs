@@ -41,7 +41,7 @@ pub(super) fn run(
     for (interface, mode) in &first.attached {
         println!("The filter is on {interface}, in {mode} mode.");
     }
-    println!("\n{}", hints::real(keyfence, daemon.id()));
+    println!("\n{}", hints::real(&super::shown(keyfence), daemon.id()));
     println!("Ctrl-C ends it and takes the filter off.\n");
     let began = Instant::now();
     let (mut before, mut at) = (first, began);

@@ -148,18 +148,18 @@ pub(super) fn sums_line(at: Duration, counted: &Counters) -> String {
 fn listing(guest: Host) -> String {
     match guest {
         Host::Server => String::new(),
-        Host::Client => String::from("lists it"),
-        Host::Greedy => format!("lists it, {}/s", grouped(GREEDY_LIMIT_PER_SECOND)),
-        Host::Stranger => String::from("does not"),
+        Host::Client => String::from("listed"),
+        Host::Greedy => format!("listed, {}/s", grouped(GREEDY_LIMIT_PER_SECOND)),
+        Host::Stranger => String::from("not listed"),
     }
 }
 
 fn sends(guest: Host) -> &'static str {
     match guest {
         Host::Server => "",
-        Host::Client => "HTTP requests",
-        Host::Greedy => "UDP, four times that",
-        Host::Stranger => "TCP connects, UDP",
+        Host::Client => "HTTP",
+        Host::Greedy => "UDP, 4 times that",
+        Host::Stranger => "TCP, UDP",
     }
 }
 
@@ -170,19 +170,19 @@ fn sees(guest: Host, seen: &Report) -> String {
         Host::Server => String::new(),
         Host::Client => {
             let answered = number("answered_v4") + number("answered_v6");
-            let mut text = format!("{answered} of {} answered 200", number("requests"));
+            let mut text = format!("{answered} of {} answers 200", number("requests"));
             if let Some(took) = number("microseconds").checked_div(answered) {
                 _ = write!(text, ", {}.{} ms", took / 1000, took % 1000 / 100);
             }
             text
         }
         Host::Greedy => format!(
-            "{} of {} answered",
+            "{} of {} answers",
             grouped(number("answered")),
             grouped(number("sent"))
         ),
         Host::Stranger => format!(
-            "{} of {} connects timed out, {} of {} answered",
+            "{} of {} time-outs, {} of {} answers",
             number("timed_out"),
             number("connects"),
             number("answered"),
@@ -300,10 +300,10 @@ mod tests {
 
     #[test]
     fn a_second_shows_who_passed_who_was_dropped_and_why() {
-        let expected = "  who       the policy         sends                 passed/s  dropped/s  sees
-  acme      lists it           HTTP requests              100          0  100 of 100 answered 200, 0.4 ms
-  greedy    lists it, 2,000/s  UDP, four times that         0          0  0 of 0 answered
-  stranger  does not           TCP connects, UDP            0        100  100 of 100 connects timed out, 0 of 0 answered
+        let expected = "  who       the policy       sends              passed/s  dropped/s  sees
+  acme      listed           HTTP                    100          0  100 of 100 answers 200, 0.4 ms
+  greedy    listed, 2,000/s  UDP, 4 times that         0          0  0 of 0 answers
+  stranger  not listed       TCP, UDP                  0        100  100 of 100 time-outs, 0 of 0 answers
 
   service  verdict  reason    packets/s  packets
   web      drop     unlisted         50    1,000
@@ -319,11 +319,11 @@ mod tests {
     fn a_line_shows_the_same_without_a_table() {
         let line = line(&sample(19, 1_900), &sample(21, 2_000));
         assert!(
-            line.starts_with("  21 s acme: 50/s passed, 100 of 100 answered 200"),
+            line.starts_with("  21 s acme: 50/s passed, 100 of 100 answers 200"),
             "{line}"
         );
         assert!(
-            !line.contains('\n') && line.contains("| stranger: 50/s dropped, 100 of 100 connects"),
+            !line.contains('\n') && line.contains("| stranger: 50/s dropped, 100 of 100 time-outs"),
             "{line}"
         );
     }
