@@ -126,6 +126,7 @@ fn what_this_build_does_not_enforce_is_refused_by_run_by_name_and_warned_of_by_c
     let check = output(keyfence().arg("check").arg(site.policy_file()));
     let said = String::from_utf8_lossy(&check.stderr);
     assert_eq!(check.status.code(), Some(0), "{said}");
+    assert!(!said.contains("more warnings"), "all are shown: {said}");
     for name in ["[filter.source-limit]", "[[publisher]] `gateway`"] {
         assert!(
             said.contains(&format!("does not enforce {name}")),

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::http::{self, Answer};
 use super::policy::Policy;
-use super::program::keyfence_path;
+use super::program::{keyfence, keyfence_path, output};
 use super::site::Site;
 use super::wait::until;
 
@@ -122,6 +122,18 @@ impl Daemon {
         Ended {
             code: status.code(),
             log: daemon.log().get(before..).unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// `keyfence detach` of a site's instance, with nobody to answer its question.
+    pub fn detach(site: &Site, arguments: &[&str]) -> Ended {
+        let mut command = keyfence();
+        command.args(["detach", "--policy"]).arg(site.policy_file());
+        command.arg("--bpf-fs").arg(site.bpf.path());
+        let output = output(command.args(arguments).stdin(Stdio::null()));
+        Ended {
+            code: output.status.code(),
+            log: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
     }
 
