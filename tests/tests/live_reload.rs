@@ -9,7 +9,7 @@ use std::time::Instant;
 use filter_common::verdict::{Reason, Verdict};
 use keyfence_tests::harness::{
     Attach, Counts, Daemon, GREEDY, LISTED, PATIENCE, Pace, Policy, SERVER, STRANGER, Sender, Sink, Site,
-    until,
+    StopOnDrop, until,
 };
 
 const PORT: u16 = 9000;
@@ -100,15 +100,6 @@ fn under_traffic(site: &Site, sink: &Sink, change: impl FnOnce()) -> Sent {
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
-}
-
-/// Ends the stream also where the change panics: the scope waits for it.
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Every packet was judged right: those that arrived, and the counters by bpftool.

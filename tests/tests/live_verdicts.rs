@@ -9,7 +9,7 @@ use keyfence_tests::harness::frames::{
     ipv4, ipv6, tagged, tcp, udp,
 };
 use keyfence_tests::harness::{
-    Attach, Counts, Daemon, INSIDE, LISTED, Label, Policy, SERVER, STRANGER, Site, Wire, until,
+    Attach, Counts, Daemon, INSIDE, LISTED, Label, Policy, SERVER, STRANGER, Script, Site,
 };
 
 const API: u16 = 7000;
@@ -29,7 +29,8 @@ const fn host(number: u8) -> IpAddr {
 
 /// Of no service.
 const ELSEWHERE: IpAddr = host(200);
-const ADMIN: IpAddr = host(10);
+const ADMIN_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
+const ADMIN: IpAddr = IpAddr::V4(ADMIN_V4);
 const ADMIN_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 10);
 const ADMIN6: IpAddr = IpAddr::V6(ADMIN_V6);
 const SLOW: IpAddr = host(11);
@@ -37,93 +38,25 @@ const ENDED: IpAddr = host(12);
 const PORTED: IpAddr = host(13);
 const DENIED: IpAddr = host(14);
 
-/// All that is listed; tokens do not come back while the test runs.
-fn entries() -> String {
-    format!(
-        r#"
-[filter.icmp-limit]
-packets = {{ rate = "1/h", burst = 3 }}
-
-[[service]]
-name = "api"
-address = ["{SERVER4}", "{SERVER6}"]
-protocol = ["tcp", "udp"]
-ports = [{API}]
-mode = "enforce"
-[[service]]
-name = "narrow"
-address = ["{SERVER4}"]
-protocol = "udp"
-ports = [{NARROW}]
-mode = "enforce"
-limit = {{ packets = {{ rate = "1/h", burst = 2 }} }}
-[[service]]
-name = "watched"
-address = ["{SERVER4}"]
-protocol = "udp"
-ports = [{WATCHED}]
-mode = "observe"
-limit = {{ packets = {{ rate = "1/h", burst = 5 }} }}
-
-[[client]]
-name = "listed"
-sources = ["{LISTED4}", "{LISTED6}"]
-services = ["*"]
-[[client]]
-name = "slow"
-sources = ["{SLOW}"]
-services = ["api", "watched"]
-limit = {{ packets = {{ rate = "1/h", burst = 4 }} }}
-[[client]]
-name = "past"
-sources = ["{ENDED}"]
-services = ["api", "watched"]
-expires = 2020-01-01T00:00:00Z
-[[client]]
-name = "ported"
-sources = ["{PORTED}"]
-source-ports = ["40000-40009"]
-services = ["api", "watched"]
-
-[[deny]]
-name = "abuse"
-sources = ["{DENIED}"]
-[[management]]
-name = "ssh"
-sources = ["{ADMIN}", "{ADMIN6}"]
-protocol = "tcp"
-ports = [22]
-"#
-    )
-}
+/// What the numbers above stand for; tokens do not come back while the test runs.
+const ENTRIES: &str = include_str!("../fixtures/verdicts.toml");
 
 const DROP_ALL: &str = "other-traffic = \"drop\"\nother-address = \"drop\"\nnon-ip = \"drop\"\nping = \"listed\"\n\
                         fragments = \"listed\"";
 const PASS_ALL: &str = "other-traffic = \"pass\"\nother-address = \"pass\"\nnon-ip = \"pass\"\nping = \"pass\"\n\
                         fragments = \"pass\"";
 
-/// Frames, and what is expected of them.
-struct Script {
-    wire: Wire,
-    expected: Counts,
-}
-
-impl Script {
-    /// Sends a frame some times, all judged alike; the bytes of an IP packet are counted without its frame.
-    fn send(&mut self, times: u64, frame: &[u8], service: &str, verdict: Verdict, reason: Reason) {
-        let bytes = match u16::from_be_bytes([frame[12], frame[13]]) {
-            IPV4 | IPV6 if reason != Reason::Malformed => frame.len() - ETHERNET_BYTES,
-            _ => frame.len(),
-        };
-        self.send_counted(times, frame, bytes, Label::new(service, verdict, reason));
-    }
-
-    fn send_counted(&mut self, times: u64, frame: &[u8], bytes: usize, label: Label) {
-        for _ in 0..times {
-            self.wire.send(frame);
-        }
-        self.expected.add(label, times, times * bytes as u64);
-    }
+/// Sends datagrams to the server; its port names the service.
+fn datagrams(script: &mut Script, times: u64, source: (IpAddr, u16), port: u16, judged: (Verdict, Reason)) {
+    let service = match port {
+        API => "api",
+        NARROW => "narrow",
+        WATCHED => "watched",
+        _ => "",
+    };
+    let to = if source.0.is_ipv6() { SERVER6 } else { SERVER4 };
+    let frame = udp(source.0, source.1, to, port, b"data");
+    script.send(times, &frame, service, judged.0, judged.1);
 }
 
 /// Rules 1 to 3, whatever the policy says.
@@ -184,103 +117,61 @@ fn send_malformed(script: &mut Script, refused: Verdict) {
     }
 }
 
-/// Rules 4, 5, 9 and 10: the same with any policy, but for what denies.
-fn send_to_services(script: &mut Script, refused: Verdict) {
-    use Reason::*;
-    use Verdict::{Drop, Observe, Pass};
+/// Rules 4 and 5.
+fn send_management_and_denied(script: &mut Script, refused: Verdict) {
+    use Reason::{Denied, Management};
+    use Verdict::Pass;
     script.send(2, &tcp(ADMIN, 50_000, SERVER4, 22, SYN), "", Pass, Management);
     script.send(1, &tcp(ADMIN6, 50_000, SERVER6, 22, SYN), "", Pass, Management);
-    let admins_fragment = ethernet(
-        IPV4,
-        &ipv4(Ipv4Addr::new(10, 77, 0, 10), SERVER.v4, TCP, 185, &[0; 40]),
-    );
-    script.send(1, &admins_fragment, "", Pass, Management);
+    let later = ipv4(ADMIN_V4, SERVER.v4, TCP, 185, &[0; 40]);
+    script.send(1, &ethernet(IPV4, &later), "", Pass, Management);
     // In IPv6 a later fragment's protocol is never known.
     let piece = frames::fragment(UDP, 185, false, &[0; 40]);
-    let admins_fragment = ethernet(IPV6, &ipv6(ADMIN_V6, SERVER.v6, FRAGMENT, 64, &piece));
-    script.send(1, &admins_fragment, "", Pass, Management);
-    script.send(3, &udp(DENIED, 1, SERVER4, API, b""), "", refused, Denied);
+    let later = ipv6(ADMIN_V6, SERVER.v6, FRAGMENT, 64, &piece);
+    script.send(1, &ethernet(IPV6, &later), "", Pass, Management);
+    datagrams(script, 3, (DENIED, 1), UNSERVED, (refused, Denied));
+    script.send(1, &udp(DENIED, 1, SERVER4, API, b""), "", refused, Denied);
     script.send(1, &tcp(DENIED, 1, SERVER4, 22, SYN), "", refused, Denied);
+}
 
-    script.send(3, &udp(LISTED4, 1, SERVER4, API, b"hello"), "api", Pass, Allowed);
-    script.send(2, &udp(LISTED6, 1, SERVER6, API, b"hello"), "api", Pass, Allowed);
+/// Rules 9 and 10 of services that enforce, whatever the filter's mode.
+fn send_to_services(script: &mut Script) {
+    use Reason::*;
+    use Verdict::{Drop, Pass};
+    datagrams(script, 3, (LISTED4, 1), API, (Pass, Allowed));
+    datagrams(script, 2, (LISTED6, 1), API, (Pass, Allowed));
     script.send(1, &tcp(LISTED4, 1, SERVER4, API, SYN), "api", Pass, Allowed);
     let inner = udp(LISTED4, 1, SERVER4, API, b"tagged");
     let frame = tagged(0x88a8, 0, &tagged(0x8100, 0, &inner));
     let label = Label::new("api", Pass, Allowed);
-    script.send_counted(2, &frame, inner.len() - ETHERNET_BYTES, label);
+    script.send_counted(2, &frame, inner.len() - ETHERNET_BYTES, label.clone());
     // Ethernet padding is no part of the packet.
     let bare = udp(LISTED4, 1, SERVER4, API, b"");
     let padded = [&bare[..], &[0; 18]].concat();
-    let label = Label::new("api", Pass, Allowed);
     script.send_counted(1, &padded, bare.len() - ETHERNET_BYTES, label);
 
-    script.send(4, &udp(STRANGER4, 1, SERVER4, API, b""), "api", Drop, Unlisted);
-    script.send(2, &udp(STRANGER6, 1, SERVER6, API, b""), "api", Drop, Unlisted);
+    datagrams(script, 4, (STRANGER4, 1), API, (Drop, Unlisted));
+    datagrams(script, 2, (STRANGER6, 1), API, (Drop, Unlisted));
     script.send(1, &tcp(STRANGER4, 1, SERVER4, API, SYN), "api", Drop, Unlisted);
-    script.send(2, &udp(ENDED, 1, SERVER4, API, b""), "api", Drop, Ended);
-    script.send(1, &udp(PORTED, 40_009, SERVER4, API, b""), "api", Pass, Allowed);
-    script.send(
-        2,
-        &udp(PORTED, 40_010, SERVER4, API, b""),
-        "api",
-        Drop,
-        SourcePort,
-    );
-    script.send(4, &udp(SLOW, 1, SERVER4, API, b"four"), "api", Pass, Allowed);
-    script.send(3, &udp(SLOW, 1, SERVER4, API, b"three"), "api", Drop, LimitGrant);
-    script.send(2, &udp(LISTED4, 1, SERVER4, NARROW, b""), "narrow", Pass, Allowed);
-    script.send(
-        5,
-        &udp(LISTED4, 1, SERVER4, NARROW, b""),
-        "narrow",
-        Drop,
-        LimitService,
-    );
+    datagrams(script, 2, (ENDED, 1), API, (Drop, Ended));
+    datagrams(script, 1, (PORTED, 40_009), API, (Pass, Allowed));
+    datagrams(script, 2, (PORTED, 40_010), API, (Drop, SourcePort));
+    datagrams(script, 4, (SLOW, 1), API, (Pass, Allowed));
+    datagrams(script, 3, (SLOW, 1), API, (Drop, LimitGrant));
+    datagrams(script, 2, (LISTED4, 1), NARROW, (Pass, Allowed));
+    datagrams(script, 5, (LISTED4, 1), NARROW, (Drop, LimitService));
+}
 
-    // A service that observes lets through what it would drop.
-    script.send(
-        2,
-        &udp(STRANGER4, 1, SERVER4, WATCHED, b""),
-        "watched",
-        Observe,
-        Unlisted,
-    );
-    script.send(
-        1,
-        &udp(ENDED, 1, SERVER4, WATCHED, b""),
-        "watched",
-        Observe,
-        Ended,
-    );
-    script.send(
-        1,
-        &udp(PORTED, 1, SERVER4, WATCHED, b""),
-        "watched",
-        Observe,
-        SourcePort,
-    );
-    script.send(
-        1,
-        &udp(SLOW, 1, SERVER4, WATCHED, b""),
-        "watched",
-        Observe,
-        LimitGrant,
-    );
-    script.send(
-        5,
-        &udp(LISTED4, 1, SERVER4, WATCHED, b""),
-        "watched",
-        Pass,
-        Allowed,
-    );
-    script.send(
-        3,
-        &udp(LISTED4, 1, SERVER4, WATCHED, b""),
-        "watched",
-        Observe,
-        LimitService,
-    );
+/// A service that observes lets through what it would drop.
+fn send_to_watched_service(script: &mut Script) {
+    use Reason::*;
+    use Verdict::{Observe, Pass};
+    datagrams(script, 2, (STRANGER4, 1), WATCHED, (Observe, Unlisted));
+    datagrams(script, 1, (ENDED, 1), WATCHED, (Observe, Ended));
+    datagrams(script, 1, (PORTED, 1), WATCHED, (Observe, SourcePort));
+    datagrams(script, 1, (SLOW, 1), WATCHED, (Observe, LimitGrant));
+    datagrams(script, 5, (LISTED4, 1), WATCHED, (Pass, Allowed));
+    datagrams(script, 3, (LISTED4, 1), WATCHED, (Observe, LimitService));
 }
 
 /// Rules 1, 6, 7 and 8 where everything is dropped that can be (or observed).
@@ -340,24 +231,19 @@ fn counters_equal_what_was_sent(
     others: impl FnOnce(&Site, &mut Script, Verdict),
 ) {
     let site = Site::raw();
-    let policy = Policy::new(attach, &entries()).filter(filter);
+    let policy = Policy::new(attach, ENTRIES).filter(filter);
     let daemon = Daemon::start(&site, &policy);
     assert_eq!(site.counters(), Counts::default(), "nothing is sent yet");
-    let mut script = Script {
-        wire: Wire::open(&site),
-        expected: Counts::default(),
-    };
-    let parts: [&mut dyn FnMut(&mut Script); 3] = [
-        &mut send_essential,
-        &mut |script| send_malformed(script, refused),
-        &mut |script| send_to_services(script, refused),
-    ];
-    for send in parts {
-        send(&mut script);
-        settle(&daemon, &script);
-    }
+    let mut script = Script::on(&site);
+    send_essential(&mut script);
+    send_malformed(&mut script, refused);
+    script.settle(&daemon);
+    send_management_and_denied(&mut script, refused);
+    send_to_services(&mut script);
+    script.settle(&daemon);
+    send_to_watched_service(&mut script);
     others(&site, &mut script, refused);
-    settle(&daemon, &script);
+    script.settle(&daemon);
 
     assert_eq!(site.counters().against(&script.expected), []);
     for (label, tally) in &script.expected.0 {
@@ -393,18 +279,6 @@ fn counters_equal_what_was_sent(
         let sum: u64 = of_verdict.map(|(_, tally)| tally.packets).sum();
         assert_eq!(daemon.metric(&series), sum as f64, "{series}");
     }
-}
-
-/// Waits until the filter has judged as many packets as were sent.
-fn settle(daemon: &Daemon, script: &Script) {
-    until("all frames are judged", || {
-        let page = daemon.scrape();
-        let counts = page
-            .lines()
-            .filter(|line| line.starts_with("keyfence_packets_total{"));
-        let values = counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-        (values.sum::<f64>() >= script.expected.total() as f64).then_some(())
-    });
 }
 
 /// Where other traffic is dropped, answers to the host's own questions pass.

@@ -83,9 +83,9 @@ pub(super) fn dump<T: DeserializeOwned>(map: &Path) -> T {
         .unwrap_or_else(|error| panic!("bpftool's dump of {} is not understood: {error}", map.display()))
 }
 
-/// What bpftool tells of a pinned map or program (`kind`), its id among it.
-pub(super) fn show(kind: &str, path: &Path) -> Value {
+/// What bpftool tells of a pinned map, its id among it.
+pub(super) fn show_map(path: &Path) -> Value {
     let mut command = system("bpftool");
-    command.args(["-j", kind, "show", "pinned"]).arg(path);
+    command.args(["-j", "map", "show", "pinned"]).arg(path);
     serde_json::from_str(&run(&mut command)).expect("bpftool writes JSON")
 }

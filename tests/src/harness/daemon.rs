@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::http::{self, Answer};
 use super::policy::Policy;
-use super::program::keyfence_path;
+use super::program::{keyfence, keyfence_path, output};
 use super::site::Site;
 use super::wait::until;
 
@@ -44,14 +44,37 @@ impl Daemon {
 
     /// The same with more arguments.
     pub fn start_with(site: &Site, arguments: &[&str]) -> Self {
-        let mut daemon = Self::spawn(site, Self::command(site).args(arguments));
+        Self::start_as(site, Self::command(site).args(arguments))
+    }
+
+    /// The same by a command of one's own.
+    pub fn start_as(site: &Site, command: &mut Command) -> Self {
+        Self::spawn(site, command).ready()
+    }
+
+    /// Starts one of another instance, with files of its own, and waits until it is ready.
+    pub fn elsewhere(site: &Site, instance: &str, policy: &Policy) -> Self {
+        let file = |end: &str| site.folder().join(format!("{instance}{end}"));
+        let policy = policy.clone().daemon(&format!("instance = \"{instance}\""));
+        let (path, socket) = (file(".toml"), file(".sock"));
+        fs::write(&path, policy.text(&socket)).expect("a temporary folder can be written");
+        let mut command = site.server.command(keyfence_path());
+        command.arg("run").arg("--policy").arg(path);
+        command.arg("--bpf-fs").arg(site.bpf.path());
+        command.arg("--state").arg(file("-state"));
+        let mut daemon = Self::spawn(site, &mut command);
+        daemon.socket = socket;
+        daemon.ready()
+    }
+
+    fn ready(mut self) -> Self {
         until("the daemon is ready", || {
-            if let Ok(Some(status)) = daemon.child.try_wait() {
+            if let Ok(Some(status)) = self.child.try_wait() {
                 panic!("the daemon ended ({status})");
             }
-            daemon.get("/readyz").filter(|answer| answer.status == 200)
+            self.get("/readyz").filter(|answer| answer.status == 200)
         });
-        daemon
+        self
     }
 
     /// `keyfence run` in the server's namespace.
@@ -99,6 +122,18 @@ impl Daemon {
         Ended {
             code: status.code(),
             log: daemon.log().get(before..).unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// `keyfence detach` of a site's instance, with nobody to answer its question.
+    pub fn detach(site: &Site, arguments: &[&str]) -> Ended {
+        let mut command = keyfence();
+        command.args(["detach", "--policy"]).arg(site.policy_file());
+        command.arg("--bpf-fs").arg(site.bpf.path());
+        let output = output(command.args(arguments).stdin(Stdio::null()));
+        Ended {
+            code: output.status.code(),
+            log: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
     }
 
@@ -170,9 +205,9 @@ impl Daemon {
         self.wait();
     }
 
-    /// As a service manager does.
-    pub fn terminate(mut self) -> ExitStatus {
-        self.signal(Signal::SIGTERM);
+    /// As a service manager or a terminal does.
+    pub fn end(mut self, signal: Signal) -> ExitStatus {
+        self.signal(signal);
         self.wait()
     }
 

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::bpffs::{self, BpfFs};
 use super::namespace::{self, Namespace, PREFIX};
 use super::policy::Policy;
+use super::program::{keyfence_path, run, system};
 
 /// Who has which addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ impl Site {
     }
 
     /// Gives the parties' addresses to the outside end of a wire in this namespace.
-    pub(super) fn inhabit(&self, namespace: &Namespace) {
+    pub fn inhabit(&self, namespace: &Namespace) {
         namespace.ip(&format!("link set {OUTSIDE} address {}", mac(OUTSIDE_MAC)));
         namespace.sysctl(&format!("net/ipv6/conf/{OUTSIDE}/disable_ipv6"), "0");
         namespace.ip(&format!("link set {OUTSIDE} up"));
@@ -141,6 +142,21 @@ impl Site {
 
     pub fn write_text(&self, text: &str) {
         std::fs::write(self.policy_file(), text).expect("a temporary folder can be written");
+    }
+
+    /// The pinned maps of the instance `main` that outlive a generation, with their kernel ids.
+    pub fn map_ids(&self) -> Vec<(PathBuf, u64)> {
+        let maps = self.bpf.list("keyfence/main/maps").into_iter();
+        let id = |path: &PathBuf| bpffs::show_map(path)["id"].as_u64().expect("a map has an id");
+        maps.map(|path| (path.clone(), id(&path))).collect()
+    }
+
+    /// A copy of the program where everybody can reach it, in a folder that everybody may read.
+    pub fn program_for_everyone(&self) -> PathBuf {
+        let path = self.folder().join("keyfence");
+        std::fs::copy(keyfence_path(), &path).expect("the program can be copied");
+        run(system("chmod").arg("755").arg(self.folder()));
+        path
     }
 
     /// Where an instance's pins are.

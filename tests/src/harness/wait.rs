@@ -1,5 +1,6 @@
 //! Waiting for a state: looked for again and again until a deadline, never slept for.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -16,5 +17,14 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         }
         assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
         sleep(BETWEEN_LOOKS);
+    }
+}
+
+/// Ends what goes on beside, also where the test panics meanwhile: a scope of threads waits for all of them.
+pub struct StopOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }

@@ -1,0 +1,262 @@
+//! What is pinned: adopted where it is whole and of this layout, cleared where it is half, else left alone; and
+//! nothing piles up.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use filter_common::abi::{LAYOUT_VERSION, names};
+use keyfence_tests::harness::{Attach, Daemon, Ended, Policy, Probe, Site, keyfence_path, run, system};
+use nix::sys::signal::Signal;
+
+fn policy() -> Policy {
+    Policy::new(Attach::Auto, Probe::ENTRIES)
+}
+
+/// Every file below the pins, with the kernel's ids of the maps.
+fn pins(site: &Site) -> (Vec<std::path::PathBuf>, Vec<(std::path::PathBuf, u64)>) {
+    (site.bpf.list("keyfence"), site.map_ids())
+}
+
+#[test]
+fn pins_of_another_layout_are_refused_and_left_untouched() {
+    let site = Site::new();
+    let mut probe = Probe::open(&site);
+    Daemon::start(&site, &policy()).kill();
+    let meta = site.pins("main").join("maps").join(names::META);
+    let dump = || run(system("bpftool").args(["-j", "map", "dump", "pinned"]).arg(&meta));
+    let dumped: serde_json::Value = serde_json::from_str(&dump()).expect("bpftool writes JSON");
+    let bytes = dumped[0]["value"].as_array().expect("a value's bytes").iter();
+    let mut bytes: Vec<String> = bytes.map(|byte| byte.as_str().expect("as text").into()).collect();
+    // The version follows the magic word.
+    assert_eq!(bytes[8], format!("{LAYOUT_VERSION:#04x}"));
+    bytes[8] = format!("{:#04x}", LAYOUT_VERSION + 1);
+    let mut update = system("bpftool");
+    update.args(["map", "update", "pinned"]).arg(&meta);
+    run(update.args(["key", "0", "0", "0", "0", "value"]).args(&bytes));
+
+    let before = (pins(&site), dump(), site.counters());
+    let ended = Daemon::refused(&site, &mut Daemon::command(&site));
+    assert_eq!(ended.code, Some(1), "{}", ended.log);
+    let words = format!("version {}", LAYOUT_VERSION + 1);
+    assert!(
+        ended.log.contains(&words) && ended.log.contains("keyfence detach --yes"),
+        "{}",
+        ended.log
+    );
+    assert_eq!((pins(&site), dump(), site.counters()), before);
+    probe.assert_filtered();
+
+    // The fix that it names.
+    let Ended { code, log } = Daemon::detach(&site, &["--yes"]);
+    assert_eq!(code, Some(0), "{log}");
+    let _daemon = Daemon::start_again(&site);
+    probe.assert_filtered();
+}
+
+#[test]
+fn half_made_pins_are_cleared_and_made_anew() {
+    let site = Site::new();
+    for folder in ["", "maps", "links", "generation-1"] {
+        fs::create_dir_all(site.pins("main").join(folder)).expect("a BPF file system has folders");
+    }
+    let daemon = Daemon::start(&site, &policy());
+    assert!(daemon.log().contains("ended half-way"), "{}", daemon.log());
+    Probe::open(&site).assert_filtered();
+}
+
+#[test]
+fn daemon_killed_at_any_moment_of_its_start_is_followed_by_a_good_one() {
+    let site = Site::new();
+    let mut probe = Probe::open(&site);
+    site.write(&policy());
+    let measured = Instant::now();
+    Daemon::start_again(&site).kill();
+    let whole = measured.elapsed();
+    const MOMENTS: u32 = 8;
+    for moment in 0..MOMENTS {
+        // Half of them on a fresh start, half on what the one before left.
+        if moment % 2 == 0 {
+            assert_eq!(Daemon::detach(&site, &["--yes"]).code, Some(0));
+        }
+        let started = Instant::now();
+        let mut child = Daemon::command(&site)
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("keyfence can be started");
+        thread::sleep((whole * moment / MOMENTS).saturating_sub(started.elapsed()));
+        child.kill().expect("it is our child");
+        child.wait().expect("it is our child");
+        let daemon = Daemon::start_again(&site);
+        probe.assert_filtered();
+        daemon.kill();
+    }
+}
+
+#[test]
+fn daemon_killed_at_any_moment_of_a_reload_is_followed_by_a_good_one() {
+    let site = Site::new();
+    let mut probe = Probe::open(&site);
+    let more = |variant: u32| {
+        policy().and(&format!(
+            "[[deny]]\nname = \"d\"\nsources = [\"192.0.2.{variant}\"]\n"
+        ))
+    };
+    let daemon = Daemon::start(&site, &policy());
+    let measured = Instant::now();
+    daemon.reload();
+    let whole = measured.elapsed();
+    let mut daemon = Some(daemon);
+    const MOMENTS: u32 = 8;
+    for moment in 0..MOMENTS {
+        let running = daemon.take().expect("one runs");
+        site.write(&more(moment));
+        running.signal(Signal::SIGHUP);
+        thread::sleep(whole * moment / MOMENTS);
+        running.kill();
+        probe.assert_filtered();
+        daemon = Some(Daemon::start_again(&site));
+        probe.assert_filtered();
+        let generations = site.bpf.list("keyfence/main").into_iter();
+        let generations =
+            generations.filter(|path| path.is_dir() && path.display().to_string().contains("generation-"));
+        assert_eq!(generations.count(), 1, "moment {moment}");
+    }
+}
+
+#[test]
+fn second_daemon_of_an_instance_is_refused() {
+    let site = Site::new();
+    let daemon = Daemon::start(&site, &policy());
+    let mut probe = Probe::open(&site);
+    let before = pins(&site);
+    let ended = Daemon::refused(&site, &mut Daemon::command(&site));
+    assert_eq!(ended.code, Some(1), "{}", ended.log);
+    assert!(
+        ended.log.contains("another daemon runs as instance main"),
+        "{}",
+        ended.log
+    );
+    assert_eq!(pins(&site), before);
+    assert_eq!(daemon.get("/readyz").map(|answer| answer.status), Some(200));
+    probe.assert_filtered();
+}
+
+#[test]
+fn second_daemon_of_an_instance_is_refused_with_another_state_and_listener_too() {
+    let site = Site::new();
+    let daemon = Daemon::start(&site, &policy());
+    let before = (pins(&site), daemon.generation());
+    let file = site.folder().join("second.toml");
+    fs::write(&file, policy().text(&site.folder().join("second.sock"))).expect("a temporary folder");
+    let mut command = site.server.command(keyfence_path());
+    command.arg("run").arg("--policy").arg(file);
+    command.arg("--bpf-fs").arg(site.bpf.path());
+    command.arg("--state").arg(site.folder().join("second-state"));
+    let ended = Daemon::refused(&site, &mut command);
+    assert_eq!(ended.code, Some(1), "{}", ended.log);
+    assert!(
+        ended.log.contains("another daemon runs as instance main"),
+        "{}",
+        ended.log
+    );
+    assert_eq!((pins(&site), daemon.generation()), before);
+}
+
+#[test]
+fn reloads_leave_no_descriptor_memory_map_or_program_behind() {
+    let site = Site::new();
+    let daemon = Daemon::start(&site, &policy());
+    let variants = [
+        policy(),
+        policy().and("[[deny]]\nname = \"d\"\nsources = [\"192.0.2.0/24\"]\n"),
+    ];
+    let reload = |times: usize| {
+        for variant in variants.iter().cycle().take(times) {
+            site.write(variant);
+            daemon.reload();
+        }
+    };
+    // The first ones open what stays open.
+    reload(4);
+    let before = Held::by(&daemon, &site);
+    reload(50);
+    // What the kernel frees, it frees a little later.
+    let mut after = Held::by(&daemon, &site);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while after.exceeds(&before) && Instant::now() < deadline {
+        after = Held::by(&daemon, &site);
+    }
+    assert!(!after.exceeds(&before), "before: {before:#?}\nafter: {after:#?}");
+}
+
+/// What a daemon, its pins and the kernel hold.
+#[derive(Debug, PartialEq, Eq)]
+struct Held {
+    descriptors: BTreeMap<String, usize>,
+    mappings: usize,
+    pins: usize,
+    /// Of the kernel, by name: those that no other process has open.
+    maps: BTreeMap<String, usize>,
+    programs: BTreeMap<String, usize>,
+}
+
+impl Held {
+    fn by(daemon: &Daemon, site: &Site) -> Self {
+        let process = format!("/proc/{}", daemon.id());
+        let mut descriptors = BTreeMap::new();
+        for entry in fs::read_dir(format!("{process}/fd")).expect("it runs").flatten() {
+            // One that was closed meanwhile is none.
+            if let Ok(target) = fs::read_link(entry.path()) {
+                let kind = target
+                    .to_string_lossy()
+                    .split(':')
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned();
+                *descriptors.entry(kind).or_default() += 1;
+            }
+        }
+        let maps = fs::read_to_string(format!("{process}/maps")).expect("it runs");
+        Self {
+            descriptors,
+            mappings: maps.lines().filter(|line| line.contains("bpf")).count(),
+            pins: site.bpf.list("keyfence").len(),
+            maps: objects("map"),
+            programs: objects("prog"),
+        }
+    }
+
+    fn exceeds(&self, before: &Held) -> bool {
+        let more = |here: &BTreeMap<String, usize>, there: &BTreeMap<String, usize>| {
+            here.iter()
+                .any(|(name, count)| *count > there.get(name).copied().unwrap_or(0))
+        };
+        more(&self.descriptors, &before.descriptors)
+            || self.mappings > before.mappings
+            || self.pins > before.pins
+            || more(&self.maps, &before.maps)
+            || more(&self.programs, &before.programs)
+    }
+}
+
+/// How many maps or programs of each name of ours the kernel has.
+fn objects(kind: &str) -> BTreeMap<String, usize> {
+    let ours = |name: &str| {
+        names::PERSISTENT.contains(&name)
+            || names::GENERATIONAL.contains(&name)
+            || [names::ENTRY, names::JUDGE, "DESK"].contains(&name)
+    };
+    let text = run(system("bpftool").args(["-j", kind, "list"]));
+    let list: serde_json::Value = serde_json::from_str(&text).expect("bpftool writes JSON");
+    let mut counts = BTreeMap::new();
+    for object in list.as_array().into_iter().flatten() {
+        let name = object["name"].as_str().unwrap_or_default();
+        if ours(name) {
+            *counts.entry(name.to_owned()).or_default() += 1;
+        }
+    }
+    counts
+}

@@ -1,0 +1,150 @@
+//! A policy with a fault changes nothing that runs.
+
+use keyfence_tests::harness::{Attach, Counts, Daemon, Policy, Probe, Site, keyfence, output, until};
+
+const READY: &str = "keyfence_policy_reload_success";
+
+fn policy() -> Policy {
+    Policy::new(Attach::Auto, Probe::ENTRIES)
+}
+
+/// Files that must not come into force, each with words of the answer.
+fn faulty(site: &Site) -> Vec<(&'static str, String, &'static str)> {
+    let good = policy();
+    let text = |policy: Policy| policy.text(&site.socket());
+    let unknown_service =
+        "[[client]]\nname = \"lost\"\nsources = [\"192.0.2.1\"]\nservices = [\"nowhere\"]\n";
+    vec![
+        ("no TOML", "version = = 1\n".into(), "keyfence.toml:1:"),
+        ("empty", String::new(), "version"),
+        (
+            "host bits",
+            text(
+                good.clone()
+                    .and("[[deny]]\nname = \"d\"\nsources = [\"10.1.2.3/24\"]\n"),
+            ),
+            "10.1.2.0/24",
+        ),
+        (
+            "unknown service",
+            text(good.clone().and(unknown_service)),
+            "nowhere",
+        ),
+        (
+            "not enforced",
+            text(
+                good.clone()
+                    .and("[filter.source-limit]\npackets = { rate = 5000, burst = 10000 }\n"),
+            ),
+            "[filter.source-limit]",
+        ),
+        (
+            "no such interface",
+            text(good.clone().interface("nope0")),
+            "nope0 does not exist",
+        ),
+        (
+            "another's hook",
+            text(good.interface("held0")),
+            "holds the XDP hook of held0",
+        ),
+    ]
+}
+
+#[test]
+fn faulty_policy_changes_nothing_that_runs_and_a_good_one_recovers() {
+    let site = Site::new();
+    site.server.ip("link add held0 type veth peer name held1");
+    let other = Daemon::elsewhere(&site, "other", &policy().interface("held0"));
+    let daemon = Daemon::start(&site, &policy());
+    let mut probe = Probe::open(&site);
+    probe.assert_filtered();
+    for (what, text, words) in faulty(&site) {
+        let pins = (site.bpf.list("keyfence/main"), site.map_ids());
+        let (generation, counts) = (daemon.generation(), site.counters());
+        site.write_text(&text);
+        daemon.reload_in_vain();
+
+        probe.assert_filtered();
+        assert_eq!(daemon.generation(), generation, "{what}");
+        assert_eq!(site.counters().fallen_since(&counts), [], "{what}");
+        assert_eq!((site.bpf.list("keyfence/main"), site.map_ids()), pins, "{what}");
+        let answer = daemon.get("/readyz").expect("it answers");
+        assert_eq!(answer.status, 503, "{what}: {}", answer.body);
+        assert!(
+            answer.body.contains("the last reload failed"),
+            "{what}: {}",
+            answer.body
+        );
+        assert_eq!(
+            daemon.get("/livez").map(|answer| answer.status),
+            Some(200),
+            "{what}"
+        );
+        let status = daemon.status();
+        let error = status["policy"]["last_error"].as_str().unwrap_or_default();
+        assert!(error.contains(words), "{what}: {error}");
+        assert_eq!(status["policy"]["file_differs"], true, "{what}");
+        let shown = output(keyfence().args(["status", "--socket"]).arg(site.socket()));
+        assert_eq!(shown.status.code(), Some(6), "{what}: degraded");
+
+        site.write(&policy());
+        daemon.reload();
+        assert_eq!(daemon.metric(READY), 1.0, "{what}");
+        until("it is ready again", || {
+            daemon.get("/readyz").filter(|answer| answer.status == 200)
+        });
+        let shown = output(keyfence().args(["status", "--socket"]).arg(site.socket()));
+        assert_eq!(shown.status.code(), Some(0), "{what}: good again");
+        probe.assert_filtered();
+    }
+    drop(other);
+}
+
+#[test]
+fn reload_does_not_wait_for_a_file_that_is_gone() {
+    let site = Site::new();
+    let daemon = Daemon::start(&site, &policy());
+    std::fs::remove_file(site.policy_file()).expect("it is there");
+    daemon.reload_in_vain();
+    Probe::open(&site).assert_filtered();
+}
+
+#[test]
+fn what_this_build_does_not_enforce_is_refused_by_run_by_name_and_warned_of_by_check() {
+    let site = Site::new();
+    let entries = "[filter.source-limit]\npackets = { rate = 5000, burst = 10000 }\n\
+                   [[publisher]]\nname = \"gateway\"\nuser = \"root\"\n";
+    site.write(&policy().and(entries));
+    let ended = Daemon::refused(&site, &mut Daemon::command(&site));
+    assert_eq!(ended.code, Some(1), "{}", ended.log);
+    for name in ["[filter.source-limit]", "[[publisher]] `gateway`"] {
+        assert!(ended.log.contains(name), "{name}: {}", ended.log);
+    }
+    assert_eq!(site.bpf.list("keyfence"), Vec::<std::path::PathBuf>::new());
+
+    let check = output(keyfence().arg("check").arg(site.policy_file()));
+    let said = String::from_utf8_lossy(&check.stderr);
+    assert_eq!(check.status.code(), Some(0), "{said}");
+    assert!(!said.contains("more warnings"), "all are shown: {said}");
+    for name in ["[filter.source-limit]", "[[publisher]] `gateway`"] {
+        assert!(
+            said.contains(&format!("does not enforce {name}")),
+            "{name}: {said}"
+        );
+    }
+}
+
+#[test]
+fn invalid_policy_is_not_run_and_attaches_nothing() {
+    let site = Site::new();
+    site.write(&policy().and("[[deny]]\nname = \"d\"\nsources = [\"10.1.2.3/24\"]\n"));
+    let ended = Daemon::refused(&site, &mut Daemon::command(&site));
+    assert_eq!(ended.code, Some(3), "{}", ended.log);
+    assert!(ended.log.contains("10.1.2.0/24"), "{}", ended.log);
+    assert!(site.bpf.list("keyfence").is_empty());
+    // And it is no accident of the site's: without the fault it runs.
+    let daemon = Daemon::start(&site, &policy());
+    assert_eq!(site.counters().against(&Counts::default()), []);
+    drop(daemon);
+}
