@@ -5,3 +5,4 @@
 pub mod harness;
 pub mod oracle;
 pub mod subject;
+pub mod vector_captures;
