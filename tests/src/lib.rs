@@ -8,3 +8,4 @@ pub mod oracle;
 pub mod pcap;
 pub mod replay;
 pub mod subject;
+pub mod vector_captures;

@@ -10,6 +10,7 @@ mod setup;
 mod test;
 mod tidy;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -74,6 +75,17 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         arguments: Vec<OsString>,
     },
+    /// Boot Debian's 6.1 and 6.12 kernels under qemu, and judge every vector and live packets there.
+    ///
+    /// The kernels come from Debian's packages into ~/.cache/keyfence/kernels; nothing is installed. Each boots a static
+    /// keyfence that replays every vector and then filters a plain device, VLAN devices, a bond and a bridge. Prints a
+    /// line a kernel, and ends with 1 where one differs from the contract. Needs no root and no KVM; what the kernels
+    /// printed is in target/vm.
+    Vm {
+        /// Only these, as 6.1; the default is all.
+        #[arg(value_name = "SERIES")]
+        series: Vec<String>,
+    },
     /// Check what no lint knows: directions between modules, headings, sizes, where `unsafe` may be.
     ///
     /// Prints each fault as `file:line: what; how to fix it` and ends with 1 if there is one. Files over 400 lines and
@@ -123,6 +135,7 @@ fn run(command: Command) -> Result<()> {
         Command::LabExec(arguments) => lab::exec(&arguments),
         Command::LabTraffic { role } => lab::play(role),
         Command::Test { fast, arguments } => test::run(fast, &arguments),
+        Command::Vm { series } => vm::run(&series),
         Command::Tidy {
             bless: true,
             reason,

@@ -19,6 +19,7 @@ const TAIL_LINES_MAX: usize = 40;
 const CHANNEL_LINES_MAX: usize = 256;
 /// Off a terminal, how often a line says that it still goes on.
 const STILL_EVERY: Duration = Duration::from_secs(30);
+const POLL_EVERY: Duration = Duration::from_millis(250);
 const SPINNER_EVERY: Duration = Duration::from_millis(120);
 
 /// Runs the command under this heading. Its standard input is empty: nothing may ask.
@@ -69,6 +70,23 @@ pub(crate) fn run(heading: &str, command: &mut Command) -> Result<()> {
             tail.join("\n")
         );
     }
+    Ok(())
+}
+
+/// Shows what `poll` says under this heading, until it has nothing more to say.
+pub(crate) fn watch(heading: &str, mut poll: impl FnMut() -> Result<Option<String>>) -> Result<()> {
+    let started = Instant::now();
+    let display = Display::start(heading);
+    let mut shown = started;
+    while let Some(line) = poll()? {
+        display.line(&line);
+        if shown.elapsed() >= STILL_EVERY {
+            display.still(started.elapsed(), &line);
+            shown = Instant::now();
+        }
+        thread::sleep(POLL_EVERY);
+    }
+    display.end(heading, started.elapsed(), true);
     Ok(())
 }
 

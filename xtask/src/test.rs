@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     build, privilege,
     setup::{self, Need, cargo_install},
-    tidy, workspace,
+    tidy, vm, workspace,
 };
 
 const WHY_ROOT: &str = "the live tests make network namespaces and interfaces, mount a BPF file system, and load programs into the kernel";
@@ -28,6 +28,8 @@ pub(crate) fn run(fast: bool, arguments: &[OsString]) -> Result<()> {
     if !fast {
         check_form()?;
     }
+    // A first build takes longer than a test may.
+    vm::prepare()?;
     let nextest = cargo_install::nextest().context("cargo-nextest went away")?;
     let mut command = Command::new(nextest);
     command

@@ -10,6 +10,8 @@ pub(crate) enum Need {
     Build,
     /// Shows it in the lab.
     Run,
+    /// Boots it under other kernels.
+    Vm,
     /// Tests it.
     Test,
 }
@@ -129,6 +131,18 @@ pub(crate) const COMPONENTS: &[Component] = &[
         Need::Test,
         "odd IPv6 extension headers and fragments",
     ),
+    row(
+        "qemu-system-x86_64",
+        "qemu-system-x86",
+        Need::Vm,
+        "boots the kernels that Keyfence supports",
+    ),
+    row(
+        "busybox",
+        "busybox-static",
+        Need::Vm,
+        "the shell and the clients under those kernels",
+    ),
 ];
 
 /// The rows that this need asks for.
@@ -149,7 +163,7 @@ mod tests {
     #[test]
     fn the_build_asks_for_nothing_that_only_tests_need() {
         assert!(needed(Need::Build).all(|component| component.need == Need::Build));
-        assert!(needed(Need::Run).all(|component| component.need != Need::Test));
+        assert!(needed(Need::Run).all(|component| component.need <= Need::Run));
         assert_eq!(needed(Need::Test).count(), COMPONENTS.len());
     }
 

@@ -15,6 +15,7 @@ use components::{COMPILER_PACKAGES, COMPILER_WHY, Component, LINKER_WHY, NEXTEST
 
 use crate::{
     toolchain::{self, COMPILER_OVERRIDE, Toolchain, ToolchainError},
+    vm::kernels,
     workspace,
 };
 
@@ -39,7 +40,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
 pub(crate) fn ensure(need: Need) -> Result<Toolchain> {
     let survey = Survey::take(need);
     match survey.toolchain {
-        Ok(toolchain) if survey.programs.is_empty() && survey.nextest => Ok(toolchain),
+        Ok(toolchain) if survey.programs.is_empty() && survey.nextest && survey.kernels => Ok(toolchain),
         _ => install(survey, need),
     }
 }
@@ -52,6 +53,8 @@ struct Survey {
     programs: Vec<&'static Component>,
     /// Whether cargo-nextest is here, or not asked for.
     nextest: bool,
+    /// Whether the kernels to boot are in the cache, or not asked for.
+    kernels: bool,
 }
 
 impl Survey {
@@ -63,11 +66,12 @@ impl Survey {
                 .filter(|component| !component.is_here())
                 .collect(),
             nextest: need < Need::Test || cargo_install::nextest().is_some(),
+            kernels: need < Need::Vm || kernels::all_here(),
         }
     }
 
     fn is_complete(&self) -> bool {
-        self.toolchain.is_ok() && self.programs.is_empty() && self.nextest
+        self.toolchain.is_ok() && self.programs.is_empty() && self.nextest && self.kernels
     }
 
     /// Whether it takes Debian's compiler: none fits, and nobody named one.
@@ -106,6 +110,11 @@ impl Survey {
                 lines.push((component.program, path.display().to_string()));
             }
         }
+        for kernel in kernels::here() {
+            if self.need >= Need::Vm {
+                lines.push(("kernel to boot", kernel.image().display().to_string()));
+            }
+        }
         let mut text = String::new();
         for (what, place) in lines {
             // Writing to a string cannot fail.
@@ -129,6 +138,9 @@ impl Survey {
         }
         if !self.nextest {
             line("cargo-nextest", NEXTEST_WHY);
+        }
+        if !self.kernels {
+            line("kernels", kernels::WHY);
         }
         for component in &self.programs {
             line(component.program, component.why);
@@ -158,6 +170,9 @@ fn install(survey: Survey, need: Need) -> Result<Toolchain> {
     }
     if !survey.nextest {
         cargo_install::install_nextest()?;
+    }
+    if !survey.kernels {
+        kernels::fetch()?;
     }
     let after = Survey::take(need);
     if !after.is_complete() {
@@ -195,6 +210,7 @@ mod tests {
             }),
             programs: components::needed(Need::Test).collect(),
             nextest: false,
+            kernels: false,
         }
     }
 
