@@ -1,5 +1,9 @@
 //! The lab as a user starts it: `cargo xtask run` in all its ways, and that nothing of it is left afterwards.
 //! Needs root. One lab at a time, also over processes: each test holds a lock.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test may stop at a surprise: that is its failure"
+)]
 
 use std::{
     env,

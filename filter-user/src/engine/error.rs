@@ -27,6 +27,10 @@ pub enum FilterError {
          attached: `keyfence detach --yes`, then start again"
     )]
     OwnersFull { needed: u32, max: u32 },
+    #[error(
+        "another daemon runs as instance {0}: stop it first, or name another instance in [daemon] instance"
+    )]
+    Instance(String),
     #[error("the host's addresses cannot be read: {0}")]
     HostAddresses(io::Error),
     #[error("{0}")]

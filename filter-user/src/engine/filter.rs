@@ -1,8 +1,10 @@
 //! The filter in the kernel, as the engine holds it: start or adopt, apply, look, leave.
 
+use std::fs::File;
 use std::net::IpAddr;
 
 use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta};
+use nix::fcntl::Flock;
 
 use super::Options;
 use super::error::FilterError;
@@ -17,7 +19,7 @@ use crate::kernel::pins::{Found, Pins};
 use crate::kernel::state::{Limits, State};
 use crate::kernel::{clock, observe};
 use crate::policy::Policy;
-use crate::policy::model::Addresses;
+use crate::policy::model::{Addresses, Attach};
 
 /// The owner table of a new filter: what later policies may grow to without a new one.
 const OWNERS_AT_LEAST: u32 = 65_536;
@@ -25,6 +27,8 @@ const OWNERS_AT_LEAST: u32 = 65_536;
 /// The filter of one instance.
 pub struct Filter {
     pins: Pins,
+    /// Of the pin folder: one daemon an instance. Goes with the process, however it ends.
+    _lock: Flock<File>,
     entry: Entry,
     /// The loaded generation in force: its maps stay readable while it is held.
     generation: Generation,
@@ -47,32 +51,43 @@ impl Filter {
     /// Puts a policy in force on its interfaces, over what an earlier daemon left or from nothing.
     pub async fn start(options: &Options, policy: &Policy) -> Result<Self, FilterError> {
         let pins = Pins::of(&options.bpf_fs, &policy.daemon.instance)?;
+        let held = || FilterError::Instance(policy.daemon.instance.clone());
+        // Whoever holds the folder owns what is in it, wherever its state is kept.
+        let lock = match pins.root().exists() {
+            true => Some(pins.lock()?.ok_or_else(held)?),
+            false => None,
+        };
         let found = pins.look()?;
         let chosen = interfaces::choose(&policy.filter.interfaces, &interfaces::read().await?)?;
         match found {
-            Found::Nothing => Self::create(pins, options, policy, &chosen),
-            Found::Half => {
-                tracing::warn!(
-                    "{}: an earlier start ended half-way; cleared",
-                    pins.root().display()
-                );
-                pins.clear()?;
-                Self::create(pins, options, policy, &chosen)
-            }
             Found::Ours(meta) => {
                 pins.check_shapes()?;
-                Self::adopt(pins, options, policy, &chosen, meta)
+                let lock = lock.ok_or_else(held)?;
+                tokio::task::block_in_place(|| Self::adopt(pins, lock, options, policy, &chosen, meta))
+            }
+            Found::Nothing | Found::Half => {
+                if found == Found::Half {
+                    tracing::warn!(
+                        "{}: an earlier start ended half-way; cleared",
+                        pins.root().display()
+                    );
+                    pins.clear()?;
+                }
+                pins.create()?;
+                let lock = pins.lock()?.ok_or_else(held)?;
+                tokio::task::block_in_place(|| Self::create(pins, lock, options, policy, &chosen))
             }
         }
     }
 
     fn create(
         pins: Pins,
+        lock: Flock<File>,
         options: &Options,
         policy: &Policy,
         chosen: &[Interface],
     ) -> Result<Self, FilterError> {
-        let made = Self::build(pins.clone(), options, policy, chosen);
+        let made = Self::build(pins.clone(), lock, options, policy, chosen);
         if made.is_err() && pins.linked().is_ok_and(|linked| linked.is_empty()) {
             // Nothing was attached: leave nothing behind either.
             pins.clear()?;
@@ -82,11 +97,11 @@ impl Filter {
 
     fn build(
         pins: Pins,
+        lock: Flock<File>,
         options: &Options,
         policy: &Policy,
         chosen: &[Interface],
     ) -> Result<Self, FilterError> {
-        pins.create()?;
         let (numbers, assigned) = Numbers::default().assign(policy, None);
         let host = host_addresses(policy)?;
         let compiled = compile(policy, &numbers, &host)?;
@@ -112,6 +127,7 @@ impl Filter {
         let limits = Limits::from(&compiled);
         let mut filter = Self {
             pins,
+            _lock: lock,
             entry,
             generation,
             number: 1,
@@ -137,6 +153,7 @@ impl Filter {
     /// Takes over a pinned filter of this layout: packets go on being judged by it until the swap.
     fn adopt(
         pins: Pins,
+        lock: Flock<File>,
         options: &Options,
         policy: &Policy,
         chosen: &[Interface],
@@ -164,6 +181,7 @@ impl Filter {
         let mut filter = Self {
             entry: Entry::adopt(&pins)?,
             pins,
+            _lock: lock,
             generation,
             number: meta.generation,
             numbers: state.numbers(),
@@ -226,6 +244,9 @@ impl Filter {
         if let Err(error) = swapped {
             self.detach_all_but(&linked);
             self.interfaces = before;
+            if let Err(error) = self.pins.keep_generation(self.number) {
+                tracing::warn!("tables that are not in force stay pinned: {error}");
+            }
             return Err(error);
         }
         self.state.write_meta(meta(next))?;
@@ -252,6 +273,17 @@ impl Filter {
                 tracing::warn!(
                     interface = attached.interface,
                     "the driver takes no XDP program ({why}): attached in generic mode, which costs more a packet"
+                );
+            }
+            let follows = match policy.filter.attach {
+                Attach::Auto => true,
+                Attach::Native => !attached.generic,
+                Attach::Generic => attached.generic,
+            };
+            if !follows {
+                tracing::warn!(
+                    interface = attached.interface,
+                    "stays attached as it was: `attach` is followed after `keyfence detach --yes` and a start"
                 );
             }
             let mode = if attached.generic {

@@ -36,7 +36,7 @@ pub struct Snapshot {
 pub struct PolicyState {
     /// The file that `run` was given.
     pub file: String,
-    /// Of what is in force: `sha256:` and 64 hex digits.
+    /// Of what is in force: SHA-256 over all files, 64 hex digits.
     pub hash: String,
     pub in_force_since: jiff::Timestamp,
     /// Whether the last load succeeded.

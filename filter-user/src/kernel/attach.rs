@@ -8,19 +8,24 @@ use aya_obj::programs::xdp::XdpAttachType;
 use filter_common::abi::names;
 use thiserror::Error;
 
-use super::chain;
 use super::interfaces::Interface;
 use super::load::{Generation, LoadError};
 use super::pins::Pins;
+use super::{chain, raw};
 use crate::policy::model::Attach;
 
 #[derive(Debug, Error)]
 pub enum AttachError {
     #[error(
         "another program (id {program}) holds the XDP hook of {interface}; see `bpftool prog show id {program}`, \
-         and take it off first (`ip link set dev {interface} xdp off`, or stop the service that loaded it)"
+         and take it off first (`ip link set dev {interface} {hook} off`, or stop the service that loaded it)"
     )]
-    Held { interface: String, program: u32 },
+    Held {
+        interface: String,
+        program: u32,
+        /// As `ip` names it.
+        hook: &'static str,
+    },
     #[error(
         "the driver of {interface} takes no XDP program ({error}); write attach = \"auto\" or \"generic\" in [filter]"
     )]
@@ -91,6 +96,11 @@ impl Entry {
             return Err(AttachError::Held {
                 interface: interface.name.clone(),
                 program,
+                hook: if interface.hook.generic == program {
+                    "xdpgeneric"
+                } else {
+                    "xdpdrv"
+                },
             });
         }
         // A pin without its interface's hook is severed: the device was made anew.
@@ -148,7 +158,24 @@ fn pin_error(interface: &Interface, error: &dyn std::error::Error) -> AttachErro
 
 /// Takes an interface's filter off.
 pub fn unpin(pins: &Pins, interface: &str) -> std::io::Result<()> {
-    match std::fs::remove_file(pins.link(interface)) {
+    pins.unpin_link(interface)
+}
+
+/// A link's pin goes last: whatever stops this, the pin says what is still attached.
+pub(super) fn remove_link(pin: &std::path::Path) -> std::io::Result<()> {
+    match raw::detach_link(pin) {
+        // A severed link (its device is gone) has nothing to take off.
+        Err(error)
+            if !matches!(
+                error.raw_os_error(),
+                Some(libc::ENOENT | libc::ENOLINK | libc::ENODEV)
+            ) =>
+        {
+            return Err(error);
+        }
+        _ => {}
+    }
+    match std::fs::remove_file(pin) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

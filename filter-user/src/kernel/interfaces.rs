@@ -68,11 +68,14 @@ fn interface(message: &LinkMessage) -> Option<(Interface, Option<u32>)> {
     let mut mtu = 0;
     let mut hook = Hook::default();
     let mut lower = None;
+    let mut elsewhere = false;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text.clone()),
             LinkAttribute::Mtu(bytes) => mtu = *bytes,
             LinkAttribute::Link(index) => lower = Some(*index),
+            // Of another namespace: its numbers mean nothing here.
+            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
             LinkAttribute::Xdp(parts) => hook = hook_of(parts),
             _ => {}
         }
@@ -87,7 +90,7 @@ fn interface(message: &LinkMessage) -> Option<(Interface, Option<u32>)> {
             mtu,
             hook,
         },
-        lower,
+        lower.filter(|_| !elsewhere),
     ))
 }
 

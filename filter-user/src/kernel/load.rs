@@ -12,7 +12,7 @@ use filter_common::abi::{Owner, names};
 use filter_common::bounds::INTERFACES_MAX;
 use thiserror::Error;
 
-use super::{OBJECT, batch, chain};
+use super::{OBJECT, chain, raw};
 use crate::compiler::{Compiled, Key};
 
 #[derive(Debug, Error)]
@@ -206,7 +206,7 @@ impl Generation {
 
     fn write<K: Pod, V: Pod>(&self, table: &'static str, keys: &[K], values: &[V]) -> Result<(), LoadError> {
         let map = self.map(table)?;
-        batch::update(map.fd().as_fd(), keys, values).map_err(|(done, error)| LoadError::Fill {
+        raw::update(map.fd().as_fd(), keys, values).map_err(|(done, error)| LoadError::Fill {
             table,
             done,
             wanted: keys.len(),

@@ -8,7 +8,6 @@
 )]
 
 pub mod attach;
-mod batch;
 pub mod clock;
 pub mod interfaces;
 pub mod load;
@@ -16,6 +15,7 @@ pub mod log;
 mod memory;
 pub mod observe;
 pub mod pins;
+mod raw;
 pub mod run;
 pub mod state;
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, Map, MapData, MapError, MapInfo};
 use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta, names};
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{FsType, statfs};
 use thiserror::Error;
 
@@ -59,7 +60,7 @@ impl Pins {
             return Err(PinError::NotBpfFs(bpf_fs.into()));
         }
         Ok(Self {
-            root: bpf_fs.join("keyfence").join(instance),
+            root: bpf_fs.join("keyfence").join(instance.replace('.', "%")),
         })
     }
 
@@ -174,10 +175,23 @@ impl Pins {
         Ok(())
     }
 
+    /// Takes an interface's filter off.
+    pub fn unpin_link(&self, interface: &str) -> io::Result<()> {
+        super::attach::remove_link(&self.link(interface))
+    }
+
+    /// Makes this process the one that owns the filter; `None` where another does.
+    pub fn lock(&self) -> Result<Option<Flock<fs::File>>, PinError> {
+        let folder = fs::File::open(&self.root).map_err(|error| self.io(&self.root, error))?;
+        Ok(Flock::lock(folder, FlockArg::LockExclusiveNonblock).ok())
+    }
+
     /// Removes everything: links first, so that no interface is left with an entry without a generation.
     pub fn clear(&self) -> Result<(), PinError> {
-        let links = self.links();
-        remove(&links).map_err(|error| self.io(&links, error))?;
+        for interface in self.linked()? {
+            self.unpin_link(&interface)
+                .map_err(|error| self.io(&self.link(&interface), error))?;
+        }
         remove(&self.root).map_err(|error| self.io(&self.root, error))
     }
 

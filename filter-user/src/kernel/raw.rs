@@ -1,0 +1,74 @@
+//! bpf(2) itself, for what aya 0.14 does not offer: batch updates of maps (a call for each of a million entries is
+//! too slow), and taking a link off at once.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use aya::Pod;
+use aya_obj::generated::{bpf_attr, bpf_cmd};
+
+/// Writes all entries; on an error says how many went in before it.
+pub(super) fn update<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+) -> Result<(), (u32, io::Error)> {
+    assert_eq!(keys.len(), values.len(), "a value for each key");
+    if keys.is_empty() {
+        return Ok(());
+    }
+    // SAFETY: bpf_attr is a union of plain structs: zero is a value of each.
+    let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: the batch member is plain data.
+    let batch = unsafe { &mut attributes.batch };
+    batch.map_fd = map.as_raw_fd().cast_unsigned();
+    batch.keys = keys.as_ptr() as u64;
+    batch.values = values.as_ptr() as u64;
+    batch.count = keys.len() as u32;
+    // Keys and values are as many as said and live through the call; K and V are the map's own types, which the
+    // loader checked against the map when it was made.
+    let result = call(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attributes);
+    if let Err(error) = result {
+        // SAFETY: the kernel wrote back how many it took.
+        let done = unsafe { attributes.batch.count };
+        return Err((done, error));
+    }
+    Ok(())
+}
+
+/// Takes a pinned link's program off its interface before this returns: a link whose pin is only removed goes when
+/// the kernel comes to it.
+pub(super) fn detach_link(pin: &Path) -> io::Result<()> {
+    let path = CString::new(pin.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    // SAFETY: bpf_attr is a union of plain structs: zero is a value of each.
+    let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
+    attributes.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    let descriptor = call(bpf_cmd::BPF_OBJ_GET, &mut attributes)?;
+    let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
+    // SAFETY: a new descriptor that the kernel just gave, and that nothing else has.
+    let link = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    // SAFETY: as above.
+    let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
+    attributes.link_detach.link_fd = link.as_raw_fd().cast_unsigned();
+    call(bpf_cmd::BPF_LINK_DETACH, &mut attributes).map(drop)
+}
+
+fn call(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<i64> {
+    // SAFETY: a whole union of this size, whose pointers the callers keep alive through the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command as libc::c_int,
+            std::ptr::from_mut(attributes),
+            size_of::<bpf_attr>(),
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
