@@ -2,6 +2,7 @@
 //!
 //! The only spawner. Owns no state: what is in force belongs to the engine.
 
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::sync::Arc;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -81,7 +82,10 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
             filter.leave()?;
             tracing::info!("detached: every packet passes");
         }
-        (Ok(_), OnExit::Keep) => tracing::info!("stopped: the filter stays in force"),
+        (Ok(filter), OnExit::Keep) if filter.is_pinned() => {
+            tracing::info!("stopped: the filter stays in force");
+        }
+        (Ok(_), OnExit::Keep) => tracing::warn!("stopped: the filter had been detached, every packet passes"),
         (Err(error), _) => tracing::error!("the engine ended badly: {error}; the filter stays in force"),
     }
     Ok(())
@@ -94,12 +98,18 @@ fn lock(policy: &Policy) -> Result<Flock<std::fs::File>, DaemonError> {
         path: folder.display().to_string(),
         error,
     };
-    std::fs::create_dir_all(folder).map_err(failed)?;
+    // Nobody else may reach the lock: who can hold it can keep the daemon from starting.
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder);
+    made.map_err(failed)?;
     let path = folder.join(format!("{}.lock", policy.daemon.instance));
     let file = std::fs::OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(0o600)
         .open(&path);
     let file = file.map_err(|error| DaemonError::State {
         path: path.display().to_string(),

@@ -47,24 +47,6 @@ fn an_expect_that_holds_is_counted_and_one_that_differs_is_an_error() {
         "reference": { "verdict": "drop", "reason": "unlisted" },
         "kernel": { "verdict": "drop", "reason": "unlisted" }, "holds": false });
     assert_eq!(object["expects"], json!([expected]));
-    // A daemon does not start with it either, and touches nothing.
-    let state = bad.path().join("state");
-    let ended = run(
-        bad.path(),
-        &[
-            "run",
-            "--policy",
-            "policy.toml",
-            "--state",
-            state.to_str().unwrap(),
-        ],
-    );
-    assert_eq!(ended.exit, 3, "{ended:?}");
-    assert!(
-        ended.errors.contains("policy.toml:9: 192.0.2.3:1"),
-        "{}",
-        ended.errors
-    );
 }
 
 /// What this build does not enforce is a warning of check, once, in either form.

@@ -53,7 +53,13 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         let shown = policy::entry_error(&loaded, origin, "expect-differs", message, fix);
         loaded.diagnostics.extend(shown);
     }
-    let exit = if valid { Exit::Done } else { Exit::PolicyInvalid };
+    let unreadable = loaded.files.is_empty() && loaded.policy.is_none();
+    let exit = match (valid, unreadable) {
+        (true, _) => Exit::Done,
+        // Nothing was read: that says nothing of a policy.
+        (false, true) => Exit::Failed,
+        (false, false) => Exit::PolicyInvalid,
+    };
     if arguments.json {
         let mut report = policy::check_report_json(&loaded);
         report["valid"] = valid.into();

@@ -31,6 +31,8 @@ pub enum FilterError {
         "another daemon runs as instance {0}: stop it first, or name another instance in [daemon] instance"
     )]
     Instance(String),
+    #[error("the filter was detached while this daemon ran, and every packet passes: restart the daemon")]
+    Detached,
     #[error("the host's addresses cannot be read: {0}")]
     HostAddresses(io::Error),
     #[error("{0}")]

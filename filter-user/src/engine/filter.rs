@@ -42,6 +42,8 @@ pub struct Filter {
     interfaces: Vec<InterfaceState>,
     /// What `"host"` stands for in the generation in force; empty where the policy does not say it.
     host: Vec<IpAddr>,
+    /// Set where an address of this host is a written service's too, and left to that one.
+    narrowed: Option<String>,
     /// Where each interface is counted, in the policy's order.
     slots: Vec<u32>,
     fill: Vec<(&'static str, u64, u64)>,
@@ -104,7 +106,7 @@ impl Filter {
     ) -> Result<Self, FilterError> {
         let (numbers, assigned) = Numbers::default().assign(policy, None);
         let host = host_addresses(policy)?;
-        let compiled = compile(policy, &numbers, &host)?;
+        let (compiled, narrowed) = compile(policy, &numbers, &host, Overlaps::Narrow)?;
         let slots: Vec<u32> = (0..).take(chosen.len()).collect();
         let maps = pins.maps();
         let owners_max = OWNERS_AT_LEAST.max(numbers.owners_end().saturating_mul(2));
@@ -138,6 +140,7 @@ impl Filter {
             lines: None,
             interfaces: Vec::new(),
             host,
+            narrowed,
             slots,
             fill,
         };
@@ -191,10 +194,11 @@ impl Filter {
             lines: None,
             interfaces: Vec::new(),
             host: Vec::new(),
+            narrowed: None,
             slots: Vec::new(),
             fill: Vec::new(),
         };
-        filter.put(policy, None, chosen)?;
+        filter.put(policy, None, chosen, Overlaps::Narrow)?;
         tracing::info!(
             generation = filter.number,
             "took over the filter of an earlier daemon"
@@ -203,10 +207,18 @@ impl Filter {
     }
 
     /// Puts another policy in force. On an error, what was in force still is.
-    pub async fn apply(&mut self, policy: &Policy, in_force: Option<&Policy>) -> Result<(), FilterError> {
+    pub async fn apply(
+        &mut self,
+        policy: &Policy,
+        in_force: Option<&Policy>,
+        overlaps: Overlaps,
+    ) -> Result<(), FilterError> {
+        if !self.is_pinned() {
+            return Err(FilterError::Detached);
+        }
         let chosen = interfaces::choose(&policy.filter.interfaces, &interfaces::read().await?)?;
         // System calls for as long as a tenth of a second: the other tasks of this thread go on elsewhere.
-        tokio::task::block_in_place(|| self.put(policy, in_force, &chosen))
+        tokio::task::block_in_place(|| self.put(policy, in_force, &chosen, overlaps))
     }
 
     fn put(
@@ -214,6 +226,7 @@ impl Filter {
         policy: &Policy,
         in_force: Option<&Policy>,
         chosen: &[Interface],
+        overlaps: Overlaps,
     ) -> Result<(), FilterError> {
         let (numbers, assigned) = self.numbers.assign(policy, in_force);
         if numbers.owners_end() > self.state.owners_max() {
@@ -221,7 +234,7 @@ impl Filter {
             return Err(FilterError::OwnersFull { needed, max });
         }
         let host = host_addresses(policy)?;
-        let compiled = compile(policy, &numbers, &host)?;
+        let (compiled, narrowed) = compile(policy, &numbers, &host, overlaps)?;
         let slots = self.state.place_interfaces(&names_of(chosen))?;
         let maps = self.pins.maps();
         let setting = Setting {
@@ -257,6 +270,7 @@ impl Filter {
         self.numbers = numbers;
         self.limits = Limits::from(&compiled);
         self.host = host;
+        self.narrowed = narrowed;
         self.slots = slots;
         self.detach_all_but(&names_of(chosen));
         if let Err(error) = self.pins.keep_generation(next) {
@@ -344,6 +358,16 @@ impl Filter {
         before != self.interfaces
     }
 
+    /// Whether the filter's pins are still there: `detach` may have taken them while this daemon ran.
+    pub fn is_pinned(&self) -> bool {
+        self.pins.linked().is_ok_and(|linked| !linked.is_empty())
+    }
+
+    /// Why a part of the policy is not judged as written; `None` where all is.
+    pub fn narrowed(&self) -> Option<&str> {
+        self.narrowed.as_deref()
+    }
+
     /// Whether `"host"` means other addresses now than when the policy was compiled.
     pub fn host_moved(&self, policy: &Policy) -> Result<bool, FilterError> {
         Ok(host_addresses(policy)? != self.host)
@@ -409,17 +433,47 @@ fn host_addresses(policy: &Policy) -> Result<Vec<IpAddr>, FilterError> {
     interfaces::host_addresses().map_err(FilterError::HostAddresses)
 }
 
-fn compile(policy: &Policy, numbers: &Numbers, host: &[IpAddr]) -> Result<compiler::Compiled, FilterError> {
+/// What to do where `"host"` holds an address that a service with the same port names itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overlaps {
+    /// An operator who asks for it is told.
+    Refuse,
+    /// Where nobody can be asked (a start, an address that comes): the written service keeps the address, and the
+    /// daemon is not ready until it is mended. Going on with the old addresses would leave the new ones open.
+    Narrow,
+}
+
+fn compile(
+    policy: &Policy,
+    numbers: &Numbers,
+    host: &[IpAddr],
+    overlaps: Overlaps,
+) -> Result<(compiler::Compiled, Option<String>), FilterError> {
     let offset = clock::wall_offset();
     let end = |expires| clock::monotonic_end(expires, offset);
-    Ok(compiler::compile(
-        policy,
-        numbers,
-        &Surroundings {
-            host_addresses: host,
-            end: &end,
-        },
-    )?)
+    let compiled = |host: &[IpAddr]| {
+        compiler::compile(
+            policy,
+            numbers,
+            &Surroundings {
+                host_addresses: host,
+                end: &end,
+            },
+        )
+    };
+    match compiled(host) {
+        Err(error @ compiler::CompileError::Overlap { .. }) if overlaps == Overlaps::Narrow => {
+            let written = |address: &IpAddr| {
+                policy.services.iter().any(|service| match &service.address {
+                    Addresses::Prefixes(prefixes) => prefixes.iter().any(|prefix| prefix.contains(address)),
+                    _ => false,
+                })
+            };
+            let rest: Vec<IpAddr> = host.iter().copied().filter(|address| !written(address)).collect();
+            Ok((compiled(&rest)?, Some(error.to_string())))
+        }
+        other => Ok((other?, None)),
+    }
 }
 
 fn name(state: &mut State, assigned: &compiler::Assigned) -> Result<(), LoadError> {

@@ -12,7 +12,7 @@ mod reader;
 pub mod snapshot;
 
 pub use error::FilterError;
-pub use filter::Filter;
+pub use filter::{Filter, Overlaps};
 pub use gate::{load_policy, refusal, unexpected};
 
 use std::path::PathBuf;
@@ -168,7 +168,7 @@ impl Engine {
         say_warnings(&loaded);
         say_restart_keys(&self.policy, &policy);
         self.filter
-            .apply(&policy, Some(&self.policy))
+            .apply(&policy, Some(&self.policy), Overlaps::Refuse)
             .await
             .map_err(|error| ReloadError::Failed(error.to_string()))?;
         let summary = format!(
@@ -212,7 +212,7 @@ impl Engine {
     /// The policy in force once more, for what has changed around it.
     async fn apply_again(&mut self, otherwise: &str) {
         let policy = self.policy.clone();
-        if let Err(error) = self.filter.apply(&policy, Some(&policy)).await {
+        if let Err(error) = self.filter.apply(&policy, Some(&policy), Overlaps::Narrow).await {
             tracing::error!("{otherwise}: the tables could not be made anew: {error}");
             return;
         }
@@ -291,6 +291,9 @@ fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jif
         .filter(|interface| !interface.attached)
         .map(|interface| format!("interface {} is not filtered", interface.name))
         .collect();
+    if let Some(why) = filter.narrowed() {
+        not_ready.push(format!("{why}; until then the written service has it"));
+    }
     if !state.reload_ok {
         not_ready.push(String::from(
             "the last reload failed; what was in force before still is",

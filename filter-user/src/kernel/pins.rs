@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, Map, MapData, MapError, MapInfo};
@@ -21,8 +22,19 @@ const BPF_FS: FsType = FsType(0xcafe_4a11);
 
 #[derive(Debug, Error)]
 pub enum PinError {
-    #[error("{0} is not a BPF file system; mount one: mount -t bpf bpf {0} (or name another with --bpf-fs)")]
+    #[error(
+        "{0} is not a BPF file system; mount one: mount -t bpf -o mode=0700 bpf {0} (or name another with --bpf-fs)"
+    )]
     NotBpfFs(PathBuf),
+    #[error(
+        "{0:?} is no instance's name: a letter or digit, then up to 62 of letters, digits, `.`, `_` and `-`"
+    )]
+    Name(String),
+    #[error(
+        "{0} is not a folder of this user's alone, and whoever may write there could take the filter away: \
+         look at it, remove it, and mount the BPF file system with mode=0700"
+    )]
+    Foreign(PathBuf),
     #[error("{path}: {error}")]
     Io { path: PathBuf, error: io::Error },
     #[error(
@@ -59,9 +71,31 @@ impl Pins {
         if kind.filesystem_type() != BPF_FS {
             return Err(PinError::NotBpfFs(bpf_fs.into()));
         }
-        Ok(Self {
+        if !is_name(instance) {
+            return Err(PinError::Name(instance.into()));
+        }
+        let pins = Self {
             root: bpf_fs.join("keyfence").join(instance.replace('.', "%")),
-        })
+        };
+        pins.refuse_strangers_folders()?;
+        Ok(pins)
+    }
+
+    /// Whoever may write in these folders may move the filter's pins away: they must be this user's alone.
+    fn refuse_strangers_folders(&self) -> Result<(), PinError> {
+        let parent = self.root.parent().unwrap_or(&self.root);
+        for folder in [parent, self.root.as_path()] {
+            let found = match fs::symlink_metadata(folder) {
+                Ok(found) => found,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(self.io(folder, error)),
+            };
+            let ours = found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
+            if !ours || !found.is_dir() {
+                return Err(PinError::Foreign(folder.into()));
+            }
+        }
+        Ok(())
     }
 
     pub fn root(&self) -> &Path {
@@ -145,7 +179,8 @@ impl Pins {
 
     pub fn create(&self) -> Result<(), PinError> {
         for path in [self.maps(), self.links()] {
-            fs::create_dir_all(&path).map_err(|error| self.io(&path, error))?;
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+            made.map_err(|error| self.io(&path, error))?;
         }
         Ok(())
     }
@@ -192,7 +227,20 @@ impl Pins {
             self.unpin_link(&interface)
                 .map_err(|error| self.io(&self.link(&interface), error))?;
         }
-        remove(&self.root).map_err(|error| self.io(&self.root, error))
+        remove(&self.root).map_err(|error| self.io(&self.root, error))?;
+        // Of all instances: it stays where another has its pins there.
+        let parent = self.root.parent().unwrap_or(&self.root);
+        match fs::remove_dir(parent) {
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+                ) =>
+            {
+                Err(self.io(parent, error))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn list(&self, folder: &Path) -> Result<Vec<String>, PinError> {
@@ -223,6 +271,13 @@ impl Pins {
             found,
         }
     }
+}
+
+/// SPEC 1: what the policy file admits as a name.
+fn is_name(text: &str) -> bool {
+    let rest = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+    let first = |character: char| character.is_ascii_alphanumeric();
+    text.len() <= 63 && text.starts_with(first) && text.chars().all(rest)
 }
 
 fn remove(path: &Path) -> io::Result<()> {

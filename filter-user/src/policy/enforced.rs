@@ -23,7 +23,8 @@ pub struct NotEnforced {
 }
 
 /// Roles that this build does not serve.
-const ROLES_NOT_SERVED: [Role; 4] = [Role::Publish, Role::Authorize, Role::Operate, Role::Deny];
+/// `operate` is served as far as there is something to operate: reload.
+const ROLES_NOT_SERVED: [Role; 3] = [Role::Publish, Role::Authorize, Role::Deny];
 
 pub fn not_enforced(policy: &Policy) -> Vec<NotEnforced> {
     let mut found = Vec::new();

@@ -178,10 +178,10 @@ fn management(page: &mut String, host: &Host) {
 fn tail(page: &mut String) {
     page.push_str(
         r#"
-# Where the daemon answers. These are the defaults; write them to change them.
+# Where the daemon answers; without these lines, at these addresses.
 # [[listener]]
 # address = "unix:/run/keyfence/api.sock"  # `keyfence status` and `keyfence reload` ask here
-# roles = ["publish", "authorize", "read", "operate", "deny"]
+# roles = ["read", "operate"]
 # [[listener]]
 # address = "tcp:127.0.0.1:9469"           # for Prometheus
 # roles = ["metrics"]

@@ -180,7 +180,7 @@ pub(crate) fn expires(walk: &mut Walk<'_>, key: &'static Key, value: &Value<'_>)
             value,
             "out-of-bounds",
             format!("{written} is out of range"),
-            "write a date from 1970 to 9999",
+            "write a date from 1970 to 9999-12-30",
         );
         return None;
     };

@@ -1,0 +1,61 @@
+//! `"host"` is every address of this host, followed as they change; what cannot be followed is said, never open.
+
+use std::net::SocketAddr;
+
+use filter_common::verdict::{Reason, Verdict};
+use keyfence_tests::harness::{Attach, Daemon, LISTED, Policy, SERVER, STRANGER, Sender, Site, until};
+
+const PORT: u16 = 9000;
+
+fn policy(more: &str) -> Policy {
+    let entries = format!(
+        "[[service]]\nname = \"here\"\naddress = \"host\"\nprotocol = \"udp\"\nports = [{PORT}]\n\
+         [[client]]\nname = \"listed\"\nsources = [\"{}\"]\nservices = [\"*\"]\n{more}",
+        LISTED.v4
+    );
+    Policy::new(Attach::Auto, &entries)
+}
+
+/// Sends a datagram of a stranger to an address of the server, again and again until it is dropped as unlisted.
+fn assert_closed(site: &Site, service: &str, address: &str) {
+    site.outside.ip(&format!("neigh replace {address} lladdr 02:00:00:77:00:01 dev cli0 nud permanent"));
+    let to: SocketAddr = format!("{address}:{PORT}").parse().expect("an address");
+    let mut sender = Sender::open(&site.outside, STRANGER.v4.into(), to);
+    let before = site.counters().packets(service, Verdict::Drop, Reason::Unlisted);
+    until("a stranger's datagram is dropped", || {
+        sender.send();
+        (site.counters().packets(service, Verdict::Drop, Reason::Unlisted) > before).then_some(())
+    });
+}
+
+#[test]
+fn addresses_that_come_are_protected_like_those_that_were_there() {
+    let site = Site::new();
+    let daemon = Daemon::start(&site, &policy(""));
+    assert_closed(&site, "here", &SERVER.v4.to_string());
+    site.server.ip("addr add 10.77.0.51/24 dev srv0");
+    assert_closed(&site, "here", "10.77.0.51");
+    drop(daemon);
+}
+
+#[test]
+fn an_address_that_is_a_written_services_too_stays_closed_and_the_daemon_is_not_ready() {
+    let site = Site::new();
+    let written = format!(
+        "[[service]]\nname = \"written\"\naddress = [\"10.77.0.50\"]\nprotocol = \"udp\"\nports = [{PORT}]\n"
+    );
+    let daemon = Daemon::start(&site, &policy(&written));
+    site.server.ip("addr add 10.77.0.50/24 dev srv0");
+    site.server.ip("addr add 10.77.0.51/24 dev srv0");
+    assert_closed(&site, "here", "10.77.0.51");
+    assert_closed(&site, "written", "10.77.0.50");
+    until("the daemon says so", || {
+        let answer = daemon.get("/readyz")?;
+        (answer.status == 503 && answer.body.contains("overlap")).then_some(())
+    });
+    // A start finds both there: filtered and not ready, rather than not filtered.
+    daemon.kill();
+    let daemon = Daemon::spawn_unready(&site);
+    assert_closed(&site, "written", "10.77.0.50");
+    drop(daemon);
+}
