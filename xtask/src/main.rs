@@ -3,6 +3,7 @@
 
 mod build;
 mod ebpf;
+mod mutants;
 mod privilege;
 mod progress;
 mod setup;
@@ -61,6 +62,11 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         arguments: Vec<OsString>,
     },
+    /// Put one small wrong after the other into the decision, and see that the vectors or a unit test notice each.
+    ///
+    /// Writes docs/MUTANTS.md, and ends with 1 where a mutant survives for which tests/mutants/survivors.toml gives no
+    /// reason. All that compile are built at once, and each is then run by its number: minutes, not hours.
+    Mutants(mutants::Options),
     /// Check what no lint knows: directions between modules, headings, sizes, where `unsafe` may be.
     ///
     /// Prints each fault as `file:line: what; how to fix it` and ends with 1 if there is one. Files over 400 lines and
@@ -97,6 +103,7 @@ fn run(command: Command) -> Result<()> {
             println!("{}", ebpf::run(&setup::ensure(Need::Build)?)?.display());
             Ok(())
         }
+        Command::Mutants(options) => mutants::run(options),
         Command::Test { fast, arguments } => test::run(fast, &arguments),
         Command::Tidy { bless: true, reason } => tidy::bless(reason.as_deref()),
         // Tidy takes nothing but this program.
