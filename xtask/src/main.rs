@@ -3,6 +3,7 @@
 
 mod build;
 mod ebpf;
+mod fuzz;
 mod mutants;
 mod privilege;
 mod progress;
@@ -62,6 +63,11 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         arguments: Vec<OsString>,
     },
+    /// Give any bytes to the parser, the decision and the policy file, by libFuzzer.
+    ///
+    /// The decision is held to the oracle. What is found stays below target/fuzz, for the next run; captures come from
+    /// KEYFENCE_CAPTURES or ../shared/captures.
+    Fuzz(fuzz::Options),
     /// Put one small wrong after the other into the decision, and see that the vectors or a unit test notice each.
     ///
     /// Writes docs/MUTANTS.md, and ends with 1 where a mutant survives for which tests/mutants/survivors.toml gives no
@@ -103,6 +109,7 @@ fn run(command: Command) -> Result<()> {
             println!("{}", ebpf::run(&setup::ensure(Need::Build)?)?.display());
             Ok(())
         }
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Mutants(options) => mutants::run(options),
         Command::Test { fast, arguments } => test::run(fast, &arguments),
         Command::Tidy { bless: true, reason } => tidy::bless(reason.as_deref()),
