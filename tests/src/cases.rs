@@ -10,6 +10,7 @@ use filter_user::compiler::{Compiled, Key};
 use keyfence_mutants::cases::{Case, Group, Wanted};
 use keyfence_mutants::compiler as plain;
 
+use crate::oracle::frames::{self, Carrier, Ipv4};
 use crate::oracle::judge::{self, Judge};
 use crate::oracle::packet::{self, Frame};
 use crate::oracle::policy::Policy;
@@ -68,6 +69,120 @@ pub fn random(seeds: std::ops::Range<u64>, frames_each: usize) -> Result<Vec<Gro
         Ok(judges.group(format!("seed {seed}"), cases))
     };
     seeds.map(group).collect()
+}
+
+/// Tables that lack what the compiler always writes: nothing passes for want of an entry.
+pub fn broken() -> Result<Vec<Group>, String> {
+    type Break = fn(&mut plain::Compiled);
+    let no_limits: Break = |tables| tables.limits.truncate(1);
+    let groups: [(&str, &str, &str, Break, Named<'_>); 6] = [
+        (
+            "no classes",
+            "",
+            "",
+            |tables| tables.classes.clear(),
+            refused("internal", "", ""),
+        ),
+        (
+            "no services",
+            "",
+            "",
+            |tables| tables.services.clear(),
+            refused("internal", "", ""),
+        ),
+        (
+            "no limit of bytes",
+            "",
+            BYTES,
+            no_limits,
+            refused("limit-grant", "payments", "client/acme"),
+        ),
+        (
+            "no limit of connections",
+            "",
+            CONNECTIONS,
+            no_limits,
+            refused("limit-grant", "payments", "client/acme"),
+        ),
+        (
+            "no limit of a service",
+            BYTES,
+            "",
+            no_limits,
+            refused("limit-service", "payments", "client/acme"),
+        ),
+        (
+            "no owner",
+            "",
+            "",
+            |tables| tables.owners.clear(),
+            refused("unlisted", "payments", ""),
+        ),
+    ];
+    let opening = Ipv4::new([198, 51, 100, 7].into(), [203, 0, 113, 10].into()).tcp(40000, 443);
+    let mut all = Vec::new();
+    for (name, service, client, break_it, answer) in groups {
+        all.push(broken_group(
+            name,
+            service,
+            client,
+            break_it,
+            (opening.clone().into(), answer),
+        )?);
+    }
+    let echo = Ipv4::new([198, 51, 100, 7].into(), [203, 0, 113, 10].into()).icmp(8, 0);
+    let answer = refused("limit-icmp", "", "");
+    let no_services: Break = |tables| tables.services.clear();
+    all.push(broken_group(
+        "no limit of echo requests",
+        "",
+        "",
+        no_services,
+        (echo.into(), answer),
+    )?);
+    Ok(all)
+}
+
+const BYTES: &str = "limit = { bytes = { rate = 1000, burst = 9000 } }";
+const CONNECTIONS: &str = "limit = { connections = { rate = 1000, burst = 9000 } }";
+
+fn refused<'a>(reason: &'a str, service: &'a str, owner: &'a str) -> Named<'a> {
+    Named {
+        verdict: "drop",
+        reason,
+        service,
+        owner,
+    }
+}
+
+fn broken_group(
+    name: &str,
+    service: &str,
+    client: &str,
+    break_it: fn(&mut plain::Compiled),
+    (frame, answer): (frames::Frame, Named<'_>),
+) -> Result<Group, String> {
+    let text = format!(
+        "version = 1\n[filter]\ninterfaces = [\"eth0\"]\n[filter.icmp-limit]\npackets = {{ rate = 1000, burst = 1000 }}\n\
+         [[service]]\nname = \"payments\"\naddress = [\"203.0.113.10\"]\nprotocol = \"tcp\"\nports = [443]\n{service}\n\
+         [[client]]\nname = \"acme\"\nsources = [\"198.51.100.0/24\"]\nservices = [\"*\"]\n{client}\n"
+    );
+    let judges = Judges::new(&text, &Policy::from_toml(&text)?, START_NS)?;
+    let frame = frame.bytes();
+    let wanted = judges.wanted(&frame, answer)?;
+    let now = judges.subject.clock(START_NS);
+    let name = format!("tables with {name}");
+    let case = Case {
+        name: name.clone(),
+        frame,
+        times: 1,
+        now,
+        wanted,
+        wanted_as_reply: wanted,
+    };
+    let mut group = judges.group(name, vec![case]);
+    break_it(&mut group.compiled);
+    Ok(group)
 }
 
 /// An answer in the words of the contract; "" for none.

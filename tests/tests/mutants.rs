@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use keyfence_mutants::{cases, check};
-use keyfence_tests::cases::{random, vectors};
+use keyfence_tests::cases::{broken, random, vectors};
 use keyfence_tests::subject::folder;
 
 const RANDOM_SEEDS: std::ops::Range<u64> = 1..41;
@@ -15,7 +15,8 @@ const RANDOM_FRAMES_EACH: usize = 500;
 
 #[test]
 fn the_cases_hold_for_the_decision_as_it_is_with_every_count_dry_and_with_connections() {
-    let vectors = vectors(&folder().join("vectors")).expect("the vectors are cases");
+    let mut vectors = vectors(&folder().join("vectors")).expect("the vectors are cases");
+    vectors.extend(broken().expect("broken tables are cases"));
     let random = random(RANDOM_SEEDS, RANDOM_FRAMES_EACH).expect("random frames are cases");
     if let Some(target) = std::env::var_os("KEYFENCE_WRITE_CASES").map(PathBuf::from) {
         std::fs::create_dir_all(&target).expect("the folder can be made");
