@@ -115,4 +115,29 @@ mod tests {
             .filter(|(verdict, reason)| reason.fits(*verdict));
         assert_eq!(all, fitting.collect());
     }
+
+    #[test]
+    fn only_levels_that_charge_fragments_count_without_a_service() {
+        use Reason::{LimitGrant, LimitPublisher, LimitSource};
+        let charged: HashSet<_> = general_reasons()
+            .filter(|(_, reason)| reason.names_service())
+            .collect();
+        let refusals = [Verdict::Drop, Verdict::Observe].into_iter();
+        let levels = |verdict| [LimitSource, LimitGrant, LimitPublisher].map(|reason| (verdict, reason));
+        assert_eq!(charged, refusals.flat_map(levels).collect());
+    }
+
+    /// Pinned counters outlive the program: another numbering is another layout version.
+    #[test]
+    fn the_numbering_is_the_pinned_one() {
+        assert_eq!(COUNTERS, 96 + 1024 * 16);
+        assert_eq!(index(Verdict::Observe, Reason::Internal, NO_SERVICE), 2 * 32 + 18);
+        assert_eq!(index(Verdict::Drop, Reason::Other, SERVICES_MAX), 32 + 3);
+        assert_eq!(index(Verdict::Pass, Reason::Allowed, 0), 96);
+        assert_eq!(index(Verdict::Drop, Reason::Unlisted, 1), 96 + 16 + 1);
+        assert_eq!(
+            index(Verdict::Observe, Reason::LimitService, 1023),
+            96 + 1023 * 16 + 14
+        );
+    }
 }

@@ -292,4 +292,58 @@ mod tests {
             assert_eq!(first_bit(u64::MAX << bit), bit);
         }
     }
+
+    /// Sixteen words of services a row; row 1 has all, row n + 2 the service n alone.
+    struct Rows;
+    const OWNER: crate::abi::Owner = crate::abi::Owner {
+        end: 100,
+        packets: crate::abi::Limit::NONE,
+        bytes_limit: 0,
+        connections_limit: 0,
+        row: 1,
+        source_port_first: 0,
+        source_port_last: u16::MAX,
+        port_set: 0,
+        publisher: 0,
+        reserved: 0,
+    };
+
+    impl GrantTables for Rows {
+        fn row_words(&self) -> u32 {
+            ROW_WORDS_MAX
+        }
+        fn row_word(&self, row: u32, word: u32) -> u64 {
+            match row {
+                0 => 0,
+                1 => u64::MAX,
+                alone if (alone - 2) / 64 == word => 1 << ((alone - 2) % 64),
+                _ => 0,
+            }
+        }
+        fn owner_number(&self, _: u32) -> Option<u32> {
+            None
+        }
+        fn owner(&self, number: u32) -> Option<&crate::abi::Owner> {
+            (number == 0).then_some(&OWNER)
+        }
+        fn port_set_word(&self, _: u32, _: u32) -> u64 {
+            0
+        }
+    }
+
+    #[test]
+    fn every_service_of_the_widest_row_is_found() {
+        for number in 0..crate::bounds::SERVICES_MAX {
+            assert_eq!(service(&Rows, 1, number + 2), number);
+            assert!(share(&Rows, number + 2, 1) && !share(&Rows, number + 2, 0));
+        }
+        assert_eq!(service(&Rows, 2, 3), NO_SERVICE);
+    }
+
+    #[test]
+    fn a_grant_ends_at_its_end_and_an_owner_that_is_not_there_grants_nothing() {
+        assert_eq!(asked(&Rows, 0, Query::Any, Nanos(99)), Answer::Matches);
+        assert_eq!(asked(&Rows, 0, Query::Any, Nanos(100)), Answer::Ended);
+        assert_eq!(asked(&Rows, 1, Query::Any, Nanos(99)), Answer::Elsewhere);
+    }
 }

@@ -209,6 +209,107 @@ mod tests {
         assert_eq!(level(&new, carry(&old, &new, word.load(), START), START), 0);
     }
 
+    /// Other CPUs win so often.
+    struct Contended(Cell<u32>);
+    impl Bucket for Contended {
+        fn load(&self) -> u64 {
+            0
+        }
+        fn compare_exchange(&self, _: u64, _: u64) -> Result<(), u64> {
+            let left = self.0.get();
+            self.0.set(left.saturating_sub(1));
+            if left == 0 { Ok(()) } else { Err(0) }
+        }
+    }
+
+    #[test]
+    fn who_loses_four_times_is_refused() {
+        let limit = Limit::of_tokens(10, 1, 10).unwrap();
+        assert!(take(&Contended(Cell::new(3)), &limit, 1, START, Effect::Commit));
+        assert!(!take(&Contended(Cell::new(4)), &limit, 1, START, Effect::Commit));
+    }
+
+    #[test]
+    fn a_level_is_between_nothing_and_the_burst() {
+        let bytes = Limit::of_bytes(7, 60, 100).unwrap();
+        assert!(bytes.shift > 0);
+        for (limit, left) in [(Limit::of_tokens(10, 1, 100).unwrap(), 70), (bytes, 69)] {
+            assert_eq!(level(&limit, 0, START), 100);
+            assert_eq!(level(&limit, u64::MAX, START), 0);
+            let word = Word(Cell::new(0));
+            assert!(take(&word, &limit, 30, START, Effect::Commit));
+            // Prices of bytes are rounded up: what is left of a token does not count.
+            assert_eq!(level(&limit, word.load(), START), left);
+        }
+        assert_eq!(level(&Limit::NONE, 0, START), 0);
+    }
+
+    #[test]
+    fn a_bucket_under_no_limit_or_that_is_full_carries_nothing() {
+        let limit = Limit::of_tokens(10, 1, 100).unwrap();
+        let bytes = Limit::of_bytes(7, 60, 100).unwrap();
+        let word = Word(Cell::new(0));
+        assert_eq!(carry(&limit, &bytes, 0, START), 0);
+        assert_eq!(carry(&limit, &bytes, START.units(), START), 0);
+        assert_eq!(admitted(&limit, &word, 30, 1, START), 30);
+        assert_eq!(carry(&limit, &Limit::NONE, word.load(), START), 0);
+        assert_eq!(carry(&Limit::NONE, &limit, word.load(), START), 0);
+        // To a limit of bytes and back: what a price is rounded up by counts as one more token used, once.
+        let there = carry(&limit, &bytes, word.load(), START);
+        assert_eq!(there, START.units() + price(&bytes, 30));
+        assert_eq!(level(&limit, carry(&bytes, &limit, there, START), START), 69);
+        assert_eq!(
+            carry(&limit, &bytes, START.units() + 1, START),
+            START.units() + price(&bytes, 1)
+        );
+        let new = Limit { span: 99, ..limit };
+        assert_eq!(carry(&limit, &new, word.load(), START), START.units() + 99);
+    }
+
+    /// Worked out by hand: a second is 16 x 10^9 units.
+    #[test]
+    fn limits_are_the_numbers_that_they_are() {
+        let limit = |cost, span, shift| {
+            Some(Limit {
+                cost,
+                span,
+                shift,
+                reserved: 0,
+            })
+        };
+        assert_eq!(Limit::of_tokens(10, 1, 3), limit(1_600_000_000, 4_800_000_000, 0));
+        assert_eq!(Limit::of_tokens(3, 1, 2), limit(5_333_333_334, 10_666_666_668, 0));
+        assert_eq!(Limit::of_bytes(1_000_000, 1, 1500), limit(16_000, 24_000_000, 0));
+        assert_eq!(
+            Limit::of_bytes(1, 60, 2),
+            limit(960_000_000_000, 1_920_000_000_000, 0)
+        );
+        // 16e9 x 2^7 / 3 is the last below 2^40; 16e9 x 2^40 / 10^12 x 1.1 stops at 40 bits.
+        assert_eq!(
+            Limit::of_bytes(3, 1, 10),
+            limit(682_666_666_667, 53_333_333_334, 7)
+        );
+        assert_eq!(
+            Limit::of_bytes(1_100_000_000_000, 1, 1),
+            limit(15_992_896_405, 1, 40)
+        );
+        assert_eq!(Limit::NONE, Limit::default());
+        for limit in [
+            Limit::of_tokens(0, 1, 1),
+            Limit::of_tokens(1, 1, 0),
+            Limit::of_bytes(0, 1, 1),
+        ] {
+            assert_eq!(limit, None);
+        }
+        // 2^62 units are too long, half of it is not: 5^9 tokens a second cost 2^13 units each.
+        assert_eq!(Limit::of_tokens(1_953_125, 1, 1 << 49), None);
+        assert_eq!(
+            Limit::of_tokens(1_953_125, 1, 1 << 48),
+            limit(1 << 13, 1 << 61, 0)
+        );
+        assert_eq!(Limit::of_tokens(1_953_125, 1, 3 << 48), None);
+    }
+
     proptest! {
         /// Never more than rate x time + burst; at least 99 % of what conforms once the burst is spent.
         #[test]

@@ -386,3 +386,43 @@ fn service<T: Tables>(tables: &T, config: Config, packet: &Packet, source: &Sour
         ..Outcome::pass(Reason::Allowed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_comes_out_of_a_word_as_it_went_in() {
+        for verdict in Verdict::ALL {
+            for reason in Reason::ALL {
+                for (service, owner) in [
+                    (0, 0),
+                    (1, 1),
+                    (1023, 0x8000_0001),
+                    (0xfffe, NO_OWNER - 1),
+                    (NO_SERVICE, NO_OWNER),
+                ] {
+                    let outcome = Outcome {
+                        verdict,
+                        reason,
+                        service,
+                        owner,
+                    };
+                    assert_eq!(Outcome::unpack(outcome.pack()), outcome);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_word_that_no_outcome_packs_is_dropped_and_internal() {
+        let unknown = Outcome::unpack(Outcome::INTERNAL.pack() & !0xffff | 0xff07);
+        assert_eq!(unknown, Outcome::INTERNAL);
+        assert_eq!(
+            (unknown.verdict, unknown.reason),
+            (Verdict::Drop, Reason::Internal)
+        );
+        assert_eq!(Outcome::unpack(1).verdict, Verdict::Drop);
+        assert_eq!(Outcome::unpack(3).verdict, Verdict::Drop);
+    }
+}

@@ -2,6 +2,7 @@
 //! tests stand on.
 #![deny(unsafe_code)]
 
+pub mod cases;
 pub mod command;
 pub mod harness;
 pub mod oracle;

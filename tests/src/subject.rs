@@ -12,7 +12,7 @@ use filter_common::pipeline;
 use filter_common::units::Nanos;
 use filter_common::verdict::Judgement;
 use filter_user::compiler::host::HostTables;
-use filter_user::compiler::{Numbers, Surroundings, compile, owner_hash, owner_name};
+use filter_user::compiler::{Compiled, Numbers, Surroundings, compile, owner_hash, owner_name};
 use filter_user::kernel::load::{Generation, KernelLog, Setting};
 use filter_user::kernel::run::Runner;
 use filter_user::policy::{self, Colour, LoadContext, MemoryFiles, Policy};
@@ -116,7 +116,22 @@ impl Subject {
             .map_or(0, |generation| generation.verified_instructions)
     }
 
-    fn clock(&self, now_ns: u64) -> u64 {
+    pub fn compiled(&self) -> &Compiled {
+        self.host.compiled()
+    }
+
+    /// By number.
+    pub fn services(&self) -> &HashMap<u32, String> {
+        &self.services
+    }
+
+    /// By number.
+    pub fn owners(&self) -> &HashMap<u32, String> {
+        &self.owners
+    }
+
+    /// The filter's clock at a moment of the wall clock.
+    pub fn clock(&self, now_ns: u64) -> u64 {
         BASE_NS + (now_ns - self.start_ns)
     }
 

@@ -18,7 +18,9 @@ fn policy(more: &str) -> Policy {
 
 /// Sends a datagram of a stranger to an address of the server, again and again until it is dropped as unlisted.
 fn assert_closed(site: &Site, service: &str, address: &str) {
-    site.outside.ip(&format!("neigh replace {address} lladdr 02:00:00:77:00:01 dev cli0 nud permanent"));
+    site.outside.ip(&format!(
+        "neigh replace {address} lladdr 02:00:00:77:00:01 dev cli0 nud permanent"
+    ));
     let to: SocketAddr = format!("{address}:{PORT}").parse().expect("an address");
     let mut sender = Sender::open(&site.outside, STRANGER.v4.into(), to);
     let before = site.counters().packets(service, Verdict::Drop, Reason::Unlisted);
@@ -55,7 +57,7 @@ fn an_address_that_is_a_written_services_too_stays_closed_and_the_daemon_is_not_
     });
     // A start finds both there: filtered and not ready, rather than not filtered.
     daemon.kill();
-    let daemon = Daemon::spawn_unready(&site);
+    let daemon = Daemon::start_unready(&site);
     assert_closed(&site, "written", "10.77.0.50");
     drop(daemon);
 }

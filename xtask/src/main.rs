@@ -3,7 +3,9 @@
 
 mod build;
 mod ebpf;
+mod fuzz;
 mod lab;
+mod mutants;
 mod privilege;
 mod progress;
 mod setup;
@@ -86,6 +88,16 @@ enum Command {
         #[arg(value_name = "SERIES")]
         series: Vec<String>,
     },
+    /// Give any bytes to the parser, the decision and the policy file, by libFuzzer.
+    ///
+    /// The decision is held to the oracle. What is found stays below target/fuzz, for the next run; captures come from
+    /// KEYFENCE_CAPTURES or ../shared/captures.
+    Fuzz(fuzz::Options),
+    /// Put one small wrong after the other into the decision, and see that the vectors or a unit test notice each.
+    ///
+    /// Writes docs/MUTANTS.md, and ends with 1 where a mutant survives for which tests/mutants/survivors.toml gives no
+    /// reason. All that compile are built at once, and each is then run by its number: minutes, not hours.
+    Mutants(mutants::Options),
     /// Check what no lint knows: directions between modules, headings, sizes, where `unsafe` may be.
     ///
     /// Prints each fault as `file:line: what; how to fix it` and ends with 1 if there is one. Files over 400 lines and
@@ -134,6 +146,8 @@ fn run(command: Command) -> Result<()> {
         Command::Run(arguments) => lab::run(&arguments),
         Command::LabExec(arguments) => lab::exec(&arguments),
         Command::LabTraffic { role } => lab::play(role),
+        Command::Fuzz(options) => fuzz::run(&options),
+        Command::Mutants(options) => mutants::run(options),
         Command::Test { fast, arguments } => test::run(fast, &arguments),
         Command::Vm { series } => vm::run(&series),
         Command::Tidy {

@@ -132,3 +132,16 @@ pub trait Tables: GrantTables {
     fn count_owner(&self, number: u32, bytes: u32, now: Nanos);
     fn count_interface(&self, verdict: u8);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_comes_out_of_a_word_as_it_went_in() {
+        for (row, management) in [(0, 0), (1, 0), (0, 1), (0xffff, 0xffff), (0x1234, 0x8765)] {
+            let port = Port { row, management };
+            assert_eq!(Port::unpack(port.pack()), port);
+        }
+    }
+}

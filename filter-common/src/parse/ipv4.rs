@@ -47,3 +47,26 @@ fn mapped(address: [u8; 4]) -> [u8; 16] {
     let [a, b, c, d] = address;
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_rule_asks_is_read_too() {
+        let mut frame = [0u8; 20];
+        frame[0] = 0x45;
+        frame[3] = 20;
+        frame[8] = 61;
+        frame[9] = 47;
+        let mut packet = Packet {
+            family: Family::V6,
+            ..Packet::default()
+        };
+        assert_eq!(parse(frame.as_slice(), 0, &mut packet), Some(()));
+        assert_eq!(
+            (packet.family, packet.hop_limit, packet.protocol_number),
+            (Family::V4, 61, 47)
+        );
+    }
+}

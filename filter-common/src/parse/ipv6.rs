@@ -145,3 +145,37 @@ fn is_mapped(address: &[u8; 16]) -> bool {
         && address[10] == 0xff
         && address[11] == 0xff
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_mapped_prefix_is_mapped() {
+        let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 203, 0, 113, 10];
+        assert!(is_mapped(&mapped));
+        for bit in 0..128 {
+            let mut other = mapped;
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(is_mapped(&other), bit >= 96, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_later_fragment_keeps_the_number_it_names() {
+        let mut frame = [0u8; 54];
+        frame[0] = 0x60;
+        frame[5] = 14;
+        frame[6] = FRAGMENT;
+        frame[7] = 61;
+        frame[40] = 17;
+        frame[43] = 8;
+        let mut packet = Packet::default();
+        assert_eq!(parse(frame.as_slice(), 0, &mut packet), Some(()));
+        assert_eq!(
+            (packet.fragment, packet.protocol),
+            (Fragment::Later, Protocol::Unknown)
+        );
+        assert_eq!((packet.protocol_number, packet.hop_limit), (17, 61));
+    }
+}

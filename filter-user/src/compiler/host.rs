@@ -28,6 +28,10 @@ pub struct HostTables {
     service_buckets: Vec<[Cell<u64>; 3]>,
     pub owners: RefCell<Vec<OwnerState>>,
     pub counts: RefCell<Vec<(u64, u64)>>,
+    /// Frames by verdict, as an interface counts them.
+    pub interface: RefCell<[u64; 3]>,
+    /// Whether the packet answers a connection of the host's own: its sockets are the kernel's to know.
+    pub is_reply: Cell<bool>,
 }
 
 /// Longest prefix match, one hash table a length: exact and plain, not fast.
@@ -80,6 +84,8 @@ impl HostTables {
             service_buckets: (0..SERVICE_ENTRIES).map(|_| Default::default()).collect(),
             owners: RefCell::new(vec![OwnerState::default(); owners]),
             counts: RefCell::new(vec![(0, 0); COUNTERS as usize]),
+            interface: RefCell::default(),
+            is_reply: Cell::new(false),
             compiled,
         }
     }
@@ -243,9 +249,8 @@ impl Tables for HostTables {
             .map(HostBucket)
     }
 
-    /// The host's own sockets are the kernel's to know.
     fn is_reply(&self, _: &Packet) -> bool {
-        false
+        self.is_reply.get()
     }
 
     fn count(&self, index: u32, bytes: u32) {
@@ -263,5 +268,9 @@ impl Tables for HostTables {
         }
     }
 
-    fn count_interface(&self, _: u8) {}
+    fn count_interface(&self, verdict: u8) {
+        if let Some(count) = self.interface.borrow_mut().get_mut(verdict as usize) {
+            *count += 1;
+        }
+    }
 }

@@ -10,13 +10,15 @@ mod numbers;
 mod ports;
 mod rows;
 mod sources;
+mod tables;
 
 pub use numbers::{Assigned, Numbers, owner_hash, owner_name};
+pub use tables::{Compiled, Key};
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use filter_common::abi::{self, Class, ICMP_ANSWERS, ICMP_REQUESTS, Limit, Owner, Source};
+use filter_common::abi::{self, ICMP_ANSWERS, ICMP_REQUESTS, Limit, Owner};
 use filter_common::bounds::{OWNERS_PER_SOURCE_MAX, ROWS_MAX};
 use filter_common::lookup::{PORT_SET_WORDS, config_flags};
 use thiserror::Error;
@@ -59,33 +61,6 @@ pub struct Surroundings<'a> {
     pub host_addresses: &'a [IpAddr],
     /// Turns a wall-clock end into the filter's monotonic nanoseconds; 0 is past.
     pub end: &'a dyn Fn(jiff::Timestamp) -> u64,
-}
-
-/// A prefix as the kernel's tries take it: length and address, host bits zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key<const N: usize> {
-    pub address: [u8; N],
-    pub length: u8,
-}
-
-/// All tables of one generation.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Compiled {
-    pub flags: u32,
-    pub row_words: u32,
-    pub sources_v4: Vec<(Key<4>, Source)>,
-    pub sources_v6: Vec<(Key<16>, Source)>,
-    /// Destination prefixes, IPv4 as ::ffff:a.b.c.d, to class numbers.
-    pub addresses: Vec<(Key<16>, u32)>,
-    pub classes: Vec<Class>,
-    pub ports: Vec<u32>,
-    pub port_masks: Vec<u64>,
-    pub rows: Vec<u64>,
-    pub grants: Vec<u32>,
-    pub owners: Vec<Owner>,
-    pub port_sets: Vec<u64>,
-    pub limits: Vec<Limit>,
-    pub services: Vec<abi::Service>,
 }
 
 /// Compiles a policy; `numbers` must hold every service and client of it.

@@ -67,6 +67,13 @@ impl Daemon {
         daemon.ready()
     }
 
+    /// Starts one that has something to say before it is ready; waits until it answers.
+    pub fn start_unready(site: &Site) -> Self {
+        let daemon = Self::spawn(site, &mut Self::command(site));
+        until("the daemon answers", || daemon.get("/readyz"));
+        daemon
+    }
+
     fn ready(mut self) -> Self {
         until("the daemon is ready", || {
             if let Ok(Some(status)) = self.child.try_wait() {

@@ -1,7 +1,7 @@
 //! SPEC 3, rule by rule: one decision a frame, the first rule that decides it ends it.
 //!
 //! Loops over every service, client and prefix. Keeps nothing between frames but the levels of the buckets.
-//! Not here: sockets (`reply`), publishers and bindings, the source limit.
+//! Not here: sockets (all or none is a connection: `connected`), publishers and bindings, the source limit.
 
 use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv6Addr};
@@ -68,8 +68,11 @@ impl Verdict {
 }
 
 /// A judge of one policy, its buckets full.
+#[derive(Clone)]
 pub struct Judge {
     policy: Policy,
+    /// Whether this host has a connection with every packet's four values; at first, with none.
+    pub connected: bool,
     owners: Vec<String>,
     client_purses: Vec<Purse>,
     service_purses: Vec<Purse>,
@@ -95,6 +98,7 @@ impl Judge {
                 .icmp_limit
                 .map(|limit| [Bucket::new(limit), Bucket::new(limit)]),
             policy: policy.clone(),
+            connected: false,
         }
     }
 
@@ -221,12 +225,16 @@ impl Judge {
                         .iter()
                         .any(|service| has_port(service, packet.protocol, port))
                 });
-                let policy = &self.policy;
-                other(if elsewhere {
-                    policy.other_address_drop
+                let drop = if elsewhere {
+                    self.policy.other_address_drop
                 } else {
-                    policy.other_traffic_drop
-                })
+                    self.policy.other_traffic_drop
+                };
+                // Without ports it is a later fragment, to which rule 7 does not apply.
+                if drop && self.connected && packet.ports.is_some() {
+                    return Ok("reply");
+                }
+                other(drop)
             }
             Protocol::Other | Protocol::Unknown => other(self.policy.other_traffic_drop),
         }

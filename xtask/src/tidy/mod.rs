@@ -5,7 +5,7 @@ mod directions;
 mod generated;
 mod paths;
 mod ratchet;
-mod source;
+pub(crate) mod source;
 mod verified;
 mod words;
 

@@ -6,6 +6,7 @@
 mod bypass_fragments;
 mod bypass_headers;
 mod bypass_packets;
+mod found_by_mutants;
 mod rule_01_link;
 mod rule_02_extensions;
 mod rule_02_ipv4;
@@ -257,6 +258,7 @@ fn pages() -> Vec<Page> {
         bypass_fragments::pages(),
         bypass_headers::pages(),
         bypass_packets::pages(),
+        found_by_mutants::pages(),
     ]
     .into_iter()
     .flatten()

@@ -1,0 +1,31 @@
+//! What a compile gives: plain tables, of the values that kernel and host share and of nothing else, so that whoever
+//! walks them needs no more than `filter-common`.
+
+use filter_common::abi::{Class, Limit, Owner, Service, Source};
+
+/// A prefix as the kernel's tries take it: length and address, host bits zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key<const N: usize> {
+    pub address: [u8; N],
+    pub length: u8,
+}
+
+/// All tables of one generation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Compiled {
+    pub flags: u32,
+    pub row_words: u32,
+    pub sources_v4: Vec<(Key<4>, Source)>,
+    pub sources_v6: Vec<(Key<16>, Source)>,
+    /// Destination prefixes, IPv4 as ::ffff:a.b.c.d, to class numbers.
+    pub addresses: Vec<(Key<16>, u32)>,
+    pub classes: Vec<Class>,
+    pub ports: Vec<u32>,
+    pub port_masks: Vec<u64>,
+    pub rows: Vec<u64>,
+    pub grants: Vec<u32>,
+    pub owners: Vec<Owner>,
+    pub port_sets: Vec<u64>,
+    pub limits: Vec<Limit>,
+    pub services: Vec<Service>,
+}

@@ -1,0 +1,8 @@
+//! The tables and their walk: filter-user's own source, without the rest of its crate.
+
+#[path = "../../../../filter-user/src/compiler/host.rs"]
+pub mod host;
+#[path = "../../../../filter-user/src/compiler/tables.rs"]
+mod tables;
+
+pub use tables::{Compiled, Key};
