@@ -54,7 +54,7 @@ fn vector_file(path: &Path) -> Result<Group, String> {
 pub fn random(seeds: std::ops::Range<u64>, frames_each: usize) -> Result<Vec<Group>, String> {
     let group = |seed: u64| {
         // As in the test against the oracle: budgets whose tokens are whole nanoseconds.
-        let budgets = if seed % 2 == 0 {
+        let budgets = if seed.is_multiple_of(2) {
             Budgets::None
         } else {
             Budgets::Whole

@@ -25,7 +25,7 @@ use syntax::File;
 use weave::Mutant;
 
 /// The rules of the contract.
-const RULES: [&str; 11] = [
+const RULES: [&str; 12] = [
     "parse/mod.rs",
     "parse/ethernet.rs",
     "parse/ipv4.rs",
