@@ -10,16 +10,17 @@ use super::Options;
 use super::error::FilterError;
 use super::reader::Reader;
 use super::snapshot::{AttachMode, InterfaceState};
-use crate::compiler::{self, Numbers, Surroundings};
+use super::tables::{Overlaps, compile, host_addresses};
+use crate::compiler::{self, Numbers};
 use crate::kernel::attach::{self, Entry};
 use crate::kernel::interfaces::{self, Interface};
 use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
 use crate::kernel::log::Lines;
+use crate::kernel::observe;
 use crate::kernel::pins::{Found, Pins};
 use crate::kernel::state::{Limits, State};
-use crate::kernel::{clock, observe};
 use crate::policy::Policy;
-use crate::policy::model::{Addresses, Attach};
+use crate::policy::model::Attach;
 
 /// The owner table of a new filter: what later policies may grow to without a new one.
 const OWNERS_AT_LEAST: u32 = 65_536;
@@ -421,59 +422,6 @@ fn counted(chosen: &[Interface], slots: &[u32]) -> Vec<u32> {
         numbers[*slot as usize] = interface.index;
     }
     numbers
-}
-
-/// What `"host"` means now; empty where the policy does not say it.
-fn host_addresses(policy: &Policy) -> Result<Vec<IpAddr>, FilterError> {
-    let services = policy.services.iter().map(|service| &service.address);
-    let mut all = services.chain(policy.management.iter().map(|entry| &entry.address));
-    if !all.any(|address| *address == Addresses::Host) {
-        return Ok(Vec::new());
-    }
-    interfaces::host_addresses().map_err(FilterError::HostAddresses)
-}
-
-/// What to do where `"host"` holds an address that a service with the same port names itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overlaps {
-    /// An operator who asks for it is told.
-    Refuse,
-    /// Where nobody can be asked (a start, an address that comes): the written service keeps the address, and the
-    /// daemon is not ready until it is mended. Going on with the old addresses would leave the new ones open.
-    Narrow,
-}
-
-fn compile(
-    policy: &Policy,
-    numbers: &Numbers,
-    host: &[IpAddr],
-    overlaps: Overlaps,
-) -> Result<(compiler::Compiled, Option<String>), FilterError> {
-    let offset = clock::wall_offset();
-    let end = |expires| clock::monotonic_end(expires, offset);
-    let compiled = |host: &[IpAddr]| {
-        compiler::compile(
-            policy,
-            numbers,
-            &Surroundings {
-                host_addresses: host,
-                end: &end,
-            },
-        )
-    };
-    match compiled(host) {
-        Err(error @ compiler::CompileError::Overlap { .. }) if overlaps == Overlaps::Narrow => {
-            let written = |address: &IpAddr| {
-                policy.services.iter().any(|service| match &service.address {
-                    Addresses::Prefixes(prefixes) => prefixes.iter().any(|prefix| prefix.contains(address)),
-                    _ => false,
-                })
-            };
-            let rest: Vec<IpAddr> = host.iter().copied().filter(|address| !written(address)).collect();
-            Ok((compiled(&rest)?, Some(error.to_string())))
-        }
-        other => Ok((other?, None)),
-    }
 }
 
 fn name(state: &mut State, assigned: &compiler::Assigned) -> Result<(), LoadError> {

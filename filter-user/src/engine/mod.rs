@@ -10,10 +10,12 @@ pub mod fixture;
 mod gate;
 mod reader;
 pub mod snapshot;
+mod tables;
 
 pub use error::FilterError;
-pub use filter::{Filter, Overlaps};
+pub use filter::Filter;
 pub use gate::{load_policy, refusal, unexpected};
+pub use tables::Overlaps;
 
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
