@@ -18,7 +18,10 @@ const UNSAFE_FILES: &[&str] = &[
     "filter-user/src/sys.rs",
 ];
 /// In the kernel program, by the beginning of the name: `tables.rs`, `tables_v4.rs`, `tables/v4.rs`.
-const UNSAFE_EBPF: (&str, &[&str]) = ("filter-ebpf/src/", &["main", "frame", "tables", "sockets", "account"]);
+const UNSAFE_EBPF: (&str, &[&str]) = (
+    "filter-ebpf/src/",
+    &["main", "frame", "tables", "sockets", "account"],
+);
 
 /// The one registry a lock file may name.
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
