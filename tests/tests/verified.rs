@@ -81,7 +81,22 @@ fn the_verified_instructions_and_the_stack_are_told() {
     println!("verified: {stack} bytes of stack");
     assert!(instructions > 1000 && (64..=STACK_MAX).contains(&stack));
 
-    let place = folder().join("../target/verified.toml");
+    let root = folder().parent().expect("a workspace");
+    let recorded =
+        std::fs::read_to_string(root.join("filter-ebpf/verified.toml")).expect("there are figures");
+    for (name, now) in [("instructions", instructions), ("stack", stack)] {
+        let line = recorded
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
+        let before: u32 = line
+            .and_then(|number| number.parse().ok())
+            .expect("the figures are numbers");
+        let grown = i64::from(now) * 100 / i64::from(before) - 100;
+        println!("verified: {name} {grown:+} % of what filter-ebpf/verified.toml says");
+    }
+    let place =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), std::path::PathBuf::from);
+    let place = place.join("verified.toml");
     let text = format!("instructions = {instructions}\nstack = {stack}\n");
     std::fs::write(&place, text).unwrap_or_else(|error| panic!("{}: {error}", place.display()));
 }

@@ -4,6 +4,7 @@
 //! Flow: syntax -> operators -> weave -> scratch (build, run) -> report.
 
 mod operators;
+mod patterns;
 mod report;
 mod scratch;
 mod syntax;

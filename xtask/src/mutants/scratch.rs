@@ -100,7 +100,16 @@ impl Scratch {
                 .find_map(|line| line.trim().strip_prefix("Executable unittests src/lib.rs ("));
             let path = path.context("cargo names no test program")?.trim_end_matches(')');
             self.tests = Some(self.root.join(path));
+            let is_woven = mutant != 0;
+            ensure!(
+                !is_woven || self.run_test_program(0)? == End::Right,
+                "the unit tests fail for the decision as it is"
+            );
         }
+        self.run_test_program(mutant)
+    }
+
+    fn run_test_program(&self, mutant: usize) -> Result<End> {
         let tests = self.tests.as_ref().context("there is a test program")?;
         let mut command = Command::new(tests);
         command

@@ -2,7 +2,11 @@
 //! start which of them it is to be. What cannot be woven so (constants, `const fn`, functions of a trait's
 //! implementation) is built alone.
 
-use std::{collections::BTreeSet, fmt::Write as _, ops::RangeInclusive};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt::Write as _,
+    ops::RangeInclusive,
+};
 
 use super::{
     operators::{Bounds, Edit, Family, edits},
@@ -52,8 +56,17 @@ pub(super) fn list(files: &[File], families: &[Family], bounds: &Bounds) -> Vec<
             }));
         }
     }
+    // The same change in another line of a function is another mutant.
+    let mut seen: HashMap<(usize, String, String), BTreeSet<usize>> = HashMap::new();
     for (mutant, number) in mutants.iter_mut().zip(1..) {
         mutant.number = number;
+        let lines = seen
+            .entry((mutant.file, mutant.name.clone(), mutant.change.clone()))
+            .or_default();
+        lines.insert(mutant.line);
+        if lines.len() > 1 {
+            mutant.change += &format!(" (number {})", lines.len());
+        }
     }
     mutants
 }

@@ -124,6 +124,7 @@ pub(crate) const COMPONENTS: &[Component] = &[
         Need::Test,
         "scans and crafted probes of a stranger",
     ),
+    row("c++", "g++", Need::Test, "compiles libFuzzer"),
     row("hping3", "hping3", Need::Test, "fragments of a stranger"),
     row(
         "atk6-fragmentation6",

@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 const PLACE: &str = "filter-ebpf/verified.toml";
+/// Written by the test `verified`, which loads the program: no kernel is asked here.
+const MEASURED: &str = "verified.toml";
 /// The growth that is worth a warning, in percent.
 const GROWTH_PERCENT_MAX: u64 = 20;
 
@@ -19,10 +21,19 @@ pub(crate) struct Verified {
     pub(crate) stack: u64,
 }
 
-/// What was written down last, if anything.
-pub(crate) fn recorded(root: &Path) -> Result<Option<Verified>> {
-    let file = root.join(PLACE);
-    match fs::read_to_string(&file) {
+/// Says what grew too much between what is written down and the last test run in the target folder.
+pub(crate) fn warn(root: &Path, target: &Path) -> Result<()> {
+    if let (Some(recorded), Some(measured)) = (read(&root.join(PLACE))?, read(&target.join(MEASURED))?) {
+        for warning in check_verified(measured, recorded) {
+            eprintln!("warning: {warning}");
+        }
+    }
+    Ok(())
+}
+
+/// Nothing where there is no such file.
+fn read(file: &Path) -> Result<Option<Verified>> {
+    match fs::read_to_string(file) {
         Ok(text) => toml::from_str(&text)
             .map(Some)
             .with_context(|| format!("cannot read {}", file.display())),
@@ -32,14 +43,7 @@ pub(crate) fn recorded(root: &Path) -> Result<Option<Verified>> {
 }
 
 /// A warning for each figure that grew too much since it was written down.
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "called by `ebpf` once the verifier's figures are read there"
-    )
-)]
-pub(crate) fn check_verified(current: Verified, recorded: Verified) -> Vec<String> {
+fn check_verified(current: Verified, recorded: Verified) -> Vec<String> {
     let figures = [
         (
             "verified instructions",
@@ -111,17 +115,17 @@ mod tests {
     #[test]
     fn nothing_written_down_is_no_fault_and_nonsense_is_one() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(recorded(folder.path()).unwrap(), None);
+        assert_eq!(read(&folder.path().join(PLACE)).unwrap(), None);
         fs::create_dir(folder.path().join("filter-ebpf")).unwrap();
         fs::write(folder.path().join(PLACE), "instructions = 3749\nstack = 240\n").unwrap();
         assert_eq!(
-            recorded(folder.path()).unwrap(),
+            read(&folder.path().join(PLACE)).unwrap(),
             Some(Verified {
                 instructions: 3749,
                 stack: 240
             })
         );
         fs::write(folder.path().join(PLACE), "instructions = many\n").unwrap();
-        assert!(recorded(folder.path()).is_err());
+        assert!(read(&folder.path().join(PLACE)).is_err());
     }
 }
