@@ -55,10 +55,17 @@ fn check_format() -> Result<()> {
         "checking the format",
         workspace::cargo().args(["fmt", "--all", "--check"]),
     )?;
-    let ebpf = workspace::root().join("filter-ebpf/Cargo.toml");
-    let mut command = workspace::cargo();
-    command.args(["fmt", "--check", "--manifest-path"]).arg(ebpf);
-    workspace::step("checking the format of the kernel program", &mut command)
+    for (what, manifest) in [
+        ("the kernel program", "filter-ebpf/Cargo.toml"),
+        ("the fuzz targets", "tests/fuzz/Cargo.toml"),
+    ] {
+        let mut command = workspace::cargo();
+        command
+            .args(["fmt", "--check", "--manifest-path"])
+            .arg(workspace::root().join(manifest));
+        workspace::step(&format!("checking the format of {what}"), &mut command)?;
+    }
+    Ok(())
 }
 
 fn check_form() -> Result<()> {

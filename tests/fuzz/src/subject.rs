@@ -39,7 +39,7 @@ pub fn subjects() -> Vec<Subject> {
         Subject::new(&file.policy, &policy)
     });
     let random = (0..RANDOM).map(|seed| {
-        let budgets = if seed % 2 == 0 {
+        let budgets = if seed.is_multiple_of(2) {
             Budgets::None
         } else {
             Budgets::Whole

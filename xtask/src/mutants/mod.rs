@@ -102,7 +102,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
         Some(cases) => cases,
         None => write_cases()?,
     };
-    let fates = try_all(&files, chosen, &cases)?;
+    let fates = try_all(&files, chosen, &cases, if is_whole { "" } else { "part-" })?;
     let mut unexplained = 0;
     for (mutant, fate) in &fates {
         let reason = reasons.of(&files[mutant.file].path, mutant);
@@ -185,8 +185,9 @@ fn write_cases() -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn try_all(files: &[File], mutants: Vec<Mutant>, cases: &Path) -> Result<Vec<(Mutant, Fate)>> {
-    let mut scratch = Scratch::new("woven", cases)?;
+/// A part runs in folders of its own, so that it may run beside the whole.
+fn try_all(files: &[File], mutants: Vec<Mutant>, cases: &Path, prefix: &str) -> Result<Vec<(Mutant, Fate)>> {
+    let mut scratch = Scratch::new(&format!("{prefix}woven"), cases)?;
     let woven: Vec<&Mutant> = mutants.iter().filter(|mutant| mutant.is_woven).collect();
     let unbuilt = build_woven(&mut scratch, files, &woven)?;
     for (name, end) in [
@@ -198,7 +199,7 @@ fn try_all(files: &[File], mutants: Vec<Mutant>, cases: &Path) -> Result<Vec<(Mu
             "the {name} are not right for the decision as it is"
         );
     }
-    let mut alone = Scratch::new("alone", cases)?;
+    let mut alone = Scratch::new(&format!("{prefix}alone"), cases)?;
     let mut progress = Progress::new(mutants.len());
     let mut fates = Vec::new();
     for mutant in mutants {
