@@ -138,7 +138,7 @@ fn folder_that_is_no_bpf_file_system_is_told_with_the_mount_command() {
         &log,
         &[
             &format!("{plain} is not a BPF file system"),
-            "mount -t bpf bpf",
+            "mount -t bpf -o mode=0700 bpf",
             "--bpf-fs",
         ],
     );
@@ -203,4 +203,21 @@ fn wire_with_jumbo_frames_is_filtered_natively() {
     assert_eq!(daemon.status()["interfaces"][0]["mode"], "native");
     let mut probe = Probe::open(&site);
     probe.assert_filtered();
+}
+
+#[test]
+fn instance_that_is_no_name_is_refused_and_nothing_is_removed() {
+    let site = Site::raw();
+    let _daemon = Daemon::start(&site, &policy());
+    let outside = site.folder().join("outside");
+    std::fs::create_dir_all(outside.join("links")).expect("a temporary folder");
+    for instance in ["../../outside", "", "a/b", ".", ".."] {
+        let mut command = site.server.command(keyfence_path());
+        command.args(["detach", "--yes", "--instance", instance, "--bpf-fs"]);
+        let ended = output(command.arg(site.bpf.path()));
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{instance}: {said}");
+        assert!(said.contains("is no instance's name"), "{said}");
+    }
+    assert!(outside.join("links").is_dir() && site.pins("main").join("links").is_dir());
 }

@@ -1,9 +1,9 @@
 //! `"host"` is every address of this host, followed as they change; what cannot be followed is said, never open.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 use filter_common::verdict::{Reason, Verdict};
-use keyfence_tests::harness::{Attach, Daemon, LISTED, Policy, SERVER, STRANGER, Sender, Site, until};
+use keyfence_tests::harness::{Attach, Daemon, LISTED, Policy, SERVER, STRANGER, Site, Wire, frames, until};
 
 const PORT: u16 = 9000;
 
@@ -16,16 +16,14 @@ fn policy(more: &str) -> Policy {
     Policy::new(Attach::Auto, &entries)
 }
 
-/// Sends a datagram of a stranger to an address of the server, again and again until it is dropped as unlisted.
+/// Sends datagrams of a stranger to an address of the server until one is dropped as unlisted.
 fn assert_closed(site: &Site, service: &str, address: &str) {
-    site.outside.ip(&format!(
-        "neigh replace {address} lladdr 02:00:00:77:00:01 dev cli0 nud permanent"
-    ));
-    let to: SocketAddr = format!("{address}:{PORT}").parse().expect("an address");
-    let mut sender = Sender::open(&site.outside, STRANGER.v4.into(), to);
+    let to: IpAddr = address.parse().expect("an address");
+    let datagram = frames::udp(STRANGER.v4.into(), 40_000, to, PORT, b"knock");
+    let mut wire = Wire::open(site);
     let before = site.counters().packets(service, Verdict::Drop, Reason::Unlisted);
     until("a stranger's datagram is dropped", || {
-        sender.send();
+        wire.send(&datagram);
         (site.counters().packets(service, Verdict::Drop, Reason::Unlisted) > before).then_some(())
     });
 }

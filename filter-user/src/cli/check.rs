@@ -53,7 +53,11 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         let shown = policy::entry_error(&loaded, origin, "expect-differs", message, fix);
         loaded.diagnostics.extend(shown);
     }
-    let unreadable = loaded.files.is_empty() && loaded.policy.is_none();
+    let root = arguments.file.display().to_string();
+    let unreadable = loaded
+        .diagnostics
+        .iter()
+        .any(|found| found.code == "file-unreadable" && *found.file == *root);
     let exit = match (valid, unreadable) {
         (true, _) => Exit::Done,
         // Nothing was read: that says nothing of a policy.

@@ -18,7 +18,7 @@ fn defaults_that_are_not_enforced_are_told_as_defaults() {
         found,
         [
             (
-                "roles publish, authorize, operate, deny of listener `unix:/run/keyfence/api.sock`".into(),
+                "roles publish, authorize, deny of listener `unix:/run/keyfence/api.sock`".into(),
                 None,
                 true
             ),
