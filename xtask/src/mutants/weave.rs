@@ -234,7 +234,10 @@ mod tests {
                 "{copy:?}"
             );
         }
-        assert_eq!(mutants[1].change, "b > 1 => b <= 1");
+        assert!(
+            mutants.iter().any(|mutant| mutant.change == "b > 1 => b <= 1"),
+            "{mutants:#?}"
+        );
         let errors = [("filter-common/src/a.rs".into(), *places[2].0.start())];
         assert_eq!(faulty(&errors, "src/a.rs", &places), BTreeSet::from([3]));
     }
