@@ -19,7 +19,7 @@ use crate::seeds;
 /// Where the filter's clock stands at the start: an hour after boot.
 const BASE_NS: u64 = 3_600_000_000_000;
 const SECOND: u64 = 1_000_000_000;
-/// The same frame comes so often, seconds apart: buckets run out, and fill again.
+/// The same frames come so often, seconds apart: buckets run out, and fill again.
 const MOMENTS: [u64; 5] = [0, 0, 0, 1, 61];
 /// Random policies, beside those of the vectors.
 const RANDOM: u64 = 40;
@@ -81,27 +81,29 @@ impl Subject {
         }
     }
 
-    /// Panics where the two disagree about a frame, dry or for good.
-    pub fn compare(&self, frame: &[u8]) {
+    /// Panics where the two disagree about one of the frames, which share the buckets, dry or for good.
+    pub fn compare<'a>(&self, frames: impl Iterator<Item = &'a [u8]> + Clone) {
         self.host.refill();
         let mut oracle = self.oracle.clone();
         for moment in MOMENTS {
             // Half a second away from every end, which comes at a whole one.
             let passed = moment * SECOND + SECOND / 2;
             self.host.now.set(Nanos(BASE_NS + passed));
-            let wanted = oracle.judge(frame, START_NS + passed);
-            for effect in [Effect::Dry, Effect::Commit] {
-                self.host.effect.set(effect);
-                let mut packet = Packet::default();
-                let got = pipeline::judge(frame, &self.host, &mut packet);
-                let same = got.verdict.name() == wanted.verdict.as_str()
-                    && got.reason.name() == wanted.reason
-                    && self.services.get(&got.service) == wanted.service.as_ref()
-                    && self.owners.get(&got.owner) == wanted.owner.as_ref();
-                assert!(
-                    same,
-                    "the oracle: {wanted:?}; the decision ({effect:?}): {got:?}, {packet:?}"
-                );
+            for frame in frames.clone() {
+                let wanted = oracle.judge(frame, START_NS + passed);
+                for effect in [Effect::Dry, Effect::Commit] {
+                    self.host.effect.set(effect);
+                    let mut packet = Packet::default();
+                    let got = pipeline::judge(frame, &self.host, &mut packet);
+                    let same = got.verdict.name() == wanted.verdict.as_str()
+                        && got.reason.name() == wanted.reason
+                        && self.services.get(&got.service) == wanted.service.as_ref()
+                        && self.owners.get(&got.owner) == wanted.owner.as_ref();
+                    assert!(
+                        same,
+                        "the oracle: {wanted:?}; the decision ({effect:?}): {got:?}, {packet:?}; {frame:02x?}"
+                    );
+                }
             }
         }
     }
