@@ -11,7 +11,10 @@ const PER_SERVICE: u32 = 16;
 /// All of them.
 pub const COUNTERS: u32 = GENERAL + SERVICES_MAX * PER_SERVICE;
 
-const _: () = assert!(Reason::ALL.len() <= 32);
+/// Packets of sources that had to share another's bucket: a place that no reason has.
+pub const SHARED_SOURCES: u32 = 31;
+
+const _: () = assert!(Reason::ALL.len() <= SHARED_SOURCES as usize);
 
 /// Where a judgement is counted; always below `COUNTERS`.
 #[inline(always)]
@@ -25,22 +28,15 @@ pub fn index(verdict: Verdict, reason: Reason, service: u32) -> u32 {
 
 #[inline(always)]
 fn service_slot(verdict: Verdict, reason: Reason) -> u32 {
-    let reason = match reason {
-        Reason::Unlisted => 1,
-        Reason::SourcePort => 2,
-        Reason::Ended => 3,
-        Reason::LimitSource => 4,
-        Reason::LimitGrant => 5,
-        Reason::LimitPublisher => 6,
-        Reason::LimitService => 7,
-        _ => return 0,
-    };
-    reason
-        + if verdict as u8 == Verdict::Observe as u8 {
-            7
-        } else {
-            0
-        }
+    let reason = (reason as u32).wrapping_sub(Reason::Unlisted as u32);
+    if reason > Reason::LimitService as u32 - Reason::Unlisted as u32 {
+        return 0;
+    }
+    if verdict as u8 == Verdict::Observe as u8 {
+        reason + 8
+    } else {
+        reason + 1
+    }
 }
 
 /// Every (verdict, reason) that a service can have, for readers.

@@ -6,6 +6,10 @@
 pub const SERVICES_MAX: u32 = 1024;
 /// 64-bit words of the widest service row.
 pub const ROW_WORDS_MAX: u32 = SERVICES_MAX / 64;
+/// Publishers of a policy.
+pub const PUBLISHERS_MAX: u32 = 256;
+/// Buckets in a line of the sources' own: one cache line.
+pub const SOURCE_WAYS: u32 = 4;
 /// Interfaces of a policy.
 pub const INTERFACES_MAX: u32 = 64;
 /// Port ranges of one entry.

@@ -3,9 +3,9 @@
 //! At each level packets, then bytes, then connections; what is taken stays taken. The buckets themselves are
 //! in `limit`, the order of the owners comes from `classify`.
 
-use crate::abi::Limit;
+use crate::abi::{Limit, owner_flags};
 use crate::classify::Grants;
-use crate::limit::take;
+use crate::limit::{Bucket, take};
 use crate::lookup::Tables;
 use crate::parse::{Packet, Protocol};
 use crate::units::Nanos;
@@ -44,49 +44,73 @@ pub fn first_to_pay<T: Tables>(tables: &T, grants: &Grants, charge: Charge, now:
     NO_OWNER
 }
 
-/// Whether an owner's own buckets pay: packets, then bytes, then connections. Called through `Tables`.
+/// Whether an owner's own buckets pay. Called through `Tables`.
 #[inline(always)]
 pub fn owner_pays<T: Tables>(tables: &T, number: u32, charge: Charge, now: Nanos) -> bool {
     let Some(owner) = tables.owner(number) else {
         return false;
     };
-    let pays = |level, limit: &Limit, amount| match tables.owner_bucket(number, level) {
-        Some(bucket) => take(&bucket, limit, amount, now, tables.effect()),
-        None => false,
-    };
-    if owner.packets.cost != 0 && !pays(0, &owner.packets, 1) {
-        return false;
+    if owner.limits == 0 {
+        return true;
     }
-    if owner.bytes_limit != 0
-        && !tables
-            .limit(owner.bytes_limit)
-            .is_some_and(|limit| pays(1, limit, charge.bytes))
-    {
-        return false;
-    }
-    owner.connections_limit == 0
-        || charge.connections == 0
-        || tables
-            .limit(owner.connections_limit)
-            .is_some_and(|limit| pays(2, limit, 1))
+    all_pay(tables, owner.limits, charge, now, |level| {
+        tables.owner_bucket(number, level)
+    })
 }
 
-/// Whether a service's buckets, or an ICMP limit's, pay for a packet. Called through `Tables`.
+/// The same for the one owner of a source, which is what most packets meet: straight where only packets are limited.
 #[inline(always)]
-pub fn service_pays<T: Tables>(tables: &T, number: u32, charge: Charge, now: Nanos) -> bool {
+pub fn sole_owner_pays<T: Tables>(tables: &T, number: u32, charge: Charge, now: Nanos) -> bool {
+    let Some(owner) = tables.owner(number) else {
+        return false;
+    };
+    if owner.limits == 0 {
+        return true;
+    }
+    if owner.flags & owner_flags::PACKETS_ONLY == 0 {
+        return tables.owner_pays(number, charge, now);
+    }
+    match (tables.limits(owner.limits), tables.owner_bucket(number, 0)) {
+        (Some(limits), Some(bucket)) => take(&bucket, &limits.packets, 1, now, tables.effect()),
+        _ => false,
+    }
+}
+
+/// Whether the buckets of a service, a publisher or an ICMP limit pay for a packet. Called through `Tables`.
+#[inline(always)]
+pub fn shared_pays<T: Tables>(tables: &T, number: u32, charge: Charge, now: Nanos) -> bool {
     let Some(entry) = tables.service(number) else {
         return false;
     };
-    let [packets, bytes, connections] = entry.limits;
-    let pays = |level, limit, amount| {
-        let (Some(limit), Some(bucket)) = (tables.limit(limit), tables.service_bucket(number, level)) else {
-            return false;
-        };
-        take(&bucket, limit, amount, now, tables.effect())
+    if entry.limits == 0 {
+        return true;
+    }
+    all_pay(tables, entry.limits, charge, now, |level| {
+        tables.service_bucket(number, level)
+    })
+}
+
+/// Packets, then bytes, then connections.
+#[inline(always)]
+fn all_pay<T: Tables, B: Bucket>(
+    tables: &T,
+    limits: u32,
+    charge: Charge,
+    now: Nanos,
+    bucket: impl Fn(u32) -> Option<B>,
+) -> bool {
+    let Some(limits) = tables.limits(limits) else {
+        return false;
     };
-    (packets == 0 || pays(0, packets, 1))
-        && (bytes == 0 || pays(1, bytes, charge.bytes))
-        && (connections == 0 || charge.connections == 0 || pays(2, connections, 1))
+    let pays = |level, limit: &Limit, amount| match bucket(level) {
+        Some(bucket) => take(&bucket, limit, amount, now, tables.effect()),
+        None => false,
+    };
+    (limits.packets.cost == 0 || pays(0, &limits.packets, 1))
+        && (limits.bytes.cost == 0 || pays(1, &limits.bytes, charge.bytes))
+        && (limits.connections.cost == 0
+            || charge.connections == 0
+            || pays(2, &limits.connections, charge.connections))
 }
 
 /// A TCP SYN without ACK: one new connection.

@@ -4,8 +4,8 @@
 
 use crate::abi::Source;
 use crate::bounds::{ROW_WORDS_MAX, TRIES_MAX};
-use crate::lookup::{GrantTables, Tables};
-use crate::parse::{Family, Fragment, Packet, Protocol};
+use crate::lookup::GrantTables;
+use crate::parse::{Address, Family, Fragment, Packet, Protocol};
 use crate::units::Nanos;
 use crate::verdict::{NO_OWNER, NO_SERVICE};
 
@@ -31,13 +31,13 @@ pub fn is_essential(packet: &Packet) -> bool {
 }
 
 #[inline(always)]
-fn is_link_local(address: &[u8; 16]) -> bool {
-    address[0] == 0xfe && address[1] & 0xc0 == 0x80
+fn is_link_local(address: &Address) -> bool {
+    address.upper >> 54 == 0xfe80 >> 6
 }
 
 #[inline(always)]
-fn is_unspecified(address: &[u8; 16]) -> bool {
-    u128::from_ne_bytes(*address) == 0
+fn is_unspecified(address: &Address) -> bool {
+    address.upper | address.lower == 0
 }
 
 /// How rule 6 treats an ICMP packet.
@@ -75,6 +75,12 @@ pub fn service<T: GrantTables>(tables: &T, port_row: u32, address_row: u32) -> u
         }
     }
     NO_SERVICE
+}
+
+/// Whether a service is in a row.
+#[inline(always)]
+pub fn has<T: GrantTables>(tables: &T, row: u32, service: u32) -> bool {
+    tables.row_word(row, service / 64) & (1 << (service % 64)) != 0
 }
 
 /// Whether two rows have a service in common.
@@ -159,10 +165,12 @@ impl Grants {
 pub struct Walk {
     pub query: Query,
     pub now: Nanos,
-    /// Where the owners start.
+    /// Where the owners start; the owner's number where there is one.
     pub start: u32,
     /// How many there are.
     pub length: u32,
+    /// What the first to be tried of many is chosen by.
+    spread: u16,
     /// On the second walk, the rank that is tried first; `FIRST_WALK` on the first.
     first: u32,
     /// Matches seen on this walk.
@@ -173,10 +181,29 @@ pub struct Walk {
 const FIRST_WALK: u32 = u32::MAX;
 
 impl Walk {
+    #[inline(always)]
+    pub fn new(source: &Source, query: Query, spread: u16, now: Nanos) -> Self {
+        Self {
+            query,
+            now,
+            start: source.owners_start,
+            length: source.owners_length,
+            spread,
+            first: FIRST_WALK,
+            rank: 0,
+            found: Grants::NONE,
+        }
+    }
+
     /// Takes in the owner at a position of the list.
     #[inline(always)]
     pub fn step<T: GrantTables>(&mut self, tables: &T, position: u32) {
-        let Some(number) = tables.owner_number(self.start + position) else {
+        let number = if self.length == 1 {
+            Some(self.start)
+        } else {
+            tables.owner_number(self.start + position)
+        };
+        let Some(number) = number else {
             return;
         };
         match asked(tables, number, self.query, self.now) {
@@ -208,34 +235,18 @@ impl Walk {
             self.found.tries[(slot & (TRIES_MAX - 1)) as usize] = number;
         }
     }
-}
 
-/// Asks the owners of a source. With up to eight that match, all are to be tried from the first; with more,
-/// eight from index (`spread` mod their number), wrapping, so that none of many owners is starved.
-#[inline(always)]
-pub fn grants<T: Tables>(tables: &T, source: &Source, query: Query, spread: u16, now: Nanos) -> Grants {
-    let length = source.owners_length as u32;
-    let start = source.owners_start;
-    let mut walk = Walk {
-        query,
-        now,
-        start,
-        length,
-        first: FIRST_WALK,
-        rank: 0,
-        found: Grants::NONE,
-    };
-    if length == 1 {
-        walk.step(tables, 0);
-        return walk.found;
+    /// After the first walk: whether a second is needed. With up to eight that match, all are to be tried from the
+    /// first; with more, eight from index (`spread` mod their number), wrapping, so that none of many is starved.
+    #[inline(always)]
+    pub fn goes_again(&mut self) -> bool {
+        if self.first != FIRST_WALK || self.found.matching <= TRIES_MAX {
+            return false;
+        }
+        self.first = self.spread as u32 % self.found.matching;
+        self.rank = 0;
+        true
     }
-    let found = tables.walk(walk);
-    if found.matching <= TRIES_MAX {
-        return found;
-    }
-    walk.first = spread as u32 % found.matching;
-    walk.found = found;
-    tables.walk(walk)
 }
 
 /// What one owner answers to a query.
@@ -256,7 +267,7 @@ pub fn asked<T: GrantTables>(tables: &T, number: u32, query: Query, now: Nanos) 
     };
     let has = match query {
         Query::Any => true,
-        Query::Service { number, .. } => tables.row_word(owner.row, number / 64) & (1 << (number % 64)) != 0,
+        Query::Service { number, .. } => has(tables, owner.row, number),
         Query::AnyOf { row } => share(tables, owner.row, row),
     };
     if !has {
@@ -297,15 +308,13 @@ mod tests {
     struct Rows;
     const OWNER: crate::abi::Owner = crate::abi::Owner {
         end: 100,
-        packets: crate::abi::Limit::NONE,
-        bytes_limit: 0,
-        connections_limit: 0,
+        limits: 0,
         row: 1,
         source_port_first: 0,
         source_port_last: u16::MAX,
         port_set: 0,
         publisher: 0,
-        reserved: 0,
+        flags: 0,
     };
 
     impl GrantTables for Rows {

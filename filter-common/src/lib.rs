@@ -8,6 +8,7 @@
 
 pub mod abi;
 pub mod account;
+pub mod admit;
 pub mod bounds;
 pub mod charge;
 pub mod classify;
@@ -15,5 +16,6 @@ pub mod limit;
 pub mod lookup;
 pub mod parse;
 pub mod pipeline;
+pub mod source_limit;
 pub mod units;
 pub mod verdict;

@@ -2,12 +2,13 @@
 //!
 //! parse -> classify -> limit -> verdict -> account. One function for the kernel and the host.
 
-use crate::abi::{Class, Source, class_flags, service_flags, source_flags};
+use crate::abi::{Class, Source, class_flags};
 use crate::account;
-use crate::charge::{Charge, first_to_pay};
-use crate::classify::{self, Grants, Icmp, Query};
+use crate::admit;
+use crate::charge::Charge;
+use crate::classify::{self, Icmp, Query, Walk};
 use crate::limit::Effect;
-use crate::lookup::{Config, Tables, config_flags, port_index};
+use crate::lookup::{Config, Port, Tables, Value, config_flags, port_index};
 use crate::parse::{self, Fragment, Frame, Packet, PacketBytes, Protocol};
 use crate::verdict::{Judgement, NO_OWNER, NO_SERVICE, Reason, Verdict};
 
@@ -26,7 +27,7 @@ fn decide<F: PacketBytes + ?Sized, T: Tables>(frame: &F, tables: &T, packet: &mu
     let config = tables.config();
     *packet = Packet::default();
     let (outcome, bytes) = match parse::parse(frame, packet) {
-        Frame::Ip => (tables.ip(packet), packet.length),
+        Frame::Ip => (ip(tables, packet), packet.length),
         Frame::LinkControl => (Outcome::pass(Reason::Essential), frame.length()),
         Frame::NonIp => (
             by(config, config_flags::NON_IP_DROP, Reason::NonIp),
@@ -68,7 +69,7 @@ impl Outcome {
     };
 
     #[inline(always)]
-    fn pass(reason: Reason) -> Self {
+    pub(crate) fn pass(reason: Reason) -> Self {
         Self {
             verdict: Verdict::Pass,
             reason,
@@ -79,12 +80,12 @@ impl Outcome {
 
     /// Refused: dropped, or observed where the filter only observes.
     #[inline(always)]
-    fn drop(config: Config, reason: Reason) -> Self {
+    pub(crate) fn drop(config: Config, reason: Reason) -> Self {
         Self::refuse(config.has(config_flags::OBSERVE), reason)
     }
 
     #[inline(always)]
-    fn refuse(observed: bool, reason: Reason) -> Self {
+    pub(crate) fn refuse(observed: bool, reason: Reason) -> Self {
         let verdict = if observed { Verdict::Observe } else { Verdict::Drop };
         Self {
             verdict,
@@ -134,52 +135,75 @@ fn by(config: Config, drop_flag: u32, reason: Reason) -> Outcome {
     }
 }
 
-/// Rules 3 to 8 for an IP packet; 9 and 10 in `service`. Called through `Tables::ip`.
+/// Rules 3 to 7 for an IP packet; 9 and 10 in `admit`, and what names no service in `unserved`.
 #[inline(always)]
-pub fn ip<T: Tables>(tables: &T, packet: &Packet) -> Outcome {
+fn ip<T: Tables>(tables: &T, packet: &Packet) -> Outcome {
     let config = tables.config();
     if classify::is_essential(packet) {
         return Outcome::pass(Reason::Essential);
     }
-    let source = tables.source(packet);
-    let class = if config.has(config_flags::ADDRESSES) {
-        tables.class(packet)
-    } else {
-        tables.class_default()
-    };
-    let Some(class) = class else {
+    let Some(source) = source(tables, packet) else {
         return Outcome::drop(config, Reason::Internal);
     };
-    let ported = is_ported(packet);
-    let port = if ported {
+    let class_number = if config.has(config_flags::ADDRESSES) {
+        tables.class_number(packet)
+    } else {
+        0
+    };
+    let Some(class) = tables.class(class_number) else {
+        return Outcome::drop(config, Reason::Internal);
+    };
+    let port = if is_ported(packet) {
         tables.port(port_index(packet.protocol, packet.destination_port))
     } else {
-        Default::default()
+        Port::NONE
     };
 
     if config.has(config_flags::MANAGEMENT) && is_management(tables, packet, &source, class, port.management)
     {
         return Outcome::pass(Reason::Management);
     }
-    if source.flags & source_flags::DENIED != 0 {
+    if is_denied(tables, &source) {
         return Outcome::drop(config, Reason::Denied);
     }
-    if ported && port.row != 0 {
+    if port.row != 0 {
         let row = if is_udp(packet) {
             class.udp_row
         } else {
             class.tcp_row
         };
-        let number = tables.service_in_both(port.row, row);
+        let number = if port.service == NO_SERVICE {
+            tables.service_in_both(port.row, row)
+        } else if classify::has(tables, row, port.service) {
+            port.service
+        } else {
+            NO_SERVICE
+        };
         if number != NO_SERVICE {
-            return service(tables, config, packet, &source, number);
+            return admit::service(tables, config, packet, &source, number);
         }
     }
+    tables.unserved(packet, &source, class_number, port.row)
+}
+
+/// Rules 6 to 8 for what names no service. Called through `Tables`.
+#[inline(always)]
+pub fn unserved<T: Tables>(
+    tables: &T,
+    packet: &Packet,
+    source: &Source,
+    class_number: u32,
+    port_row: u32,
+) -> Outcome {
+    let config = tables.config();
+    let Some(class) = tables.class(class_number) else {
+        return Outcome::drop(config, Reason::Internal);
+    };
     let outcome = match packet.protocol {
-        Protocol::Icmp => icmp(tables, config, packet, &source),
-        Protocol::Tcp | Protocol::Udp if ported => unnamed(tables, config, packet, port.row),
+        Protocol::Icmp => icmp(tables, config, packet, source),
+        Protocol::Tcp | Protocol::Udp if is_ported(packet) => unnamed(tables, config, packet, port_row),
         Protocol::Tcp | Protocol::Udp | Protocol::Unknown => {
-            if let Some(outcome) = later_fragment(tables, config, packet, &source, class) {
+            if let Some(outcome) = later_fragment(tables, packet, source, class) {
                 return outcome;
             }
             by(config, config_flags::OTHER_TRAFFIC_DROP, Reason::Other)
@@ -189,9 +213,29 @@ pub fn ip<T: Tables>(tables: &T, packet: &Packet) -> Outcome {
     // Rule 8(b): strangers must not fill the reassembly memory of an address that is some service's.
     if outcome.passes() && packet.fragment as u8 != Fragment::Whole as u8 && class.any_row != 0 {
         let observed = config.has(config_flags::OBSERVE);
-        return fragment(tables, config, packet, &source, Query::Any, observed);
+        return tables.fragment(packet, source, ANY_ROW, observed);
     }
     outcome
+}
+
+/// All that is known of the packet's source; `None` cannot happen.
+#[inline(always)]
+fn source<T: Tables>(tables: &T, packet: &Packet) -> Option<Source> {
+    match tables.value(packet) {
+        Value::None => Some(Source::default()),
+        Value::Owner(number) => Some(Source {
+            owners_start: number,
+            owners_length: 1,
+            ..Source::default()
+        }),
+        Value::Source(number) => tables.source(number).copied(),
+    }
+}
+
+/// Rule 5. The clock is asked only where a deny ends.
+#[inline(always)]
+fn is_denied<T: Tables>(tables: &T, source: &Source) -> bool {
+    source.denied_until != 0 && (source.denied_until == u64::MAX || source.denied_until > tables.now().0)
 }
 
 #[inline(always)]
@@ -209,7 +253,7 @@ fn is_ported(packet: &Packet) -> bool {
 /// Rule 4. Masks name the distinct combinations of protocol, ports and address: what is in all of them matches.
 #[inline(always)]
 fn is_management<T: Tables>(tables: &T, packet: &Packet, source: &Source, class: &Class, ports: u32) -> bool {
-    let mask = source.management_mask() & class.management;
+    let mask = source.management & class.management;
     if mask == 0 {
         return false;
     }
@@ -251,7 +295,7 @@ fn icmp<T: Tables>(tables: &T, config: Config, packet: &Packet, source: &Source)
         } else {
             crate::abi::ICMP_REQUESTS
         };
-        if !tables.service_pays(number, Charge::of(packet, true), tables.now()) {
+        if !tables.shared_pays(number, Charge::of(packet, true), tables.now()) {
             return Outcome::drop(config, Reason::LimitIcmp);
         }
     }
@@ -261,7 +305,10 @@ fn icmp<T: Tables>(tables: &T, config: Config, packet: &Packet, source: &Source)
 /// Whether the source holds any grant that has not ended.
 #[inline(always)]
 fn holds_grant<T: Tables>(tables: &T, source: &Source) -> bool {
-    source.owners_length != 0 && classify::grants(tables, source, Query::Any, 0, tables.now()).matching != 0
+    source.owners_length != 0
+        && tables.walk(Walk::new(source, Query::Any, 0, tables.now()), |grants| {
+            grants.matching != 0
+        })
 }
 
 /// Rule 7 for a packet that no service takes.
@@ -280,13 +327,7 @@ fn unnamed<T: Tables>(tables: &T, config: Config, packet: &Packet, port_row: u32
 
 /// Rule 8(a): a later fragment at an address where some service has its protocol; else `None`.
 #[inline(always)]
-fn later_fragment<T: Tables>(
-    tables: &T,
-    config: Config,
-    packet: &Packet,
-    source: &Source,
-    class: &Class,
-) -> Option<Outcome> {
+fn later_fragment<T: Tables>(tables: &T, packet: &Packet, source: &Source, class: &Class) -> Option<Outcome> {
     let (row, observed) = match packet.protocol {
         Protocol::Tcp => (class.tcp_row, class_flags::TCP_OBSERVED),
         Protocol::Udp => (class.udp_row, class_flags::UDP_OBSERVED),
@@ -296,96 +337,11 @@ fn later_fragment<T: Tables>(
         return None;
     }
     let observed = class.flags & observed != 0;
-    Some(fragment(
-        tables,
-        config,
-        packet,
-        source,
-        Query::AnyOf { row },
-        observed,
-    ))
+    Some(tables.fragment(packet, source, row, observed))
 }
 
-/// What `fragments` says of one (rule 8): `listed` asks for a grant, and charges it.
-#[inline(always)]
-fn fragment<T: Tables>(
-    tables: &T,
-    config: Config,
-    packet: &Packet,
-    source: &Source,
-    query: Query,
-    observed: bool,
-) -> Outcome {
-    if config.has(config_flags::FRAGMENTS_DROP) {
-        return Outcome::refuse(observed, Reason::Fragment);
-    }
-    if !config.has(config_flags::FRAGMENTS_LISTED) {
-        return Outcome::pass(Reason::Fragment);
-    }
-    if source.owners_length == 0 {
-        return Outcome::refuse(observed, Reason::Fragment);
-    }
-    let now = tables.now();
-    let grants = classify::grants(tables, source, query, packet.source_port, now);
-    if grants.matching == 0 {
-        return Outcome::refuse(observed, Reason::Fragment);
-    }
-    let owner = first_to_pay(tables, &grants, Charge::of(packet, false), now);
-    if owner == NO_OWNER {
-        return Outcome {
-            owner: grants.tries[0],
-            ..Outcome::refuse(observed, Reason::LimitGrant)
-        };
-    }
-    Outcome {
-        owner,
-        ..Outcome::pass(Reason::Fragment)
-    }
-}
-
-/// Rules 9 and 10 for a packet that names a service.
-#[inline(always)]
-fn service<T: Tables>(tables: &T, config: Config, packet: &Packet, source: &Source, number: u32) -> Outcome {
-    let Some(entry) = tables.service(number) else {
-        return Outcome::drop(config, Reason::Internal);
-    };
-    let observed = entry.flags & service_flags::OBSERVE != 0;
-    let refuse = |reason, owner| Outcome {
-        service: number,
-        owner,
-        ..Outcome::refuse(observed, reason)
-    };
-    if source.owners_length == 0 {
-        return refuse(Reason::Unlisted, NO_OWNER);
-    }
-    let now = tables.now();
-    let query = Query::Service {
-        number,
-        source_port: packet.source_port,
-    };
-    let grants = classify::grants(tables, source, query, packet.source_port, now);
-    if grants.matching == 0 {
-        let reason = match grants {
-            Grants { named: false, .. } => Reason::Unlisted,
-            Grants { live: false, .. } => Reason::Ended,
-            _ => Reason::SourcePort,
-        };
-        return refuse(reason, NO_OWNER);
-    }
-    let owner = first_to_pay(tables, &grants, Charge::of(packet, true), now);
-    if owner == NO_OWNER {
-        return refuse(Reason::LimitGrant, grants.tries[0]);
-    }
-    if config.has(config_flags::SERVICE_LIMIT) && !tables.service_pays(number, Charge::of(packet, true), now)
-    {
-        return refuse(Reason::LimitService, owner);
-    }
-    Outcome {
-        service: number,
-        owner,
-        ..Outcome::pass(Reason::Allowed)
-    }
-}
+/// Stands for every service where a row of services is asked for.
+pub const ANY_ROW: u32 = u32::MAX;
 
 #[cfg(test)]
 mod tests {

@@ -7,10 +7,10 @@ use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use filter_common::abi::{MAGIC, RunAnswer, RunContext};
 use filter_common::bounds::HEADER_OFFSET_MAX;
-use filter_common::parse::{Packet, PacketBytes, ipv6, transport};
+use filter_common::parse::{Bytes, Packet, PacketBytes, ipv6, transport};
 use filter_common::verdict::Judgement;
 
-use crate::tables::desk;
+use crate::tables::{Desk, desk};
 
 /// Test runs come from the loopback device, to which the filter is never attached; its number is always 1.
 const LOOPBACK_INDEX: usize = 1;
@@ -38,25 +38,63 @@ impl Frame {
     }
 }
 
-impl PacketBytes for Frame {
+/// Bytes in the frame's first buffer, or in the scratch buffer.
+pub struct Window(usize);
+
+/// A load that need not be aligned: the target has none that the compiler knows of, the kernels have.
+macro_rules! load {
+    ($size:literal, $at:expr) => {{
+        let value: u64;
+        // SAFETY: the bytes are inside the window, whose length was checked where it was made; the verifier sees to it.
+        unsafe {
+            core::arch::asm!(
+                concat!("{value} = *(", $size, " *)({at} + 0)"),
+                value = out(reg) value,
+                at = in(reg) $at,
+                options(pure, readonly, nostack),
+            );
+        };
+        value
+    }};
+}
+
+impl Bytes for Window {
     #[inline(always)]
-    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+    fn u8(&self, at: usize) -> u8 {
+        load!("u8", self.0 + at) as u8
+    }
+    #[inline(always)]
+    fn u16(&self, at: usize) -> u16 {
+        u16::from_be(load!("u16", self.0 + at) as u16)
+    }
+    #[inline(always)]
+    fn u32(&self, at: usize) -> u32 {
+        u32::from_be(load!("u32", self.0 + at) as u32)
+    }
+    #[inline(always)]
+    fn u64(&self, at: usize) -> u64 {
+        u64::from_be(load!("u64", self.0 + at))
+    }
+}
+
+impl PacketBytes for Frame {
+    type Bytes<'a> = Window;
+
+    #[inline(always)]
+    fn bytes<const N: usize>(&self, offset: u32) -> Option<Window> {
         // A bound that the verifier can follow; no header lies beyond.
         if offset > HEADER_OFFSET_MAX {
             return None;
         }
         let start = self.data + offset as usize;
-        let at = if start + N <= self.data_end {
-            start as *const u8
-        } else {
-            beyond::<N>(self.ctx, offset)
-        };
+        if start + N <= self.data_end {
+            return Some(Window(start));
+        }
+        let at = beyond::<N>(self.ctx, offset);
         if at.is_null() {
             return None;
         }
-        // SAFETY: N bytes inside data..data_end, checked above, or N bytes of the scratch buffer; an array of
-        // bytes has no alignment.
-        Some(unsafe { core::ptr::read_unaligned(at.cast::<[u8; N]>()) })
+        Some(Window(at as usize))
     }
 
     #[inline(always)]
@@ -117,35 +155,36 @@ fn beyond<const N: usize>(ctx: *mut xdp_md, offset: u32) -> *const u8 {
     }
 }
 
-/// What a test run handed in, if this is one.
-pub struct RunFrame(Option<RunContext>);
+/// Whether this is a test run, whose caller handed in what stands on the desk now.
+pub struct RunFrame(bool);
 
 impl RunFrame {
+    /// Lays what was handed in on the desk; for a packet, what says that nothing was.
     #[inline(always)]
-    pub fn of(ctx: &XdpContext) -> Self {
+    pub fn of(ctx: &XdpContext, desk: &mut Desk) -> Self {
+        desk.run_flags = 0;
+        desk.run_now = 0;
         let start = ctx.metadata();
         let fits = start + size_of::<RunContext>() <= ctx.metadata_end();
         if !fits || ctx.ingress_ifindex() != LOOPBACK_INDEX {
-            return Self(None);
+            return Self(false);
         }
-        // SAFETY: inside data_meta..data, checked above; any bytes are a run context.
-        let context = unsafe { core::ptr::read_unaligned(start as *const RunContext) };
-        Self(if context.magic == MAGIC {
-            Some(context)
-        } else {
-            None
-        })
-    }
-
-    #[inline(always)]
-    pub fn context(&self) -> RunContext {
-        self.0.unwrap_or_default()
+        let context = start as *const RunContext;
+        // SAFETY: inside data_meta..data, checked above, where words may lie unaligned.
+        if unsafe { core::ptr::read_unaligned(&raw const (*context).magic) } != MAGIC {
+            return Self(false);
+        }
+        // SAFETY: as above.
+        desk.run_now = unsafe { core::ptr::read_unaligned(&raw const (*context).now) };
+        // SAFETY: as above.
+        desk.run_flags = unsafe { core::ptr::read_unaligned(&raw const (*context).flags) };
+        Self(true)
     }
 
     /// Answers in the run context's place.
     #[inline(always)]
     pub fn answer(&self, ctx: &XdpContext, judgement: &Judgement) {
-        if self.0.is_none() {
+        if !self.0 {
             return;
         }
         let start = ctx.metadata();

@@ -8,10 +8,11 @@
     internal_features,
     reason = "compare-exchange and add have no stable form on this target"
 )]
-#![feature(core_intrinsics)]
+#![feature(core_intrinsics, asm_experimental_arch)]
 
 mod account;
 mod frame;
+mod prefixes;
 mod sockets;
 mod tables;
 
@@ -39,14 +40,11 @@ pub fn keyfence(ctx: XdpContext) -> u32 {
 /// One generation.
 #[xdp(frags)]
 pub fn judge(ctx: XdpContext) -> u32 {
-    let run = RunFrame::of(&ctx);
-    let context = run.context();
     let Some(desk) = tables::desk() else {
         return xdp_action::XDP_DROP;
     };
-    desk.run_flags = context.flags;
-    desk.run_now = context.now;
-    let tables = KernelTables::new(ctx.ctx, context.flags, context.now);
+    let run = RunFrame::of(&ctx, desk);
+    let tables = KernelTables::new(ctx.ctx, desk.run_flags, desk.run_now);
     let judgement = pipeline::judge(&Frame::new(&ctx), &tables, &mut desk.packet);
     log(&ctx, &judgement);
     run.answer(&ctx, &judgement);

@@ -4,9 +4,7 @@ use aya_ebpf::bindings::{bpf_sock_tuple, xdp_md};
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::helpers::generated::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
 use aya_ebpf::macros::btf_map;
-use filter_common::parse::{Family, Packet};
-
-use crate::tables::v4;
+use filter_common::parse::{Address, Family, Packet};
 
 /// Where the socket look-ups find a packet's four values: off the stack, which is small.
 #[btf_map]
@@ -27,8 +25,8 @@ fn lay_tuple(packet: &Packet) -> Option<(*mut bpf_sock_tuple, u32)> {
     if matches!(packet.family, Family::V4) {
         // SAFETY: the union's IPv4 member, all of it integers.
         let four = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
-        four.saddr = u32::from_ne_bytes(v4(&packet.source));
-        four.daddr = u32::from_ne_bytes(v4(&packet.destination));
+        four.saddr = packet.source.v4().to_be();
+        four.daddr = packet.destination.v4().to_be();
         four.sport = source_port;
         four.dport = destination_port;
         Some((tuple, 12))
@@ -44,10 +42,13 @@ fn lay_tuple(packet: &Packet) -> Option<(*mut bpf_sock_tuple, u32)> {
 }
 
 #[inline(always)]
-fn words(address: &[u8; 16]) -> [u32; 4] {
-    let word =
-        |at: usize| u32::from_ne_bytes([address[at], address[at + 1], address[at + 2], address[at + 3]]);
-    [word(0), word(4), word(8), word(12)]
+fn words(address: &Address) -> [u32; 4] {
+    [
+        ((address.upper >> 32) as u32).to_be(),
+        (address.upper as u32).to_be(),
+        ((address.lower >> 32) as u32).to_be(),
+        (address.lower as u32).to_be(),
+    ]
 }
 
 #[inline(never)]
@@ -85,8 +86,8 @@ pub fn udp_connection(ctx: *mut xdp_md, packet: &Packet) -> bool {
         && remote_port == packet.source_port.to_be();
     // The look-up finds sockets bound to the wildcard too: the four values are compared here.
     if matches!(packet.family, Family::V4) {
-        connected &= held.src_ip4 == u32::from_ne_bytes(v4(&packet.destination));
-        connected &= held.dst_ip4 == u32::from_ne_bytes(v4(&packet.source));
+        connected &= held.src_ip4 == packet.destination.v4().to_be();
+        connected &= held.dst_ip4 == packet.source.v4().to_be();
     } else {
         let (local, remote) = (words(&packet.destination), words(&packet.source));
         connected &= held.src_ip6[0] == local[0] && held.src_ip6[1] == local[1];

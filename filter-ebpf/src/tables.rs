@@ -8,24 +8,28 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_md};
-use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{Array, LpmTrie, PerCpuArray, ProgramArray};
+use aya_ebpf::btf_maps::{Array, PerCpuArray, ProgramArray};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_loop};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use filter_common::abi::{
-    Class, Count, Limit, Meta, Owner, OwnerState, SERVICE_ENTRIES, Service, ServiceState, Source, run_flags,
+    Class, Count, LimitSet, Meta, Owner, OwnerState, SERVICE_ENTRIES, Service, ServiceState, Source,
+    SourceLine, run_flags,
 };
-use filter_common::account::COUNTERS as COUNTERS_LENGTH;
-use filter_common::bounds::INTERFACES_MAX;
+use filter_common::account::{COUNTERS as COUNTERS_LENGTH, SHARED_SOURCES};
+use filter_common::admit;
+use filter_common::bounds::{INTERFACES_MAX, SOURCE_WAYS};
 use filter_common::charge::{self, Charge};
 use filter_common::classify::{self, Grants, Walk};
 use filter_common::limit::{Bucket, Effect};
-use filter_common::lookup::{Config, GrantTables, Port, Tables};
+use filter_common::lookup::prefixes::{find_v4, find_v6};
+use filter_common::lookup::{Config, GrantTables, Port, Tables, Value};
 use filter_common::parse::{Family, Packet, Protocol};
 use filter_common::pipeline::{self, Outcome};
+use filter_common::source_limit;
 use filter_common::units::Nanos;
 
+use crate::prefixes::{From, To};
 use crate::{account, sockets};
 
 // Kept over generations and restarts.
@@ -45,29 +49,27 @@ static SERVICE_STATE: Array<ServiceState, { SERVICE_ENTRIES as usize }, { BPF_F_
 
 // Of one generation.
 #[btf_map]
-static SOURCES_V4: LpmTrie<[u8; 4], Source, 1> = LpmTrie::new();
+static SOURCES: Array<Source, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
-static SOURCES_V6: LpmTrie<[u8; 16], Source, 1> = LpmTrie::new();
+static CLASSES: Array<Class, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
-static ADDRESSES: LpmTrie<[u8; 16], u32, 1> = LpmTrie::new();
+static PORTS: Array<u64, 131_072, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
-static CLASSES: Array<Class, 1> = Array::new();
+static PORT_MASKS: Array<u64, 3, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
-static PORTS: Array<u32, 131_072> = Array::new();
+static ROWS: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
-static PORT_MASKS: Array<u64, 3> = Array::new();
+static GRANTS: Array<u32, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
-static ROWS: Array<u64, 1> = Array::new();
+static OWNERS: Array<Owner, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
-static GRANTS: Array<u32, 1> = Array::new();
+static PORT_SETS: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
-static OWNERS: Array<Owner, 1> = Array::new();
+static LIMITS: Array<LimitSet, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
-static PORT_SETS: Array<u64, 1> = Array::new();
+static SERVICES: Array<Service, { SERVICE_ENTRIES as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
-static LIMITS: Array<Limit, 1> = Array::new();
-#[btf_map]
-static SERVICES: Array<Service, { SERVICE_ENTRIES as usize }> = Array::new();
+static SOURCE_STATE: Array<SourceLine, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// The walk under way on this CPU: in a map, since the verifier must not believe what it sees of one step.
 #[btf_map]
@@ -78,6 +80,8 @@ static WALK: PerCpuArray<Walk, 1> = PerCpuArray::new();
 static CONFIG_FLAGS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static ROW_WORDS: Global<u32> = Global::new(1);
+#[unsafe(no_mangle)]
+static SOURCE_LINES: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static INTERFACE_COUNT: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
@@ -101,6 +105,22 @@ impl KernelTables {
             now: Cell::new(now),
         }
     }
+
+    /// For a stage that is a call of its own; the packet stands there already.
+    #[inline(always)]
+    fn on_the_desk(&self, source: &Source) {
+        if let Some(desk) = desk() {
+            desk.source = *source;
+            desk.run_now = self.now.get();
+        }
+    }
+
+    #[inline(always)]
+    fn clock_from_the_desk(&self) {
+        if let Some(desk) = desk() {
+            self.now.set(desk.run_now);
+        }
+    }
 }
 
 /// What a CPU holds while it judges a packet: in a map, since the calls between the stages pass only numbers,
@@ -108,6 +128,8 @@ impl KernelTables {
 #[repr(C)]
 pub struct Desk {
     pub packet: Packet,
+    /// Of a packet whose source several owners hold.
+    pub source: Source,
     pub run_flags: u32,
     pub run_now: u64,
 }
@@ -124,16 +146,29 @@ pub fn desk() -> Option<&'static mut Desk> {
     Some(unsafe { &mut *desk })
 }
 
-/// Rules 3 to 10, verified by themselves.
+/// Rules 6 to 8 for what names no service.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_ip(ctx: *mut xdp_md) -> u64 {
+extern "C" fn unserved(ctx: *mut xdp_md, class_number: u32, port_row: u32) -> u64 {
     let Some(desk) = desk() else {
         return Outcome::INTERNAL.pack();
     };
     let tables = KernelTables::new(ctx, desk.run_flags, desk.run_now);
-    let outcome = pipeline::ip(&tables, &desk.packet);
+    let outcome = pipeline::unserved(&tables, &desk.packet, &desk.source, class_number, port_row);
     // The clock, where it was read, serves the accounts too.
+    desk.run_now = tables.now.get();
+    outcome.pack()
+}
+
+/// Rule 8.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn fragment(row: u32, observed: u32) -> u64 {
+    let Some(desk) = desk() else {
+        return Outcome::INTERNAL.pack();
+    };
+    let tables = KernelTables::new(core::ptr::null_mut(), desk.run_flags, desk.run_now);
+    let outcome = admit::fragment(&tables, &desk.packet, &desk.source, row, observed != 0);
     desk.run_now = tables.now.get();
     outcome.pack()
 }
@@ -158,14 +193,40 @@ extern "C" fn owner_pays(number: u32, bytes: u32, connections: u32, now: u64, ru
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn service_pays(number: u32, bytes: u32, connections: u32, now: u64, run_flags: u32) -> u32 {
+extern "C" fn shared_pays(number: u32, bytes: u32, connections: u32, now: u64, run_flags: u32) -> u32 {
     let tables = KernelTables::new(core::ptr::null_mut(), run_flags, now);
-    u32::from(charge::service_pays(
+    u32::from(charge::shared_pays(
         &tables,
         number,
         Charge { bytes, connections },
         Nanos(now),
     ))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn source_pays(bytes: u32, connections: u32, now: u64, run_flags: u32) -> u32 {
+    let Some(desk) = desk() else { return 0 };
+    let tables = KernelTables::new(core::ptr::null_mut(), run_flags, now);
+    u32::from(source_limit::pays(
+        &tables,
+        &desk.packet,
+        Charge { bytes, connections },
+        Nanos(now),
+    ))
+}
+
+/// Rules 9 and 10 where several owners hold grants.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn service_of_many(number: u32) -> u64 {
+    let Some(desk) = desk() else {
+        return Outcome::INTERNAL.pack();
+    };
+    let tables = KernelTables::new(core::ptr::null_mut(), desk.run_flags, desk.run_now);
+    let outcome = admit::service_of_many(&tables, &desk.packet, &desk.source, number);
+    desk.run_now = tables.now.get();
+    outcome.pack()
 }
 
 /// A bucket's word in a map value.
@@ -230,6 +291,13 @@ extern "C" fn walk_step(position: u32, _: *mut c_void) -> u64 {
     0
 }
 
+#[inline(always)]
+fn walk_all(length: u32) {
+    let step = walk_step as *const () as *mut c_void;
+    // SAFETY: the callback has the helper's shape and takes no context.
+    unsafe { bpf_loop(length, step, core::ptr::null_mut(), 0) };
+}
+
 impl GrantTables for KernelTables {
     #[inline(always)]
     fn row_words(&self) -> u32 {
@@ -289,36 +357,34 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn source(&self, packet: &Packet) -> Source {
-        let found = if matches!(packet.family, Family::V4) {
-            SOURCES_V4.get(&Key::new(32, v4(&packet.source)))
+    fn value(&self, packet: &Packet) -> Value {
+        Value::unpack(if matches!(packet.family, Family::V4) {
+            find_v4(&From, packet.source.v4())
         } else {
-            SOURCES_V6.get(&Key::new(128, packet.source))
-        };
-        match found {
-            Some(source) => *source,
-            None => Source::default(),
-        }
+            find_v6(&From, packet.source.upper, packet.source.lower)
+        })
     }
 
     #[inline(always)]
-    fn class(&self, packet: &Packet) -> Option<&Class> {
-        match ADDRESSES.get(&Key::new(128, packet.destination)) {
-            Some(number) => CLASSES.get(*number),
-            None => CLASSES.get(0),
-        }
+    fn source(&self, number: u32) -> Option<&Source> {
+        SOURCES.get(number)
     }
 
     #[inline(always)]
-    fn class_default(&self) -> Option<&Class> {
-        CLASSES.get(0)
+    fn class_number(&self, packet: &Packet) -> u32 {
+        find_v6(&To, packet.destination.upper, packet.destination.lower)
+    }
+
+    #[inline(always)]
+    fn class(&self, number: u32) -> Option<&Class> {
+        CLASSES.get(number)
     }
 
     #[inline(always)]
     fn port(&self, index: u32) -> Port {
         match PORTS.get(index) {
             Some(word) => Port::unpack(*word),
-            None => Port::default(),
+            None => Port::NONE,
         }
     }
 
@@ -328,12 +394,10 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn ip(&self, _: &Packet) -> Outcome {
-        // The packet stands on the desk.
-        let outcome = Outcome::unpack(judge_ip(self.ctx));
-        if let Some(desk) = desk() {
-            self.now.set(desk.run_now);
-        }
+    fn unserved(&self, _: &Packet, source: &Source, class_number: u32, port_row: u32) -> Outcome {
+        self.on_the_desk(source);
+        let outcome = Outcome::unpack(unserved(self.ctx, class_number, port_row));
+        self.clock_from_the_desk();
         outcome
     }
 
@@ -348,27 +412,69 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn service_pays(&self, number: u32, charge: Charge, now: Nanos) -> bool {
-        service_pays(number, charge.bytes, charge.connections, now.0, self.run_flags) != 0
+    fn shared_pays(&self, number: u32, charge: Charge, now: Nanos) -> bool {
+        shared_pays(number, charge.bytes, charge.connections, now.0, self.run_flags) != 0
+    }
+
+    #[inline(always)]
+    fn source_pays(&self, _: &Packet, charge: Charge, now: Nanos) -> bool {
+        // The packet stands on the desk.
+        source_pays(charge.bytes, charge.connections, now.0, self.run_flags) != 0
+    }
+
+    #[inline(always)]
+    fn fragment(&self, _: &Packet, source: &Source, row: u32, observed: bool) -> Outcome {
+        self.on_the_desk(source);
+        let outcome = Outcome::unpack(fragment(row, u32::from(observed)));
+        self.clock_from_the_desk();
+        outcome
+    }
+
+    #[inline(always)]
+    fn service_of_many(&self, _: &Packet, source: &Source, number: u32) -> Outcome {
+        self.on_the_desk(source);
+        let outcome = Outcome::unpack(service_of_many(number));
+        self.clock_from_the_desk();
+        outcome
+    }
+
+    #[inline(always)]
+    fn source_lines(&self) -> u32 {
+        SOURCE_LINES.load()
+    }
+
+    #[inline(always)]
+    fn source_bucket(&self, line: u32, way: u32) -> Option<(Word, Word)> {
+        let ways = SOURCE_STATE.get_ptr_mut(line)?.cast::<u64>();
+        // Two words a way: the tag, then the bucket's.
+        let tag = ways.wrapping_add((way & (SOURCE_WAYS - 1)) as usize * 2);
+        Some((Word(tag), Word(tag.wrapping_add(1))))
+    }
+
+    #[inline(always)]
+    fn count_shared_source(&self) {
+        account::count(SHARED_SOURCES, 0);
     }
 
     /// By the kernel's own loop, which the verifier follows once however long the list is.
     #[inline(always)]
-    fn walk(&self, walk: Walk) -> Grants {
+    fn walk<R>(&self, walk: Walk, then: impl FnOnce(&Grants) -> R) -> R {
         let Some(place) = WALK.get_ptr_mut(0) else {
-            return Grants::NONE;
+            return then(&Grants::NONE);
         };
         // SAFETY: this CPU's own value, of this type; XDP does not interrupt itself.
         unsafe { place.write(walk) };
-        let step = walk_step as *const () as *mut c_void;
-        // SAFETY: the callback has the helper's shape and takes no context.
-        unsafe { bpf_loop(walk.length, step, core::ptr::null_mut(), 0) };
-        // SAFETY: written above.
-        unsafe { (*place).found }
+        walk_all(walk.length);
+        // SAFETY: written above; no step runs any more.
+        let place = unsafe { &mut *place };
+        if place.goes_again() {
+            walk_all(place.length);
+        }
+        then(&place.found)
     }
 
     #[inline(always)]
-    fn limit(&self, number: u32) -> Option<&Limit> {
+    fn limits(&self, number: u32) -> Option<&LimitSet> {
         LIMITS.get(number)
     }
 
@@ -432,9 +538,4 @@ fn word(buckets: *mut [u64; 3], level: u32) -> Word {
         1 => Word(first.wrapping_add(1)),
         _ => Word(first.wrapping_add(2)),
     }
-}
-
-#[inline(always)]
-pub fn v4(address: &[u8; 16]) -> [u8; 4] {
-    [address[12], address[13], address[14], address[15]]
 }

@@ -295,6 +295,7 @@ fn plain(compiled: &Compiled) -> plain::Compiled {
         row_words,
         sources_v4,
         sources_v6,
+        sources,
         addresses,
         classes,
         ..
@@ -308,6 +309,7 @@ fn plain(compiled: &Compiled) -> plain::Compiled {
         port_sets,
         limits,
         services,
+        source_lines,
         ..
     } = compiled.clone();
     plain::Compiled {
@@ -315,6 +317,7 @@ fn plain(compiled: &Compiled) -> plain::Compiled {
         row_words,
         sources_v4: keys(sources_v4),
         sources_v6: keys(sources_v6),
+        sources,
         addresses: keys(addresses),
         classes,
         ports,
@@ -325,6 +328,7 @@ fn plain(compiled: &Compiled) -> plain::Compiled {
         port_sets,
         limits,
         services,
+        source_lines,
     }
 }
 

@@ -7,7 +7,7 @@
 mod pod;
 
 /// Version of the pinned layout: maps, their shapes, and what their numbers mean.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 /// First word of `Meta`, and of a run context: "KEYFENCE" in ASCII.
 pub const MAGIC: u64 = u64::from_be_bytes(*b"KEYFENCE");
 
@@ -28,10 +28,24 @@ pub mod names {
     /// Those that are pinned once and reused by every generation.
     pub const PERSISTENT: [&str; 6] = [META, GENERATION, COUNTERS, INTERFACES, OWNER_STATE, SERVICE_STATE];
 
-    // Made anew for each generation.
-    pub const SOURCES_V4: &str = "SOURCES_V4";
-    pub const SOURCES_V6: &str = "SOURCES_V6";
-    pub const ADDRESSES: &str = "ADDRESSES";
+    // Made anew for each generation. Sources first: gate, single addresses and prefixes of each family.
+    pub const GATE_V4: &str = "GATE_V4";
+    pub const HOSTS_V4: &str = "HOSTS_V4";
+    pub const TOP_V4: &str = "TOP_V4";
+    pub const RANGES_V4: &str = "RANGES_V4";
+    pub const GATE_V6: &str = "GATE_V6";
+    pub const HOSTS_V6: &str = "HOSTS_V6";
+    pub const BLOCKS_V6: &str = "BLOCKS_V6";
+    pub const TOP_V6: &str = "TOP_V6";
+    pub const RANGES_V6: &str = "RANGES_V6";
+    /// What the sources' values mean where it is more than one owner.
+    pub const SOURCES: &str = "SOURCES";
+    // Destinations, IPv4 as ::ffff:a.b.c.d: the same tables as IPv6 sources have.
+    pub const GATE_TO: &str = "GATE_TO";
+    pub const HOSTS_TO: &str = "HOSTS_TO";
+    pub const BLOCKS_TO: &str = "BLOCKS_TO";
+    pub const TOP_TO: &str = "TOP_TO";
+    pub const RANGES_TO: &str = "RANGES_TO";
     pub const CLASSES: &str = "CLASSES";
     pub const PORTS: &str = "PORTS";
     pub const PORT_MASKS: &str = "PORT_MASKS";
@@ -41,9 +55,34 @@ pub mod names {
     pub const PORT_SETS: &str = "PORT_SETS";
     pub const LIMITS: &str = "LIMITS";
     pub const SERVICES: &str = "SERVICES";
-    pub const GENERATIONAL: [&str; 12] = [
-        SOURCES_V4, SOURCES_V6, ADDRESSES, CLASSES, PORTS, PORT_MASKS, ROWS, GRANTS, OWNERS, PORT_SETS,
-        LIMITS, SERVICES,
+    /// The sources' own buckets.
+    pub const SOURCE_STATE: &str = "SOURCE_STATE";
+    pub const GENERATIONAL: [&str; 25] = [
+        GATE_V4,
+        HOSTS_V4,
+        TOP_V4,
+        RANGES_V4,
+        GATE_V6,
+        HOSTS_V6,
+        BLOCKS_V6,
+        TOP_V6,
+        RANGES_V6,
+        SOURCES,
+        GATE_TO,
+        HOSTS_TO,
+        BLOCKS_TO,
+        TOP_TO,
+        RANGES_TO,
+        CLASSES,
+        PORTS,
+        PORT_MASKS,
+        ROWS,
+        GRANTS,
+        OWNERS,
+        PORT_SETS,
+        LIMITS,
+        SERVICES,
+        SOURCE_STATE,
     ];
 }
 
@@ -72,32 +111,27 @@ pub struct Limit {
     pub reserved: u32,
 }
 
-/// What is known of a source: the value of the longest listed prefix that holds it.
+/// The limits of one level; those that are not set are `Limit::NONE`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct LimitSet {
+    pub packets: Limit,
+    pub bytes: Limit,
+    pub connections: Limit,
+}
+
+/// What is known of a source, where it is more than that one owner holds grants there: see `lookup::Value`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Source {
-    /// Which management combinations may be reached from here: a 64-bit mask, low half first (the tables that
-    /// hold this value align it to 4 bytes).
-    pub management: [u32; 2],
-    /// Where its owners start in `GRANTS`: longest prefix first, then by the owner's name, each once.
+    /// Which management combinations may be reached from here.
+    pub management: u64,
+    /// Until when it is denied, monotonic nanoseconds; 0 is not at all, `u64::MAX` for good.
+    pub denied_until: u64,
+    /// Where its owners start in `GRANTS`: longest prefix first, then by the owner's name, each once. The number
+    /// itself where there is one owner.
     pub owners_start: u32,
-    pub owners_length: u16,
-    pub flags: u16,
-}
-
-impl Source {
-    #[inline(always)]
-    pub const fn management_mask(&self) -> u64 {
-        self.management[0] as u64 | (self.management[1] as u64) << 32
-    }
-
-    pub const fn split_mask(mask: u64) -> [u32; 2] {
-        [mask as u32, (mask >> 32) as u32]
-    }
-}
-
-pub mod source_flags {
-    pub const DENIED: u16 = 1;
+    pub owners_length: u32,
 }
 
 /// What is known of a destination address: the value behind its class number; class 0 is "no listed prefix".
@@ -126,19 +160,22 @@ pub mod class_flags {
 pub struct Owner {
     /// Monotonic nanoseconds; `u64::MAX` is no end.
     pub end: u64,
-    pub packets: Limit,
-    /// Numbers in `LIMITS`; 0 is no limit.
-    pub bytes_limit: u32,
-    pub connections_limit: u32,
+    /// Number in `LIMITS`; 0 is no limit.
+    pub limits: u32,
     /// The row of its services.
     pub row: u32,
     pub source_port_first: u16,
     pub source_port_last: u16,
     /// Number in `PORT_SETS` where one range is not enough; 0 is none.
     pub port_set: u32,
-    /// Whose bindings share a limit; 0 is none.
+    /// Whose bindings share a limit: its place among the shared buckets; 0 is none.
     pub publisher: u32,
-    pub reserved: u64,
+    pub flags: u32,
+}
+
+pub mod owner_flags {
+    /// Its limits are of packets alone: most are.
+    pub const PACKETS_ONLY: u32 = 1;
 }
 
 /// What an owner has used and done, kept over generations and restarts. One cache line.
@@ -155,25 +192,26 @@ pub struct OwnerState {
     pub buckets: [u64; 3],
 }
 
-/// A service's limits and mode, as one generation has them.
+/// A service's limits and mode, as one generation has them; of an ICMP limit, a publisher or the sources' own limit
+/// the limits alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Service {
     pub flags: u32,
-    /// Numbers in `LIMITS`: packets, bytes, connections; 0 is no limit.
-    pub limits: [u32; 3],
+    /// Number in `LIMITS`; 0 is no limit.
+    pub limits: u32,
 }
 
 pub mod service_flags {
     pub const OBSERVE: u32 = 1;
 }
 
-/// What a service has used, kept over generations and restarts. The two entries after the last service are the
-/// ICMP limits: errors and echo replies, then echo requests and fragments.
+/// What a service has used, kept over generations and restarts; behind the services stand the ICMP limits, then the
+/// publishers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct ServiceState {
-    /// The service's name, zero-filled; empty is a free number.
+    /// The service's or publisher's name, zero-filled; empty is a free number.
     pub name: [u8; 64],
     pub buckets: [u64; 3],
     pub reserved: [u64; 5],
@@ -189,10 +227,26 @@ impl Default for ServiceState {
     }
 }
 
-/// Where the ICMP limits stand behind the services.
+/// Errors and echo replies, then echo requests and fragments.
 pub const ICMP_ANSWERS: u32 = crate::bounds::SERVICES_MAX;
 pub const ICMP_REQUESTS: u32 = crate::bounds::SERVICES_MAX + 1;
-pub const SERVICE_ENTRIES: u32 = crate::bounds::SERVICES_MAX + 2;
+/// Publishers start here.
+pub const PUBLISHERS_START: u32 = crate::bounds::SERVICES_MAX + 2;
+/// Where the limit of the sources' own buckets stands; it has no bucket here.
+pub const SOURCE_LIMIT: u32 = PUBLISHERS_START + crate::bounds::PUBLISHERS_MAX;
+/// Who share buckets: services, ICMP, publishers; and one entry more.
+pub const SERVICE_ENTRIES: u32 = SOURCE_LIMIT + 1;
+
+/// One bucket of one source's own: whose it is, and its word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SourceBucket {
+    pub tag: u64,
+    pub word: u64,
+}
+
+/// Buckets that share a cache line: a source's own is one of them.
+pub type SourceLine = [SourceBucket; crate::bounds::SOURCE_WAYS as usize];
 
 /// One verdict's count on one CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -254,11 +308,13 @@ pub struct RunAnswer {
 const _: () = assert!(size_of::<RunContext>() == 32 && size_of::<RunAnswer>() == 32);
 const _: () = assert!(size_of::<Meta>() == 64);
 const _: () = assert!(size_of::<Limit>() == 24);
-const _: () = assert!(size_of::<Source>() == 16);
+const _: () = assert!(size_of::<LimitSet>() == 72);
+const _: () = assert!(size_of::<Source>() == 24);
 const _: () = assert!(size_of::<Class>() == 24);
-const _: () = assert!(size_of::<Owner>() == 64);
+const _: () = assert!(size_of::<Owner>() == 32);
 const _: () = assert!(size_of::<OwnerState>() == 64);
-const _: () = assert!(size_of::<Service>() == 16);
+const _: () = assert!(size_of::<Service>() == 8);
+const _: () = assert!(size_of::<SourceLine>() == 64);
 const _: () = assert!(size_of::<ServiceState>() == 128);
 const _: () = assert!(size_of::<Count>() == 16);
 const _: () = assert!(size_of::<RecordKey>() == 56);

@@ -5,8 +5,8 @@
 )]
 
 use super::{
-    Class, Count, Limit, Meta, Owner, OwnerState, RecordKey, RunAnswer, RunContext, Service, ServiceState,
-    Source,
+    Class, Count, Limit, LimitSet, Meta, Owner, OwnerState, RecordKey, RunAnswer, RunContext, Service,
+    ServiceState, Source,
 };
 
 macro_rules! pod {
@@ -21,6 +21,7 @@ pod!(
     Class,
     Count,
     Limit,
+    LimitSet,
     Meta,
     Owner,
     OwnerState,

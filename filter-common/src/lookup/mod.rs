@@ -3,13 +3,16 @@
 //! One look-up of the source yields all that depends on it, one of the destination port the candidate services,
 //! one of the destination address its class. The kernel's maps and the host's tables implement `Tables`.
 
-use crate::abi::{Class, Limit, Owner, Service, Source};
+pub mod prefixes;
+
+use crate::abi::{Class, LimitSet, Owner, Service, Source};
 use crate::charge::Charge;
 use crate::classify::{Grants, Walk};
 use crate::limit::{Bucket, Effect};
 use crate::parse::{Packet, Protocol};
 use crate::pipeline::Outcome;
 use crate::units::Nanos;
+use crate::verdict::NO_SERVICE;
 
 /// What a generation is set to: constants of the loaded program, so that what is off costs nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub mod config_flags {
     pub const MANAGEMENT: u32 = 1 << 9;
     pub const ICMP_LIMIT: u32 = 1 << 10;
     pub const SERVICE_LIMIT: u32 = 1 << 11;
+    pub const PUBLISHER_LIMIT: u32 = 1 << 12;
+    pub const SOURCE_LIMIT: u32 = 1 << 13;
 }
 
 impl Config {
@@ -41,25 +46,68 @@ impl Config {
     }
 }
 
+/// What a source's value in the tables means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// In no listed prefix.
+    None,
+    /// One owner holds grants here, and there is nothing else to know.
+    Owner(u32),
+    /// Number in the table of sources.
+    Source(u32),
+}
+
+impl Value {
+    const SOURCE: u32 = 1 << 31;
+
+    pub const fn pack(self) -> u32 {
+        match self {
+            Value::None => 0,
+            Value::Owner(number) => number,
+            Value::Source(number) => number | Self::SOURCE,
+        }
+    }
+
+    #[inline(always)]
+    pub const fn unpack(word: u32) -> Value {
+        if word == 0 {
+            Value::None
+        } else if word & Self::SOURCE == 0 {
+            Value::Owner(word)
+        } else {
+            Value::Source(word & !Self::SOURCE)
+        }
+    }
+}
+
 /// What a destination port leads to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {
     /// The services that have it, as a row number; 0 is none.
     pub row: u32,
+    /// The service, where it is the only one; else `NO_SERVICE`.
+    pub service: u32,
     /// Number in the table of management masks; 0 is none.
     pub management: u32,
 }
 
 impl Port {
-    pub const fn pack(self) -> u32 {
-        self.row | self.management << 16
+    pub const NONE: Port = Port {
+        row: 0,
+        service: NO_SERVICE,
+        management: 0,
+    };
+
+    pub const fn pack(self) -> u64 {
+        self.row as u64 | (self.management as u64) << 16 | (self.service.wrapping_add(1) as u64) << 32
     }
 
     #[inline(always)]
-    pub const fn unpack(word: u32) -> Port {
+    pub const fn unpack(word: u64) -> Port {
         Port {
-            row: word & 0xffff,
-            management: word >> 16,
+            row: word as u32 & 0xffff,
+            service: ((word >> 32) as u32).wrapping_sub(1),
+            management: (word >> 16) as u32 & 0xffff,
         }
     }
 }
@@ -95,38 +143,52 @@ pub trait Tables: GrantTables {
     /// Asked only after a match: reading a clock costs more than a look-up.
     fn now(&self) -> Nanos;
 
-    /// The longest listed prefix that holds the packet's source; the default where there is none.
-    fn source(&self, packet: &Packet) -> Source;
-    /// The class of the packet's destination; class 0 where no listed prefix holds it.
-    fn class(&self, packet: &Packet) -> Option<&Class>;
-    /// The class of addresses in no listed prefix.
-    fn class_default(&self) -> Option<&Class>;
+    /// The value of the packet's source.
+    fn value(&self, packet: &Packet) -> Value;
+    /// What stands behind a value that is no single owner.
+    fn source(&self, number: u32) -> Option<&Source>;
+    /// The class of the packet's destination; 0 where no listed prefix holds it.
+    fn class_number(&self, packet: &Packet) -> u32;
+    fn class(&self, number: u32) -> Option<&Class>;
     fn port(&self, index: u32) -> Port;
     fn management_ports(&self, number: u32) -> u64;
-    fn limit(&self, number: u32) -> Option<&Limit>;
+    fn limits(&self, number: u32) -> Option<&LimitSet>;
     fn service(&self, number: u32) -> Option<&Service>;
 
     /// `level`: 0 packets, 1 bytes, 2 connections.
     fn owner_bucket(&self, number: u32, level: u32) -> Option<Self::Bucket<'_>>;
     fn service_bucket(&self, number: u32, level: u32) -> Option<Self::Bucket<'_>>;
 
-    // The larger stages, called through here so that the kernel can verify each by itself, once, and not once
-    // for every way to reach it. The host calls them straight.
+    // The larger and rarer stages, called through here so that the kernel can verify each by itself, once, and not
+    // once for every way to reach it. The host calls them straight.
 
-    /// `pipeline::ip`.
-    fn ip(&self, packet: &Packet) -> Outcome;
-    /// Steps through all positions of a walk and gives what it found.
-    fn walk(&self, walk: Walk) -> Grants;
+    /// `pipeline::unserved`.
+    fn unserved(&self, packet: &Packet, source: &Source, class_number: u32, port_row: u32) -> Outcome;
+    /// `admit::fragment`.
+    fn fragment(&self, packet: &Packet, source: &Source, row: u32, observed: bool) -> Outcome;
+    /// `admit::service_of_many`.
+    fn service_of_many(&self, packet: &Packet, source: &Source, number: u32) -> Outcome;
+    /// Steps through all positions of a walk, again where it asks for it, and hands on what it found.
+    fn walk<R>(&self, walk: Walk, then: impl FnOnce(&Grants) -> R) -> R;
     /// `classify::service`.
     fn service_in_both(&self, first_row: u32, second_row: u32) -> u32;
     /// `charge::owner_pays`.
     fn owner_pays(&self, number: u32, charge: Charge, now: Nanos) -> bool;
-    /// `charge::service_pays`.
-    fn service_pays(&self, number: u32, charge: Charge, now: Nanos) -> bool;
+    /// `charge::shared_pays`.
+    fn shared_pays(&self, number: u32, charge: Charge, now: Nanos) -> bool;
+    /// `source_limit::pays`.
+    fn source_pays(&self, packet: &Packet, charge: Charge, now: Nanos) -> bool;
 
     /// Whether the packet answers one of this host's own connections: a TCP socket for its four values in any
     /// state but listening, or a UDP socket connected to them.
     fn is_reply(&self, packet: &Packet) -> bool;
+
+    /// The sources' own buckets: lines for each of packets, bytes and connections.
+    fn source_lines(&self) -> u32;
+    /// A bucket's tag and its word.
+    fn source_bucket(&self, line: u32, way: u32) -> Option<(Self::Bucket<'_>, Self::Bucket<'_>)>;
+    /// A source had to share another's bucket.
+    fn count_shared_source(&self);
 
     fn count(&self, index: u32, bytes: u32);
     fn count_owner(&self, number: u32, bytes: u32, now: Nanos);
@@ -140,8 +202,15 @@ mod tests {
     #[test]
     fn a_port_comes_out_of_a_word_as_it_went_in() {
         for (row, management) in [(0, 0), (1, 0), (0, 1), (0xffff, 0xffff), (0x1234, 0x8765)] {
-            let port = Port { row, management };
-            assert_eq!(Port::unpack(port.pack()), port);
+            for service in [NO_SERVICE, 0, 1023] {
+                let port = Port {
+                    row,
+                    service,
+                    management,
+                };
+                assert_eq!(Port::unpack(port.pack()), port);
+            }
         }
+        assert_eq!(Port::unpack(0), Port::NONE);
     }
 }

@@ -1,6 +1,6 @@
 //! The link layer: Ethernet and up to two VLAN tags.
 
-use super::{PacketBytes, be16};
+use super::{Bytes, PacketBytes};
 use crate::bounds::VLAN_TAGS_MAX;
 
 pub(super) enum Payload {
@@ -20,15 +20,14 @@ const TAG_LENGTH: u32 = 4;
 /// `None` is malformed: a header that is cut, or a third tag.
 #[inline(always)]
 pub(super) fn parse<F: PacketBytes + ?Sized>(frame: &F) -> Option<Payload> {
-    let header: [u8; 14] = frame.read(0)?;
-    let mut ethertype = be16(header[12], header[13]);
+    let header = frame.bytes::<14>(0)?;
+    let mut ethertype = header.u16(12);
     let mut at = HEADER_LENGTH;
     for _ in 0..VLAN_TAGS_MAX {
         if !is_vlan(ethertype) {
             break;
         }
-        let tag: [u8; 4] = frame.read(at)?;
-        ethertype = be16(tag[2], tag[3]);
+        ethertype = frame.bytes::<4>(at)?.u16(2);
         at += TAG_LENGTH;
     }
     match ethertype {
@@ -50,11 +49,6 @@ fn is_vlan(ethertype: u16) -> bool {
 
 /// The reserved group addresses of 802.1Q (spanning tree, LACP, LLDP): bridges do not forward them.
 #[inline(always)]
-fn is_link_control(header: &[u8; 14]) -> bool {
-    header[0] == 0x01
-        && header[1] == 0x80
-        && header[2] == 0xc2
-        && header[3] == 0
-        && header[4] == 0
-        && header[5] & 0xf0 == 0
+fn is_link_control<B: Bytes>(header: &B) -> bool {
+    header.u32(0) == 0x0180_c200 && header.u16(4) & 0xfff0 == 0
 }

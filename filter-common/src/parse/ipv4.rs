@@ -1,35 +1,36 @@
 //! IPv4 (RFC 791): header, total length, fragments.
 
-use super::{Family, Fragment, Packet, PacketBytes, Protocol, be16, packet_end, transport};
+use super::{Address, Bytes as _, Family, Fragment, Packet, PacketBytes, Protocol, packet_end, transport};
 
 const HEADER_LENGTH_MIN: u32 = 20;
 
 /// Reads the packet at `at`; `None` is malformed.
 #[inline(always)]
 pub(super) fn parse<F: PacketBytes + ?Sized>(frame: &F, at: u32, packet: &mut Packet) -> Option<()> {
-    let header: [u8; 20] = frame.read(at)?;
-    let header_length = (header[0] & 0x0f) as u32 * 4;
-    if header[0] >> 4 != 4 || header_length < HEADER_LENGTH_MIN {
+    let header = frame.bytes::<20>(at)?;
+    let first = header.u8(0);
+    let header_length = (first & 0x0f) as u32 * 4;
+    if first >> 4 != 4 || header_length < HEADER_LENGTH_MIN {
         return None;
     }
-    let total = be16(header[2], header[3]);
+    let total = header.u16(2);
     let end = packet_end(frame, at, total, total as u32)?;
     if end < at + header_length {
         return None;
     }
     packet.family = Family::V4;
     packet.length = end - at;
-    packet.hop_limit = header[8];
-    packet.protocol_number = header[9];
-    packet.source = mapped([header[12], header[13], header[14], header[15]]);
-    packet.destination = mapped([header[16], header[17], header[18], header[19]]);
+    packet.hop_limit = header.u8(8);
+    packet.protocol_number = header.u8(9);
+    packet.source = Address::of_v4(header.u32(12));
+    packet.destination = Address::of_v4(header.u32(16));
 
-    let fragment = be16(header[6], header[7]);
+    let fragment = header.u16(6);
     let offset = fragment & 0x1fff;
     if offset != 0 {
         // Later fragments carry no ports (RFC 791, 3.2).
         packet.fragment = Fragment::Later;
-        packet.protocol = transport::protocol(Family::V4, header[9]);
+        packet.protocol = transport::protocol(Family::V4, packet.protocol_number);
         // A TCP fragment at 8 bytes would rewrite the flags of the first (RFC 3128).
         if packet.protocol as u8 == Protocol::Tcp as u8 && offset == 1 {
             return None;
@@ -40,12 +41,6 @@ pub(super) fn parse<F: PacketBytes + ?Sized>(frame: &F, at: u32, packet: &mut Pa
         packet.fragment = Fragment::First;
     }
     transport::parse(frame, at + header_length, end, packet)
-}
-
-#[inline(always)]
-fn mapped(address: [u8; 4]) -> [u8; 16] {
-    let [a, b, c, d] = address;
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
 #[cfg(test)]

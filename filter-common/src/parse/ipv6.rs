@@ -1,6 +1,6 @@
 //! IPv6 (RFC 8200): header, payload length, the chain of extension headers in any order, fragments.
 
-use super::{Family, Fragment, Packet, PacketBytes, Protocol, be16, packet_end};
+use super::{Address, Bytes as _, Family, Fragment, Packet, PacketBytes, Protocol, packet_end};
 use crate::bounds::{EXTENSIONS_MAX, HEADER_OFFSET_MAX};
 
 const HEADER_LENGTH: u32 = 40;
@@ -14,22 +14,29 @@ const DESTINATION_OPTIONS: u8 = 60;
 /// Reads the packet at `at`; `None` is malformed.
 #[inline(always)]
 pub(super) fn parse<F: PacketBytes + ?Sized>(frame: &F, at: u32, packet: &mut Packet) -> Option<()> {
-    let header: [u8; 8] = frame.read(at)?;
-    if header[0] >> 4 != 6 {
+    let header = frame.bytes::<40>(at)?;
+    if header.u8(0) >> 4 != 6 {
         return None;
     }
-    let payload = be16(header[4], header[5]);
+    let payload = header.u16(4);
     let end = packet_end(frame, at, payload, HEADER_LENGTH + payload as u32)?;
     packet.family = Family::V6;
     packet.length = end - at;
-    packet.hop_limit = header[7];
-    packet.source = frame.read(at + 8)?;
-    packet.destination = frame.read(at + 24)?;
+    packet.hop_limit = header.u8(7);
+    packet.source = Address {
+        upper: header.u64(8),
+        lower: header.u64(16),
+    };
+    packet.destination = Address {
+        upper: header.u64(24),
+        lower: header.u64(32),
+    };
+    let next = header.u8(6);
     // A socket would take these for the IPv4 peer (RFC 4942, 2.2).
-    if is_mapped(&packet.source) || is_mapped(&packet.destination) {
+    if packet.source.is_mapped() || packet.destination.is_mapped() {
         return None;
     }
-    let at = extensions(frame, at + HEADER_LENGTH, end, header[6], packet)?;
+    let at = extensions(frame, at + HEADER_LENGTH, end, next, packet)?;
     if packet.fragment as u8 == Fragment::Later as u8 {
         return Some(());
     }
@@ -94,20 +101,20 @@ pub fn extension<F: PacketBytes + ?Sized>(frame: &F, at: u32, end: u32, next: u8
     if at > HEADER_OFFSET_MAX || at + 8 > end {
         return MALFORMED;
     }
-    let Some(header) = frame.read::<4>(at) else {
+    let Some(header) = frame.bytes::<4>(at) else {
         return MALFORMED;
     };
     // Type 0 is forbidden (RFC 5095); with segments left the packet is for somebody else.
-    if next == ROUTING && (header[2] == 0 || header[3] != 0) {
+    if next == ROUTING && (header.u8(2) == 0 || header.u8(3) != 0) {
         return MALFORMED;
     }
-    let behind = at + extension_length(next, header[1]);
+    let behind = at + extension_length(next, header.u8(1));
     if behind > end {
         return MALFORMED;
     }
-    let mut step = behind as u64 | (header[0] as u64) << 32;
+    let mut step = behind as u64 | (header.u8(0) as u64) << 32;
     if next == FRAGMENT {
-        let field = be16(header[2], header[3]);
+        let field = header.u16(2);
         if field & 0xfff8 != 0 {
             step |= LATER;
         } else if field & 1 != 0 {
@@ -135,29 +142,26 @@ fn extension_length(protocol: u8, field: u8) -> u32 {
     }
 }
 
-#[inline(always)]
-fn is_mapped(address: &[u8; 16]) -> bool {
-    u64::from_ne_bytes([
-        address[0], address[1], address[2], address[3], address[4], address[5], address[6], address[7],
-    ]) == 0
-        && address[8] == 0
-        && address[9] == 0
-        && address[10] == 0xff
-        && address[11] == 0xff
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn only_the_mapped_prefix_is_mapped() {
-        let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 203, 0, 113, 10];
-        assert!(is_mapped(&mapped));
-        for bit in 0..128 {
-            let mut other = mapped;
-            other[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(is_mapped(&other), bit >= 96, "bit {bit}");
+        let mapped = Address::of_v4(0xcb00_710a);
+        assert!(mapped.is_mapped());
+        assert_eq!(mapped.octets()[10..], [0xff, 0xff, 203, 0, 113, 10]);
+        for bit in 0..64 {
+            let upper = Address {
+                upper: 1 << bit,
+                ..mapped
+            };
+            assert!(!upper.is_mapped(), "bit {bit}");
+            let lower = Address {
+                lower: mapped.lower ^ 1 << bit,
+                ..mapped
+            };
+            assert_eq!(lower.is_mapped(), bit < 32, "bit {bit}");
         }
     }
 

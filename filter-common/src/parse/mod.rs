@@ -10,8 +10,13 @@ pub mod transport;
 
 /// Read-only view of one frame, whole or in several buffers.
 pub trait PacketBytes {
+    /// Some bytes of the frame, known to be there.
+    type Bytes<'a>: Bytes
+    where
+        Self: 'a;
+
     /// `N` bytes at `offset`, or `None` where the frame is shorter.
-    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+    fn bytes<const N: usize>(&self, offset: u32) -> Option<Self::Bytes<'_>>;
     /// Whether the frame has at least `length` bytes.
     fn holds(&self, length: u32) -> bool;
     /// The whole frame's length; may cost more than `holds`.
@@ -30,10 +35,41 @@ pub trait PacketBytes {
     }
 }
 
+/// Bytes that are there: each read stays inside the number asked for. Numbers are in network order on the wire.
+pub trait Bytes {
+    fn u8(&self, at: usize) -> u8;
+    fn u16(&self, at: usize) -> u16;
+    fn u32(&self, at: usize) -> u32;
+    fn u64(&self, at: usize) -> u64;
+}
+
+impl Bytes for &[u8] {
+    fn u8(&self, at: usize) -> u8 {
+        self[at]
+    }
+    fn u16(&self, at: usize) -> u16 {
+        self[at..at + 2]
+            .iter()
+            .fold(0, |word, byte| word << 8 | *byte as u16)
+    }
+    fn u32(&self, at: usize) -> u32 {
+        self[at..at + 4]
+            .iter()
+            .fold(0, |word, byte| word << 8 | *byte as u32)
+    }
+    fn u64(&self, at: usize) -> u64 {
+        self[at..at + 8]
+            .iter()
+            .fold(0, |word, byte| word << 8 | *byte as u64)
+    }
+}
+
 impl PacketBytes for [u8] {
-    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+    type Bytes<'a> = &'a [u8];
+
+    fn bytes<const N: usize>(&self, offset: u32) -> Option<&[u8]> {
         let start = offset as usize;
-        self.get(start..start.checked_add(N)?)?.try_into().ok()
+        self.get(start..start.checked_add(N)?)
     }
     fn holds(&self, length: u32) -> bool {
         self.len() >= length as usize
@@ -77,12 +113,48 @@ pub enum Fragment {
     Later,
 }
 
+/// An address as two numbers. IPv4 as ::ffff:a.b.c.d; such addresses on the wire are malformed, so no two share a form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct Address {
+    pub upper: u64,
+    pub lower: u64,
+}
+
+impl Address {
+    const MAPPED: u64 = 0xffff << 32;
+
+    #[inline(always)]
+    pub const fn of_v4(address: u32) -> Self {
+        Self {
+            upper: 0,
+            lower: Self::MAPPED | address as u64,
+        }
+    }
+
+    /// The IPv4 address, where it is one.
+    #[inline(always)]
+    pub const fn v4(self) -> u32 {
+        self.lower as u32
+    }
+
+    #[inline(always)]
+    pub const fn is_mapped(self) -> bool {
+        self.upper == 0 && self.lower >> 32 == 0xffff
+    }
+
+    /// As on the wire.
+    pub const fn octets(self) -> [u8; 16] {
+        ((self.upper as u128) << 64 | self.lower as u128).to_be_bytes()
+    }
+}
+
 /// What the rules need to know of one IP packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct Packet {
-    /// IPv4 addresses as ::ffff:a.b.c.d; such addresses on the wire are malformed, so no two share a form.
-    pub source: [u8; 16],
-    pub destination: [u8; 16],
+    pub source: Address,
+    pub destination: Address,
     /// The IP packet's length in bytes, header included.
     pub length: u32,
     pub source_port: u16,
@@ -139,9 +211,4 @@ fn packet_end<F: PacketBytes + ?Sized>(frame: &F, at: u32, field: u16, length: u
     }
     let end = at + length;
     if frame.holds(end) { Some(end) } else { None }
-}
-
-#[inline(always)]
-fn be16(high: u8, low: u8) -> u16 {
-    u16::from_be_bytes([high, low])
 }

@@ -1,6 +1,6 @@
 //! TCP, UDP, ICMP and ICMPv6: the header that names ports or a type.
 
-use super::{Family, Fragment, Packet, PacketBytes, Protocol, be16};
+use super::{Bytes as _, Family, Fragment, Packet, PacketBytes, Protocol};
 
 /// Reads the transport header at `at` of a packet that ends at `end`; `None` is malformed.
 #[inline(always)]
@@ -30,14 +30,14 @@ fn tcp<F: PacketBytes + ?Sized>(frame: &F, at: u32, end: u32, packet: &mut Packe
     if at + 20 > end {
         return None;
     }
-    let header: [u8; 14] = frame.read(at)?;
-    let length = (header[12] >> 4) as u32 * 4;
+    let header = frame.bytes::<14>(at)?;
+    let length = (header.u8(12) >> 4) as u32 * 4;
     if length < 20 || at + length > end {
         return None;
     }
-    packet.source_port = be16(header[0], header[1]);
-    packet.destination_port = be16(header[2], header[3]);
-    packet.tcp_flags = header[13];
+    packet.source_port = header.u16(0);
+    packet.destination_port = header.u16(2);
+    packet.tcp_flags = header.u8(13);
     Some(())
 }
 
@@ -46,14 +46,14 @@ fn udp<F: PacketBytes + ?Sized>(frame: &F, at: u32, end: u32, packet: &mut Packe
     if at + 8 > end {
         return None;
     }
-    let header: [u8; 8] = frame.read(at)?;
-    let length = be16(header[4], header[5]) as u32;
+    let header = frame.bytes::<8>(at)?;
+    let length = header.u16(4) as u32;
     // A first fragment names the whole datagram's length, which it does not hold.
     if length < 8 || (packet.fragment as u8 == Fragment::Whole as u8 && at + length > end) {
         return None;
     }
-    packet.source_port = be16(header[0], header[1]);
-    packet.destination_port = be16(header[2], header[3]);
+    packet.source_port = header.u16(0);
+    packet.destination_port = header.u16(2);
     Some(())
 }
 
@@ -62,8 +62,8 @@ fn icmp<F: PacketBytes + ?Sized>(frame: &F, at: u32, end: u32, packet: &mut Pack
     if at + 8 > end {
         return None;
     }
-    let header: [u8; 2] = frame.read(at)?;
-    packet.icmp_type = header[0];
-    packet.icmp_code = header[1];
+    let header = frame.bytes::<2>(at)?;
+    packet.icmp_type = header.u8(0);
+    packet.icmp_code = header.u8(1);
     Some(())
 }

@@ -222,7 +222,8 @@ impl Replay {
         match self.kernel.judge(bytes, context) {
             Ok(judgement) => {
                 let mut packet = Packet::default();
-                let source = matches!(parse::parse(bytes, &mut packet), Parsed::Ip).then_some(packet.source);
+                let source =
+                    matches!(parse::parse(bytes, &mut packet), Parsed::Ip).then_some(packet.source.octets());
                 self.counts.judged(&judgement, source);
                 self.lines.judged(number, &judgement)
             }

@@ -19,7 +19,7 @@ use crate::policy::model::{self, Addresses, Mode, Policy, PortRange, Protocols};
 pub(super) struct Destinations {
     pub addresses: Vec<(Key<16>, u32)>,
     pub classes: Vec<Class>,
-    pub ports: Vec<u32>,
+    pub ports: Vec<u64>,
     pub port_masks: Vec<u64>,
     /// Whether any entry names addresses at all.
     pub addressed: bool,
@@ -119,7 +119,8 @@ pub(super) fn build(
         observing,
     };
     classes.of(&everywhere, rows);
-    let addresses = sweep(stated, &everywhere, &mut classes, rows, addressed);
+    let mut addresses = sweep(stated, &everywhere, &mut classes, rows, addressed);
+    addresses.sort_unstable();
     refuse_overlap(policy, numbers, rows, &ports.rows, &classes.entries)?;
     Ok(Destinations {
         addresses,

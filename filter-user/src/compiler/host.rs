@@ -1,31 +1,35 @@
 //! The tables walked on the host: the reference that the kernel program is held to, and what `check` and
 //! `explain` ask without root.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-
-use filter_common::abi::{Class, Limit, Owner, OwnerState, SERVICE_ENTRIES, Service, Source};
-use filter_common::account::COUNTERS;
+use filter_common::abi::{Class, LimitSet, Owner, OwnerState, SERVICE_ENTRIES, Service, Source};
+use filter_common::account::{COUNTERS, SHARED_SOURCES};
+use filter_common::admit;
+use filter_common::bounds::SOURCE_WAYS;
 use filter_common::charge::{self, Charge};
 use filter_common::classify::{self, Grants, Walk};
 use filter_common::limit::{Bucket, Effect};
-use filter_common::lookup::{Config, GrantTables, PORT_SET_WORDS, Port, Tables};
+use filter_common::lookup::prefixes::{find_v4, find_v6};
+use filter_common::lookup::{Config, GrantTables, PORT_SET_WORDS, Port, Tables, Value};
 use filter_common::parse::{Family, Packet};
 use filter_common::pipeline::{self, Outcome};
+use filter_common::source_limit;
 use filter_common::units::Nanos;
+use std::cell::{Cell, RefCell};
 
-use super::{Compiled, Key};
+use super::Compiled;
+use super::prefixes::{Layout, Room, lay_out};
 
 /// One generation and its state, for one thread.
 pub struct HostTables {
     compiled: Compiled,
-    v4: Prefixes<4, Source>,
-    v6: Prefixes<16, Source>,
-    addresses: Prefixes<16, u32>,
+    from: Layout,
+    to: Layout,
     pub now: Cell<Nanos>,
     pub effect: Cell<Effect>,
     owner_buckets: Vec<[Cell<u64>; 3]>,
     service_buckets: Vec<[Cell<u64>; 3]>,
+    /// Tags and words.
+    source_buckets: Vec<[Cell<u64>; 2]>,
     pub owners: RefCell<Vec<OwnerState>>,
     pub counts: RefCell<Vec<(u64, u64)>>,
     /// Frames by verdict, as an interface counts them.
@@ -34,50 +38,18 @@ pub struct HostTables {
     pub is_reply: Cell<bool>,
 }
 
-/// Longest prefix match, one hash table a length: exact and plain, not fast.
-struct Prefixes<const N: usize, V> {
-    lengths: Vec<u8>,
-    entries: HashMap<Key<N>, V>,
-}
-
-impl<const N: usize, V: Copy> Prefixes<N, V> {
-    fn new(entries: &[(Key<N>, V)]) -> Self {
-        let mut lengths: Vec<u8> = entries.iter().map(|(key, _)| key.length).collect();
-        lengths.sort_unstable_by(|a, b| b.cmp(a));
-        lengths.dedup();
-        Self {
-            lengths,
-            entries: entries.iter().copied().collect(),
-        }
-    }
-
-    fn longest(&self, address: [u8; N]) -> Option<V> {
-        self.lengths.iter().find_map(|length| {
-            self.entries
-                .get(&Key {
-                    address: cut(address, *length),
-                    length: *length,
-                })
-                .copied()
-        })
-    }
-}
-
-fn cut<const N: usize>(mut address: [u8; N], length: u8) -> [u8; N] {
-    for (index, byte) in address.iter_mut().enumerate() {
-        let kept = (length as usize).saturating_sub(index * 8).min(8);
-        *byte &= (0xff00u16 >> kept) as u8;
-    }
-    address
-}
-
 impl HostTables {
     pub fn new(compiled: Compiled) -> Self {
         let owners = compiled.owners.len();
         Self {
-            v4: Prefixes::new(&compiled.sources_v4),
-            v6: Prefixes::new(&compiled.sources_v6),
-            addresses: Prefixes::new(&compiled.addresses),
+            from: lay_out(&compiled.sources_v4, &compiled.sources_v6, Room::default()),
+            to: lay_out(&[], &compiled.addresses, Room::default()),
+            source_buckets: {
+                let lines = 3 * compiled.source_lines as usize;
+                (0..lines * SOURCE_WAYS as usize)
+                    .map(|_| Default::default())
+                    .collect()
+            },
             now: Cell::new(Nanos(1)),
             effect: Cell::new(Effect::Commit),
             owner_buckets: (0..owners).map(|_| Default::default()).collect(),
@@ -96,7 +68,8 @@ impl HostTables {
 
     /// All buckets full again.
     pub fn refill(&self) {
-        for cell in self.owner_buckets.iter().chain(&self.service_buckets).flatten() {
+        let named = self.owner_buckets.iter().chain(&self.service_buckets).flatten();
+        for cell in named.chain(self.source_buckets.iter().flatten()) {
             cell.set(0);
         }
     }
@@ -166,25 +139,24 @@ impl Tables for HostTables {
         self.now.get()
     }
 
-    fn source(&self, packet: &Packet) -> Source {
-        let found = match packet.family {
-            Family::V4 => {
-                let [.., a, b, c, d] = packet.source;
-                self.v4.longest([a, b, c, d])
-            }
-            Family::V6 => self.v6.longest(packet.source),
-        };
-        found.unwrap_or_default()
+    fn value(&self, packet: &Packet) -> Value {
+        let source = packet.source;
+        Value::unpack(match packet.family {
+            Family::V4 => find_v4(&self.from, source.v4()),
+            Family::V6 => find_v6(&self.from, source.upper, source.lower),
+        })
     }
 
-    fn class(&self, packet: &Packet) -> Option<&Class> {
-        self.compiled
-            .classes
-            .get(self.addresses.longest(packet.destination).unwrap_or(0) as usize)
+    fn source(&self, number: u32) -> Option<&Source> {
+        self.compiled.sources.get(number as usize)
     }
 
-    fn class_default(&self) -> Option<&Class> {
-        self.compiled.classes.first()
+    fn class_number(&self, packet: &Packet) -> u32 {
+        find_v6(&self.to, packet.destination.upper, packet.destination.lower)
+    }
+
+    fn class(&self, number: u32) -> Option<&Class> {
+        self.compiled.classes.get(number as usize)
     }
 
     fn port(&self, index: u32) -> Port {
@@ -192,8 +164,7 @@ impl Tables for HostTables {
             .ports
             .get(index as usize)
             .copied()
-            .map(Port::unpack)
-            .unwrap_or_default()
+            .map_or(Port::NONE, Port::unpack)
     }
 
     fn management_ports(&self, number: u32) -> u64 {
@@ -204,8 +175,16 @@ impl Tables for HostTables {
             .unwrap_or(0)
     }
 
-    fn ip(&self, packet: &Packet) -> Outcome {
-        pipeline::ip(self, packet)
+    fn unserved(&self, packet: &Packet, source: &Source, class_number: u32, port_row: u32) -> Outcome {
+        pipeline::unserved(self, packet, source, class_number, port_row)
+    }
+
+    fn fragment(&self, packet: &Packet, source: &Source, row: u32, observed: bool) -> Outcome {
+        admit::fragment(self, packet, source, row, observed)
+    }
+
+    fn service_of_many(&self, packet: &Packet, source: &Source, number: u32) -> Outcome {
+        admit::service_of_many(self, packet, source, number)
     }
 
     fn service_in_both(&self, first_row: u32, second_row: u32) -> u32 {
@@ -216,18 +195,39 @@ impl Tables for HostTables {
         charge::owner_pays(self, number, charge, now)
     }
 
-    fn service_pays(&self, number: u32, charge: Charge, now: Nanos) -> bool {
-        charge::service_pays(self, number, charge, now)
+    fn shared_pays(&self, number: u32, charge: Charge, now: Nanos) -> bool {
+        charge::shared_pays(self, number, charge, now)
     }
 
-    fn walk(&self, mut walk: Walk) -> Grants {
-        for position in 0..walk.length {
-            walk.step(self, position);
+    fn source_pays(&self, packet: &Packet, charge: Charge, now: Nanos) -> bool {
+        source_limit::pays(self, packet, charge, now)
+    }
+
+    fn source_lines(&self) -> u32 {
+        self.compiled.source_lines
+    }
+
+    fn source_bucket(&self, line: u32, way: u32) -> Option<(HostBucket<'_>, HostBucket<'_>)> {
+        let [tag, word] = self.source_buckets.get((line * SOURCE_WAYS + way) as usize)?;
+        Some((HostBucket(tag), HostBucket(word)))
+    }
+
+    fn count_shared_source(&self) {
+        self.count(SHARED_SOURCES, 0);
+    }
+
+    fn walk<R>(&self, mut walk: Walk, then: impl FnOnce(&Grants) -> R) -> R {
+        loop {
+            for position in 0..walk.length {
+                walk.step(self, position);
+            }
+            if !walk.goes_again() {
+                return then(&walk.found);
+            }
         }
-        walk.found
     }
 
-    fn limit(&self, number: u32) -> Option<&Limit> {
+    fn limits(&self, number: u32) -> Option<&LimitSet> {
         self.compiled.limits.get(number as usize)
     }
 

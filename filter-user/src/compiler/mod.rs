@@ -8,7 +8,11 @@ mod destinations;
 pub mod host;
 mod numbers;
 mod ports;
+pub mod prefixes;
+#[cfg(test)]
+mod prefixes_tests;
 mod rows;
+mod runs;
 mod sources;
 mod tables;
 
@@ -18,8 +22,8 @@ pub use tables::{Compiled, Key};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use filter_common::abi::{self, ICMP_ANSWERS, ICMP_REQUESTS, Limit, Owner};
-use filter_common::bounds::{OWNERS_PER_SOURCE_MAX, ROWS_MAX};
+use filter_common::abi::{self, ICMP_ANSWERS, ICMP_REQUESTS, Limit, LimitSet, Owner, SOURCE_LIMIT};
+use filter_common::bounds::{OWNERS_PER_SOURCE_MAX, ROWS_MAX, SOURCE_WAYS};
 use filter_common::lookup::{PORT_SET_WORDS, config_flags};
 use thiserror::Error;
 
@@ -91,6 +95,12 @@ pub fn compile(
     if !policy.management.is_empty() {
         flags |= config_flags::MANAGEMENT;
     }
+    // As many lines as the buckets asked for fill, for each unit.
+    let source_lines = if flags & config_flags::SOURCE_LIMIT == 0 {
+        0
+    } else {
+        (policy.filter.source_limit_max.div_ceil(u64::from(SOURCE_WAYS))) as u32
+    };
     if rows.len() > ROWS_MAX as usize {
         let needed = rows.len();
         return Err(CompileError::TableFull {
@@ -105,6 +115,7 @@ pub fn compile(
         row_words,
         sources_v4: sources.v4,
         sources_v6: sources.v6,
+        sources: sources.sources,
         addresses: destinations.addresses,
         classes: destinations.classes,
         ports: destinations.ports,
@@ -115,6 +126,7 @@ pub fn compile(
         port_sets: owners.port_sets,
         limits: limits.entries,
         services: service_entries,
+        source_lines,
     })
 }
 
@@ -161,13 +173,18 @@ fn services_table(
         if service_mode(policy, service) == Mode::Observe {
             entry.flags |= abi::service_flags::OBSERVE;
         }
-        entry.limits = limits.add_all(&service.limit, &format!("service {}", service.name))?;
-        if entry.limits != [0; 3] {
+        entry.limits = limits.number(&service.limit, &format!("service {}", service.name))?;
+        if entry.limits != 0 {
             *flags |= config_flags::SERVICE_LIMIT;
         }
     }
-    let icmp = limits.add_all(&policy.filter.icmp_limit, "[filter.icmp-limit]")?;
-    if icmp != [0; 3] {
+    let sources = limits.number(&policy.filter.source_limit, "[filter.source-limit]")?;
+    if sources != 0 {
+        *flags |= config_flags::SOURCE_LIMIT;
+        entries[SOURCE_LIMIT as usize].limits = sources;
+    }
+    let icmp = limits.number(&policy.filter.icmp_limit, "[filter.icmp-limit]")?;
+    if icmp != 0 {
         *flags |= config_flags::ICMP_LIMIT;
         entries[ICMP_ANSWERS as usize].limits = icmp;
         entries[ICMP_REQUESTS as usize].limits = icmp;
@@ -207,18 +224,24 @@ fn owners_table(
         let what = format!("client {}", client.name);
         owners.entries[number] = Owner {
             end: client.expires.map_or(u64::MAX, |expires| (around.end)(expires)),
-            packets: limits.packets(&client.limit, &what)?,
-            bytes_limit: limits.add_all(&client.limit, &what)?[1],
-            connections_limit: limits.add_all(&client.limit, &what)?[2],
+            limits: limits.number(&client.limit, &what)?,
             row,
             source_port_first: first,
             source_port_last: last,
             port_set,
             publisher: 0,
-            reserved: 0,
+            flags: owner_flags(&client.limit),
         };
     }
     Ok(owners)
+}
+
+fn owner_flags(limit: &Limits) -> u32 {
+    if limit.bytes.is_none() && limit.connections.is_none() {
+        abi::owner_flags::PACKETS_ONLY
+    } else {
+        0
+    }
 }
 
 /// One range stands in the owner itself; more make a set of bits, shared by all who ask for the same.
@@ -244,55 +267,43 @@ fn source_ports<'a>(
     }
 }
 
-/// The distinct limits of a generation; number 0 is none.
+/// The distinct sets of limits of a generation; number 0 is none.
 struct LimitTable {
-    entries: Vec<Limit>,
-    numbers: HashMap<Limit3, u32>,
+    entries: Vec<LimitSet>,
+    numbers: HashMap<[(u64, u64, u32); 3], u32>,
 }
-
-type Limit3 = (u64, u64, u32);
 
 impl Default for LimitTable {
     fn default() -> Self {
         Self {
-            entries: vec![Limit::NONE],
+            entries: vec![LimitSet::default()],
             numbers: HashMap::new(),
         }
     }
 }
 
 impl LimitTable {
-    fn packets(&self, limits: &Limits, what: &str) -> Result<Limit, CompileError> {
-        match &limits.packets {
+    /// The number of a level's limits.
+    fn number(&mut self, limits: &Limits, what: &str) -> Result<u32, CompileError> {
+        if *limits == Limits::default() {
+            return Ok(0);
+        }
+        let made = |limit: Option<crate::policy::model::Limit>, make: Make| match limit {
             None => Ok(Limit::NONE),
-            Some(limit) => Limit::of_tokens(limit.rate, limit.per_seconds, limit.burst)
+            Some(limit) => make(limit.rate, limit.per_seconds, limit.burst)
                 .ok_or_else(|| CompileError::Limit(what.into())),
-        }
-    }
-
-    /// The numbers of a level's limits: packets, bytes, connections.
-    fn add_all(&mut self, limits: &Limits, what: &str) -> Result<[u32; 3], CompileError> {
-        let refused = || CompileError::Limit(what.into());
-        let mut numbers = [0; 3];
-        for (slot, limit) in [limits.packets, limits.bytes, limits.connections]
-            .into_iter()
-            .enumerate()
-        {
-            let Some(limit) = limit else { continue };
-            let make = if slot == 1 {
-                Limit::of_bytes
-            } else {
-                Limit::of_tokens
-            };
-            let limit = make(limit.rate, limit.per_seconds, limit.burst).ok_or_else(refused)?;
-            numbers[slot] = *self
-                .numbers
-                .entry((limit.cost, limit.span, limit.shift))
-                .or_insert_with(|| {
-                    self.entries.push(limit);
-                    (self.entries.len() - 1) as u32
-                });
-        }
-        Ok(numbers)
+        };
+        let set = LimitSet {
+            packets: made(limits.packets, Limit::of_tokens)?,
+            bytes: made(limits.bytes, Limit::of_bytes)?,
+            connections: made(limits.connections, Limit::of_tokens)?,
+        };
+        let identity = [set.packets, set.bytes, set.connections].map(|l| (l.cost, l.span, l.shift));
+        Ok(*self.numbers.entry(identity).or_insert_with(|| {
+            self.entries.push(set);
+            (self.entries.len() - 1) as u32
+        }))
     }
 }
+
+type Make = fn(u64, u32, u64) -> Option<Limit>;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use filter_common::lookup::{Port, port_index};
 use filter_common::parse::Protocol;
+use filter_common::verdict::NO_SERVICE;
 
 use super::CompileError;
 use super::destinations::Management;
@@ -14,7 +15,7 @@ use crate::policy::model::{Policy, PortRange, Protocols};
 
 /// The port table.
 pub(super) struct Ports {
-    pub(super) words: Vec<u32>,
+    pub(super) words: Vec<u64>,
     /// No port, all combinations of TCP, all of UDP, then the distinct ones that ports have.
     pub(super) masks: Vec<u64>,
     /// The distinct rows in it, with whether they are UDP's.
@@ -123,7 +124,17 @@ impl Ports {
                     max: u16::MAX.into(),
                 });
             }
-            let word = Port { row, management }.pack();
+            let mut named = services.iter().copied();
+            let service = match (named.next(), named.next()) {
+                (Some(only), None) => only,
+                _ => NO_SERVICE,
+            };
+            let word = Port {
+                row,
+                service,
+                management,
+            }
+            .pack();
             for port in *first..next {
                 self.words[port_index(protocol, port as u16) as usize] = word;
             }

@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 
-use filter_common::abi::{Source, source_flags};
+use filter_common::abi::Source;
 use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
+use filter_common::lookup::Value;
 use ipnet::IpNet;
 
 use super::destinations::Management;
@@ -14,8 +15,11 @@ use super::{CompileError, Key, Numbers, owner_name};
 use crate::policy::model::Policy;
 
 pub(super) struct Sources {
-    pub v4: Vec<(Key<4>, Source)>,
-    pub v6: Vec<(Key<16>, Source)>,
+    /// Prefixes and their `Value`s.
+    pub v4: Vec<(Key<4>, u32)>,
+    pub v6: Vec<(Key<16>, u32)>,
+    /// What values mean that are no single owner.
+    pub sources: Vec<Source>,
     pub grants: Vec<u32>,
 }
 
@@ -28,7 +32,8 @@ struct Statement<const N: usize> {
 
 #[derive(Clone, Copy)]
 enum Said {
-    Denied,
+    /// Until when, in the filter's clock.
+    Denied(u64),
     Management(u64),
     /// The owner's place in the order of names, and its number.
     Owner(u32, u32),
@@ -71,7 +76,7 @@ pub(super) fn build(
         }
     }
     for source in policy.denies.iter().flat_map(|deny| &deny.sources) {
-        say(&source.prefix, Said::Denied);
+        say(&source.prefix, Said::Denied(u64::MAX));
     }
     for (entry, mask) in policy.management.iter().zip(&management.masks) {
         for source in &entry.sources {
@@ -83,22 +88,51 @@ pub(super) fn build(
     Ok(Sources {
         v4,
         v6,
+        sources: lists.sources,
         grants: lists.grants,
     })
 }
 
-/// The lists of owners, each distinct one once.
+/// The lists of owners and what else sources are, each distinct one once.
 #[derive(Default)]
 struct Lists {
     grants: Vec<u32>,
     starts: HashMap<Vec<u32>, u32>,
+    sources: Vec<Source>,
+    numbers: HashMap<(u64, u64, u32, u32), u32>,
 }
 
 impl Lists {
+    /// The value of what holds at a prefix.
+    fn value<const N: usize>(&mut self, around: &Around<N>) -> u32 {
+        let owners_start = match around.owners.as_slice() {
+            [] => 0,
+            [number] if around.management == 0 && around.denied_until == 0 => {
+                return Value::Owner(*number).pack();
+            }
+            [number] => *number,
+            owners => self.place(owners),
+        };
+        let source = Source {
+            management: around.management,
+            denied_until: around.denied_until,
+            owners_start,
+            owners_length: around.owners.len() as u32,
+        };
+        let identity = (
+            source.management,
+            source.denied_until,
+            owners_start,
+            source.owners_length,
+        );
+        let number = *self.numbers.entry(identity).or_insert_with(|| {
+            self.sources.push(source);
+            self.sources.len() as u32 - 1
+        });
+        Value::Source(number).pack()
+    }
+
     fn place(&mut self, owners: &[u32]) -> u32 {
-        if owners.is_empty() {
-            return 0;
-        }
         if let Some(start) = self.starts.get(owners) {
             return *start;
         }
@@ -112,7 +146,7 @@ impl Lists {
 /// A prefix on the way from the widest to the one at hand.
 struct Around<const N: usize> {
     key: Key<N>,
-    denied: bool,
+    denied_until: u64,
     management: u64,
     owners: Vec<u32>,
 }
@@ -121,7 +155,7 @@ struct Around<const N: usize> {
 fn sweep<const N: usize>(
     mut statements: Vec<Statement<N>>,
     lists: &mut Lists,
-) -> Result<Vec<(Key<N>, Source)>, CompileError> {
+) -> Result<Vec<(Key<N>, u32)>, CompileError> {
     statements.sort_by_key(|statement| statement.key);
     let mut entries = Vec::new();
     let mut chain: Vec<Around<N>> = Vec::new();
@@ -140,14 +174,10 @@ fn sweep<const N: usize>(
                 owners: around.owners.len(),
             });
         }
-        let source = Source {
-            management: Source::split_mask(around.management),
-            owners_start: lists.place(&around.owners),
-            owners_length: around.owners.len() as u16,
-            flags: if around.denied { source_flags::DENIED } else { 0 },
-        };
-        entries.push((key, source));
-        chain.push(around);
+        entries.push((key, lists.value(&around)));
+        if usize::from(key.length) < N * 8 {
+            chain.push(around);
+        }
     }
     Ok(entries)
 }
@@ -157,14 +187,14 @@ fn sweep<const N: usize>(
 fn inherit<const N: usize>(key: Key<N>, own: &[Statement<N>], parent: Option<&Around<N>>) -> Around<N> {
     let mut around = Around {
         key,
-        denied: parent.is_some_and(|parent| parent.denied),
+        denied_until: parent.map_or(0, |parent| parent.denied_until),
         management: parent.map_or(0, |parent| parent.management),
         owners: Vec::new(),
     };
     let mut named: Vec<(u32, u32)> = Vec::new();
     for statement in own {
         match statement.said {
-            Said::Denied => around.denied = true,
+            Said::Denied(until) => around.denied_until = around.denied_until.max(until),
             Said::Management(mask) => around.management |= mask,
             Said::Owner(order, number) => named.push((order, number)),
         }

@@ -1,7 +1,7 @@
 //! What a compile gives: plain tables, of the values that kernel and host share and of nothing else, so that whoever
 //! walks them needs no more than `filter-common`.
 
-use filter_common::abi::{Class, Limit, Owner, Service, Source};
+use filter_common::abi::{Class, LimitSet, Owner, Service, Source};
 
 /// A prefix as the kernel's tries take it: length and address, host bits zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,17 +15,22 @@ pub struct Key<const N: usize> {
 pub struct Compiled {
     pub flags: u32,
     pub row_words: u32,
-    pub sources_v4: Vec<(Key<4>, Source)>,
-    pub sources_v6: Vec<(Key<16>, Source)>,
+    /// Source prefixes to `lookup::Value`s.
+    pub sources_v4: Vec<(Key<4>, u32)>,
+    pub sources_v6: Vec<(Key<16>, u32)>,
+    /// What the values mean that are no single owner.
+    pub sources: Vec<Source>,
     /// Destination prefixes, IPv4 as ::ffff:a.b.c.d, to class numbers.
     pub addresses: Vec<(Key<16>, u32)>,
     pub classes: Vec<Class>,
-    pub ports: Vec<u32>,
+    pub ports: Vec<u64>,
     pub port_masks: Vec<u64>,
     pub rows: Vec<u64>,
     pub grants: Vec<u32>,
     pub owners: Vec<Owner>,
     pub port_sets: Vec<u64>,
-    pub limits: Vec<Limit>,
+    pub limits: Vec<LimitSet>,
     pub services: Vec<Service>,
+    /// Buckets of the sources' own, in lines for each unit; 0 where there is no such limit.
+    pub source_lines: u32,
 }

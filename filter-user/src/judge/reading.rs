@@ -272,7 +272,7 @@ impl Reader<'_> {
         } else {
             filter_common::abi::ICMP_REQUESTS
         };
-        if filter.icmp_limit != Limits::default() && !self.service_pays(bucket, Charge::of(packet, true)) {
+        if filter.icmp_limit != Limits::default() && !self.shared_pays(bucket, Charge::of(packet, true)) {
             notes.step(
                 5,
                 "yes",

@@ -4,16 +4,17 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use aya::maps::lpm_trie::Key as TrieKey;
 use aya::maps::{Map, MapData, MapError};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use filter_common::abi::{Owner, names};
 use filter_common::bounds::INTERFACES_MAX;
+use filter_common::lookup::prefixes::{Shape as _, TableV4 as _, TableV6 as _};
 use thiserror::Error;
 
-use super::{OBJECT, chain, raw};
-use crate::compiler::{Compiled, Key};
+use super::{OBJECT, chain, memory, raw};
+use crate::compiler::Compiled;
+use crate::compiler::prefixes::{Layout, Room, lay_out};
 
 #[derive(Debug, Error)]
 pub enum LoadError {
@@ -112,14 +113,21 @@ impl Generation {
         }
         let count = setting.interfaces.len() as u32;
         let level = setting.log.level();
+        let from = lay_out(&compiled.sources_v4, &compiled.sources_v6, Room::default());
+        let to = lay_out(&[], &compiled.addresses, Room::default());
+        let shapes = shapes(&from, &to);
         let mut loader = EbpfLoader::new();
+        for (name, value) in &shapes {
+            loader.override_global(name, value, true);
+        }
         loader
             .override_global("CONFIG_FLAGS", &compiled.flags, true)
             .override_global("ROW_WORDS", &compiled.row_words, true)
             .override_global("INTERFACE_COUNT", &count, true)
             .override_global("INTERFACE_NUMBERS", &numbers, true)
+            .override_global("SOURCE_LINES", &compiled.source_lines, true)
             .override_global("AYA_LOG_LEVEL", &level, true);
-        for (name, length) in sizes(compiled) {
+        for (name, length) in sizes(compiled, &from, &to) {
             loader.map_max_entries(name, length.max(1) as u32);
         }
         loader.map_max_entries(
@@ -135,7 +143,7 @@ impl Generation {
             ebpf: loader.load(OBJECT)?,
             verified_instructions: 0,
         };
-        generation.fill(compiled)?;
+        generation.fill(compiled, &from, &to)?;
         let judge = generation.program(names::JUDGE)?;
         judge.load()?;
         let info = judge.info()?;
@@ -158,10 +166,22 @@ impl Generation {
         self.write(names::OWNERS, &keys, &values)
     }
 
-    fn fill(&mut self, compiled: &Compiled) -> Result<(), LoadError> {
-        self.fill_trie(names::SOURCES_V4, &compiled.sources_v4)?;
-        self.fill_trie(names::SOURCES_V6, &compiled.sources_v6)?;
-        self.fill_trie(names::ADDRESSES, &compiled.addresses)?;
+    fn fill(&mut self, compiled: &Compiled, from: &Layout, to: &Layout) -> Result<(), LoadError> {
+        self.fill_array(names::GATE_V4, &from.gate_v4)?;
+        self.fill_array(names::HOSTS_V4, &from.hosts_v4)?;
+        self.fill_array(names::TOP_V4, &from.top_v4)?;
+        self.fill_array(names::RANGES_V4, &from.ranges_v4)?;
+        self.fill_array(names::GATE_V6, &from.gate_v6)?;
+        self.fill_array(names::HOSTS_V6, &from.hosts_v6)?;
+        self.fill_array(names::BLOCKS_V6, &from.blocks_v6)?;
+        self.fill_array(names::TOP_V6, &from.top_v6)?;
+        self.fill_array(names::RANGES_V6, &from.ranges_v6)?;
+        self.fill_array(names::SOURCES, &compiled.sources)?;
+        self.fill_array(names::GATE_TO, &to.gate_v6)?;
+        self.fill_array(names::HOSTS_TO, &to.hosts_v6)?;
+        self.fill_array(names::BLOCKS_TO, &to.blocks_v6)?;
+        self.fill_array(names::TOP_TO, &to.top_v6)?;
+        self.fill_array(names::RANGES_TO, &to.ranges_v6)?;
         self.fill_array(names::CLASSES, &compiled.classes)?;
         self.fill_array(names::PORTS, &compiled.ports)?;
         self.fill_array(names::PORT_MASKS, &compiled.port_masks)?;
@@ -173,35 +193,13 @@ impl Generation {
         self.fill_array(names::SERVICES, &compiled.services)
     }
 
-    fn fill_trie<const N: usize, V: Pod>(
-        &mut self,
-        table: &'static str,
-        entries: &[(Key<N>, V)],
-    ) -> Result<(), LoadError>
-    where
-        TrieKey<[u8; N]>: Pod,
-    {
-        let keys: Vec<_> = entries
-            .iter()
-            .map(|(key, _)| TrieKey::new(u32::from(key.length), key.address))
-            .collect();
-        let values: Vec<V> = entries.iter().map(|(_, value)| *value).collect();
-        self.write(table, &keys, &values)
-    }
-
-    /// A new array is zero: what is zero need not be written.
-    fn fill_array<V: Pod + Default + PartialEq>(
-        &mut self,
-        table: &'static str,
-        entries: &[V],
-    ) -> Result<(), LoadError> {
-        let zero = V::default();
-        let (keys, values): (Vec<u32>, Vec<V>) = (0u32..)
-            .zip(entries)
-            .filter(|(_, value)| **value != zero)
-            .map(|(key, value)| (key, *value))
-            .unzip();
-        self.write(table, &keys, &values)
+    fn fill_array<V: Pod>(&self, table: &'static str, entries: &[V]) -> Result<(), LoadError> {
+        memory::fill(self.map(table)?, entries).map_err(|error| LoadError::Fill {
+            table,
+            done: 0,
+            wanted: entries.len(),
+            error,
+        })
     }
 
     fn write<K: Pod, V: Pod>(&self, table: &'static str, keys: &[K], values: &[V]) -> Result<(), LoadError> {
@@ -215,12 +213,42 @@ impl Generation {
     }
 }
 
-/// The maps whose sizes follow the policy.
-fn sizes(compiled: &Compiled) -> [(&'static str, usize); 10] {
+/// The constants that say how large the tables of sources and destinations are.
+fn shapes(from: &Layout, to: &Layout) -> [(&'static str, u32); 12] {
     [
-        (names::SOURCES_V4, compiled.sources_v4.len()),
-        (names::SOURCES_V6, compiled.sources_v6.len()),
-        (names::ADDRESSES, compiled.addresses.len()),
+        ("FROM_PARTS", from.parts()),
+        ("FROM_SEED", from.seed()),
+        ("FROM_GATE_BITS_V4", from.gate_bits_v4()),
+        ("FROM_LINES_V4", from.lines_v4()),
+        ("FROM_GATE_BITS_V6", from.gate_bits_v6()),
+        ("FROM_LINES_V6", from.lines_v6()),
+        ("FROM_BLOCK_LINES_V6", from.block_lines_v6()),
+        ("TO_PARTS", to.parts()),
+        ("TO_SEED", to.seed()),
+        ("TO_GATE_BITS_V6", to.gate_bits_v6()),
+        ("TO_LINES_V6", to.lines_v6()),
+        ("TO_BLOCK_LINES_V6", to.block_lines_v6()),
+    ]
+}
+
+/// The maps whose sizes follow the policy.
+fn sizes(compiled: &Compiled, from: &Layout, to: &Layout) -> [(&'static str, usize); 23] {
+    [
+        (names::GATE_V4, from.gate_v4.len()),
+        (names::HOSTS_V4, from.hosts_v4.len()),
+        (names::TOP_V4, from.top_v4.len()),
+        (names::RANGES_V4, from.ranges_v4.len()),
+        (names::GATE_V6, from.gate_v6.len()),
+        (names::HOSTS_V6, from.hosts_v6.len()),
+        (names::BLOCKS_V6, from.blocks_v6.len()),
+        (names::TOP_V6, from.top_v6.len()),
+        (names::RANGES_V6, from.ranges_v6.len()),
+        (names::SOURCES, compiled.sources.len()),
+        (names::GATE_TO, to.gate_v6.len()),
+        (names::HOSTS_TO, to.hosts_v6.len()),
+        (names::BLOCKS_TO, to.blocks_v6.len()),
+        (names::TOP_TO, to.top_v6.len()),
+        (names::RANGES_TO, to.ranges_v6.len()),
         (names::CLASSES, compiled.classes.len()),
         (names::PORT_MASKS, compiled.port_masks.len()),
         (names::ROWS, compiled.rows.len()),
@@ -228,14 +256,13 @@ fn sizes(compiled: &Compiled) -> [(&'static str, usize); 10] {
         (names::OWNERS, compiled.owners.len()),
         (names::PORT_SETS, compiled.port_sets.len()),
         (names::LIMITS, compiled.limits.len()),
+        (names::SOURCE_STATE, 3 * compiled.source_lines as usize),
     ]
 }
 
 pub(super) fn data(map: Option<&Map>) -> Option<&MapData> {
     match map? {
-        Map::Array(data) | Map::PerCpuArray(data) | Map::LpmTrie(data) | Map::ProgramArray(data) => {
-            Some(data)
-        }
+        Map::Array(data) | Map::PerCpuArray(data) | Map::ProgramArray(data) => Some(data),
         _ => None,
     }
 }

@@ -10,33 +10,54 @@ use std::sync::atomic::AtomicU64;
 use aya::Pod;
 use aya::maps::MapData;
 
-/// A mapped array map of `T`, seen as 64-bit words.
-pub(super) struct Memory<T> {
+/// Writes the first values of an array that was made with BPF_F_MMAPABLE: a copy, not a call for each entry.
+pub(super) fn fill<T: Pod>(map: &MapData, values: &[T]) -> io::Result<()> {
+    // The kernel spaces values by whole words.
+    let stride = size_of::<T>().next_multiple_of(8);
+    if values.is_empty() {
+        return Ok(());
+    }
+    let mapping = Mapping::of(map, stride)?;
+    if values.len() > mapping.entries {
+        return Err(io::Error::other("more values than the map has entries"));
+    }
+    let source = values.as_ptr().cast::<u8>();
+    let target = mapping.start.as_ptr().cast::<u8>();
+    if stride == size_of::<T>() {
+        // SAFETY: both hold as many bytes, checked above; a mapping just made overlaps nothing of the program's own.
+        unsafe { std::ptr::copy_nonoverlapping(source, target, std::mem::size_of_val(values)) };
+        return Ok(());
+    }
+    for at in 0..values.len() {
+        // SAFETY: inside the values.
+        let from = unsafe { source.add(at * size_of::<T>()) };
+        // SAFETY: inside the mapping, checked above.
+        let to = unsafe { target.add(at * stride) };
+        // SAFETY: one value, in both.
+        unsafe { std::ptr::copy_nonoverlapping(from, to, size_of::<T>()) };
+    }
+    Ok(())
+}
+
+/// A whole array map in the daemon's address space.
+struct Mapping {
     start: NonNull<AtomicU64>,
     bytes: usize,
     entries: usize,
-    shape: PhantomData<T>,
 }
 
-// SAFETY: shared memory that is only touched by atomic words.
-unsafe impl<T> Send for Memory<T> {}
-// SAFETY: as above.
-unsafe impl<T> Sync for Memory<T> {}
-
-impl<T: Pod> Memory<T> {
-    /// Maps a whole array that was made with BPF_F_MMAPABLE.
-    pub(super) fn of(map: &MapData) -> io::Result<Self> {
-        const { assert!(size_of::<T>().is_multiple_of(8)) };
+impl Mapping {
+    fn of(map: &MapData, stride: usize) -> io::Result<Self> {
         let info = map
             .info()
             .map_err(|error| io::Error::other(super::chain(&error)))?;
-        if info.value_size() as usize != size_of::<T>() {
+        if (info.value_size() as usize).next_multiple_of(8) != stride {
             return Err(io::Error::other(
                 "the map's values have another size than this program's",
             ));
         }
         let entries = info.max_entries() as usize;
-        let bytes = entries * size_of::<T>();
+        let bytes = entries * stride;
         // SAFETY: a new mapping wherever the kernel likes; the arguments are plain numbers and an open descriptor.
         let start = unsafe {
             libc::mmap(
@@ -56,30 +77,51 @@ impl<T: Pod> Memory<T> {
             start,
             bytes,
             entries,
+        })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `of`, not used after.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// A mapped array map of `T`, seen as 64-bit words.
+pub(super) struct Memory<T> {
+    mapping: Mapping,
+    shape: PhantomData<T>,
+}
+
+// SAFETY: shared memory that is only touched by atomic words.
+unsafe impl<T> Send for Memory<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Memory<T> {}
+
+impl<T: Pod> Memory<T> {
+    /// Maps a whole array that was made with BPF_F_MMAPABLE.
+    pub(super) fn of(map: &MapData) -> io::Result<Self> {
+        const { assert!(size_of::<T>().is_multiple_of(8)) };
+        Ok(Self {
+            mapping: Mapping::of(map, size_of::<T>())?,
             shape: PhantomData,
         })
     }
 
     pub(super) fn entries(&self) -> usize {
-        self.entries
+        self.mapping.entries
     }
 
     /// The words of one value.
     pub(super) fn words(&self, entry: usize) -> Option<&[AtomicU64]> {
-        if entry >= self.entries {
+        if entry >= self.mapping.entries {
             return None;
         }
         let words = size_of::<T>() / 8;
         // SAFETY: inside the mapping, checked above; aligned to a page and to whole words.
-        let first = unsafe { self.start.add(entry * words) };
+        let first = unsafe { self.mapping.start.add(entry * words) };
         // SAFETY: this value's words, inside the mapping, which lives as long as self; atomics may be shared.
         Some(unsafe { std::slice::from_raw_parts(first.as_ptr(), words) })
-    }
-}
-
-impl<T> Drop for Memory<T> {
-    fn drop(&mut self) {
-        // SAFETY: the mapping made in `of`, not used after.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
     }
 }

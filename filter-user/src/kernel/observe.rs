@@ -18,8 +18,8 @@ pub fn fill(
     let rows = (compiled.rows.len() / compiled.row_words as usize) as u64;
     let owners_max = generation.map(names::OWNER_STATE)?.info()?.max_entries();
     Ok(vec![
-        (names::SOURCES_V4, compiled.sources_v4.len() as u64, SOURCES_MAX),
-        (names::SOURCES_V6, compiled.sources_v6.len() as u64, SOURCES_MAX),
+        ("SOURCES_V4", compiled.sources_v4.len() as u64, SOURCES_MAX),
+        ("SOURCES_V6", compiled.sources_v6.len() as u64, SOURCES_MAX),
         (names::ROWS, rows, ROWS_MAX.into()),
         (names::OWNER_STATE, owners, u64::from(owners_max) - 1),
     ])

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
-use filter_common::abi::{Count, Limit, Meta, OwnerState, ServiceState, names};
+use filter_common::abi::{Count, Limit, LimitSet, Meta, OwnerState, ServiceState, names};
 use filter_common::account::{self, COUNTERS};
 use filter_common::bounds::{INTERFACES_MAX, SERVICES_MAX};
 use filter_common::limit;
@@ -133,21 +133,11 @@ impl State {
             let Some(words) = self.owners.words(number) else {
                 continue;
             };
-            let limit = |list: &[Limit], number: u32| list.get(number as usize).copied().unwrap_or_default();
-            let pairs = [
-                (before.packets, owner.packets),
-                (
-                    limit(&old.limits, before.bytes_limit),
-                    limit(&new.limits, owner.bytes_limit),
-                ),
-                (
-                    limit(&old.limits, before.connections_limit),
-                    limit(&new.limits, owner.connections_limit),
-                ),
-            ];
-            for (word, (old, new)) in words[OWNER_BUCKETS..].iter().zip(pairs) {
-                carry_word(word, &old, &new, now);
-            }
+            let levels = words[OWNER_BUCKETS..].iter();
+            let (old, new) = (old.set(before.limits), set(&new.limits, owner.limits));
+            levels
+                .zip(pairs(&old, &new))
+                .for_each(|(word, (old, new))| carry_word(word, old, new, now));
         }
         for (number, service) in new.services.iter().enumerate() {
             let Some(before) = old.services.get(number) else {
@@ -156,13 +146,11 @@ impl State {
             let Some(words) = self.services.words(number) else {
                 continue;
             };
-            for level in 0..3 {
-                let limit =
-                    |list: &[Limit], number: u32| list.get(number as usize).copied().unwrap_or_default();
-                let before = limit(&old.limits, before.limits[level]);
-                let after = limit(&new.limits, service.limits[level]);
-                carry_word(&words[SERVICE_BUCKETS + level], &before, &after, now);
-            }
+            let levels = words[SERVICE_BUCKETS..].iter();
+            let (old, new) = (old.set(before.limits), set(&new.limits, service.limits));
+            levels
+                .zip(pairs(&old, &new))
+                .for_each(|(word, (old, new))| carry_word(word, old, new, now));
         }
     }
 
@@ -260,10 +248,26 @@ fn name_tag(name: &str) -> u64 {
 pub struct Limits {
     pub owners: Vec<filter_common::abi::Owner>,
     pub services: Vec<filter_common::abi::Service>,
-    pub limits: Vec<Limit>,
+    pub limits: Vec<LimitSet>,
+}
+
+fn set(list: &[LimitSet], number: u32) -> LimitSet {
+    list.get(number as usize).copied().unwrap_or_default()
+}
+
+fn pairs<'a>(old: &'a LimitSet, new: &'a LimitSet) -> [(&'a Limit, &'a Limit); 3] {
+    [
+        (&old.packets, &new.packets),
+        (&old.bytes, &new.bytes),
+        (&old.connections, &new.connections),
+    ]
 }
 
 impl Limits {
+    fn set(&self, number: u32) -> LimitSet {
+        set(&self.limits, number)
+    }
+
     /// Of a pinned generation; `None` where its tables cannot be read.
     pub fn pinned(folder: &Path) -> Option<Self> {
         Some(Self {

@@ -1,7 +1,7 @@
 //! Cases as a file of 64-bit words: what the vectors say, with names already turned into numbers and policies into
 //! tables. Owns the form of the file; made anew for each run, so it has no version.
 
-use filter_common::abi::{Class, Limit, Owner, Service, Source};
+use filter_common::abi::{Class, Limit, LimitSet, Owner, Service, Source};
 
 use crate::compiler::{Compiled, Key};
 
@@ -140,7 +140,8 @@ fields!(Group, [], name, compiled, cases);
 fields!(Case, [], name, frame, times, now, wanted, wanted_as_reply);
 fields!(Wanted, [], verdict, reason, service, owner, bytes, counter);
 fields!(Key<N>, [const N: usize], address, length);
-fields!(Source, [], management, owners_start, owners_length, flags);
+fields!(Source, [], management, denied_until, owners_start, owners_length);
+fields!(LimitSet, [], packets, bytes, connections);
 fields!(Class, [], management, tcp_row, udp_row, any_row, flags);
 fields!(Limit, [], cost, span, shift, reserved);
 fields!(Service, [], flags, limits);
@@ -148,15 +149,13 @@ fields!(
     Owner,
     [],
     end,
-    packets,
-    bytes_limit,
-    connections_limit,
+    limits,
     row,
     source_port_first,
     source_port_last,
     port_set,
     publisher,
-    reserved
+    flags
 );
 fields!(
     Compiled,
@@ -165,6 +164,7 @@ fields!(
     row_words,
     sources_v4,
     sources_v6,
+    sources,
     addresses,
     classes,
     ports,
@@ -174,7 +174,8 @@ fields!(
     owners,
     port_sets,
     limits,
-    services
+    services,
+    source_lines
 );
 
 #[cfg(test)]
@@ -203,7 +204,7 @@ mod tests {
                 address: [9; 16],
                 length: 128,
             },
-            Source::default(),
+            7,
         ));
         let groups = vec![Group {
             name: "one".into(),

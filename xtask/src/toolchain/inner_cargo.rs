@@ -22,10 +22,16 @@ pub(crate) fn build_command(toolchain: &Toolchain, ebpf_dir: &Path, target_dir: 
     linker.push(&toolchain.linker);
     let arch = format!("--cfg=bpf_target_arch=\"{}\"", toolchain.arch);
     let mut flags = OsString::from(arch);
-    for flag in ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Ctarget-cpu=v3"]
-        .map(OsString::from)
-        .into_iter()
-        .chain([linker])
+    // Without the second link argument every memset is a call and a loop over bytes.
+    for flag in [
+        "-Cdebuginfo=2",
+        "-Clink-arg=--btf",
+        "-Clink-arg=--disable-expand-memcpy-in-order",
+        "-Ctarget-cpu=v3",
+    ]
+    .map(OsString::from)
+    .into_iter()
+    .chain([linker])
     {
         // Cargo's separator for flags, so that a space in the linker's path stays in it.
         flags.push("\x1f");

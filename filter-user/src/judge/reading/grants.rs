@@ -98,7 +98,7 @@ impl Reader<'_> {
         };
         let number = self.names.services().find(|(_, name)| *name == service.name);
         let number = number.map_or(u32::MAX, |(number, _)| number);
-        if service.limit != Limits::default() && !self.service_pays(number, cost) {
+        if service.limit != Limits::default() && !self.shared_pays(number, cost) {
             notes.step(
                 9,
                 "refused",
@@ -204,8 +204,8 @@ impl Reader<'_> {
         self.dry(|| charge::owner_pays(self.host, number, cost, self.host.now.get()))
     }
 
-    pub(super) fn service_pays(&self, number: u32, cost: Charge) -> bool {
-        self.dry(|| charge::service_pays(self.host, number, cost, self.host.now.get()))
+    pub(super) fn shared_pays(&self, number: u32, cost: Charge) -> bool {
+        self.dry(|| charge::shared_pays(self.host, number, cost, self.host.now.get()))
     }
 
     fn dry(&self, ask: impl FnOnce() -> bool) -> bool {

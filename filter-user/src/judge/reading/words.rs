@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use filter_common::parse::{Fragment, Packet, Protocol};
+use filter_common::parse::{Address, Fragment, Packet, Protocol};
 use ipnet::IpNet;
 
 use super::RULES;
@@ -162,6 +162,6 @@ pub(super) fn longest(sources: &[Source], address: IpAddr) -> Option<&Source> {
 }
 
 /// As the packet has it: IPv4 for ::ffff:a.b.c.d.
-pub fn address(octets: &[u8; 16]) -> IpAddr {
-    IpAddr::V6(Ipv6Addr::from(*octets)).to_canonical()
+pub fn address(address: &Address) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::from(address.octets())).to_canonical()
 }

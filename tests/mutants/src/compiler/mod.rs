@@ -2,6 +2,10 @@
 
 #[path = "../../../../filter-user/src/compiler/host.rs"]
 pub mod host;
+#[path = "../../../../filter-user/src/compiler/prefixes.rs"]
+pub mod prefixes;
+#[path = "../../../../filter-user/src/compiler/runs.rs"]
+mod runs;
 #[path = "../../../../filter-user/src/compiler/tables.rs"]
 mod tables;
 

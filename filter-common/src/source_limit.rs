@@ -1,0 +1,76 @@
+//! Rule 10's first level: a bucket for each listed source address (IPv6: each /64), out of a fixed number.
+//!
+//! Buckets stand in lines of four; a source takes one whose owner's is full again, so that nothing is evicted that
+//! somebody still owes. Where all four are in use the source shares one: stricter, never looser, and counted.
+
+use crate::abi::{Limit, SOURCE_LIMIT};
+use crate::bounds::SOURCE_WAYS;
+use crate::charge::Charge;
+use crate::limit::{Bucket, Effect, take};
+use crate::lookup::Tables;
+use crate::parse::{Family, Packet};
+use crate::units::Nanos;
+
+/// Whether the source's own buckets pay. Called through `Tables`.
+#[inline(always)]
+pub fn pays<T: Tables>(tables: &T, packet: &Packet, charge: Charge, now: Nanos) -> bool {
+    let Some(limits) = tables
+        .service(SOURCE_LIMIT)
+        .and_then(|entry| tables.limits(entry.limits))
+    else {
+        return false;
+    };
+    let tag = tag(packet);
+    (limits.packets.cost == 0 || unit_pays(tables, tag, 0, &limits.packets, 1, now))
+        && (limits.bytes.cost == 0 || unit_pays(tables, tag, 1, &limits.bytes, charge.bytes, now))
+        && (limits.connections.cost == 0
+            || charge.connections == 0
+            || unit_pays(tables, tag, 2, &limits.connections, charge.connections, now))
+}
+
+/// Whose bucket it is: an IPv4 address, or the upper half of an IPv6 one. 0 is nobody's.
+#[inline(always)]
+fn tag(packet: &Packet) -> u64 {
+    // The lower half of a mapped address is ::ffff:a.b.c.d, which is no upper half that is routed.
+    let tag = if matches!(packet.family, Family::V4) {
+        packet.source.lower
+    } else {
+        packet.source.upper
+    };
+    if tag == 0 { u64::MAX } else { tag }
+}
+
+#[inline(always)]
+fn unit_pays<T: Tables>(tables: &T, tag: u64, unit: u32, limit: &Limit, amount: u32, now: Nanos) -> bool {
+    let lines = tables.source_lines();
+    let hash = (tag ^ (tag >> 29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let line = unit * lines + (((hash >> 32) * lines as u64) >> 32) as u32;
+    let effect = tables.effect();
+    for way in 0..SOURCE_WAYS {
+        let Some((owner, bucket)) = tables.source_bucket(line, way) else {
+            return false;
+        };
+        if owner.load() == tag {
+            return take(&bucket, limit, amount, now, effect);
+        }
+    }
+    for way in 0..SOURCE_WAYS {
+        let Some((owner, bucket)) = tables.source_bucket(line, way) else {
+            return false;
+        };
+        // Full again: whose it was has nothing to lose.
+        if bucket.load() > now.units() {
+            continue;
+        }
+        if matches!(effect, Effect::Dry) || owner.compare_exchange(owner.load(), tag).is_ok() {
+            return take(&bucket, limit, amount, now, effect);
+        }
+    }
+    if matches!(effect, Effect::Commit) {
+        tables.count_shared_source();
+    }
+    match tables.source_bucket(line, hash as u32 & (SOURCE_WAYS - 1)) {
+        Some((_, bucket)) => take(&bucket, limit, amount, now, effect),
+        None => false,
+    }
+}
