@@ -105,6 +105,18 @@ fn ends_go_by_the_captures_own_clock() {
 }
 
 #[test]
+fn end_beyond_what_the_clock_can_count_never_comes() {
+    let folder = folder(&(POLICY.to_owned() + "expires = 9999-12-31T23:59:59Z\n"));
+    write(
+        &folder,
+        "a.pcap",
+        &Pcap::default().frame(START, &listed(60)).bytes,
+    );
+    let (lines, _) = lines(&folder, &["a.pcap"]);
+    assert_eq!(said(&lines), ["allowed"]);
+}
+
+#[test]
 fn merged_frames_end_at_the_frames_end_in_generic_mode_alone() {
     let without_length = |length| {
         let mut frame = listed(length);
