@@ -17,6 +17,7 @@ pub mod observe;
 pub mod pins;
 mod raw;
 pub mod run;
+pub mod slots;
 pub mod state;
 
 use std::fmt::Write as _;
