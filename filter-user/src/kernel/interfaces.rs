@@ -53,14 +53,19 @@ pub enum InterfaceError {
     TooMany(usize),
 }
 
-/// All interfaces of this namespace, with what each is stacked on.
-pub async fn read() -> Result<Vec<(Interface, Option<u32>)>, InterfaceError> {
+/// All links of this namespace, as the kernel describes them.
+pub(super) async fn links() -> Result<Vec<LinkMessage>, InterfaceError> {
     let failed = |error: &dyn std::fmt::Display| InterfaceError::Netlink(error.to_string());
     let (connection, handle, _) = rtnetlink::new_connection().map_err(|error: io::Error| failed(&error))?;
     let task = tokio::spawn(connection);
     let messages: Result<Vec<LinkMessage>, _> = handle.link().get().execute().try_collect().await;
     task.abort();
-    let messages = messages.map_err(|error| failed(&error))?;
+    messages.map_err(|error| failed(&error))
+}
+
+/// All interfaces of this namespace, with what each is stacked on.
+pub async fn read() -> Result<Vec<(Interface, Option<u32>)>, InterfaceError> {
+    let messages = links().await?;
     let mut present: Vec<(Interface, Option<u32>)> = messages.iter().filter_map(interface).collect();
     for bond in messages.iter().filter(|message| is_bond(message)) {
         let members = messages.iter().filter(|message| is_member(message, bond));

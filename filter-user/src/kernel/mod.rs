@@ -9,6 +9,7 @@
 
 pub mod attach;
 pub mod clock;
+pub mod devices;
 pub mod interfaces;
 pub mod load;
 pub mod log;
