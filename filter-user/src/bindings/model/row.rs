@@ -32,7 +32,7 @@ pub(crate) enum Told {
 }
 
 /// In the store.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct StoredRow {
     content: Content,
     row_version: Option<u64>,

@@ -92,7 +92,7 @@ impl Open<'_> {
 }
 
 /// What one transaction writes. `None` removes.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Batch {
     pub(crate) rows: Vec<(String, Option<Arc<Row>>)>,
     /// Each with the wall clock of its deletion.
@@ -103,6 +103,7 @@ pub(crate) struct Batch {
     pub(crate) successes: Vec<(String, Moment)>,
     pub(crate) denies: Vec<(String, Option<StoredDeny>)>,
     pub(crate) synced: Vec<String>,
+    pub(crate) unsynced: Vec<String>,
     pub(crate) revision: u64,
 }
 
@@ -115,6 +116,7 @@ impl Batch {
             && self.successes.is_empty()
             && self.denies.is_empty()
             && self.synced.is_empty()
+            && self.unsynced.is_empty()
     }
 }
 
@@ -203,6 +205,9 @@ impl Store {
         for publisher in &batch.synced {
             tables.unsynced.remove(publisher.as_str())?;
         }
+        for publisher in &batch.unsynced {
+            tables.unsynced.insert(publisher.as_str(), ())?;
+        }
         Ok(())
     }
 
@@ -236,6 +241,19 @@ impl Store {
             }
         }
         Ok(changes)
+    }
+
+    /// Whether an attempt to open it anew has failed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.db().0.is_none()
+    }
+
+    /// Of the last transaction.
+    pub(crate) fn revision(&self) -> Result<u64, StoreError> {
+        let db = self.db();
+        let read = db.get()?.begin_read()?;
+        let meta = read.open_table(META)?;
+        Ok(meta.get("revision")?.map_or(0, |value| value.value()))
     }
 
     /// The revision before the oldest change that is kept: who has seen this much misses nothing.

@@ -59,7 +59,7 @@ impl<'t> Tables<'t> {
 }
 
 /// A change as a watch tells it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct StoredChange {
     pub(crate) wall_ms: i64,
     pub(crate) event: Event,
