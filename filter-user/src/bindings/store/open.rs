@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::RwLock;
 
-use redb::{Builder, Database, ReadableDatabase as _, ReadableTable as _, StorageBackend};
+use redb::{Builder, Database, ReadableDatabase as _, ReadableTable as _};
 
 use super::tables::{
     BINDINGS, DENIES, FORMAT, META, NAMES, SUCCESSES, StoredDeny, Tables, UNSYNCED, split_key,
@@ -55,7 +55,7 @@ pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
 
 /// For tests of crashes: a store over other storage.
 #[cfg(test)]
-pub(crate) fn open_backend(backend: impl StorageBackend, now: Now) -> Result<Opened, StoreError> {
+pub(crate) fn open_backend(backend: impl redb::StorageBackend, now: Now) -> Result<Opened, StoreError> {
     read(
         Builder::new()
             .set_cache_size(CACHE_BYTES)

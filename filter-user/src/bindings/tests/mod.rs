@@ -1,1 +1,4 @@
-//! The bindings from outside.
+//! The bindings from outside: requests in, answers, kernel, store and audit log out.
+
+mod fixture;
+mod single;

@@ -50,13 +50,6 @@ pub(crate) enum Op {
     Review,
 }
 
-impl Op {
-    /// Whether it may need more room: what does not has 64 MiB kept back for it.
-    pub(crate) fn grows(&self) -> bool {
-        matches!(self, Op::Put { .. })
-    }
-}
-
 /// What was done.
 #[derive(Clone, Debug)]
 pub(crate) enum Done {
