@@ -17,6 +17,9 @@ const NAMES_SHARED_MAX: usize = 4_096;
 /// Rows changed under one hold of a lock, so that no reader waits long.
 const ROWS_A_HOLD: usize = 256;
 
+/// Rows copied out under one hold of a lock.
+const ROWS_A_SLICE: usize = 4_096;
+
 type Rows = BTreeMap<Arc<str>, Arc<Row>>;
 
 #[derive(Default)]
@@ -99,6 +102,19 @@ impl Shelf {
         found
             .map(|(credential, row)| (Arc::clone(credential), Arc::clone(row)))
             .collect()
+    }
+
+    /// Calls for each row; the lock is held for a slice at a time.
+    pub(crate) fn each(&self, mut call: impl FnMut(&Arc<str>, &Arc<Row>)) {
+        let mut after: Option<Arc<str>> = None;
+        loop {
+            let rows = self.after(after.as_deref(), ROWS_A_SLICE);
+            let Some((last, _)) = rows.last() else { return };
+            after = Some(Arc::clone(last));
+            for (credential, row) in &rows {
+                call(credential, row);
+            }
+        }
     }
 
     pub(crate) fn fill(&self, rows: impl Iterator<Item = (Arc<str>, Arc<Row>)>) {

@@ -244,17 +244,11 @@ impl Effective for Bindings {
         let mut grantees = Vec::new();
         for shelf in self.shared.memory.shelves() {
             let facts = shelf.facts();
-            let mut after: Option<Arc<str>> = None;
-            loop {
-                let rows = shelf.after(after.as_deref(), 4_096);
-                let Some((last, _)) = rows.last() else { break };
-                after = Some(Arc::clone(last));
-                let granted = rows.iter().filter_map(|(credential, row)| {
-                    view::grantee(&view, &shelf.publisher, facts, credential, row, now)
-                });
+            shelf.each(|credential, row| {
+                let grantee = view::grantee(&view, &shelf.publisher, facts, credential, row, now);
                 // What has ended needs no place in the kernel.
-                grantees.extend(granted.filter(|grantee| grantee.end > now.monotonic_ns));
-            }
+                grantees.extend(grantee.filter(|grantee| grantee.end > now.monotonic_ns));
+            });
         }
         (grantees, self.shared.denies.load().grants(now))
     }

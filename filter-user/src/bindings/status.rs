@@ -1,6 +1,6 @@
 //! What status and metrics show of the bindings.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
 use super::Bindings;
 use super::memory::Shelf;
@@ -9,7 +9,6 @@ use super::requests::{PublisherStatus, State, StoreStatus};
 
 /// Bindings that end within these are counted.
 const ENDING_WITHIN_MS: [i64; 3] = [300_000, 3_600_000, 86_400_000];
-const SLICE: usize = 4_096;
 
 impl Bindings {
     /// Looks at every binding: a million take a tenth of a second. It may be called on a blocking thread.
@@ -36,28 +35,22 @@ impl Bindings {
             last_success: shelf.last_success().map(|at| timestamp(at.wall_ms)),
             ..PublisherStatus::default()
         };
-        let mut after: Option<Arc<str>> = None;
-        loop {
-            let rows = shelf.after(after.as_deref(), SLICE);
-            let Some((last, _)) = rows.last() else {
-                return status;
-            };
-            after = Some(Arc::clone(last));
-            for (_, row) in &rows {
-                let (state, _) = state(&view, &shelf.publisher, shelf.facts(), row, now.boot_ms);
-                match state {
-                    State::Active => status.active += 1,
-                    State::Held => status.held += 1,
-                    State::Ended => status.ended += 1,
-                    State::Suspended => status.suspended += 1,
-                }
-                let Some(end) = row.end.filter(|end| end.boot_ms > now.boot_ms) else {
-                    continue;
-                };
-                for (count, within) in status.ending.iter_mut().zip(ENDING_WITHIN_MS) {
-                    *count += u64::from(end.boot_ms - now.boot_ms <= within);
-                }
+        shelf.each(|_, row| {
+            let (state, _) = state(&view, &shelf.publisher, shelf.facts(), row, now.boot_ms);
+            match state {
+                State::Active => status.active += 1,
+                State::Held => status.held += 1,
+                State::Ended => status.ended += 1,
+                State::Suspended => status.suspended += 1,
             }
-        }
+            let ahead = row
+                .end
+                .map(|end| end.boot_ms - now.boot_ms)
+                .filter(|ahead| *ahead > 0);
+            for (count, within) in status.ending.iter_mut().zip(ENDING_WITHIN_MS) {
+                *count += u64::from(ahead.is_some_and(|ahead| ahead <= within));
+            }
+        });
+        status
     }
 }

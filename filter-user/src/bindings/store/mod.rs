@@ -11,6 +11,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
 
+#[cfg(test)]
+pub(crate) use open::open_backend;
 pub(crate) use open::{Opened, copy_to, open, path_in, rename_store};
 use tables::{BINDINGS, CHANGES, DENIES, META, TOMBSTONE_TIMES, TOMBSTONES, Tables};
 pub(crate) use tables::{StoredChange, StoredDeny, key_of};

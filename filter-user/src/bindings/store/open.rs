@@ -5,9 +5,9 @@ use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::RwLock;
+use std::sync::{PoisonError, RwLock};
 
-use redb::{Builder, Database, ReadableDatabase as _, ReadableTable as _};
+use redb::{Builder, Database, ReadableDatabase, ReadableTable as _};
 
 use super::tables::{
     BINDINGS, DENIES, FORMAT, META, NAMES, SUCCESSES, StoredDeny, Tables, UNSYNCED, split_key,
@@ -34,10 +34,22 @@ pub(crate) struct Opened {
 
 /// Opens the file, or makes it. One that cannot be read is set aside under another name, and a new one begun.
 pub(crate) fn open(path: &Path, now: Now) -> Result<Opened, StoreError> {
+    refuse_newer(path)?;
     match open_file(path).and_then(|db| read(db, now)) {
         Err(StoreError::Redb(error)) if is_unreadable(&error) => set_aside(path, &error.to_string(), now),
         Err(StoreError::Entry(error)) => set_aside(path, &error.to_string(), now),
         other => other,
+    }
+}
+
+/// Before it is opened for writing, which changes a file. One that needs repair shows its format after that.
+fn refuse_newer(path: &Path) -> Result<(), StoreError> {
+    let Ok(db) = Builder::new().open_read_only(path) else {
+        return Ok(());
+    };
+    match format_of(&db) {
+        Ok(Some(found)) if found > FORMAT => Err(StoreError::Newer { found, known: FORMAT }),
+        _ => Ok(()),
     }
 }
 
@@ -170,7 +182,7 @@ fn prepare(db: &Database) -> Result<(String, u64, i64), StoreError> {
     Ok(read)
 }
 
-fn format_of(db: &Database) -> Result<Option<u64>, StoreError> {
+fn format_of(db: &impl ReadableDatabase) -> Result<Option<u64>, StoreError> {
     let read = db.begin_read()?;
     match read.open_table(META) {
         Ok(meta) => Ok(meta.get("format")?.map(|format| format.value())),
@@ -238,14 +250,17 @@ pub(crate) fn copy_to(store: &Store, to: &Path) -> Result<(), StoreError> {
     File::open(to).and_then(|file| file.sync_all()).map_err(fail)
 }
 
-/// Gives a copy a new id; without trust its publishers are unsynced.
-pub(crate) fn rename_store(path: &Path, trust: bool, now: Now) -> Result<(), StoreError> {
+/// Gives a copy a new id, and revisions above those of what it replaces; without trust its publishers are unsynced.
+pub(crate) fn rename_store(path: &Path, trust: bool, revision: u64, now: Now) -> Result<(), StoreError> {
     let opened = read(open_file(path)?, now)?;
     let db = opened.store.db();
     let mut write = db.get()?.begin_write()?;
     write.set_two_phase_commit(true);
     {
         let mut tables = Tables::open(&write)?;
+        let revision = revision.max(opened.revision);
+        tables.meta.insert("revision", revision)?;
+        tables.meta.insert("changes-begin", revision)?;
         tables.names.insert("store", new_id()?.as_str())?;
         if !trust {
             for publisher in opened.rows.keys() {
@@ -255,6 +270,18 @@ pub(crate) fn rename_store(path: &Path, trust: bool, now: Now) -> Result<(), Sto
     }
     write.commit()?;
     Ok(())
+}
+
+impl Store {
+    /// Reads another file in place of the one at hand.
+    pub(crate) fn replace(&self, path: &Path, now: Now) -> Result<Opened, StoreError> {
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        drop(db.take());
+        let mut opened = read(open_file(path)?, now)?;
+        let taken = opened.store.db.get_mut().unwrap_or_else(PoisonError::into_inner);
+        *db = taken.take();
+        Ok(opened)
+    }
 }
 
 /// The file of the store in the state folder.

@@ -17,6 +17,7 @@ use super::sync::change_file;
 use super::timers::Timers;
 use crate::bindings::audit::{Audit, Line, Renewals};
 use crate::bindings::clock::Now;
+use crate::bindings::memory::Shelf;
 use crate::bindings::model::allowance::PolicyView;
 use crate::bindings::model::credential::hex;
 use crate::bindings::model::lease::Moment;
@@ -38,6 +39,9 @@ pub(crate) struct Core {
     pub(super) sweeps: Sweeps,
     /// What must be taken back in the store before anything else is written.
     pub(super) owed: Option<Batch>,
+    /// What a restore took away, until the kernel knows.
+    pub(super) gone: Vec<Arc<Shelf>>,
+    pub(super) gone_denies: Vec<String>,
 }
 
 /// A group that is durable and audited.
@@ -72,6 +76,8 @@ impl Core {
             reserve,
             sweeps: Sweeps::new(shared.clock.now()),
             owed: None,
+            gone: Vec::new(),
+            gone_denies: Vec::new(),
             shared,
         };
         core.set_timers();
@@ -82,15 +88,9 @@ impl Core {
     pub(super) fn set_timers(&mut self) {
         self.timers.clear();
         for shelf in self.shared.memory.shelves() {
-            let mut after: Option<Arc<str>> = None;
-            loop {
-                let rows = shelf.after(after.as_deref(), 4_096);
-                let Some((last, _)) = rows.last() else { break };
-                after = Some(Arc::clone(last));
-                for (credential, row) in &rows {
-                    self.set_timer(&(Arc::clone(&shelf.publisher), Arc::clone(credential)), row);
-                }
-            }
+            shelf.each(|credential, row| {
+                self.set_timer(&(Arc::clone(&shelf.publisher), Arc::clone(credential)), row);
+            });
         }
     }
 

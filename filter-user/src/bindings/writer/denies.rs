@@ -105,6 +105,10 @@ impl Denies {
         self.by_name.get(name).map(AsRef::as_ref)
     }
 
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.by_name.keys().cloned().collect()
+    }
+
     pub(crate) fn views(&self) -> Vec<DenyView> {
         self.by_name.iter().map(|(name, deny)| deny.view(name)).collect()
     }

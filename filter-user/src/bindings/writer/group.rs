@@ -470,7 +470,7 @@ fn same_row(a: Option<&Arc<Row>>, b: Option<&Arc<Row>>) -> bool {
 }
 
 /// The policy has changed since a write was judged.
-fn judge_again(
+pub(super) fn judge_again(
     publisher: &str,
     wanted: &crate::bindings::model::body::Wanted,
     view: &PolicyView,

@@ -68,6 +68,8 @@ impl Writer {
         let shared = Arc::clone(&self.core.shared);
         // Set once: there is one writer.
         let _ = shared.grants.set(Arc::clone(&grants));
+        let (epoch, policy) = grants.policy();
+        shared.view_of(epoch, &policy);
         shared.set_phase(Phase::Running);
         let mut core = self.core;
         loop {

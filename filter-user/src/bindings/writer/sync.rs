@@ -7,21 +7,21 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
-use super::group::{Answered, Ground, Group, Key};
+use super::group::{Answered, Ground, Group, Key, judge_again};
 use super::job::{Done, Job};
 use crate::bindings::audit::Line;
 use crate::bindings::memory::Shelf;
 use crate::bindings::model::body::Wanted;
 use crate::bindings::model::decide::{self, Stored};
 use crate::bindings::model::lease::{Standing, standing};
-use crate::bindings::model::row::Told;
+use crate::bindings::model::row::{Row, Told};
 use crate::bindings::refusal::{Code, Refusal};
 use crate::bindings::requests::{Actor, Answer, Conditions, Event, Outcome, SyncOptions, SyncSummary};
 use crate::bindings::store::StoreError;
 
 /// Revocations that are always allowed, so that small sets can change.
 const REVOCATIONS_FREE: u64 = 10;
-/// Rows and changes looked at under one hold of a lock or in one read of the store.
+/// Changes looked at in one read of the store.
 const SLICE: usize = 4_096;
 
 /// A sync whose lines have all been read and judged.
@@ -86,7 +86,6 @@ impl Group {
         // Decided in a group of its own: a fault in the middle, or a dry run, leaves nothing behind.
         let mut group = Group::new(self.revision, ground.now.boot_id);
         let revoked = group.revocations(job, &shelf, ground)?;
-        judge_policy(job, ground)?;
         for (line, credential, wanted) in &job.puts {
             let key = (Arc::clone(&publisher), Arc::clone(credential));
             if deleted.contains(credential) {
@@ -131,6 +130,13 @@ impl Group {
         summary: &mut SyncSummary,
         ground: &Ground<'_>,
     ) -> Result<(), Fault> {
+        let at_line = |refusal: Refusal| {
+            let credential = key.1.to_string();
+            Fault::Refused(refusal.with("line", line).with("credential", credential))
+        };
+        if job.epoch != ground.view.epoch {
+            judge_again(&key.0, wanted, ground.view).map_err(at_line)?;
+        }
         self.load(key, ground).map_err(Fault::Store)?;
         let entry = &self.entries[key];
         let row = entry.row.clone();
@@ -153,10 +159,6 @@ impl Group {
         let standing = row.as_ref().map_or(Standing::Running, |row| {
             standing(row.end, hold, ground.now.boot_ms)
         });
-        let at_line = |refusal: Refusal| {
-            let credential = key.1.to_string();
-            Fault::Refused(refusal.with("line", line).with("credential", credential))
-        };
         let written = decide::put(stored, standing, wanted, &Conditions::default(), ground.now);
         let written = written.map_err(at_line)?;
         let done = self
@@ -182,20 +184,14 @@ impl Group {
     ) -> Result<Vec<Arc<str>>, Fault> {
         let mut revoked = Vec::new();
         let (mut in_force, mut counted) = (0, 0);
-        let mut after: Option<Arc<str>> = None;
-        loop {
-            let rows = shelf.after(after.as_deref(), SLICE);
-            let Some((last, _)) = rows.last() else { break };
-            after = Some(Arc::clone(last));
-            for (credential, row) in rows {
-                let ended = row.told == Told::Ended;
-                in_force += u64::from(!ended);
-                if !job.named.contains(&credential) && row.revision <= job.as_of {
-                    counted += u64::from(!ended);
-                    revoked.push(credential);
-                }
+        shelf.each(|credential, row| {
+            let ended = row.told == Told::Ended;
+            in_force += u64::from(!ended);
+            if !job.named.contains(credential) && row.revision <= job.as_of {
+                counted += u64::from(!ended);
+                revoked.push(Arc::clone(credential));
             }
-        }
+        });
         let allowance = ground.view.publisher(&job.options.publisher);
         let percent = allowance.map_or(0.0, |allowance| allowance.publisher.revoke_max_percent);
         let most = job
@@ -214,31 +210,26 @@ impl Group {
 
     /// After a restore: what is kept is in force again.
     fn resume_all(&mut self, shelf: &Arc<Shelf>, ground: &Ground<'_>) -> Result<(), Fault> {
-        let mut after: Option<Arc<str>> = None;
-        loop {
-            let rows = shelf.after(after.as_deref(), SLICE);
-            let Some((last, _)) = rows.last() else { break };
-            after = Some(Arc::clone(last));
-            for (credential, _) in rows {
-                let key = (Arc::clone(&shelf.publisher), credential);
-                self.load(&key, ground).map_err(Fault::Store)?;
-                let Some(row) = self.entries[&key].row.clone() else {
-                    continue;
-                };
-                if row.told != Told::Suspended {
-                    continue;
-                }
-                let mut row = crate::bindings::model::row::Row::clone(&row);
-                let why = ground.view.suspends(&key.0, &row.content, row.end.is_none());
-                if why.is_none() {
-                    row.told = Told::Active;
-                    let row = Arc::new(row);
-                    let revision = self.next_revision();
-                    self.log(&key, Event::Resume, Some(&row), revision, ground.now);
-                    if let Some(entry) = self.entries.get_mut(&key) {
-                        entry.row = Some(row);
-                    }
-                }
+        let mut credentials = Vec::new();
+        shelf.each(|credential, _| credentials.push(Arc::clone(credential)));
+        for credential in credentials {
+            let key = (Arc::clone(&shelf.publisher), credential);
+            self.load(&key, ground).map_err(Fault::Store)?;
+            let Some(row) = self.entries[&key].row.clone() else {
+                continue;
+            };
+            let why = ground.view.suspends(&key.0, &row.content, row.end.is_none());
+            if row.told != Told::Suspended || why.is_some() {
+                continue;
+            }
+            let row = Arc::new(Row {
+                told: Told::Active,
+                ..Row::clone(&row)
+            });
+            let revision = self.next_revision();
+            self.log(&key, Event::Resume, Some(&row), revision, ground.now);
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.row = Some(row);
             }
         }
         self.synced.push(Arc::clone(shelf));
@@ -249,14 +240,6 @@ impl Group {
 enum Fault {
     Store(StoreError),
     Refused(Refusal),
-}
-
-fn judge_policy(job: &SyncJob, ground: &Ground<'_>) -> Result<(), Fault> {
-    if job.epoch == ground.view.epoch {
-        return Ok(());
-    }
-    let detail = "the policy has changed since the sync began: sync again";
-    Err(Fault::Refused(Refusal::new(Code::PolicyChanged, detail)))
 }
 
 /// `percent` of a count, rounded down.
