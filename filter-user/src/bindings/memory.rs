@@ -20,6 +20,9 @@ const ROWS_A_HOLD: usize = 256;
 /// Rows copied out under one hold of a lock.
 const ROWS_A_SLICE: usize = 4_096;
 
+/// Rows to be put in place; `None` takes one out.
+pub(crate) type RowChanges = Vec<(Arc<str>, Option<Arc<Row>>)>;
+
 type Rows = BTreeMap<Arc<str>, Arc<Row>>;
 
 #[derive(Default)]

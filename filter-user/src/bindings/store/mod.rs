@@ -14,7 +14,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMet
 #[cfg(test)]
 pub(crate) use open::open_backend;
 pub(crate) use open::{Opened, copy_to, open, path_in, rename_store};
-use tables::{BINDINGS, CHANGES, DENIES, META, TOMBSTONE_TIMES, TOMBSTONES, Tables};
+use tables::{CHANGES, META, TOMBSTONES, Tables};
 pub(crate) use tables::{StoredChange, StoredDeny, key_of};
 
 use super::clock::Now;
@@ -270,7 +270,8 @@ impl Store {
     #[cfg(test)]
     pub(crate) fn rows(&self) -> Result<u64, StoreError> {
         let db = self.db();
-        Ok(db.get()?.begin_read()?.open_table(BINDINGS)?.len()?)
+        let read = db.get()?.begin_read()?;
+        Ok(read.open_table(tables::BINDINGS)?.len()?)
     }
 
     #[cfg(test)]
@@ -278,11 +279,11 @@ impl Store {
         let db = self.db();
         let read = db.get()?.begin_read()?;
         let tombstones = read.open_table(TOMBSTONES)?.len()?;
-        assert_eq!(tombstones, read.open_table(TOMBSTONE_TIMES)?.len()?);
+        assert_eq!(tombstones, read.open_table(tables::TOMBSTONE_TIMES)?.len()?);
         Ok((
             read.open_table(CHANGES)?.len()?,
             tombstones,
-            read.open_table(DENIES)?.len()?,
+            read.open_table(tables::DENIES)?.len()?,
         ))
     }
 }

@@ -7,7 +7,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
-use redb::{Builder, Database, ReadableDatabase, ReadableTable as _};
+use redb::backends::FileBackend;
+use redb::{Builder, Database, ReadableDatabase, ReadableTable as _, StorageBackend};
 
 use super::tables::{
     BINDINGS, DENIES, FORMAT, META, NAMES, SUCCESSES, StoredDeny, Tables, UNSYNCED, split_key,
@@ -62,18 +63,18 @@ pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
         .mode(0o600)
         .open(path);
     let file = file.map_err(|error| StoreError::File(path.to_owned(), error))?;
-    Ok(Builder::new().set_cache_size(CACHE_BYTES).create_file(file)?)
+    open_with(FileBackend::new(file)?)
+}
+
+fn open_with(backend: impl StorageBackend) -> Result<Database, StoreError> {
+    let mut builder = Builder::new();
+    Ok(builder.set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
 }
 
 /// For tests of crashes: a store over other storage.
 #[cfg(test)]
-pub(crate) fn open_backend(backend: impl redb::StorageBackend, now: Now) -> Result<Opened, StoreError> {
-    read(
-        Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            .create_with_backend(backend)?,
-        now,
-    )
+pub(crate) fn open_backend(backend: impl StorageBackend, now: Now) -> Result<Opened, StoreError> {
+    read(open_with(backend)?, now)
 }
 
 /// Damage, and not a disk that fails or a lock that is held: those may pass.
@@ -208,7 +209,7 @@ pub(crate) fn copy_to(store: &Store, to: &Path) -> Result<(), StoreError> {
         .create_new(true)
         .mode(0o600)
         .open(to);
-    let copy = Builder::new().create_file(file.map_err(fail)?)?;
+    let copy = open_with(FileBackend::new(file.map_err(fail)?)?)?;
     let db = store.db();
     let read = db.get()?.begin_read()?;
     let write = copy.begin_write()?;

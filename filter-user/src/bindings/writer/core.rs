@@ -1,9 +1,9 @@
 //! What the writer owns, and the steps of one group.
 //!
 //! The order, and what a crash after each step leaves:
-//! 1. decided in memory: nothing; 2. the store, one transaction with fsync: the change whole, never acknowledged; the
-//! next start puts it in force and tells the audit log; 3. the audit log, with fsync: the same; 4. the kernel: the same;
-//! 5. memory, watchers, answers. What fails in 3 or 4 is taken back in the store before anybody is told.
+//! (1) decided in memory: nothing; (2) the store, one transaction with fsync: the change whole, not acknowledged; the
+//! next start puts it in force and tells the audit log; (3) the audit log, with fsync: the same; (4) the kernel: the
+//! same; (5) memory, watchers, answers. What fails in 3 or 4 is taken back in the store before anybody is told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::sync::change_file;
 use super::timers::Timers;
 use crate::bindings::audit::{Audit, Line, Renewals};
 use crate::bindings::clock::Now;
-use crate::bindings::memory::Shelf;
+use crate::bindings::memory::{RowChanges, Shelf};
 use crate::bindings::model::allowance::PolicyView;
 use crate::bindings::model::credential::hex;
 use crate::bindings::model::lease::Moment;
@@ -108,7 +108,7 @@ impl Core {
         self.timers.add(at, &key.0, &key.1);
     }
 
-    /// Steps 1 to 3. Blocks.
+    /// Steps (1) to (3). Blocks.
     pub(super) fn prepare(&mut self, jobs: Vec<Job>, view: &PolicyView, now: Now) -> Result<Ready, Failed> {
         let jobs = match self.settle() {
             Ok(()) => jobs,
@@ -125,7 +125,8 @@ impl Core {
         let mut group = Group::new(self.revision, now.boot_id);
         let mut rest = jobs.into_iter();
         while let Some(job) = rest.next() {
-            if let Err((job, error)) = group.add(job, &ground) {
+            if let Err(fault) = group.add(job, &ground) {
+                let (job, error) = *fault;
                 let mut jobs = into_jobs(group);
                 jobs.push(job);
                 jobs.extend(rest);
@@ -287,10 +288,10 @@ impl Core {
         into_jobs(group)
     }
 
-    /// Step 5.
+    /// Step (5).
     pub(super) fn publish(&mut self, ready: Ready) {
         let Ready { mut group, now, .. } = ready;
-        let mut by_shelf: BTreeMap<Arc<str>, Vec<(Arc<str>, Option<Arc<Row>>)>> = BTreeMap::new();
+        let mut by_shelf: BTreeMap<Arc<str>, RowChanges> = BTreeMap::new();
         for key in std::mem::take(&mut group.touched) {
             let Some(entry) = group.entries.remove(&key) else {
                 continue;

@@ -114,12 +114,12 @@ impl Group {
     }
 
     /// Decides one job. An error is the store's, and ends the group.
-    pub(crate) fn add(&mut self, job: Job, ground: &Ground<'_>) -> Result<(), (Job, StoreError)> {
+    pub(crate) fn add(&mut self, job: Job, ground: &Ground<'_>) -> Result<(), Box<(Job, StoreError)>> {
         match job {
             Job::Binding(job) => {
                 let key = (Arc::clone(&job.publisher), Arc::clone(&job.credential));
                 if let Err(error) = self.load(&key, ground) {
-                    return Err((Job::Binding(job), error));
+                    return Err(Box::new((Job::Binding(job), error)));
                 }
                 let answer = self.decide(&key, &job.op, job.actor.as_deref(), ground);
                 if answer.is_ok() {

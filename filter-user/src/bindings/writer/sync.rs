@@ -58,9 +58,13 @@ impl Named {
 }
 
 impl Group {
-    pub(super) fn sync(&mut self, job: Box<SyncJob>, ground: &Ground<'_>) -> Result<(), (Job, StoreError)> {
+    pub(super) fn sync(
+        &mut self,
+        job: Box<SyncJob>,
+        ground: &Ground<'_>,
+    ) -> Result<(), Box<(Job, StoreError)>> {
         match self.decide_sync(&job, ground) {
-            Err(Fault::Store(error)) => Err((Job::Sync(job), error)),
+            Err(Fault::Store(error)) => Err(Box::new((Job::Sync(job), error))),
             Err(Fault::Refused(refusal)) => {
                 self.answers.push(Answered::Sync(job, Err(refusal)));
                 Ok(())
