@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use super::Bindings;
+use super::model::lease::LastWrite;
 use super::model::row::Told;
 use super::refusal::{Code, Refusal};
 use super::requests::{Answer, BindingView, Event, State, Watch, WatchLine};
@@ -137,7 +138,7 @@ impl WatchFeed {
 
     fn line(&self, revision: u64, change: StoredChange) -> WatchLine {
         let now = self.shared.clock.now();
-        let row = change.row.map(|row| row.in_this_boot(now, now.wall_ms));
+        let row = change.row.map(|row| row.in_this_boot(now, LastWrite::default()));
         let binding = row.map(|row| {
             let shown = self.shared.show(&change.publisher, &change.credential, &row);
             // As it was then, not as time and policy have made it since.

@@ -14,9 +14,8 @@ use super::memory::Memory;
 use super::model::allowance::PolicyView;
 use super::model::credential::Fingerprints;
 use super::model::lease::Moment;
-use super::model::row::Row;
 use super::shared::{CHUNKS_MAX, Phase, SINGLES_MAX, Shared};
-use super::store::{self, Opened, StoreError};
+use super::store::{self, Opened, Rows, StoreError};
 use super::writer::Writer;
 use super::writer::denies::{Denies, Deny};
 use super::{Bindings, OpenError, Options};
@@ -65,7 +64,7 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
     let revision = opened.revision.max(audit.revision);
     let memory = Memory::default();
     fill(&memory, opened.rows, &opened.successes, &opened.unsynced);
-    let deny = |(name, stored)| (name, Arc::new(Deny::read(stored, now, opened.last_write_ms)));
+    let deny = |(name, stored)| (name, Arc::new(Deny::read(stored, now, opened.last_write)));
     let denies = Denies::new(opened.denies.into_iter().map(deny).collect());
     let shared = Arc::new(Shared {
         folder,
@@ -91,12 +90,15 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
         nudge: Notify::new(),
     });
     shared.set_alarm("store", opened.alarm);
-    let writer = Writer::new(Arc::clone(&shared), audit, revision, singles_in, chunks_in);
+    let writer = Writer::new(
+        Arc::clone(&shared),
+        audit,
+        (revision, opened.dirty),
+        singles_in,
+        chunks_in,
+    );
     Ok((Bindings { shared }, writer))
 }
-
-/// Rows by publisher, then by credential.
-pub(super) type Rows = BTreeMap<String, Vec<(String, Row)>>;
 
 pub(super) fn fill(memory: &Memory, rows: Rows, successes: &BTreeMap<String, Moment>, unsynced: &[String]) {
     for (publisher, rows) in rows {

@@ -1,7 +1,8 @@
-//! The store: bindings, tombstones, the log of changes, denies, publishers' successes, in one redb file.
+//! The store: the log of changes, bindings, tombstones, denies, publishers' successes, in one redb file.
 //!
-//! One writer, one transaction a group, on disk when `apply` returns (two-phase commit; quick repair, so that an open
-//! after a crash takes no scan). What cannot be read is set aside whole, never emptied.
+//! One writer, one transaction a group, on disk when `apply` returns (two-phase commit; quick repair). A group is
+//! appended to the log, which a watch reads and an open replays; rows follow into their table later, in the order of
+//! their keys: random ones would rewrite a page each. What cannot be read is set aside whole, never emptied.
 
 mod open;
 mod tables;
@@ -13,7 +14,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMet
 
 #[cfg(test)]
 pub(crate) use open::open_backend;
-pub(crate) use open::{Opened, copy_to, open, path_in, rename_store};
+pub(crate) use open::{Opened, Rows, copy_to, open, path_in, rename_store};
 use tables::{CHANGES, META, TOMBSTONES, Tables};
 pub(crate) use tables::{StoredChange, StoredDeny, key_of};
 
@@ -96,7 +97,6 @@ impl Open<'_> {
 /// What one transaction writes. `None` removes.
 #[derive(Clone, Default)]
 pub(crate) struct Batch {
-    pub(crate) rows: Vec<(String, Option<Arc<Row>>)>,
     /// Each with the wall clock of its deletion.
     pub(crate) tombstones: Vec<(String, Option<(u64, i64)>)>,
     pub(crate) changes: Vec<(u64, StoredChange)>,
@@ -111,8 +111,7 @@ pub(crate) struct Batch {
 
 impl Batch {
     pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-            && self.tombstones.is_empty()
+        self.tombstones.is_empty()
             && self.changes.is_empty()
             && self.undone.is_none()
             && self.successes.is_empty()
@@ -144,7 +143,7 @@ impl Store {
         write.set_quick_repair(true);
         {
             let mut tables = Tables::open(&write)?;
-            self.write_rows(&mut tables, batch)?;
+            self.write_facts(&mut tables, batch)?;
             for (revision, change) in &batch.changes {
                 tables
                     .changes
@@ -164,18 +163,38 @@ impl Store {
         Ok(())
     }
 
-    fn write_rows(&self, tables: &mut Tables<'_>, batch: &Batch) -> Result<(), StoreError> {
-        for (key, row) in &batch.rows {
-            match row {
-                Some(row) => {
-                    let bytes = postcard::to_allocvec(&row.stored(self.boot_id))?;
-                    tables.bindings.insert(key.as_str(), bytes.as_slice())?;
-                }
-                None => {
-                    tables.bindings.remove(key.as_str())?;
+    /// Rows as they are now, into their table. With `folded`, every change up to that revision is in it.
+    pub(crate) fn fold(
+        &self,
+        rows: &[(String, Option<Arc<Row>>)],
+        folded: Option<u64>,
+    ) -> Result<(), StoreError> {
+        let db = self.db();
+        let mut write = db.get()?.begin_write()?;
+        write.set_two_phase_commit(true);
+        write.set_quick_repair(true);
+        {
+            let mut tables = Tables::open(&write)?;
+            for (key, row) in rows {
+                match row {
+                    Some(row) => {
+                        let bytes = postcard::to_allocvec(&row.stored(self.boot_id))?;
+                        tables.bindings.insert(key.as_str(), bytes.as_slice())?;
+                    }
+                    None => {
+                        tables.bindings.remove(key.as_str())?;
+                    }
                 }
             }
+            if let Some(folded) = folded {
+                tables.meta.insert("folded", folded)?;
+            }
         }
+        write.commit()?;
+        Ok(())
+    }
+
+    fn write_facts(&self, tables: &mut Tables<'_>, batch: &Batch) -> Result<(), StoreError> {
         for (key, tombstone) in &batch.tombstones {
             let before = match tombstone {
                 Some(tombstone) => tables.tombstones.insert(key.as_str(), *tombstone)?,
@@ -266,14 +285,6 @@ impl Store {
         Ok(meta.get("changes-begin")?.map_or(0, |value| value.value()))
     }
 
-    /// How many rows there are: for `store-full` and tests.
-    #[cfg(test)]
-    pub(crate) fn rows(&self) -> Result<u64, StoreError> {
-        let db = self.db();
-        let read = db.get()?.begin_read()?;
-        Ok(read.open_table(tables::BINDINGS)?.len()?)
-    }
-
     #[cfg(test)]
     pub(crate) fn counts(&self) -> Result<(u64, u64, u64), StoreError> {
         let db = self.db();
@@ -290,12 +301,15 @@ impl Store {
 
 fn trim_changes(tables: &mut Tables<'_>, most: usize, wall_ms: i64) -> Result<(), StoreError> {
     let mut begin = None;
+    // What is not in the table of bindings yet is needed by the next start.
+    let folded = tables.meta.get("folded")?.map_or(0, |folded| folded.value());
     for _ in 0..most {
         let surplus = tables.changes.len()? > CHANGES_MAX;
         let Some((revision, changed_ms)) = first_change(tables)? else {
             break;
         };
-        if !surplus && wall_ms.saturating_sub(changed_ms) < CHANGES_KEPT_MS {
+        let young = wall_ms.saturating_sub(changed_ms) < CHANGES_KEPT_MS;
+        if revision > folded || (young && !surplus) {
             break;
         }
         tables.changes.remove(revision)?;

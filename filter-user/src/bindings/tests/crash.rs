@@ -11,7 +11,7 @@ use super::fixture::START;
 use crate::bindings::model::content::{Content, Services};
 use crate::bindings::model::row::{Row, Told};
 use crate::bindings::requests::Event;
-use crate::bindings::store::{Batch, StoredChange, key_of, open_backend};
+use crate::bindings::store::{Batch, Opened, StoredChange, key_of, open_backend};
 
 /// A disk in memory that remembers every write.
 #[derive(Clone, Debug, Default)]
@@ -135,38 +135,45 @@ type Rows = BTreeMap<String, Row>;
 /// A group of writes: key, and how much is put there, or nothing.
 type Writes = Vec<(u8, Option<usize>)>;
 
+/// The writes as one group after a revision.
 fn batch(revision: u64, writes: &Writes, rows: &mut Rows) -> Batch {
     let mut batch = Batch {
         revision,
         ..Batch::default()
     };
-    let mut last: BTreeMap<String, Option<Row>> = BTreeMap::new();
     for (key, size) in writes {
+        batch.revision += 1;
         let credential = format!("key-{key}");
-        last.insert(credential, size.map(|size| row(revision, size)));
-    }
-    for (credential, row) in last {
-        match &row {
-            Some(row) => rows.insert(credential.clone(), row.clone()),
-            None => rows.remove(&credential),
+        let row = size.map(|size| row(batch.revision, size));
+        let change = StoredChange {
+            wall_ms: START.wall_ms,
+            event: if row.is_some() { Event::Put } else { Event::Delete },
+            publisher: "p".to_owned(),
+            credential: credential.clone(),
+            row: row.as_ref().map(|row| row.stored(START.boot_id)),
         };
-        batch
-            .rows
-            .push((key_of("p", &credential), row.clone().map(Arc::new)));
-        if row.is_none() {
-            let tombstone = Some((revision, START.wall_ms));
-            batch.tombstones.push((key_of("p", &credential), tombstone));
-        }
+        batch.changes.push((batch.revision, change));
+        match row {
+            Some(row) => rows.insert(credential, row),
+            None => {
+                let tombstone = Some((batch.revision, START.wall_ms));
+                batch.tombstones.push((key_of("p", &credential), tombstone));
+                rows.remove(&credential)
+            }
+        };
     }
-    let change = StoredChange {
-        wall_ms: START.wall_ms,
-        event: Event::Put,
-        publisher: "p".to_owned(),
-        credential: "key".to_owned(),
-        row: None,
-    };
-    batch.changes.push((revision, change));
     batch
+}
+
+/// Folds some keys as they are, or all of them and says so.
+fn fold(opened: &Opened, rows: &Rows, keys: std::ops::Range<u8>, folded: Option<u64>) {
+    let row = |key| {
+        let credential = format!("key-{key}");
+        let row = rows.get(&credential).cloned().map(Arc::new);
+        (key_of("p", &credential), row)
+    };
+    let rows: Vec<_> = keys.map(row).collect();
+    opened.store.fold(&rows, folded).unwrap();
 }
 
 proptest! {
@@ -180,27 +187,38 @@ proptest! {
         let disk = Disk::default();
         let opened = open_backend(disk.clone(), START).unwrap();
         let mut rows = Rows::new();
-        // After each acknowledgement: how far the disk was, and what is then promised.
-        let mut promised = vec![(disk.actions(), rows.clone())];
+        // After each acknowledgement: how far the disk was, and what is then promised at which revision.
+        let mut promised = vec![(disk.actions(), rows.clone(), 0)];
+        let mut revision = 0;
         for (at, writes) in groups.iter().enumerate() {
-            let batch = batch(at as u64 + 1, writes, &mut rows);
+            let batch = batch(revision, writes, &mut rows);
+            revision = batch.revision;
             opened.store.apply(&batch, START).unwrap();
-            promised.push((disk.actions(), rows.clone()));
+            promised.push((disk.actions(), rows.clone(), revision));
+            match at % 3 {
+                1 => fold(&opened, &rows, 0..20, None),
+                2 => fold(&opened, &rows, 0..40, Some(revision)),
+                _ => {}
+            }
         }
         let begin = promised[0].0;
         for (at, kept) in crashes {
             let crash = begin + at.index(disk.actions() - begin + 1);
-            let acknowledged = promised.iter().rposition(|(actions, _)| *actions <= crash).unwrap();
+            let acknowledged = promised.iter().rposition(|(actions, _, _)| *actions <= crash).unwrap();
             let after = open_backend(disk.crashed(crash, kept), START).unwrap();
             let found: Rows = after.rows.into_values().flatten().collect();
-            let revision = usize::try_from(after.revision).unwrap();
             // The group that was under way may be there: whole.
-            prop_assert!(revision == acknowledged || revision == acknowledged + 1, "{revision} of {acknowledged}");
-            prop_assert_eq!(&found, &promised[revision].1);
-            let changes = after.store.changes(0, u64::MAX, 100).unwrap();
-            prop_assert_eq!(changes.len(), revision);
+            let next = promised.get(acknowledged + 1);
+            let whole = match next.is_some_and(|(_, _, revision)| *revision == after.revision) {
+                true => &promised[acknowledged + 1],
+                false => &promised[acknowledged],
+            };
+            prop_assert_eq!(after.revision, whole.2);
+            prop_assert_eq!(&found, &whole.1);
+            let changes = after.store.changes(0, u64::MAX, 1_000).unwrap();
+            prop_assert_eq!(changes.len() as u64, after.revision);
             // And it takes writes again.
-            let next = batch(revision as u64 + 1, &vec![(1, Some(1))], &mut Rows::new());
+            let next = batch(after.revision, &vec![(1, Some(1))], &mut Rows::new());
             after.store.apply(&next, START).unwrap();
         }
     }
@@ -209,19 +227,21 @@ proptest! {
     fn undone_group_leaves_the_store_as_it_was(
         first in prop::collection::vec((0u8..40, prop::option::of(1usize..300)), 1..12),
     ) {
-        let opened = open_backend(Disk::default(), START).unwrap();
+        let disk = Disk::default();
+        let opened = open_backend(disk.clone(), START).unwrap();
         let mut rows = Rows::new();
-        let batch = batch(1, &first, &mut rows);
+        let batch = batch(0, &first, &mut rows);
         opened.store.apply(&batch, START).unwrap();
         let undo = Batch {
-            rows: batch.rows.iter().map(|(key, _)| (key.clone(), None)).collect(),
             tombstones: batch.tombstones.iter().map(|(key, _)| (key.clone(), None)).collect(),
-            undone: Some(1..=1),
-            revision: 1,
+            undone: Some(1..=batch.revision),
+            revision: batch.revision,
             ..Batch::default()
         };
         opened.store.apply(&undo, START).unwrap();
-        prop_assert_eq!(opened.store.rows().unwrap(), 0);
         prop_assert_eq!(opened.store.counts().unwrap(), (0, 0, 0));
+        drop(opened);
+        let after = open_backend(disk.crashed(disk.actions(), 0), START).unwrap();
+        prop_assert_eq!(after.rows.values().flatten().count(), 0);
     }
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::fold::Fold;
 use super::group::{Answered, ENDED_KEPT_MS, Ground, Group, Key, publish_synced};
 use super::job::Job;
 use super::reserve::Reserve;
@@ -37,6 +38,7 @@ pub(crate) struct Core {
     pub(super) held: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     pub(super) reserve: Reserve,
     pub(super) sweeps: Sweeps,
+    pub(super) fold: Fold,
     /// What must be taken back in the store before anything else is written.
     pub(super) owed: Option<Batch>,
     /// What a restore took away, until the kernel knows.
@@ -65,7 +67,12 @@ enum Fault {
 }
 
 impl Core {
-    pub(super) fn new(shared: Arc<Shared>, audit: Audit, revision: u64) -> Core {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        audit: Audit,
+        revision: u64,
+        dirty: Vec<(String, String)>,
+    ) -> Core {
         let reserve = Reserve::open(&shared.folder);
         let mut core = Core {
             audit,
@@ -75,6 +82,7 @@ impl Core {
             held: BTreeMap::new(),
             reserve,
             sweeps: Sweeps::new(shared.clock.now()),
+            fold: Fold::new(dirty),
             owed: None,
             gone: Vec::new(),
             gone_denies: Vec::new(),
@@ -308,6 +316,7 @@ impl Core {
                 self.set_timer(&key, row);
             }
             if changed {
+                self.fold.add(&key);
                 by_shelf.entry(key.0).or_default().push((key.1, entry.row));
             }
         }

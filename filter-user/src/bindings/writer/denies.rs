@@ -11,7 +11,7 @@ use super::group::{Answered, Ground, Group};
 use crate::bindings::audit::Line;
 use crate::bindings::clock::Now;
 use crate::bindings::model::json::{Faults, Json, Members, child};
-use crate::bindings::model::lease::{Moment, monotonic};
+use crate::bindings::model::lease::{LastWrite, Moment, monotonic};
 use crate::bindings::model::view::timestamp;
 use crate::bindings::model::{body, json};
 use crate::bindings::refusal::{Code, Refusal};
@@ -133,13 +133,13 @@ fn length_of(prefix: &IpNet) -> (bool, u8) {
 }
 
 impl Deny {
-    pub(crate) fn read(stored: StoredDeny, now: Now, last_write_ms: i64) -> Deny {
+    pub(crate) fn read(stored: StoredDeny, now: Now, last: LastWrite) -> Deny {
         Deny {
             owner: stored.owner,
             sources: stored.sources,
             reason: stored.reason,
             created_ms: stored.created_ms,
-            end: stored.end.map(|end| end.in_this_boot(now, last_write_ms)),
+            end: stored.end.map(|end| end.in_this_boot(now, last)),
             revision: stored.revision,
         }
     }

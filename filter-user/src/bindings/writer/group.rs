@@ -397,10 +397,6 @@ impl Group {
         for key in &self.touched {
             let entry = &self.entries[key];
             let name = || key_of(&key.0, &key.1);
-            if !same_row(entry.before.as_ref(), entry.row.as_ref()) {
-                batch.rows.push((name(), entry.row.clone()));
-                undo.rows.push((name(), entry.before.clone()));
-            }
             if entry.tombstone != entry.tombstone_before {
                 batch.tombstones.push((name(), entry.tombstone));
                 undo.tombstones.push((name(), entry.tombstone_before));

@@ -6,6 +6,7 @@
 
 mod core;
 pub(crate) mod denies;
+mod fold;
 mod group;
 pub(crate) mod job;
 mod reserve;
@@ -52,12 +53,12 @@ impl Writer {
     pub(crate) fn new(
         shared: Arc<Shared>,
         audit: Audit,
-        revision: u64,
+        (revision, dirty): (u64, Vec<(String, String)>),
         singles: mpsc::Receiver<Job>,
         chunks: mpsc::Receiver<Vec<BindingJob>>,
     ) -> Writer {
         Writer {
-            core: Box::new(Core::new(shared, audit, revision)),
+            core: Box::new(Core::new(shared, audit, revision, dirty)),
             singles,
             chunks,
         }
@@ -114,6 +115,7 @@ impl Writer {
 
 /// One turn: what came, then what is due.
 async fn turn(mut core: Box<Core>, jobs: Vec<Job>, grants: &dyn Grants) -> Box<Core> {
+    let idle = jobs.is_empty();
     let mut waiting = Vec::new();
     for job in jobs {
         // These stand alone, and in their order.
@@ -141,6 +143,9 @@ async fn turn(mut core: Box<Core>, jobs: Vec<Job>, grants: &dyn Grants) -> Box<C
         core = decide(core, waiting, grants).await;
     }
     rearm(&mut core, grants).await;
+    if core.is_fold_due(idle) {
+        core = blocking(core, Core::fold).await.0;
+    }
     core
 }
 
@@ -235,7 +240,7 @@ async fn blocking<T: Send + 'static>(
 
 impl Core {
     fn sleep(&self) -> Duration {
-        if self.sweeps.is_under_way() {
+        if self.sweeps.is_under_way() || self.fold.is_under_way() {
             return Duration::ZERO;
         }
         let now = self.shared.clock.now();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::core::Core;
+use super::fold::Fold;
 use crate::bindings::audit::Line;
 use crate::bindings::clock::Now;
 use crate::bindings::model::view::owner;
@@ -83,10 +84,11 @@ impl Core {
         self.gone = shared.memory.shelves();
         shared.memory.clear();
         open::fill(&shared.memory, opened.rows, &opened.successes, &opened.unsynced);
-        let deny = |(name, stored)| (name, Arc::new(Deny::read(stored, now, opened.last_write_ms)));
+        let deny = |(name, stored)| (name, Arc::new(Deny::read(stored, now, opened.last_write)));
         let denies = Denies::new(opened.denies.into_iter().map(deny).collect());
         self.gone_denies = shared.denies.swap(Arc::new(denies)).names();
         self.held.clear();
+        self.fold = Fold::new(opened.dirty);
         self.set_timers();
         self.sweeps.policy_changed();
         shared.store_id.store(Arc::new(opened.id));
