@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::TryStreamExt as _;
+use nix::sys::socket::SockaddrStorage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkLayerType, LinkMessage, LinkXdp, XdpAttached};
 use thiserror::Error;
 
@@ -115,7 +116,7 @@ fn hook_of(parts: &[LinkXdp]) -> Hook {
     hook
 }
 
-/// Every unicast and broadcast address of this host, and the multicast groups it has joined.
+/// Every unicast, anycast and broadcast address of this host, and the multicast groups it has joined.
 pub fn host_addresses() -> io::Result<Vec<IpAddr>> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     for interface in nix::ifaddrs::getifaddrs()? {
@@ -123,15 +124,28 @@ pub fn host_addresses() -> io::Result<Vec<IpAddr>> {
             addresses.extend(address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip())));
             addresses.extend(address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())));
         }
+        let v4 = |address: Option<SockaddrStorage>| Some(address?.as_sockaddr_in()?.ip());
+        let network = v4(interface.address).zip(v4(interface.netmask));
+        addresses.extend(network.and_then(|(address, mask)| broadcast(address, mask)));
     }
-    addresses.push(IpAddr::V4(Ipv4Addr::BROADCAST));
+    // Linux takes both for everybody, the second from a source without address.
+    addresses.extend([Ipv4Addr::BROADCAST, Ipv4Addr::UNSPECIFIED].map(IpAddr::V4));
     addresses.extend(groups_v4(&std::fs::read_to_string("/proc/net/igmp")?));
-    // A host without IPv6 has no such file.
-    let groups = std::fs::read_to_string("/proc/net/igmp6").unwrap_or_default();
-    addresses.extend(groups_v6(&groups));
+    // A host without IPv6 has no such files.
+    for table in ["/proc/net/igmp6", "/proc/net/anycast6"] {
+        let text = std::fs::read_to_string(table).unwrap_or_default();
+        addresses.extend(third_column_v6(&text));
+    }
     addresses.sort_unstable();
     addresses.dedup();
     Ok(addresses)
+}
+
+/// The network's own, which Linux takes whether the address was given with it or not.
+fn broadcast(address: Ipv4Addr, mask: Ipv4Addr) -> Option<IpAddr> {
+    // A network of two addresses or one has none (RFC 3021).
+    let hosts = !mask.to_bits();
+    (hosts > 1).then(|| Ipv4Addr::from_bits(address.to_bits() | hosts).into())
 }
 
 /// The groups of /proc/net/igmp: indented lines that begin with the address in host byte order.
@@ -141,8 +155,8 @@ fn groups_v4(text: &str) -> impl Iterator<Item = IpAddr> {
     words.map(|word| IpAddr::from(word.to_ne_bytes()))
 }
 
-/// The groups of /proc/net/igmp6: the third column.
-fn groups_v6(text: &str) -> impl Iterator<Item = IpAddr> {
+/// The groups of /proc/net/igmp6 and the addresses of /proc/net/anycast6, where routers have one a network.
+fn third_column_v6(text: &str) -> impl Iterator<Item = IpAddr> {
     let words = text.lines().filter_map(|line| line.split_whitespace().nth(2));
     words
         .filter_map(|word| u128::from_str_radix(word, 16).ok())
@@ -261,9 +275,18 @@ mod tests {
         );
         let v6 = "1    lo              ff020000000000000000000000000001     1 0000000C 0\n";
         assert_eq!(
-            groups_v6(v6).collect::<Vec<_>>(),
+            third_column_v6(v6).collect::<Vec<_>>(),
             ["ff02::1".parse::<IpAddr>().unwrap()]
         );
+    }
+
+    #[test]
+    fn a_network_has_a_broadcast_address_unless_it_is_a_link_of_two() {
+        let of = |mask: [u8; 4]| broadcast([10, 77, 0, 1].into(), mask.into());
+        assert_eq!(of([255, 255, 255, 0]), Some([10, 77, 0, 255].into()));
+        assert_eq!(of([255, 255, 255, 252]), Some([10, 77, 0, 3].into()));
+        assert_eq!(of([255, 255, 255, 254]), None);
+        assert_eq!(of([255; 4]), None);
     }
 
     #[test]
