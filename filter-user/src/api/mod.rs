@@ -8,6 +8,7 @@ mod answers;
 mod bind;
 mod connection;
 mod error;
+mod head;
 mod peer;
 mod problem;
 mod routes;

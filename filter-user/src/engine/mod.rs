@@ -8,6 +8,7 @@ mod filter;
 #[cfg(test)]
 pub mod fixture;
 mod gate;
+mod members;
 mod reader;
 pub mod snapshot;
 mod tables;
@@ -209,6 +210,10 @@ impl Engine {
             let state = self.shared.snapshot().policy.clone();
             self.publish(state);
         }
+        if self.filter.members_moved() {
+            tracing::info!("a bond's members have changed: they are counted where the bond is");
+            self.apply_again("a bond's new members are counted nowhere").await;
+        }
     }
 
     /// The policy in force once more, for what has changed around it.
@@ -218,6 +223,7 @@ impl Engine {
             tracing::error!("{otherwise}: the tables could not be made anew: {error}");
             return;
         }
+        self.refresh_reader();
         let state = self.shared.snapshot().policy.clone();
         self.publish(state);
     }
