@@ -18,8 +18,12 @@ fn policy(more: &str) -> Policy {
 
 /// Sends datagrams of a stranger to an address of the server until one is dropped as unlisted.
 fn assert_closed(site: &Site, service: &str, address: &str) {
+    assert_closed_at(site, service, address, PORT);
+}
+
+fn assert_closed_at(site: &Site, service: &str, address: &str, port: u16) {
     let to: IpAddr = address.parse().expect("an address");
-    let datagram = frames::udp(STRANGER.v4.into(), 40_000, to, PORT, b"knock");
+    let datagram = frames::udp(STRANGER.v4.into(), 40_000, to, port, b"knock");
     let mut wire = Wire::open(site);
     let before = site.counters().packets(service, Verdict::Drop, Reason::Unlisted);
     until("a stranger's datagram is dropped", || {
@@ -42,7 +46,9 @@ fn addresses_that_come_are_protected_like_those_that_were_there() {
 fn an_address_that_is_a_written_services_too_stays_closed_and_the_daemon_is_not_ready() {
     let site = Site::new();
     let written = format!(
-        "[[service]]\nname = \"written\"\naddress = [\"10.77.0.50\"]\nprotocol = \"udp\"\nports = [{PORT}]\n"
+        "[[service]]\nname = \"written\"\naddress = [\"10.77.0.50\"]\nprotocol = \"udp\"\nports = [{PORT}]\n\
+         [[service]]\nname = \"aside\"\naddress = [\"10.77.0.51\"]\nprotocol = \"udp\"\nports = [{}]\n",
+        PORT + 1
     );
     let daemon = Daemon::start(&site, &policy(&written));
     site.server.ip("addr add 10.77.0.50/24 dev srv0");
@@ -53,6 +59,8 @@ fn an_address_that_is_a_written_services_too_stays_closed_and_the_daemon_is_not_
         let answer = daemon.get("/readyz")?;
         (answer.status == 503 && answer.body.contains("overlap")).then_some(())
     });
+    // What another service has at another port stays the host's at this one.
+    assert_closed_at(&site, "aside", "10.77.0.51", PORT + 1);
     // A start finds both there: filtered and not ready, rather than not filtered.
     daemon.kill();
     let daemon = Daemon::start_unready(&site);

@@ -1,9 +1,9 @@
 //! The filter in the kernel, as the engine holds it: start or adopt, apply, look, leave.
 
 use std::fs::File;
-use std::net::IpAddr;
 
 use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta};
+use ipnet::IpNet;
 use nix::fcntl::Flock;
 
 use super::Options;
@@ -27,6 +27,21 @@ use crate::policy::model::Attach;
 /// The owner table of a new filter: what later policies may grow to without a new one.
 const OWNERS_AT_LEAST: u32 = 65_536;
 
+/// What a policy means on this host now.
+struct Around {
+    chosen: Vec<Interface>,
+    host: Vec<IpNet>,
+}
+
+impl Around {
+    async fn read(policy: &Policy) -> Result<Self, FilterError> {
+        Ok(Self {
+            chosen: interfaces::choose(&policy.filter.interfaces, &interfaces::read().await?)?,
+            host: host_addresses(policy).await?,
+        })
+    }
+}
+
 /// The filter of one instance.
 pub struct Filter {
     pins: Pins,
@@ -44,7 +59,7 @@ pub struct Filter {
     lines: Option<Lines>,
     interfaces: Vec<InterfaceState>,
     /// What `"host"` stands for in the generation in force; empty where the policy does not say it.
-    host: Vec<IpAddr>,
+    host: Vec<IpNet>,
     /// Set where an address of this host is a written service's too, and left to that one.
     narrowed: Option<String>,
     /// Where each interface is counted, in the policy's order.
@@ -65,12 +80,12 @@ impl Filter {
             false => None,
         };
         let found = pins.look()?;
-        let chosen = interfaces::choose(&policy.filter.interfaces, &interfaces::read().await?)?;
+        let around = Around::read(policy).await?;
         match found {
             Found::Ours(meta) => {
                 pins.check_shapes()?;
                 let lock = lock.ok_or_else(held)?;
-                tokio::task::block_in_place(|| Self::adopt(pins, lock, options, policy, &chosen, meta))
+                tokio::task::block_in_place(|| Self::adopt(pins, lock, options, policy, around, meta))
             }
             Found::Nothing | Found::Half => {
                 if found == Found::Half {
@@ -82,7 +97,7 @@ impl Filter {
                 }
                 pins.create()?;
                 let lock = pins.lock()?.ok_or_else(held)?;
-                tokio::task::block_in_place(|| Self::create(pins, lock, options, policy, &chosen))
+                tokio::task::block_in_place(|| Self::create(pins, lock, options, policy, around))
             }
         }
     }
@@ -92,9 +107,9 @@ impl Filter {
         lock: Flock<File>,
         options: &Options,
         policy: &Policy,
-        chosen: &[Interface],
+        around: Around,
     ) -> Result<Self, FilterError> {
-        let made = Self::build(pins.clone(), lock, options, policy, chosen);
+        let made = Self::build(pins.clone(), lock, options, policy, around);
         if made.is_err() && pins.linked().is_ok_and(|linked| linked.is_empty()) {
             // Nothing was attached: leave nothing behind either.
             pins.clear()?;
@@ -107,11 +122,11 @@ impl Filter {
         lock: Flock<File>,
         options: &Options,
         policy: &Policy,
-        chosen: &[Interface],
+        around: Around,
     ) -> Result<Self, FilterError> {
+        let Around { chosen, host } = &around;
         let (numbers, assigned) = Numbers::default().assign(policy, None);
-        let host = host_addresses(policy)?;
-        let (compiled, narrowed) = compile(policy, &numbers, &host, Overlaps::Narrow)?;
+        let (compiled, narrowed) = compile(policy, &numbers, host, Overlaps::Narrow)?;
         let slots = slots::fresh(&counted(chosen));
         let maps = pins.maps();
         let owners_max = OWNERS_AT_LEAST.max(numbers.owners_end().saturating_mul(2));
@@ -144,7 +159,7 @@ impl Filter {
             log,
             lines: None,
             interfaces: Vec::new(),
-            host,
+            host: host.clone(),
             narrowed,
             slots,
             members: Members::of(chosen),
@@ -166,7 +181,7 @@ impl Filter {
         lock: Flock<File>,
         options: &Options,
         policy: &Policy,
-        chosen: &[Interface],
+        around: Around,
         meta: Meta,
     ) -> Result<Self, FilterError> {
         // A stand-in for what is in force: only its maps are of interest, and they are pinned.
@@ -207,7 +222,7 @@ impl Filter {
             members_moved: false,
             fill: Vec::new(),
         };
-        filter.put(policy, None, chosen, Overlaps::Narrow)?;
+        filter.put(policy, None, around, Overlaps::Narrow)?;
         tracing::info!(
             generation = filter.number,
             "took over the filter of an earlier daemon"
@@ -225,25 +240,25 @@ impl Filter {
         if !self.is_pinned() {
             return Err(FilterError::Detached);
         }
-        let chosen = interfaces::choose(&policy.filter.interfaces, &interfaces::read().await?)?;
+        let around = Around::read(policy).await?;
         // System calls for as long as a tenth of a second: the other tasks of this thread go on elsewhere.
-        tokio::task::block_in_place(|| self.put(policy, in_force, &chosen, overlaps))
+        tokio::task::block_in_place(|| self.put(policy, in_force, around, overlaps))
     }
 
     fn put(
         &mut self,
         policy: &Policy,
         in_force: Option<&Policy>,
-        chosen: &[Interface],
+        around: Around,
         overlaps: Overlaps,
     ) -> Result<(), FilterError> {
+        let Around { chosen, host } = &around;
         let (numbers, assigned) = self.numbers.assign(policy, in_force);
         if numbers.owners_end() > self.state.owners_max() {
             let (needed, max) = (numbers.owners_end() - 1, self.state.owners_max() - 1);
             return Err(FilterError::OwnersFull { needed, max });
         }
-        let host = host_addresses(policy)?;
-        let (compiled, narrowed) = compile(policy, &numbers, &host, overlaps)?;
+        let (compiled, narrowed) = compile(policy, &numbers, host, overlaps)?;
         let slots = self.state.place_interfaces(&counted(chosen))?;
         let maps = self.pins.maps();
         let setting = Setting {
@@ -278,7 +293,7 @@ impl Filter {
         self.number = next;
         self.numbers = numbers;
         self.limits = Limits::from(&compiled);
-        self.host = host;
+        self.host.clone_from(host);
         self.narrowed = narrowed;
         self.slots = slots;
         self.members = Members::of(chosen);
@@ -386,8 +401,8 @@ impl Filter {
     }
 
     /// Whether `"host"` means other addresses now than when the policy was compiled.
-    pub fn host_moved(&self, policy: &Policy) -> Result<bool, FilterError> {
-        Ok(host_addresses(policy)? != self.host)
+    pub async fn host_moved(&self, policy: &Policy) -> Result<bool, FilterError> {
+        Ok(host_addresses(policy).await? != self.host)
     }
 
     /// Takes the filter off all interfaces and removes all that is pinned.

@@ -195,7 +195,7 @@ impl Engine {
             tracing::warn!("the wall clock was set (or the machine slept): ends are armed anew");
             self.apply_again("ends go by the old clock").await;
         }
-        match self.filter.host_moved(&self.policy) {
+        match self.filter.host_moved(&self.policy).await {
             Ok(false) => {}
             Ok(true) => {
                 tracing::info!("the addresses of this host have changed: \"host\" follows them");

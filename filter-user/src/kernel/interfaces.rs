@@ -1,10 +1,8 @@
 //! The host's interfaces as the kernel tells them: which are Ethernet, and what holds their XDP hook.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::TryStreamExt as _;
-use nix::sys::socket::SockaddrStorage;
 use rtnetlink::packet_route::link::{
     InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
 };
@@ -148,53 +146,6 @@ fn hook_of(parts: &[LinkXdp]) -> Hook {
     hook
 }
 
-/// Every unicast, anycast and broadcast address of this host, and the multicast groups it has joined.
-pub fn host_addresses() -> io::Result<Vec<IpAddr>> {
-    let mut addresses: Vec<IpAddr> = Vec::new();
-    for interface in nix::ifaddrs::getifaddrs()? {
-        for address in [interface.address, interface.broadcast].into_iter().flatten() {
-            addresses.extend(address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip())));
-            addresses.extend(address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())));
-        }
-        let v4 = |address: Option<SockaddrStorage>| Some(address?.as_sockaddr_in()?.ip());
-        let network = v4(interface.address).zip(v4(interface.netmask));
-        addresses.extend(network.and_then(|(address, mask)| broadcast(address, mask)));
-    }
-    // Linux takes both for everybody, the second from a source without address.
-    addresses.extend([Ipv4Addr::BROADCAST, Ipv4Addr::UNSPECIFIED].map(IpAddr::V4));
-    addresses.extend(groups_v4(&std::fs::read_to_string("/proc/net/igmp")?));
-    // A host without IPv6 has no such files.
-    for table in ["/proc/net/igmp6", "/proc/net/anycast6"] {
-        let text = std::fs::read_to_string(table).unwrap_or_default();
-        addresses.extend(third_column_v6(&text));
-    }
-    addresses.sort_unstable();
-    addresses.dedup();
-    Ok(addresses)
-}
-
-/// The network's own, which Linux takes whether the address was given with it or not.
-fn broadcast(address: Ipv4Addr, mask: Ipv4Addr) -> Option<IpAddr> {
-    // A network of two addresses or one has none (RFC 3021).
-    let hosts = !mask.to_bits();
-    (hosts > 1).then(|| Ipv4Addr::from_bits(address.to_bits() | hosts).into())
-}
-
-/// The groups of /proc/net/igmp: indented lines that begin with the address in host byte order.
-fn groups_v4(text: &str) -> impl Iterator<Item = IpAddr> {
-    let lines = text.lines().filter(|line| line.starts_with('\t'));
-    let words = lines.filter_map(|line| u32::from_str_radix(line.split_whitespace().next()?, 16).ok());
-    words.map(|word| IpAddr::from(word.to_ne_bytes()))
-}
-
-/// The groups of /proc/net/igmp6 and the addresses of /proc/net/anycast6, where routers have one a network.
-fn third_column_v6(text: &str) -> impl Iterator<Item = IpAddr> {
-    let words = text.lines().filter_map(|line| line.split_whitespace().nth(2));
-    words
-        .filter_map(|word| u128::from_str_radix(word, 16).ok())
-        .map(|word| IpAddr::from(word.to_be_bytes()))
-}
-
 /// The interfaces that a policy's names and globs mean, in their order, each once.
 pub fn choose(
     patterns: &[String],
@@ -302,29 +253,6 @@ mod tests {
         choose(&patterns, present)
             .map(|chosen| chosen.into_iter().map(|interface| interface.name).collect())
             .map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn joined_groups_are_read() {
-        let v4 = "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n1\tlo        :     1      V3\n\t\t\t\t010000E0     1 0:00000000\t\t0\n";
-        assert_eq!(
-            groups_v4(v4).collect::<Vec<_>>(),
-            ["224.0.0.1".parse::<IpAddr>().unwrap()]
-        );
-        let v6 = "1    lo              ff020000000000000000000000000001     1 0000000C 0\n";
-        assert_eq!(
-            third_column_v6(v6).collect::<Vec<_>>(),
-            ["ff02::1".parse::<IpAddr>().unwrap()]
-        );
-    }
-
-    #[test]
-    fn a_network_has_a_broadcast_address_unless_it_is_a_link_of_two() {
-        let of = |mask: [u8; 4]| broadcast([10, 77, 0, 1].into(), mask.into());
-        assert_eq!(of([255, 255, 255, 0]), Some([10, 77, 0, 255].into()));
-        assert_eq!(of([255, 255, 255, 252]), Some([10, 77, 0, 3].into()));
-        assert_eq!(of([255, 255, 255, 254]), None);
-        assert_eq!(of([255; 4]), None);
     }
 
     #[test]

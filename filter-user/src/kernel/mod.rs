@@ -7,6 +7,7 @@
     reason = "raw bpf(2) calls that aya does not offer; each with its reason"
 )]
 
+pub mod addresses;
 pub mod attach;
 pub mod clock;
 pub mod devices;

@@ -15,6 +15,9 @@ const ELSEWHERE6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1);
 const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x77);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
+/// In a prefix that is routed to the host.
+const ROUTED6: Ipv6Addr = Ipv6Addr::new(0xfd95, 0, 0, 0, 0, 0, 0, 0x77);
+
 /// Of a router, which the host is, too.
 const ROUTERS: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0);
 
@@ -26,12 +29,62 @@ fn more_addresses(site: &Site) {
     site.server.ip("addr add fd99::1/128 dev lo");
     site.server
         .ip(&format!("addr add {LINK_LOCAL}/64 dev {INSIDE} nodad"));
+    // Whole prefixes, and a peer's address, which is not the host's.
+    site.server.ip("addr add 10.96.0.1/24 dev lo");
+    site.server.ip("route add local 10.95.0.0/24 dev lo");
+    site.server.ip("-6 route add local fd95::/64 dev lo");
+    site.server.ip("route add local 10.94.0.0/24 dev lo table 100");
+    site.server.ip("rule add to 10.94.0.0/24 lookup 100");
+    site.server
+        .ip(&format!("addr add 10.93.0.1 peer 10.93.0.2/32 dev {INSIDE}"));
 }
 
 /// Destinations that reach the socket beside the service's own address.
 macro_rules! destinations {
-    ($stranger:expr, $listed:expr) => {
+    ($stranger:expr, $listed:expr, peer $at_peer:expr) => {
         &[
+            way(
+                "the service's port in the network of an address of the loopback",
+                Linux::Delivers,
+                |from| from.udp4_to([10, 96, 0, 77]),
+                &[$stranger],
+                &[$listed],
+            ),
+            way(
+                "the service's port in a prefix that is routed here",
+                Linux::Delivers,
+                |from| from.udp4_to([10, 95, 0, 77]),
+                &[$stranger],
+                &[$listed],
+            ),
+            way(
+                "the service's port in an IPv6 prefix that is routed here",
+                Linux::Delivers,
+                |from| from.udp6_to(ROUTED6),
+                &[$stranger],
+                &[$listed],
+            ),
+            way(
+                "the service's port in a prefix that another table routes here",
+                Linux::Delivers,
+                |from| from.udp4_to([10, 94, 0, 77]),
+                &[$stranger],
+                &[$listed],
+            ),
+            way(
+                "the service's port at the host's own address of a pair",
+                Linux::Delivers,
+                |from| from.udp4_to([10, 93, 0, 1]),
+                &[$stranger],
+                &[$listed],
+            ),
+            way(
+                "the service's port at the peer's address of a pair",
+                Linux::Ignores,
+                |from| from.udp4_to([10, 93, 0, 2]),
+                &[$at_peer[0]],
+                &[$at_peer[1]],
+            ),
             way(
                 "the service's port by broadcast",
                 Linux::Delivers,
@@ -106,11 +159,13 @@ macro_rules! destinations {
 }
 
 /// The service has one address of each family, and others are not to be had.
-const CLOSED_TO_ALL: &[Way] = destinations!(OTHER, OTHER);
+const CLOSED_TO_ALL: &[Way] = destinations!(OTHER, OTHER, peer [OTHER; 2]);
 /// The same where others are open: to everybody.
-const OPEN_TO_ALL: &[Way] = destinations!(OTHER_PASSED, OTHER_PASSED);
-/// The service has all of the host's addresses.
-const SERVED: &[Way] = destinations!(UNLISTED, ALLOWED);
+const OPEN_TO_ALL: &[Way] = destinations!(OTHER_PASSED, OTHER_PASSED, peer [OTHER_PASSED; 2]);
+/// The service has every address.
+const SERVED: &[Way] = destinations!(UNLISTED, ALLOWED, peer [UNLISTED, ALLOWED]);
+/// It has all of the host's, and others are open.
+const SERVED_HERE: &[Way] = destinations!(UNLISTED, ALLOWED, peer [OTHER_PASSED; 2]);
 
 #[test]
 fn no_other_destination_reaches_a_wildcard_socket_where_other_addresses_are_closed() {
@@ -124,7 +179,7 @@ fn every_other_destination_reaches_a_wildcard_socket_where_other_addresses_are_o
 
 #[test]
 fn only_listed_clients_reach_a_service_of_all_the_hosts_addresses() {
-    try_ways(SERVED, "address = \"host\"", OPEN, more_addresses);
+    try_ways(SERVED_HERE, "address = \"host\"", OPEN, more_addresses);
 }
 
 #[test]

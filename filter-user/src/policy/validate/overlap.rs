@@ -126,6 +126,11 @@ fn spans(services: &[ServiceDraft]) -> Vec<Span> {
     spans
 }
 
+/// Whether two services have a protocol and port in common.
+pub(crate) fn share_port(a: &Service, b: &Service) -> bool {
+    in_common(a, b).is_some()
+}
+
 fn in_common(a: &Service, b: &Service) -> Option<(&'static str, PortRange)> {
     let protocol = if a.protocols.tcp && b.protocols.tcp {
         "tcp"
