@@ -14,7 +14,7 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
 /// Routes of these types end here, in whichever table they are: a VRF has one of its own.
-const HERE: [RouteType; 3] = [RouteType::Local, RouteType::Broadcast, RouteType::Anycast];
+pub(super) const HERE: [RouteType; 3] = [RouteType::Local, RouteType::Broadcast, RouteType::Anycast];
 const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 
 /// All of them, sorted, each once.
