@@ -1,6 +1,7 @@
 //! `"host"` is every address of this host, followed as they change; what cannot be followed is said, never open.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use filter_common::verdict::{Reason, Verdict};
 use keyfence_tests::harness::{Attach, Daemon, LISTED, Policy, SERVER, STRANGER, Site, Wire, frames, until};
@@ -40,6 +41,48 @@ fn addresses_that_come_are_protected_like_those_that_were_there() {
     site.server.ip("addr add 10.77.0.51/24 dev srv0");
     assert_closed(&site, "here", "10.77.0.51");
     drop(daemon);
+}
+
+#[test]
+fn addresses_are_followed_on_the_interfaces_that_are_there_while_one_is_missing() {
+    let site = Site::new();
+    site.server.ip("link add more0 type veth peer name more1");
+    let daemon = Daemon::start(&site, &policy("").interface("srv0\", \"more0"));
+    site.server.ip("link del more0");
+    site.server.ip("addr add 10.77.0.51/24 dev srv0");
+    assert_closed(&site, "here", "10.77.0.51");
+    let answer = daemon.get("/readyz").expect("the daemon answers");
+    assert_eq!(answer.status, 503);
+    assert!(
+        answer.body.contains("interface more0 is not filtered"),
+        "{}",
+        answer.body
+    );
+    assert!(!answer.body.contains("does not mean"), "{}", answer.body);
+}
+
+/// Addresses that come are told by the kernel: nothing waits for the look once a second.
+#[test]
+fn addresses_that_come_are_protected_at_once() {
+    const TIMES: u8 = 11;
+    let site = Site::new();
+    let daemon = Daemon::start(&site, &policy(""));
+    let mut took: Vec<Duration> = (100..100 + TIMES)
+        .map(|host| {
+            let before = daemon.generation();
+            site.server.ip(&format!("addr add 10.77.0.{host}/24 dev srv0"));
+            let added = Instant::now();
+            until("the address is followed", || {
+                (daemon.generation() > before).then_some(())
+            });
+            added.elapsed()
+        })
+        .collect();
+    took.sort_unstable();
+    let median = took[took.len() / 2];
+    eprintln!("from `ip addr add` to judged: median {median:?} of {took:?}");
+    // By the look alone it would be a second.
+    assert!(median < Duration::from_millis(500), "{took:?}");
 }
 
 #[test]

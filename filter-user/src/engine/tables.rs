@@ -18,21 +18,25 @@ pub(super) async fn host_addresses(policy: &Policy) -> Result<Vec<IpNet>, Filter
     addresses::read().await.map_err(FilterError::HostAddresses)
 }
 
-/// What to do where `"host"` holds an address that a service with the same port names itself.
+/// Why a policy is put in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overlaps {
-    /// An operator who asks for it is told.
-    Refuse,
-    /// Where nobody can be asked (a start, an address that comes): the written service keeps the address, and the
-    /// daemon is not ready until it is mended. Going on with the old addresses would leave the new ones open.
-    Narrow,
+pub enum Occasion {
+    /// Nothing was filtered, or nobody watched over it. All of the policy's interfaces must be there.
+    Start,
+    /// An operator asks for it, and is told of what it cannot do.
+    Reload,
+    /// The host has changed around it: as much as can be done is.
+    Change,
 }
 
+/// Where `"host"` holds an address that a service with the same port names itself, and nobody can be asked, the
+/// written service keeps the address, and the daemon is not ready until it is mended: going on with the old addresses
+/// would leave the new ones open.
 pub(super) fn compile(
     policy: &Policy,
     numbers: &Numbers,
     host: &[IpNet],
-    overlaps: Overlaps,
+    occasion: Occasion,
 ) -> Result<(compiler::Compiled, Option<String>), FilterError> {
     let offset = clock::wall_offset();
     let end = |expires| clock::monotonic_end(expires, offset);
@@ -47,7 +51,7 @@ pub(super) fn compile(
         )
     };
     match compiled(policy) {
-        Err(error @ compiler::CompileError::Overlap { .. }) if overlaps == Overlaps::Narrow => {
+        Err(error @ compiler::CompileError::Overlap { .. }) if occasion != Occasion::Reload => {
             Ok((compiled(&narrowed(policy, host))?, Some(error.to_string())))
         }
         other => Ok((other?, None)),
