@@ -165,7 +165,7 @@ impl Replay {
         let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error);
         let unended = Clock::default();
         let bench = Bench::new(policy, &arguments.host_address, &|end| unended.end(end))
-            .map_err(|error| failed(&error))?;
+            .map_err(|error| super::run::uncompilable(&error))?;
         let kernel = KernelCopy::load(&bench.compiled).map_err(|error| failed(&error))?;
         Ok(Self {
             ending: bench.ending(policy),

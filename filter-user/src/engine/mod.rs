@@ -24,6 +24,7 @@ use std::sync::{Arc, RwLock};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::judge::both::JudgeError;
 use crate::kernel::clock;
 use crate::policy::{self, Colour, Loaded, Policy, Severity};
 use snapshot::{
@@ -161,6 +162,9 @@ impl Engine {
         let loaded = tokio::task::spawn_blocking(move || load_policy(&file))
             .await
             .map_err(|error| ReloadError::Failed(format!("reading the policy: {error}")))?;
+        if let Some(why) = &loaded.unreadable {
+            return Err(ReloadError::Failed(why.clone()));
+        }
         if let Some(refusal) = refusal(&loaded) {
             return Err(ReloadError::Invalid(refusal));
         }
@@ -174,6 +178,7 @@ impl Engine {
         match tried {
             Ok(None) => {}
             Ok(Some(faults)) => return Err(ReloadError::Invalid(faults)),
+            Err(JudgeError::Compile(error)) => return Err(ReloadError::Invalid(error.to_string())),
             Err(error) => return Err(ReloadError::Failed(error.to_string())),
         }
         say_warnings(&loaded);
@@ -181,7 +186,10 @@ impl Engine {
         self.filter
             .apply(&policy, Some(&self.policy), Occasion::Reload)
             .await
-            .map_err(|error| ReloadError::Failed(error.to_string()))?;
+            .map_err(|error| match error {
+                FilterError::Compile(error) => ReloadError::Invalid(error.to_string()),
+                error => ReloadError::Failed(error.to_string()),
+            })?;
         let summary = format!(
             "{} services and {} clients in force as generation {}",
             policy.services.len(),
