@@ -16,6 +16,7 @@ use filter_user::compiler::{Compiled, Numbers, Surroundings, compile, owner_hash
 use filter_user::kernel::load::{Generation, KernelLog, Setting};
 use filter_user::kernel::run::Runner;
 use filter_user::policy::{self, Colour, LoadContext, MemoryFiles, Policy};
+use ipnet::IpNet;
 
 /// Where the filter's clock stands when the test's clock stands at its start: an hour after boot.
 const BASE_NS: u64 = 3_600_000_000_000;
@@ -62,8 +63,9 @@ impl Subject {
             let left = expires.as_nanosecond() - i128::from(start_ns);
             u64::try_from(i128::from(BASE_NS) + left).unwrap_or(0)
         };
+        let host_addresses: Vec<IpNet> = host_addresses.iter().copied().map(IpNet::from).collect();
         let around = Surroundings {
-            host_addresses,
+            host_addresses: &host_addresses,
             end: &end,
         };
         let compiled = compile(&policy, &numbers, &around).map_err(|error| error.to_string())?;

@@ -107,6 +107,32 @@ fn reload_does_not_wait_for_a_file_that_is_gone() {
     let daemon = Daemon::start(&site, &policy());
     std::fs::remove_file(site.policy_file()).expect("it is there");
     daemon.reload_in_vain();
+    let error = daemon.status()["policy"]["last_error"].to_string();
+    assert!(
+        error.contains("cannot be read") && !error.contains(":1:1"),
+        "{error}"
+    );
+    Probe::open(&site).assert_filtered();
+}
+
+#[test]
+fn policy_that_has_no_tables_is_refused_as_invalid_by_run_and_reload() {
+    let site = Site::new();
+    let client = |number: u32| {
+        format!("[[client]]\nname = \"c{number}\"\nsources = [\"10.77.0.2\"]\nservices = [\"probe\"]\n")
+    };
+    let many = policy().and(&(1..=256).map(client).collect::<String>());
+    site.write(&many);
+    let ended = Daemon::refused(&site, &mut Daemon::command(&site));
+    assert_eq!(ended.code, Some(3), "{}", ended.log);
+    assert!(ended.log.contains("257 owners"), "{}", ended.log);
+    assert!(site.bpf.list("keyfence").is_empty());
+
+    let daemon = Daemon::start(&site, &policy());
+    site.write(&many);
+    daemon.reload_in_vain();
+    let error = daemon.status()["policy"]["last_error"].to_string();
+    assert!(error.contains("257 owners"), "{error}");
     Probe::open(&site).assert_filtered();
 }
 

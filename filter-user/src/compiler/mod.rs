@@ -20,11 +20,11 @@ pub use numbers::{Assigned, Numbers, owner_hash, owner_name};
 pub use tables::{Compiled, Key};
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use filter_common::abi::{self, ICMP_ANSWERS, ICMP_REQUESTS, Limit, LimitSet, Owner, SOURCE_LIMIT};
 use filter_common::bounds::{OWNERS_PER_SOURCE_MAX, ROWS_MAX, SOURCE_WAYS};
 use filter_common::lookup::{PORT_SET_WORDS, config_flags};
+use ipnet::IpNet;
 use thiserror::Error;
 
 use crate::policy::model::{
@@ -62,7 +62,7 @@ pub enum CompileError {
 /// What a compile needs beside the policy.
 pub struct Surroundings<'a> {
     /// What `"host"` means now.
-    pub host_addresses: &'a [IpAddr],
+    pub host_addresses: &'a [IpNet],
     /// Turns a wall-clock end into the filter's monotonic nanoseconds; 0 is past.
     pub end: &'a dyn Fn(jiff::Timestamp) -> u64,
 }

@@ -3,32 +3,35 @@
 //! Whole or not at all: until the last step of an apply succeeds, what was in force stays in force. Reads and
 //! writes the kernel through `filter`; knows no listener.
 
+mod attachments;
 mod error;
 mod filter;
 #[cfg(test)]
 pub mod fixture;
 mod gate;
-mod members;
 mod reader;
 pub mod snapshot;
 mod tables;
+mod watch;
 
 pub use error::FilterError;
 pub use filter::Filter;
 pub use gate::{load_policy, refusal, unexpected};
-pub use tables::Overlaps;
+pub use tables::Occasion;
 
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::judge::both::JudgeError;
 use crate::kernel::clock;
 use crate::policy::{self, Colour, Loaded, Policy, Severity};
 use snapshot::{
     BoxFuture, CounterValues, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, TableFill,
     View,
 };
+use watch::Woken;
 
 /// What the engine is started with.
 #[derive(Clone, Debug)]
@@ -47,9 +50,6 @@ type Answer = oneshot::Sender<Result<String, ReloadError>>;
 
 /// Commands that wait; one more waits with its sender.
 const COMMANDS_WAITING_MAX: usize = 16;
-/// How far the wall clock may drift from the monotonic one before ends are armed anew: less than a tick of the
-/// check below, far more than the two reads of the clocks can differ.
-const CLOCK_JUMP_NANOS: u128 = 100_000_000;
 
 /// The engine's state; `run` drives it.
 pub struct Engine {
@@ -58,6 +58,7 @@ pub struct Engine {
     policy: Policy,
     hash: String,
     wall_offset: i128,
+    watch: watch::Watch,
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
 }
@@ -100,6 +101,7 @@ impl Engine {
             policy,
             hash: loaded.hash.clone(),
             wall_offset: clock::wall_offset(),
+            watch: watch::Watch::default(),
             shared: Arc::clone(&shared),
             commands,
         };
@@ -108,8 +110,9 @@ impl Engine {
 
     /// Serves commands until told to stop; gives the filter back.
     pub async fn run(mut self, mut stop: tokio::sync::watch::Receiver<bool>) -> Filter {
-        let mut clock_check = tokio::time::interval(std::time::Duration::from_secs(1));
-        clock_check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut looks = tokio::time::interval(std::time::Duration::from_secs(1));
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut events = watch::Listener::open();
         loop {
             tokio::select! {
                 command = self.commands.recv() => match command {
@@ -123,7 +126,8 @@ impl Engine {
                     }
                     None => return self.filter,
                 },
-                _ = clock_check.tick() => self.watch().await,
+                () = events.changed() => self.watch(Woken::ByEvent).await,
+                _ = looks.tick() => self.watch(Woken::ByClock).await,
                 // An error means that the stopper itself is gone: stop as well.
                 _ = stop.changed() => return self.filter,
             }
@@ -158,6 +162,9 @@ impl Engine {
         let loaded = tokio::task::spawn_blocking(move || load_policy(&file))
             .await
             .map_err(|error| ReloadError::Failed(format!("reading the policy: {error}")))?;
+        if let Some(why) = &loaded.unreadable {
+            return Err(ReloadError::Failed(why.clone()));
+        }
         if let Some(refusal) = refusal(&loaded) {
             return Err(ReloadError::Invalid(refusal));
         }
@@ -171,14 +178,18 @@ impl Engine {
         match tried {
             Ok(None) => {}
             Ok(Some(faults)) => return Err(ReloadError::Invalid(faults)),
+            Err(JudgeError::Compile(error)) => return Err(ReloadError::Invalid(error.to_string())),
             Err(error) => return Err(ReloadError::Failed(error.to_string())),
         }
         say_warnings(&loaded);
         say_restart_keys(&self.policy, &policy);
         self.filter
-            .apply(&policy, Some(&self.policy), Overlaps::Refuse)
+            .apply(&policy, Some(&self.policy), Occasion::Reload)
             .await
-            .map_err(|error| ReloadError::Failed(error.to_string()))?;
+            .map_err(|error| match error {
+                FilterError::Compile(error) => ReloadError::Invalid(error.to_string()),
+                error => ReloadError::Failed(error.to_string()),
+            })?;
         let summary = format!(
             "{} services and {} clients in force as generation {}",
             policy.services.len(),
@@ -188,49 +199,9 @@ impl Engine {
         self.policy = policy;
         self.hash = loaded.hash;
         self.wall_offset = clock::wall_offset();
+        self.watch.behind = None;
         self.refresh_reader();
         Ok(summary)
-    }
-
-    /// Once a second: ends follow the wall clock, and what is attached is looked at.
-    async fn watch(&mut self) {
-        let offset = clock::wall_offset();
-        let jumped = offset.abs_diff(self.wall_offset) > CLOCK_JUMP_NANOS;
-        if jumped && self.policy.clients.iter().any(|client| client.expires.is_some()) {
-            tracing::warn!("the wall clock was set (or the machine slept): ends are armed anew");
-            self.apply_again("ends go by the old clock").await;
-        }
-        match self.filter.host_moved(&self.policy) {
-            Ok(false) => {}
-            Ok(true) => {
-                tracing::info!("the addresses of this host have changed: \"host\" follows them");
-                self.apply_again("\"host\" means the old addresses").await;
-            }
-            Err(error) => tracing::error!("{error}"),
-        }
-        if jumped {
-            self.wall_offset = offset;
-        }
-        if self.filter.look().await {
-            let state = self.shared.snapshot().policy.clone();
-            self.publish(state);
-        }
-        if self.filter.members_moved() {
-            tracing::info!("a bond's members have changed: they are counted where the bond is");
-            self.apply_again("a bond's new members are counted nowhere").await;
-        }
-    }
-
-    /// The policy in force once more, for what has changed around it.
-    async fn apply_again(&mut self, otherwise: &str) {
-        let policy = self.policy.clone();
-        if let Err(error) = self.filter.apply(&policy, Some(&policy), Overlaps::Narrow).await {
-            tracing::error!("{otherwise}: the tables could not be made anew: {error}");
-            return;
-        }
-        self.refresh_reader();
-        let state = self.shared.snapshot().policy.clone();
-        self.publish(state);
     }
 
     fn refresh_reader(&self) {
@@ -246,7 +217,9 @@ impl Engine {
 
     fn publish(&self, state: PolicyState) {
         let started_at = self.shared.snapshot().started_at;
-        let snapshot = Arc::new(picture(&self.filter, &self.policy, state, started_at));
+        let mut snapshot = picture(&self.filter, &self.policy, state, started_at);
+        snapshot.not_ready.extend(self.watch.behind.clone());
+        let snapshot = Arc::new(snapshot);
         if let Ok(mut slot) = self.shared.snapshot.write() {
             *slot = snapshot;
         }
@@ -310,11 +283,7 @@ fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jif
         number: filter.service_number(&service.name).unwrap_or(u32::MAX),
     });
     let interfaces: Vec<InterfaceState> = filter.interfaces().to_vec();
-    let mut not_ready: Vec<String> = interfaces
-        .iter()
-        .filter(|interface| !interface.attached)
-        .map(|interface| format!("interface {} is not filtered", interface.name))
-        .collect();
+    let mut not_ready = filter.unfiltered();
     if let Some(why) = filter.narrowed() {
         not_ready.push(format!("{why}; until then the written service has it"));
     }

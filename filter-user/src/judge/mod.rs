@@ -10,9 +10,9 @@ pub mod frame;
 pub mod reading;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use filter_common::verdict::Judgement;
+use ipnet::IpNet;
 
 use crate::compiler::{self, CompileError, Compiled, Numbers, Surroundings, owner_name};
 use crate::policy::Policy;
@@ -33,7 +33,7 @@ impl Bench {
     /// `end` turns a client's end into the clock that frames will be judged at.
     pub fn new(
         policy: &Policy,
-        host_addresses: &[IpAddr],
+        host_addresses: &[IpNet],
         end: &dyn Fn(jiff::Timestamp) -> u64,
     ) -> Result<Self, CompileError> {
         let (numbers, _) = Numbers::default().assign(policy, None);

@@ -33,12 +33,14 @@ pub use enforced::{NotEnforced, entry_error, not_enforced, not_enforced_warnings
 pub use files::{DiskFiles, Files, MemoryFiles};
 pub use load::{LoadContext, Loaded, load, load_from};
 pub use model::Policy;
+pub(crate) use prefix::prefix_from_text;
 pub use print::print;
 pub use reference::reference;
 pub use render::{Colour, render, render_lines};
 pub use report::check_report_json;
 pub(crate) use schema::compile_id_pattern;
 pub use source::SourceFile;
+pub(crate) use validate::share_port;
 
 /// Any bytes as a policy file: never panics, whatever they are.
 #[cfg(any(test, fuzzing))]

@@ -6,6 +6,7 @@ use filter_common::limit::Effect;
 use filter_common::parse::Packet;
 use filter_common::pipeline;
 use filter_common::units::Nanos;
+use ipnet::IpNet;
 
 use crate::compiler::host::HostTables;
 use crate::compiler::{Numbers, Surroundings, compile, owner_hash, owner_name};
@@ -61,8 +62,10 @@ impl Subject {
             let left = expires.as_nanosecond() - i128::from(START_NS);
             u64::try_from(i128::from(BASE_NS) + left).unwrap_or(0)
         };
+        let addresses = policy.host_addresses.iter().copied();
+        let host_addresses: Vec<IpNet> = addresses.map(IpNet::from).collect();
         let around = Surroundings {
-            host_addresses: &policy.host_addresses,
+            host_addresses: &host_addresses,
             end: &end,
         };
         let compiled = compile(&checked, &numbers, &around).expect("the policy fits the tables");

@@ -30,6 +30,6 @@ pub use probe::Probe;
 pub use program::{keyfence, keyfence_path, output, run, system};
 pub use raw::{Relay, Wire};
 pub use script::Script;
-pub use site::{GREEDY, INSIDE, LISTED, OUTSIDE, Party, SERVER, STRANGER, Site};
+pub use site::{GREEDY, INSIDE, INSIDE_MAC, LISTED, OUTSIDE, OUTSIDE_MAC, Party, SERVER, STRANGER, Site};
 pub use stream::{Pace, Sender, Sink};
 pub use wait::{PATIENCE, StopOnDrop, until};
