@@ -44,7 +44,7 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     let bound = api::bind(&policy.listeners).await?;
     engine::say_warnings(&loaded);
     say_defaults(&policy);
-    let (engine, shared) = Engine::start(options, &loaded, policy.clone()).await?;
+    let (engine, shared) = Engine::start(options, &loaded, policy.clone(), None).await?;
     let snapshot = shared.snapshot();
     for interface in &snapshot.interfaces {
         tracing::info!(

@@ -12,7 +12,7 @@ use filter_common::pipeline;
 use filter_common::units::Nanos;
 use filter_common::verdict::Judgement;
 use filter_user::compiler::host::HostTables;
-use filter_user::compiler::{Compiled, Numbers, Surroundings, compile, owner_hash, owner_name};
+use filter_user::compiler::{Compiled, Numbers, Pushed, Surroundings, compile, owner_hash, owner_name};
 use filter_user::kernel::load::{Generation, KernelLog, Setting};
 use filter_user::kernel::run::Runner;
 use filter_user::policy::{self, Colour, LoadContext, MemoryFiles, Policy};
@@ -58,7 +58,7 @@ impl Subject {
     /// Without the kernel: no root needed.
     pub fn on_host(text: &str, host_addresses: &[IpAddr], start_ns: u64) -> Result<Self, String> {
         let policy = parse(text)?;
-        let (numbers, _) = Numbers::default().assign(&policy, None);
+        let (numbers, _) = Numbers::default().assign((&policy, &Pushed::default()), None);
         let end = |expires: jiff::Timestamp| {
             let left = expires.as_nanosecond() - i128::from(start_ns);
             u64::try_from(i128::from(BASE_NS) + left).unwrap_or(0)
@@ -67,6 +67,8 @@ impl Subject {
         let around = Surroundings {
             host_addresses: &host_addresses,
             end: &end,
+            pushed: &Pushed::default(),
+            grows: false,
         };
         let compiled = compile(&policy, &numbers, &around).map_err(|error| error.to_string())?;
         let owners = policy.clients.iter().map(|client| owner_name(&client.name));

@@ -1,18 +1,23 @@
 //! The filter in the kernel, as the engine holds it: start or adopt, apply, look, leave.
 
 use std::fs::File;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta};
 use ipnet::IpNet;
 use nix::fcntl::Flock;
 
+use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
+
 use super::Options;
 use super::attachments::{Attachments, Look, by_slot, counted, placed};
 use super::error::FilterError;
+use super::live::{Live, Stop};
 use super::reader::Reader;
 use super::snapshot::InterfaceState;
 use super::tables::{Occasion, compile, host_addresses};
-use crate::compiler::{self, Numbers};
+use crate::bindings::seam::{Change, GrantError, Grantee};
+use crate::compiler::{self, Numbers, Pushed};
 use crate::kernel::attach::{self, Entry};
 use crate::kernel::interfaces::{self, Choice, Interface};
 use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
@@ -25,6 +30,8 @@ use crate::policy::Policy;
 
 /// The owner table of a new filter: what later policies may grow to without a new one.
 const OWNERS_AT_LEAST: u32 = 65_536;
+/// The most that publishers' bounds alone ask for: 64 bytes each.
+const OWNERS_PUSHED_MAX: u64 = 4_000_000;
 
 /// What a policy means on this host now.
 struct Around {
@@ -49,6 +56,22 @@ impl Around {
     }
 }
 
+/// The numbers of names: the filter's to write, the readers' to look up.
+pub(super) type SharedNumbers = Arc<RwLock<Numbers>>;
+
+fn shared(numbers: Numbers) -> SharedNumbers {
+    Arc::new(RwLock::new(numbers))
+}
+
+// A writer only inserts and replaces whole: what a panic left is whole.
+fn read(numbers: &SharedNumbers) -> RwLockReadGuard<'_, Numbers> {
+    numbers.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(numbers: &SharedNumbers) -> RwLockWriteGuard<'_, Numbers> {
+    numbers.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The filter of one instance.
 pub struct Filter {
     pins: Pins,
@@ -58,7 +81,7 @@ pub struct Filter {
     /// The loaded generation in force: its maps stay readable while it is held.
     generation: Generation,
     number: u64,
-    numbers: Numbers,
+    numbers: SharedNumbers,
     limits: Limits,
     state: State,
     log: KernelLog,
@@ -72,11 +95,15 @@ pub struct Filter {
     /// Where each interface is counted.
     slots: Vec<(String, Vec<u32>)>,
     fill: Vec<(&'static str, u64, u64)>,
+    /// What API servers have pushed, as it is in force.
+    pushed: Pushed,
+    /// Where something may be pushed: the tables in force, to be changed entry by entry.
+    live: Option<Live>,
 }
 
 impl Filter {
     /// Puts a policy in force on its interfaces, over what an earlier daemon left or from nothing.
-    pub async fn start(options: &Options, policy: &Policy) -> Result<Self, FilterError> {
+    pub async fn start(options: &Options, policy: &Policy, pushed: Pushed) -> Result<Self, FilterError> {
         let pins = Pins::of(&options.bpf_fs, &policy.daemon.instance)?;
         let held = || FilterError::Instance(policy.daemon.instance.clone());
         // Whoever holds the folder owns what is in it, wherever its state is kept.
@@ -90,7 +117,9 @@ impl Filter {
             Found::Ours(meta) => {
                 pins.check_shapes()?;
                 let lock = lock.ok_or_else(held)?;
-                tokio::task::block_in_place(|| Self::adopt(pins, lock, options, policy, around, meta))
+                tokio::task::block_in_place(|| {
+                    Self::adopt(pins, lock, options, (policy, pushed), around, meta)
+                })
             }
             Found::Nothing | Found::Half => {
                 if found == Found::Half {
@@ -102,7 +131,7 @@ impl Filter {
                 }
                 pins.create()?;
                 let lock = pins.lock()?.ok_or_else(held)?;
-                tokio::task::block_in_place(|| Self::create(pins, lock, options, policy, around))
+                tokio::task::block_in_place(|| Self::create(pins, lock, options, (policy, pushed), around))
             }
         }
     }
@@ -111,10 +140,10 @@ impl Filter {
         pins: Pins,
         lock: Flock<File>,
         options: &Options,
-        policy: &Policy,
+        (policy, pushed): (&Policy, Pushed),
         around: Around,
     ) -> Result<Self, FilterError> {
-        let made = Self::build(pins.clone(), lock, options, policy, around);
+        let made = Self::build(pins.clone(), lock, options, (policy, pushed), around);
         if made.is_err() && pins.linked().is_ok_and(|linked| linked.is_empty()) {
             // Nothing was attached: leave nothing behind either.
             pins.clear()?;
@@ -126,16 +155,16 @@ impl Filter {
         pins: Pins,
         lock: Flock<File>,
         options: &Options,
-        policy: &Policy,
+        (policy, pushed): (&Policy, Pushed),
         around: Around,
     ) -> Result<Self, FilterError> {
         let Around { choice, host } = &around;
         let placed = placed(choice);
-        let (numbers, assigned) = Numbers::default().assign(policy, None);
-        let (compiled, narrowed) = compile(policy, &numbers, host, Occasion::Start)?;
+        let (numbers, assigned) = Numbers::default().assign((policy, &pushed), None);
+        let (compiled, narrowed) = compile((policy, &pushed), &numbers, host, Occasion::Start)?;
         let slots = slots::fresh(&counted(&placed));
         let maps = pins.maps();
-        let owners_max = OWNERS_AT_LEAST.max(numbers.owners_end().saturating_mul(2));
+        let owners_max = owners_max(policy, &numbers);
         let log = options.kernel_log;
         let setting = Setting {
             interfaces: &by_slot(&placed, &slots),
@@ -159,7 +188,7 @@ impl Filter {
             entry,
             generation,
             number: 1,
-            numbers,
+            numbers: shared(numbers),
             limits,
             state,
             log,
@@ -169,7 +198,10 @@ impl Filter {
             narrowed,
             slots: names_of(&placed).into_iter().zip(slots).collect(),
             fill,
+            live: None,
+            pushed,
         };
+        filter.follow_single(policy, compiled)?;
         if let Err(error) = filter.attach(policy, choice, Occasion::Start) {
             // All or none: an operator who reads the error finds the host as it was.
             filter.leave()?;
@@ -184,7 +216,7 @@ impl Filter {
         pins: Pins,
         lock: Flock<File>,
         options: &Options,
-        policy: &Policy,
+        (policy, pushed): (&Policy, Pushed),
         around: Around,
         meta: Meta,
     ) -> Result<Self, FilterError> {
@@ -213,7 +245,7 @@ impl Filter {
             _lock: lock,
             generation,
             number: meta.generation,
-            numbers: state.numbers(),
+            numbers: shared(state.numbers()),
             limits: limits.unwrap_or_default(),
             state,
             log,
@@ -223,8 +255,10 @@ impl Filter {
             narrowed: None,
             slots: Vec::new(),
             fill: Vec::new(),
+            live: None,
+            pushed: Pushed::default(),
         };
-        filter.put(policy, None, around, Occasion::Start)?;
+        filter.put((policy, pushed), None, around, Occasion::Start)?;
         tracing::info!(
             generation = filter.number,
             "took over the filter of an earlier daemon"
@@ -236,6 +270,7 @@ impl Filter {
     pub async fn apply(
         &mut self,
         policy: &Policy,
+        pushed: Pushed,
         in_force: Option<&Policy>,
         occasion: Occasion,
     ) -> Result<(), FilterError> {
@@ -244,24 +279,25 @@ impl Filter {
         }
         let around = Around::read(policy, occasion).await?;
         // System calls for as long as a tenth of a second: the other tasks of this thread go on elsewhere.
-        tokio::task::block_in_place(|| self.put(policy, in_force, around, occasion))
+        tokio::task::block_in_place(|| self.put((policy, pushed), in_force, around, occasion))
     }
 
     fn put(
         &mut self,
-        policy: &Policy,
+        (policy, pushed): (&Policy, Pushed),
         in_force: Option<&Policy>,
         around: Around,
         occasion: Occasion,
     ) -> Result<(), FilterError> {
         let Around { choice, host } = &around;
         let placed = placed(choice);
-        let (numbers, assigned) = self.numbers.assign(policy, in_force);
+        let (numbers, assigned) =
+            read(&self.numbers).assign((policy, &pushed), in_force.map(|policy| (policy, &self.pushed)));
         if numbers.owners_end() > self.state.owners_max() {
             let (needed, max) = (numbers.owners_end() - 1, self.state.owners_max() - 1);
             return Err(FilterError::OwnersFull { needed, max });
         }
-        let (compiled, narrowed) = compile(policy, &numbers, host, occasion)?;
+        let (compiled, narrowed) = compile((policy, &pushed), &numbers, host, occasion)?;
         let slots = self.state.place_interfaces(&counted(&placed))?;
         let maps = self.pins.maps();
         let setting = Setting {
@@ -294,8 +330,10 @@ impl Filter {
         self.generation = generation;
         self.follow_log();
         self.number = next;
-        self.numbers = numbers;
+        *write(&self.numbers) = numbers;
         self.limits = Limits::from(&compiled);
+        self.pushed = pushed;
+        self.follow_single(policy, compiled)?;
         self.host.clone_from(host);
         self.narrowed = narrowed;
         let names = names_of(&placed);
@@ -305,6 +343,112 @@ impl Filter {
             tracing::warn!("an old generation's tables stay pinned: {error}");
         }
         Ok(())
+    }
+
+    /// Makes the tables that are in force ready for changes of single entries, where there may be some.
+    fn follow_single(&mut self, policy: &Policy, compiled: compiler::Compiled) -> Result<(), FilterError> {
+        self.live = None;
+        if !policy.publishers.is_empty() {
+            let owners_max = self.state.owners_max();
+            let around = (policy, &self.pushed);
+            let live = Live::new(
+                &mut self.generation,
+                compiled,
+                &read(&self.numbers),
+                around,
+                owners_max,
+            )?;
+            self.live = Some(live);
+        }
+        Ok(())
+    }
+
+    pub(super) fn shared_numbers(&self) -> SharedNumbers {
+        Arc::clone(&self.numbers)
+    }
+
+    /// What API servers have pushed, as it is in force.
+    pub fn pushed(&self) -> &Pushed {
+        &self.pushed
+    }
+
+    /// Makes changes of what is pushed: entry by entry where that can be, else as a generation. All or none.
+    pub async fn change(&mut self, policy: &Policy, changes: Vec<Change>) -> Result<(), GrantError> {
+        if !self.is_pinned() {
+            return Err(GrantError::Failed(FilterError::Detached.to_string()));
+        }
+        let (removals, additions): (Vec<_>, Vec<_>) = changes
+            .into_iter()
+            .partition(|change| matches!(change, Change::Remove { .. } | Change::Undeny { .. }));
+        let mut undo = Vec::new();
+        let mut stop = None;
+        for change in additions.into_iter().chain(removals) {
+            if stop.is_none() {
+                stop = self.change_live(&change).err();
+            }
+            undo.push(self.pushed.change(change));
+        }
+        let refused = match stop {
+            None => return Ok(()),
+            Some(Stop::TooManyOwners { prefix }) => GrantError::TooManyOwners {
+                prefix,
+                max: OWNERS_PER_SOURCE_MAX,
+            },
+            Some(Stop::Generation) => match self.again(policy).await {
+                Ok(()) => return Ok(()),
+                Err(error) => grant_error(error),
+            },
+        };
+        for undo in undo.into_iter().rev() {
+            self.pushed.undo(undo);
+        }
+        // Entries that were changed before the one that could not be are as they were again.
+        if let Err(error) = self.again(policy).await {
+            tracing::error!("a change that was refused may be in force in part: {error}");
+        }
+        Err(refused)
+    }
+
+    /// The same policy, and what is pushed as it is now, as a generation.
+    async fn again(&mut self, policy: &Policy) -> Result<(), FilterError> {
+        let pushed = self.pushed.clone();
+        self.apply(policy, pushed, Some(policy), Occasion::Change).await
+    }
+
+    fn change_live(&mut self, change: &Change) -> Result<(), Stop> {
+        let Some(live) = &mut self.live else {
+            return Err(Stop::Generation);
+        };
+        match change {
+            Change::Put(grantee) => {
+                let before = self.pushed.grantees.get(&compiler::binding_name(grantee));
+                live.put(&mut write(&self.numbers), &self.state, before, grantee)?;
+                self.carry_limits(before.map(|before| before.limit), grantee);
+                Ok(())
+            }
+            Change::End { owner, end } => live.end(&read(&self.numbers), owner, *end),
+            Change::Remove { owner } => match self.pushed.grantees.get(owner) {
+                Some(before) => live.remove(&read(&self.numbers), owner, before),
+                None => Ok(()),
+            },
+            Change::Deny { .. } | Change::Undeny { .. } => Err(Stop::Generation),
+        }
+    }
+
+    /// Where a binding's limit has changed: tokens used stay used, up to the new burst.
+    fn carry_limits(&self, before: Option<crate::policy::model::Limits>, grantee: &Grantee) {
+        let (Some(before), Some(number)) = (
+            before,
+            read(&self.numbers).owner(&compiler::binding_name(grantee)),
+        ) else {
+            return;
+        };
+        if before != grantee.limit
+            && let (Ok(before), Ok(after)) =
+                (compiler::limit_set(&before), compiler::limit_set(&grantee.limit))
+        {
+            self.state.carry_owner(number, &before, &after);
+        }
     }
 
     fn attach(&mut self, policy: &Policy, choice: &Choice, occasion: Occasion) -> Result<(), FilterError> {
@@ -384,7 +528,7 @@ impl Filter {
     }
 
     pub fn service_number(&self, name: &str) -> Option<u32> {
-        self.numbers.service(name)
+        read(&self.numbers).service(name)
     }
 
     /// Reads the counters of the policy in force, apart from the engine.
@@ -392,7 +536,7 @@ impl Filter {
         let services = policy
             .services
             .iter()
-            .filter_map(|service| Some((service.name.clone(), self.numbers.service(&service.name)?)));
+            .filter_map(|service| Some((service.name.clone(), read(&self.numbers).service(&service.name)?)));
         Ok(Reader::new(
             State::of(&self.generation)?,
             services.collect(),
@@ -406,6 +550,43 @@ fn names_of(interfaces: &[Interface]) -> Vec<String> {
         .iter()
         .map(|interface| interface.name.clone())
         .collect()
+}
+
+/// Entries of the owner table that is made when a filter is first attached.
+fn owners_max(policy: &Policy, numbers: &Numbers) -> u32 {
+    let pushed: u64 = policy
+        .publishers
+        .iter()
+        .map(|publisher| publisher.bindings_max)
+        .sum();
+    let wanted = (policy.clients.len() as u64 + pushed + 1).min(OWNERS_PUSHED_MAX) as u32;
+    OWNERS_AT_LEAST
+        .max(wanted)
+        .max(numbers.owners_end().saturating_mul(2))
+}
+
+fn grant_error(error: FilterError) -> GrantError {
+    match error {
+        FilterError::OwnersFull { needed, max } => GrantError::TableFull {
+            table: "owners",
+            needed: needed.into(),
+            max: max.into(),
+        },
+        FilterError::Compile(compiler::CompileError::OwnersPerSource { prefix, .. }) => {
+            GrantError::TooManyOwners {
+                prefix,
+                max: OWNERS_PER_SOURCE_MAX,
+            }
+        }
+        FilterError::Compile(compiler::CompileError::TableFull {
+            table, needed, max, ..
+        }) => GrantError::TableFull {
+            table,
+            needed: needed as u64,
+            max: max.into(),
+        },
+        error => GrantError::Failed(error.to_string()),
+    }
 }
 
 fn name(state: &mut State, assigned: &compiler::Assigned) -> Result<(), LoadError> {

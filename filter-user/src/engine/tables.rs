@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::error::FilterError;
-use crate::compiler::{self, Numbers, Surroundings};
+use crate::compiler::{self, Numbers, Pushed, Surroundings};
 use crate::kernel::{addresses, clock};
 use crate::policy::model::Addresses;
 use crate::policy::{Policy, share_port};
@@ -33,7 +33,7 @@ pub enum Occasion {
 /// written service keeps the address, and the daemon is not ready until it is mended: going on with the old addresses
 /// would leave the new ones open.
 pub(super) fn compile(
-    policy: &Policy,
+    (policy, pushed): (&Policy, &Pushed),
     numbers: &Numbers,
     host: &[IpNet],
     occasion: Occasion,
@@ -47,6 +47,8 @@ pub(super) fn compile(
             &Surroundings {
                 host_addresses: host,
                 end: &end,
+                pushed,
+                grows: !policy.publishers.is_empty(),
             },
         )
     };

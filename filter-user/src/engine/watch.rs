@@ -108,7 +108,11 @@ impl Engine {
     /// The policy in force once more, for what has changed around it.
     async fn apply_again(&mut self, causes: &[Cause], started: Instant) {
         let policy = self.policy.clone();
-        let applied = self.filter.apply(&policy, Some(&policy), Occasion::Change).await;
+        let pushed = self.filter.pushed().clone();
+        let applied = self
+            .filter
+            .apply(&policy, pushed, Some(&policy), Occasion::Change)
+            .await;
         match applied {
             Ok(()) => {
                 let took = Duration::as_millis(&started.elapsed());

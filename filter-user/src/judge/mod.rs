@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use filter_common::verdict::Judgement;
 use ipnet::IpNet;
 
-use crate::compiler::{self, CompileError, Compiled, Numbers, Surroundings, owner_name};
+use crate::compiler::{self, CompileError, Compiled, Numbers, Pushed, Surroundings, owner_name};
 use crate::policy::Policy;
 use crate::policy::model::Addresses;
 
@@ -36,8 +36,13 @@ impl Bench {
         host_addresses: &[IpNet],
         end: &dyn Fn(jiff::Timestamp) -> u64,
     ) -> Result<Self, CompileError> {
-        let (numbers, _) = Numbers::default().assign(policy, None);
-        let around = Surroundings { host_addresses, end };
+        let (numbers, _) = Numbers::default().assign((policy, &Pushed::default()), None);
+        let around = Surroundings {
+            host_addresses,
+            end,
+            pushed: &Pushed::default(),
+            grows: false,
+        };
         Ok(Self {
             compiled: compiler::compile(policy, &numbers, &around)?,
             names: Names::of(policy, &numbers),

@@ -11,6 +11,7 @@ pub mod addresses;
 pub mod attach;
 pub mod clock;
 pub mod devices;
+pub mod edit;
 pub mod events;
 pub mod interfaces;
 pub mod load;
