@@ -28,6 +28,9 @@ use crate::bindings::seam::Change;
 use crate::bindings::shared::Shared;
 use crate::bindings::store::{self, Batch, StoreError};
 
+/// Bindings of a group that are put into memory in less than a few milliseconds.
+const LARGE: usize = 4_096;
+
 pub(crate) struct Core {
     pub(super) shared: Arc<Shared>,
     pub(super) audit: Audit,
@@ -52,6 +55,13 @@ pub(crate) struct Ready {
     pub(crate) changes: Vec<Change>,
     undo: Batch,
     now: Now,
+}
+
+impl Ready {
+    /// Whether it takes too long for a runtime's thread.
+    pub(super) fn is_large(&self) -> bool {
+        self.group.touched.len() > LARGE
+    }
 }
 
 /// A group of which nothing is left.
@@ -351,7 +361,7 @@ impl Core {
     fn publish_held(&mut self) {
         self.held.retain(|publisher, held| {
             let shelf = self.shared.memory.shelf_for(publisher);
-            shelf.held.store(held.len() as u64, Ordering::Release);
+            shelf.past_end.store(held.len() as u64, Ordering::Release);
             !held.is_empty()
         });
         let count: usize = self.held.values().map(BTreeSet::len).sum();

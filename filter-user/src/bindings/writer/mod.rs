@@ -175,7 +175,10 @@ async fn decide(mut core: Box<Core>, jobs: Vec<Job>, grants: &dyn Grants) -> Box
             false => grants.change(epoch, changes).await,
         };
         let Err(error) = in_force else {
-            core.publish(ready);
+            match ready.is_large() {
+                true => core = blocking(core, |core| core.publish(ready)).await.0,
+                false => core.publish(ready),
+            }
             continue;
         };
         let why = error.to_string();
