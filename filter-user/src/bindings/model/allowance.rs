@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::content::{Content, Names, Services};
 use super::json::{Faults, child};
 use super::limits;
+use crate::bindings::refusal::{Code, Refusal};
 use crate::policy::Policy;
 use crate::policy::model::{Publisher, Service, ServiceSet};
 
@@ -69,6 +70,27 @@ impl PolicyView {
 
     pub(crate) fn clients_with(&self, credential: &str) -> &[usize] {
         self.clients.get(credential).map_or(&[], Vec::as_slice)
+    }
+
+    /// Judges a write again that was judged under another policy.
+    pub(crate) fn judge_again(
+        &self,
+        publisher: &str,
+        content: Option<&Content>,
+        lease_ms: Option<i64>,
+    ) -> Result<(), Refusal> {
+        let allowance = self.publisher(publisher);
+        let allowance = allowance
+            .ok_or_else(|| Refusal::new(Code::NotAPublisher, "the policy has no such publisher now"))?;
+        let mut faults = Faults::default();
+        if let Some(content) = content {
+            allowance.judge(self, content, &mut faults);
+        }
+        allowance.judge_lease(lease_ms, &mut faults);
+        match faults.is_empty() {
+            true => Ok(()),
+            false => Err(Refusal::of_faults(faults.into_vec())),
+        }
     }
 
     /// Why a stored binding has no grant under this policy; `None` is that it has.
