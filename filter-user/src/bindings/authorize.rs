@@ -14,7 +14,7 @@ use super::model::allowance::PolicyView;
 use super::model::lease::{Standing, standing};
 use super::model::row::Row;
 use super::model::view::suspended;
-use crate::policy::model::{Client, Mode, PortRange, ServiceSet};
+use crate::policy::model::{Mode, PortRange, ServiceSet};
 
 /// What a gateway asks for one request.
 #[derive(Clone, Copy, Debug)]
@@ -137,8 +137,7 @@ impl Bindings {
                 }
             }
         }
-        let denied =
-            || self.shared.denies.load().holds(question.address) || is_denied(&view, question.address);
+        let denied = || self.shared.denies.load().holds(question.address) || view.denies(question.address);
         if answer.verdict == Verdict::Allowed && denied() {
             answer.verdict = Verdict::Denied;
         }
@@ -172,7 +171,7 @@ impl Bindings {
                 .iter()
                 .any(|known| bool::from(known.as_bytes().ct_eq(credential.as_bytes())));
             if same {
-                heard(of_client(client, question), "");
+                heard(of_client(view, *at, question), "");
             }
         }
     }
@@ -205,7 +204,8 @@ fn of_binding(view: &PolicyView, shelf: &Shelf, row: &Row, question: &Question<'
     }
 }
 
-fn of_client(client: &Client, question: &Question<'_>) -> Verdict {
+fn of_client(view: &PolicyView, at: usize, question: &Question<'_>) -> Verdict {
+    let client = &view.policy.clients[at];
     let names_service = match &client.services {
         ServiceSet::All => true,
         ServiceSet::Some(indexes) => indexes.binary_search(&question.number).is_ok(),
@@ -217,11 +217,7 @@ fn of_client(client: &Client, question: &Question<'_>) -> Verdict {
     if client.expires.is_some_and(over) {
         return Verdict::Ended;
     }
-    // Sorted, and those that hold an address stand before it; but a shorter one may stand far before: look at all.
-    let holds = client
-        .sources
-        .iter()
-        .any(|source| source.prefix.contains(&question.address));
+    let holds = view.client_has(at, question.address);
     match holds && port_fits(&client.source_ports, question.source_port) {
         true => Verdict::Allowed,
         false => Verdict::Address,
@@ -235,9 +231,4 @@ fn port_fits(ranges: &[PortRange], port: Option<u16>) -> bool {
             .any(|range| range.first <= port && port <= range.last)
     };
     ranges.is_empty() || port.is_none_or(fits)
-}
-
-fn is_denied(view: &PolicyView, address: IpAddr) -> bool {
-    let denies = view.policy.denies.iter().flat_map(|deny| &deny.sources);
-    denies.into_iter().any(|source| source.prefix.contains(&address))
 }

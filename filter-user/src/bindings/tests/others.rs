@@ -53,7 +53,8 @@ async fn key_serves_its_own_addresses_and_no_others() {
     let ports = body("192.0.2.1", 60).replace('}', r#", "source_ports": ["1-1023"]}"#);
     f.put("key-4", &ports).await.unwrap();
     assert_eq!(verdict(&f, "key-4", "192.0.2.1"), Verdict::Address);
-    // A client of the policy.
+    // A client of the policy, and what the policy denies.
+    assert_eq!(verdict(&f, "acme-key", "198.51.100.66"), Verdict::Denied);
     assert_eq!(verdict(&f, "acme-key", "198.51.100.9"), Verdict::Allowed);
     assert_eq!(verdict(&f, "acme-key", "192.0.2.1"), Verdict::Address);
     f.clock.pass(60);
