@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 
 use super::Bindings;
@@ -13,8 +14,76 @@ use super::model::allowance::PolicyView;
 use super::model::lease::{Standing, standing};
 use super::model::row::Row;
 use super::model::view::suspended;
-use super::requests::{Ask, AskedKey, Authorized, Verdict};
-use crate::policy::model::{Client, Mode, PortRange, ServiceSet};
+use crate::policy::model::{Mode, PortRange, ServiceSet};
+
+/// What a gateway asks for one request.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    pub service: &'a str,
+    pub key: AskedKey<'a>,
+    pub address: IpAddr,
+    /// `None`: source ports are not judged.
+    pub source_port: Option<u16>,
+}
+
+#[derive(Clone, Copy)]
+pub enum AskedKey<'a> {
+    /// The key itself: fingerprinted, never kept.
+    Secret(&'a [u8]),
+    /// An id that the gateway has proved.
+    Asserted(&'a str),
+}
+
+impl std::fmt::Debug for AskedKey<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            AskedKey::Secret(_) => f.write_str("Secret(…)"),
+            AskedKey::Asserted(id) => write!(f, "Asserted({id:?})"),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// 200.
+    Allowed,
+    /// 401.
+    Unknown,
+    /// 403: the service is not the credential's, or the address is denied, or the binding is suspended.
+    Denied,
+    /// 403.
+    Ended,
+    /// 403: the address or the source port is not the credential's.
+    Address,
+    /// 400: there is no such service.
+    NoSuchService,
+}
+
+impl Verdict {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Allowed => "allowed",
+            Verdict::Unknown => "unknown",
+            Verdict::Denied => "denied",
+            Verdict::Ended => "ended",
+            Verdict::Address => "address",
+            Verdict::NoSuchService => "no-such-service",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authorized {
+    /// What the credential and the address come to, whatever the mode.
+    pub verdict: Verdict,
+    /// The service observes: a refusal is answered 200 and counted.
+    pub observe: bool,
+    /// Empty if unknown.
+    pub credential: String,
+    /// Empty if unknown, and for a client of the policy.
+    pub publisher: String,
+}
 
 /// What is asked, apart from the key.
 struct Question<'q> {
@@ -68,8 +137,7 @@ impl Bindings {
                 }
             }
         }
-        let denied =
-            || self.shared.denies.load().holds(question.address) || is_denied(&view, question.address);
+        let denied = || self.shared.denies.load().holds(question.address) || view.denies(question.address);
         if answer.verdict == Verdict::Allowed && denied() {
             answer.verdict = Verdict::Denied;
         }
@@ -103,7 +171,7 @@ impl Bindings {
                 .iter()
                 .any(|known| bool::from(known.as_bytes().ct_eq(credential.as_bytes())));
             if same {
-                heard(of_client(client, question), "");
+                heard(of_client(view, *at, question), "");
             }
         }
     }
@@ -136,7 +204,8 @@ fn of_binding(view: &PolicyView, shelf: &Shelf, row: &Row, question: &Question<'
     }
 }
 
-fn of_client(client: &Client, question: &Question<'_>) -> Verdict {
+fn of_client(view: &PolicyView, at: usize, question: &Question<'_>) -> Verdict {
+    let client = &view.policy.clients[at];
     let names_service = match &client.services {
         ServiceSet::All => true,
         ServiceSet::Some(indexes) => indexes.binary_search(&question.number).is_ok(),
@@ -148,11 +217,7 @@ fn of_client(client: &Client, question: &Question<'_>) -> Verdict {
     if client.expires.is_some_and(over) {
         return Verdict::Ended;
     }
-    // Sorted, and those that hold an address stand before it; but a shorter one may stand far before: look at all.
-    let holds = client
-        .sources
-        .iter()
-        .any(|source| source.prefix.contains(&question.address));
+    let holds = view.client_has(at, question.address);
     match holds && port_fits(&client.source_ports, question.source_port) {
         true => Verdict::Allowed,
         false => Verdict::Address,
@@ -166,9 +231,4 @@ fn port_fits(ranges: &[PortRange], port: Option<u16>) -> bool {
             .any(|range| range.first <= port && port <= range.last)
     };
     ranges.is_empty() || port.is_none_or(fits)
-}
-
-fn is_denied(view: &PolicyView, address: IpAddr) -> bool {
-    let denies = view.policy.denies.iter().flat_map(|deny| &deny.sources);
-    denies.into_iter().any(|source| source.prefix.contains(&address))
 }

@@ -206,8 +206,7 @@ impl BatchInput {
         }
         inner.summary.lines += 1;
         let number = inner.summary.lines;
-        let epoch = view.epoch;
-        let (credential, op) = match read {
+        let line = match read {
             Ok(_) if inner.end.is_some() => {
                 let refusal = Refusal::new(Code::Malformed, "this line stands after the end");
                 return inner.fail(number, None, &refusal, &self.state.told);
@@ -215,45 +214,10 @@ impl BatchInput {
             Err(fault) => {
                 return inner.fail(number, fault.credential, &fault.refusal, &self.state.told);
             }
-            Ok(Line::Put { credential, mut body }) => {
-                self.shared.memory.share(&mut body.content);
-                let wanted = Wanted::from(body);
-                let conditions = Conditions::default();
-                (
-                    credential,
-                    Op::Put {
-                        wanted,
-                        epoch,
-                        conditions,
-                    },
-                )
-            }
-            Ok(Line::Renew {
-                credential,
-                lease_ms,
-                row_version,
-            }) => (
-                credential,
-                Op::Renew {
-                    lease_ms,
-                    row_version,
-                    epoch,
-                },
-            ),
-            Ok(Line::Delete {
-                credential,
-                row_version,
-            }) => {
-                let conditions = Conditions::default();
-                (
-                    credential,
-                    Op::Delete {
-                        row_version,
-                        conditions,
-                    },
-                )
-            }
-            Ok(Line::End { .. }) => return,
+            Ok(line) => line,
+        };
+        let Some((credential, op)) = op_of(line, view.epoch, &self.shared) else {
+            return;
         };
         inner.waiting.push_back(number);
         drop(inner);
@@ -265,6 +229,46 @@ impl BatchInput {
             reply: Reply::Line(Arc::clone(&self.state) as Arc<dyn LineReply>, number),
         });
     }
+}
+
+/// What the writer is to do for a line; nothing for the end.
+fn op_of(line: Line, epoch: u64, shared: &Shared) -> Option<(Arc<str>, Op)> {
+    let conditions = Conditions::default();
+    Some(match line {
+        Line::Put { credential, mut body } => {
+            shared.memory.share(&mut body.content);
+            let wanted = Wanted::from(body);
+            let put = Op::Put {
+                wanted,
+                epoch,
+                conditions,
+            };
+            (credential, put)
+        }
+        Line::Renew {
+            credential,
+            lease_ms,
+            row_version,
+        } => {
+            let renew = Op::Renew {
+                lease_ms,
+                row_version,
+                epoch,
+            };
+            (credential, renew)
+        }
+        Line::Delete {
+            credential,
+            row_version,
+        } => {
+            let delete = Op::Delete {
+                row_version,
+                conditions,
+            };
+            (credential, delete)
+        }
+        Line::End { .. } => return None,
+    })
 }
 
 impl Drop for BatchInput {

@@ -16,6 +16,7 @@ mod memory;
 mod model;
 mod open;
 pub mod refusal;
+mod replay;
 pub mod requests;
 pub mod seam;
 mod shared;
@@ -50,6 +51,7 @@ use writer::job::{BindingJob, Done, Job, Op, Reply};
 
 pub use batch::{BatchInput, BatchOutput};
 pub use feed::WatchFeed;
+pub use replay::{BadLine, grantees_of_lines};
 pub use sync::SyncInput;
 pub use writer::Writer;
 

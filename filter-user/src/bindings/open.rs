@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -42,17 +43,7 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
         .map_err(|error| OpenError::Credentials(error.to_string()))?;
     let fingerprints = fingerprints(&policy.credentials)?;
     let path = store::path_in(&folder);
-    let opened = store::open(&path, now).map_err(|error| match error {
-        StoreError::Newer { found, known } => OpenError::Newer {
-            path: path.clone(),
-            found,
-            known,
-        },
-        error => OpenError::Store {
-            path: path.clone(),
-            error: error.to_string(),
-        },
-    })?;
+    let opened = open_store(&path, now)?;
     let mut audit = Audit::open(&audit::path_in(&folder), now.wall_ms).map_err(at_folder)?;
     tell_recovered(&mut audit, &opened, now).map_err(|error| OpenError::Store {
         path: path.clone(),
@@ -98,6 +89,20 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
         chunks_in,
     );
     Ok((Bindings { shared }, writer))
+}
+
+fn open_store(path: &Path, now: Now) -> Result<Opened, OpenError> {
+    store::open(path, now).map_err(|error| match error {
+        StoreError::Newer { found, known } => OpenError::Newer {
+            path: path.to_owned(),
+            found,
+            known,
+        },
+        error => OpenError::Store {
+            path: path.to_owned(),
+            error: error.to_string(),
+        },
+    })
 }
 
 pub(super) fn fill(memory: &Memory, rows: Rows, successes: &BTreeMap<String, Moment>, unsynced: &[String]) {

@@ -2,12 +2,11 @@
 //!
 //! Answers are `Serialize` in API.md's own shapes. Bodies come in as bytes: their strict reading is the model's.
 
-use std::net::IpAddr;
-
 use bytes::Bytes;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use super::authorize::{Ask, AskedKey, Authorized, Verdict};
 use super::refusal::Refusal;
 
 /// On whose behalf something is asked.
@@ -288,75 +287,6 @@ pub enum WatchLine {
         error: &'static str,
         revision: u64,
     },
-}
-
-/// What a gateway asks for one request.
-#[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
-    pub service: &'a str,
-    pub key: AskedKey<'a>,
-    pub address: IpAddr,
-    /// `None`: source ports are not judged.
-    pub source_port: Option<u16>,
-}
-
-#[derive(Clone, Copy)]
-pub enum AskedKey<'a> {
-    /// The key itself: fingerprinted, never kept.
-    Secret(&'a [u8]),
-    /// An id that the gateway has proved.
-    Asserted(&'a str),
-}
-
-impl std::fmt::Debug for AskedKey<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            AskedKey::Secret(_) => f.write_str("Secret(…)"),
-            AskedKey::Asserted(id) => write!(f, "Asserted({id:?})"),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// 200.
-    Allowed,
-    /// 401.
-    Unknown,
-    /// 403: the service is not the credential's, or the address is denied, or the binding is suspended.
-    Denied,
-    /// 403.
-    Ended,
-    /// 403: the address or the source port is not the credential's.
-    Address,
-    /// 400: there is no such service.
-    NoSuchService,
-}
-
-impl Verdict {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Verdict::Allowed => "allowed",
-            Verdict::Unknown => "unknown",
-            Verdict::Denied => "denied",
-            Verdict::Ended => "ended",
-            Verdict::Address => "address",
-            Verdict::NoSuchService => "no-such-service",
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Authorized {
-    /// What the credential and the address come to, whatever the mode.
-    pub verdict: Verdict,
-    /// The service observes: a refusal is answered 200 and counted.
-    pub observe: bool,
-    /// Empty if unknown.
-    pub credential: String,
-    /// Empty if unknown, and for a client of the policy.
-    pub publisher: String,
 }
 
 /// `PUT /v1/denies/{name}`.

@@ -115,7 +115,7 @@ impl Shared {
             return;
         };
         shelf.succeeded(Moment::at(self.clock.now()));
-        if shelf.held.load(Ordering::Acquire) > 0 {
+        if shelf.past_end.load(Ordering::Acquire) > 0 {
             let mut successes = self.successes.lock().unwrap_or_else(PoisonError::into_inner);
             successes.insert(Arc::clone(&shelf.publisher));
             self.nudge.notify_one();

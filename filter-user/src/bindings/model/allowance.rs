@@ -3,6 +3,7 @@
 //! Built once a policy; judging a binding allocates nothing where there is no fault.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -10,8 +11,10 @@ use ipnet::IpNet;
 use super::content::{Content, Names, Services};
 use super::json::{Faults, child};
 use super::limits;
+use super::prefixes::Prefixes;
+use crate::bindings::refusal::{Code, Refusal};
 use crate::policy::Policy;
-use crate::policy::model::{Publisher, Service, ServiceSet};
+use crate::policy::model::{Client, Publisher, Service, ServiceSet};
 
 /// Of one policy.
 pub(crate) struct PolicyView {
@@ -21,6 +24,9 @@ pub(crate) struct PolicyView {
     publishers: HashMap<String, Allowance>,
     /// Which clients of the policy have a credential.
     clients: HashMap<String, Vec<usize>>,
+    /// Sources of those clients.
+    client_sources: HashMap<usize, Prefixes>,
+    denied: Prefixes,
 }
 
 /// What a publisher may do, with references resolved.
@@ -49,7 +55,19 @@ impl PolicyView {
                 clients.entry(credential.clone()).or_default().push(at);
             }
         }
+        let with_credentials = |(at, client): (usize, &Client)| {
+            let sources = client.sources.iter().map(|source| source.prefix);
+            (!client.credentials.is_empty()).then(|| (at, sources.collect()))
+        };
+        let denied = policy.denies.iter().flat_map(|deny| &deny.sources);
         PolicyView {
+            client_sources: policy
+                .clients
+                .iter()
+                .enumerate()
+                .filter_map(with_credentials)
+                .collect(),
+            denied: denied.map(|source| source.prefix).collect(),
             epoch,
             services,
             publishers,
@@ -69,6 +87,39 @@ impl PolicyView {
 
     pub(crate) fn clients_with(&self, credential: &str) -> &[usize] {
         self.clients.get(credential).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a client that has credentials has this address.
+    pub(crate) fn client_has(&self, client: usize, address: IpAddr) -> bool {
+        self.client_sources
+            .get(&client)
+            .is_some_and(|sources| sources.holds(address))
+    }
+
+    /// Whether the policy denies the address.
+    pub(crate) fn denies(&self, address: IpAddr) -> bool {
+        self.denied.holds(address)
+    }
+
+    /// Judges a write again that was judged under another policy.
+    pub(crate) fn judge_again(
+        &self,
+        publisher: &str,
+        content: Option<&Content>,
+        lease_ms: Option<i64>,
+    ) -> Result<(), Refusal> {
+        let allowance = self.publisher(publisher);
+        let allowance = allowance
+            .ok_or_else(|| Refusal::new(Code::NotAPublisher, "the policy has no such publisher now"))?;
+        let mut faults = Faults::default();
+        if let Some(content) = content {
+            allowance.judge(self, content, &mut faults);
+        }
+        allowance.judge_lease(lease_ms, &mut faults);
+        match faults.is_empty() {
+            true => Ok(()),
+            false => Err(Refusal::of_faults(faults.into_vec())),
+        }
     }
 
     /// Why a stored binding has no grant under this policy; `None` is that it has.

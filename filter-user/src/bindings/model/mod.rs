@@ -10,5 +10,6 @@ pub(crate) mod decide;
 pub(crate) mod json;
 pub(crate) mod lease;
 pub(crate) mod limits;
+pub(crate) mod prefixes;
 pub(crate) mod row;
 pub(crate) mod view;

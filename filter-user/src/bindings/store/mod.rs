@@ -157,7 +157,7 @@ impl Store {
             trim_changes(&mut tables, batch.changes.len() + TRIM_AHEAD, now.wall_ms)?;
             trim_tombstones(&mut tables, batch.tombstones.len() + TRIM_AHEAD, now.wall_ms)?;
             tables.meta.insert("revision", batch.revision)?;
-            tables.meta.insert("last-write-ms", now.wall_ms.cast_unsigned())?;
+            tables.write_last(now)?;
         }
         write.commit()?;
         Ok(())
@@ -283,6 +283,18 @@ impl Store {
         let read = db.get()?.begin_read()?;
         let meta = read.open_table(META)?;
         Ok(meta.get("changes-begin")?.map_or(0, |value| value.value()))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn leases_of_other_boots(&self, boot_id: u128) -> Result<usize, StoreError> {
+        let db = self.db();
+        let read = db.get()?.begin_read()?;
+        let mut count = 0;
+        for entry in read.open_table(tables::BINDINGS)?.iter()? {
+            let row: super::model::row::StoredRow = postcard::from_bytes(entry?.1.value())?;
+            count += usize::from(row.is_of_another_boot(boot_id));
+        }
+        Ok(count)
     }
 
     #[cfg(test)]

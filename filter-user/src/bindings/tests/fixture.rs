@@ -47,6 +47,9 @@ name = "acme"
 sources = ["198.51.100.0/24"]
 services = ["payments"]
 credentials = ["acme-key"]
+[[deny]]
+name = "abuse-2026"
+sources = ["198.51.100.66"]
 [[publisher]]
 name = "gateway"
 user = "www-data"

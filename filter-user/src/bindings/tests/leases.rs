@@ -114,6 +114,40 @@ async fn after_a_reboot_with_a_wrong_clock_nobody_has_more_than_was_left() {
 }
 
 #[tokio::test]
+async fn several_boots_with_a_wrong_clock_give_nobody_more_than_was_left() {
+    let mut f = start();
+    f.put("key-1", &body("192.0.2.1", 600)).await.unwrap();
+    for boot in 2..6_u32 {
+        f.clock.change(|now| {
+            now.wall_ms = 0;
+            now.boot_ms = 10_000;
+            now.monotonic_ns = 10_000_000_000;
+            now.boot_id = boot.into();
+        });
+        f = f.restart().await;
+        let owner = f.kernel.owner("binding/gateway/key-1").unwrap();
+        let left = owner.end / 1_000_000_000 - 10;
+        assert_eq!(left, 600 - 100 * u64::from(boot - 2), "boot {boot}");
+        // Until what is written says so in this boot's time.
+        f.clock.pass(100);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while f
+            .bindings
+            .shared
+            .store
+            .leases_of_other_boots(boot.into())
+            .unwrap()
+            > 0
+        {
+            assert!(std::time::Instant::now() < deadline, "it was never folded");
+            f.bindings.shared.nudge.notify_one();
+            tokio::task::yield_now().await;
+        }
+        f.put("key-2", &body("192.0.2.2", 30)).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn held_leases_admit_until_their_publisher_succeeds_and_never_hold_a_delete() {
     let f = start();
     let put = |credential: &'static str| {

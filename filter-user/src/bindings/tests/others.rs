@@ -53,7 +53,8 @@ async fn key_serves_its_own_addresses_and_no_others() {
     let ports = body("192.0.2.1", 60).replace('}', r#", "source_ports": ["1-1023"]}"#);
     f.put("key-4", &ports).await.unwrap();
     assert_eq!(verdict(&f, "key-4", "192.0.2.1"), Verdict::Address);
-    // A client of the policy.
+    // A client of the policy, and what the policy denies.
+    assert_eq!(verdict(&f, "acme-key", "198.51.100.66"), Verdict::Denied);
     assert_eq!(verdict(&f, "acme-key", "198.51.100.9"), Verdict::Allowed);
     assert_eq!(verdict(&f, "acme-key", "192.0.2.1"), Verdict::Address);
     f.clock.pass(60);
@@ -295,4 +296,54 @@ async fn change_that_a_crash_kept_from_the_audit_log_is_told_at_the_next_start()
     );
     assert_eq!((lines.len(), &lines[1]["revision"]), (2, &2.into()));
     assert!(crate::bindings::audit::verify(&path, None).is_ok());
+}
+
+#[tokio::test]
+async fn without_space_kept_back_deletes_and_renewals_alone_are_taken() {
+    let f = start();
+    f.put("key-1", &body("192.0.2.1", 60)).await.unwrap();
+    f.put("key-2", &body("192.0.2.2", 60)).await.unwrap();
+    let (folder, clock) = f.stop().await;
+    // What stands in the way of the reserve is as good as a full disk.
+    std::fs::remove_file(folder.path().join("reserve")).unwrap();
+    std::fs::create_dir(folder.path().join("reserve")).unwrap();
+    let f = start_in(folder, clock, POLICY);
+    assert_eq!(
+        code(f.put("key-3", &body("192.0.2.3", 60)).await),
+        Code::StoreFull
+    );
+    assert_eq!(
+        code(f.put("key-1", &body("192.0.2.9", 60)).await),
+        Code::StoreFull
+    );
+    assert_eq!(
+        f.put("key-1", &body("192.0.2.1", 60)).await.unwrap().outcome,
+        Outcome::Renewed
+    );
+    assert!(f.delete("key-2", None).await.unwrap().removed);
+    std::fs::remove_dir(f.folder.path().join("reserve")).unwrap();
+    f.settle().await;
+    f.put("key-3", &body("192.0.2.3", 60)).await.unwrap();
+}
+
+#[test]
+fn replayed_lines_grant_what_a_sync_would() {
+    let policy = policy(POLICY);
+    let text = r#"{"credential": "key-1", "sources": ["192.0.2.1"], "services": ["payments"], "lease_seconds": 60}
+{"publisher": "endless", "op": "put", "credential": "key-2", "sources": ["192.0.2.2"], "services": ["sandbox"]}
+{"credential": "key-3", "sources": ["192.0.2.1/24"], "services": ["payments"], "lease_seconds": 60}
+{"op": "end", "count": 3}"#;
+    let (grantees, bad) = crate::bindings::grantees_of_lines(&policy, text.as_bytes(), 1_000);
+    let owners: Vec<_> = grantees.iter().map(|g| (g.credential.as_str(), g.end)).collect();
+    assert_eq!(
+        owners,
+        [
+            ("binding/gateway/key-1", 60_000_001_000),
+            ("binding/endless/key-2", u64::MAX)
+        ]
+    );
+    assert_eq!(
+        (bad.len(), bad[0].0, bad[0].1.errors[0].code),
+        (1, 3, "host-bits")
+    );
 }

@@ -9,24 +9,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::answers::{answer, into_jobs};
+use super::durable::Fault;
+use super::effects::publish_synced;
 use super::fold::Fold;
-use super::group::{Answered, ENDED_KEPT_MS, Ground, Group, Key, publish_synced};
+use super::group::{ENDED_KEPT_MS, Ground, Group, Key};
 use super::job::Job;
 use super::reserve::Reserve;
 use super::sweep::Sweeps;
-use super::sync::change_file;
 use super::timers::Timers;
 use crate::bindings::audit::{Audit, Line, Renewals};
 use crate::bindings::clock::Now;
 use crate::bindings::memory::{RowChanges, Shelf};
 use crate::bindings::model::allowance::PolicyView;
-use crate::bindings::model::credential::hex;
 use crate::bindings::model::lease::Moment;
 use crate::bindings::model::row::{Row, Told};
-use crate::bindings::refusal::{Code, Refusal};
+use crate::bindings::refusal::Refusal;
 use crate::bindings::seam::Change;
 use crate::bindings::shared::Shared;
-use crate::bindings::store::{self, Batch, StoreError};
+use crate::bindings::store::Batch;
+
+/// Bindings of a group that are put into memory in less than a few milliseconds.
+const LARGE: usize = 4_096;
 
 pub(crate) struct Core {
     pub(super) shared: Arc<Shared>,
@@ -54,16 +58,18 @@ pub(crate) struct Ready {
     now: Now,
 }
 
+impl Ready {
+    /// Whether it takes too long for a runtime's thread.
+    pub(super) fn is_large(&self) -> bool {
+        self.group.touched.len() > LARGE
+    }
+}
+
 /// A group of which nothing is left.
 pub(crate) struct Failed {
     pub(crate) jobs: Vec<Job>,
     pub(crate) refusal: Refusal,
     pub(crate) full: bool,
-}
-
-enum Fault {
-    Store(StoreError),
-    Audit(std::io::Error),
 }
 
 impl Core {
@@ -162,121 +168,6 @@ impl Core {
         }
     }
 
-    fn make_durable(
-        &mut self,
-        group: &mut Group,
-        batch: &Batch,
-        undo: &Batch,
-        now: Now,
-    ) -> Result<(), Fault> {
-        if let Some((changes, summary, actor)) = group.sync_file.take() {
-            let line = self
-                .write_sync(&changes, summary.revision)
-                .map_err(Fault::Audit)?;
-            let counts = serde_json::to_value(&summary).expect("counts always have a JSON form");
-            let mut line = line.with("counts", counts).at(summary.revision);
-            line.members.extend(Line::new("sync", Some(&actor)).members);
-            group.lines.push(line);
-        }
-        if !batch.is_empty()
-            && let Err(error) = self.shared.store.apply(batch, now)
-        {
-            self.recover(batch, undo);
-            return Err(Fault::Store(error));
-        }
-        if let Err(error) = self.audit.append(&group.lines, now.wall_ms) {
-            self.take_back(undo.clone(), now);
-            return Err(Fault::Audit(error));
-        }
-        Ok(())
-    }
-
-    /// A sync's change file, on disk before its line names its hash.
-    fn write_sync(&self, changes: &[Line], revision: u64) -> std::io::Result<Line> {
-        use sha2::Digest as _;
-        use std::io::Write as _;
-        use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-        let bytes = change_file(changes);
-        let folder = self.shared.folder.join("audit-syncs");
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)?;
-        let name = format!("sync-{revision}.jsonl");
-        // One of the same revision was never acknowledged: a crash came before its commit.
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(folder.join(&name))?;
-        file.write_all(&bytes)?;
-        file.sync_data()?;
-        std::fs::File::open(&folder)?.sync_all()?;
-        let hash = hex(&sha2::Sha256::digest(&bytes));
-        let line = Line::new("sync", None).with("file", format!("audit-syncs/{name}"));
-        Ok(line.with("sha256", hash))
-    }
-
-    /// After the store failed: opens it anew, and learns whether the transaction took after all.
-    fn recover(&mut self, batch: &Batch, undo: &Batch) {
-        let path = store::path_in(&self.shared.folder);
-        if let Err(error) = self.shared.store.reopen(&path) {
-            tracing::error!("{error}");
-            self.owed = Some(undo.clone());
-            return;
-        }
-        match self.shared.store.revision() {
-            Ok(revision) if revision < batch.revision || batch.changes.is_empty() => {}
-            _ => self.owed = Some(undo.clone()),
-        }
-    }
-
-    /// What is in the store but will not be: it goes now, or before the next group.
-    fn take_back(&mut self, undo: Batch, now: Now) {
-        if undo.is_empty() {
-            return;
-        }
-        if let Err(error) = self.shared.store.apply(&undo, now) {
-            tracing::error!("{error}");
-            self.owed = Some(undo);
-        }
-    }
-
-    fn settle(&mut self) -> Result<(), StoreError> {
-        if self.shared.store.is_closed() {
-            self.shared.store.reopen(&store::path_in(&self.shared.folder))?;
-        }
-        if let Some(undo) = self.owed.take()
-            && let Err(error) = self.shared.store.apply(&undo, self.shared.clock.now())
-        {
-            self.owed = Some(undo);
-            let reopened = self.shared.store.reopen(&store::path_in(&self.shared.folder));
-            reopened?;
-            return Err(error);
-        }
-        Ok(())
-    }
-
-    fn failed(&mut self, jobs: Vec<Job>, fault: &Fault) -> Failed {
-        let (code, text, full) = match fault {
-            Fault::Store(error) if error.is_full() => (Code::StoreFull, error.to_string(), true),
-            Fault::Store(error) => (Code::Unavailable, error.to_string(), false),
-            Fault::Audit(error) => {
-                use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-                let full = matches!(error.kind(), StorageFull | QuotaExceeded);
-                let code = if full { Code::AuditFull } else { Code::Unavailable };
-                (code, format!("the audit log: {error}"), full)
-            }
-        };
-        self.shared.set_alarm("disk", Some(text.clone()));
-        Failed {
-            jobs,
-            refusal: Refusal::new(code, text),
-            full,
-        }
-    }
-
     /// The kernel has refused: nothing of the group stays. Blocks.
     pub(super) fn undo(&mut self, ready: Ready, why: &str) -> Vec<Job> {
         let Ready { group, undo, now, .. } = ready;
@@ -351,7 +242,7 @@ impl Core {
     fn publish_held(&mut self) {
         self.held.retain(|publisher, held| {
             let shelf = self.shared.memory.shelf_for(publisher);
-            shelf.held.store(held.len() as u64, Ordering::Release);
+            shelf.past_end.store(held.len() as u64, Ordering::Release);
             !held.is_empty()
         });
         let count: usize = self.held.values().map(BTreeSet::len).sum();
@@ -377,58 +268,5 @@ impl Core {
                 .shared
                 .set_alarm("disk", Some(format!("the audit log: {error}"))),
         }
-    }
-}
-
-/// The jobs of a group that came to nothing, as they were.
-fn into_jobs(group: Group) -> Vec<Job> {
-    let job = |answered| match answered {
-        Answered::Binding(job, _) => Job::Binding(job),
-        Answered::Deny(job, _) => Job::Deny(job),
-        Answered::Sync(job, _) => Job::Sync(job),
-        Answered::Note(line, reply) => Job::Note(line, reply),
-    };
-    group.answers.into_iter().map(job).collect()
-}
-
-/// Answers as decided, or with a refusal for all.
-pub(super) fn answer(answered: Answered, refusal: Option<&Refusal>, shared: &Shared) {
-    let refused = refusal.cloned();
-    // Who has left does not need the answer.
-    match answered {
-        Answered::Binding(job, answer) => job.answer(refused.map_or(answer, Err)),
-        Answered::Deny(job, answer) => {
-            if let Some(reply) = job.reply {
-                let _ = reply.send(refused.map_or(answer, Err));
-            }
-        }
-        Answered::Sync(mut job, answer) => {
-            if let Some(reply) = job.reply.take() {
-                let _ = reply.send(refused.map_or(answer, Err));
-            }
-        }
-        Answered::Note(_, reply) => {
-            let head = shared.audit_head.load();
-            let _ = reply.send(refused.map_or(Ok(head.as_ref().clone()), Err));
-        }
-    }
-}
-
-/// Answers a job that was not even decided.
-pub(super) fn refuse(job: Job, refusal: &Refusal) {
-    match job {
-        Job::Binding(job) => job.answer(Err(refusal.clone())),
-        Job::Deny(job) => {
-            if let Some(reply) = job.reply {
-                let _ = reply.send(Err(refusal.clone()));
-            }
-        }
-        Job::Sync(mut job) => {
-            if let Some(reply) = job.reply.take() {
-                let _ = reply.send(Err(refusal.clone()));
-            }
-        }
-        Job::Note(_, reply) => drop(reply.send(Err(refusal.clone()))),
-        Job::Restore(job) => drop(job.reply.send(Err(refusal.clone()))),
     }
 }

@@ -1,6 +1,6 @@
 //! Denies pushed at run time: whose they are, what they hold, when they end.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use crate::bindings::audit::Line;
 use crate::bindings::clock::Now;
 use crate::bindings::model::json::{Faults, Json, Members, child};
 use crate::bindings::model::lease::{LastWrite, Moment, monotonic};
+use crate::bindings::model::prefixes::Prefixes;
 use crate::bindings::model::view::timestamp;
 use crate::bindings::model::{body, json};
 use crate::bindings::refusal::{Code, Refusal};
@@ -41,9 +42,7 @@ pub(crate) struct Deny {
 #[derive(Clone, Default)]
 pub(crate) struct Denies {
     by_name: BTreeMap<String, Arc<Deny>>,
-    /// Each length that some prefix has, with all prefixes: an address is looked up once a length.
-    lengths: Vec<(bool, u8)>,
-    prefixes: HashSet<IpNet>,
+    prefixes: Prefixes,
 }
 
 pub(crate) struct DenyJob {
@@ -78,23 +77,15 @@ impl Denies {
 
     /// After changes of `by_name`.
     fn index(&mut self) {
-        self.prefixes = self
+        let sources = self
             .by_name
             .values()
-            .flat_map(|deny| deny.sources.iter().copied())
-            .collect();
-        let lengths: HashSet<(bool, u8)> = self.prefixes.iter().map(length_of).collect();
-        self.lengths = lengths.into_iter().collect();
+            .flat_map(|deny| deny.sources.iter().copied());
+        self.prefixes = sources.collect();
     }
 
     pub(crate) fn holds(&self, address: IpAddr) -> bool {
-        let of_family = self
-            .lengths
-            .iter()
-            .filter(|(is_ipv4, _)| *is_ipv4 == address.is_ipv4());
-        of_family.into_iter().any(|(_, length)| {
-            IpNet::new(address, *length).is_ok_and(|prefix| self.prefixes.contains(&prefix.trunc()))
-        })
+        self.prefixes.holds(address)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -126,10 +117,6 @@ impl Denies {
         let over = self.by_name.iter().filter(|(_, deny)| deny.is_over(now));
         over.map(|(name, _)| name.clone()).collect()
     }
-}
-
-fn length_of(prefix: &IpNet) -> (bool, u8) {
-    (matches!(prefix, IpNet::V4(_)), prefix.prefix_len())
 }
 
 impl Deny {

@@ -4,27 +4,22 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-use serde_json::{Value, json};
 
 use super::denies::{Denies, DenyJob};
+use super::effects::{binding_line, shown};
 use super::job::{BindingJob, Done, Job, Op};
 use crate::bindings::audit::Line;
 use crate::bindings::clock::Now;
 use crate::bindings::memory::{Memory, Shelf};
 use crate::bindings::model::allowance::PolicyView;
-use crate::bindings::model::content::Services;
 use crate::bindings::model::decide::{self, Stored, Written};
-use crate::bindings::model::json::Faults;
-use crate::bindings::model::lease::{Moment, Standing, kernel_end, standing};
-use crate::bindings::model::limits;
+use crate::bindings::model::lease::{Standing, kernel_end, standing};
 use crate::bindings::model::row::{Row, Told, told_of};
-use crate::bindings::model::view::{PublisherFacts, grantee, owner, state, timestamp};
+use crate::bindings::model::view::{PublisherFacts, state};
 use crate::bindings::refusal::{Code, Refusal};
 use crate::bindings::requests::{Actor, Answer, Caller, Event, Outcome, State};
 use crate::bindings::seam::Change;
-use crate::bindings::store::{Batch, Store, StoreError, StoredChange, key_of};
+use crate::bindings::store::{Store, StoreError, StoredChange, key_of};
 
 /// Bindings that have ended are kept this long.
 pub(crate) const ENDED_KEPT_MS: i64 = 24 * 3_600_000;
@@ -73,7 +68,7 @@ pub(crate) struct Group {
     pub(crate) synced: Vec<Arc<Shelf>>,
     pub(crate) answers: Vec<Answered>,
     pub(crate) succeeded: Vec<Arc<str>>,
-    boot_id: u128,
+    pub(super) boot_id: u128,
 }
 
 /// A job with the answer it gets once the group is in force.
@@ -194,7 +189,9 @@ impl Group {
                 conditions,
             } => {
                 if *epoch != ground.view.epoch {
-                    judge_again(&key.0, wanted, ground.view)?;
+                    ground
+                        .view
+                        .judge_again(&key.0, Some(&wanted.content), wanted.lease_ms)?;
                 }
                 let written = decide::put(stored, standing_now, wanted, conditions, ground.now)?;
                 self.write(key, written, actor, ground)
@@ -205,7 +202,7 @@ impl Group {
                 epoch,
             } => {
                 if *epoch != ground.view.epoch {
-                    judge_lease(&key.0, *lease_ms, ground.view)?;
+                    ground.view.judge_again(&key.0, None, *lease_ms)?;
                 }
                 let written = decide::renew(stored, standing_now, *lease_ms, *row_version, ground.now)?;
                 self.write(key, written, actor, ground)
@@ -382,157 +379,5 @@ impl Group {
             row: row.map(|row| row.stored(self.boot_id)),
         };
         self.changes.push((revision, change));
-    }
-
-    /// What the store gets, and what undoes it.
-    pub(crate) fn batches(&mut self, denies_before: &Denies) -> (Batch, Batch) {
-        let mut batch = Batch {
-            revision: self.revision,
-            ..Batch::default()
-        };
-        let mut undo = Batch {
-            revision: self.revision,
-            ..Batch::default()
-        };
-        for key in &self.touched {
-            let entry = &self.entries[key];
-            let name = || key_of(&key.0, &key.1);
-            if entry.tombstone != entry.tombstone_before {
-                batch.tombstones.push((name(), entry.tombstone));
-                undo.tombstones.push((name(), entry.tombstone_before));
-            }
-        }
-        for shelf in &self.synced {
-            batch.synced.push(shelf.publisher.to_string());
-            undo.unsynced.push(shelf.publisher.to_string());
-        }
-        if self.revision >= self.first_revision {
-            undo.undone = Some(self.first_revision..=self.revision);
-        }
-        for name in &self.deny_names {
-            let stored = |denies: &Denies| denies.get(name).map(|deny| deny.stored(self.boot_id));
-            batch
-                .denies
-                .push((name.clone(), self.denies.as_ref().and_then(stored)));
-            undo.denies.push((name.clone(), stored(denies_before)));
-        }
-        batch.changes = std::mem::take(&mut self.changes);
-        (batch, undo)
-    }
-
-    /// What the kernel gets: only what differs.
-    pub(crate) fn kernel(&self, view: &PolicyView, now: Now) -> Vec<Change> {
-        let mut changes = self.deny_changes.clone();
-        for key in &self.touched {
-            let entry = &self.entries[key];
-            let facts = entry.shelf.facts();
-            let facts_after = PublisherFacts {
-                unsynced: facts.unsynced && !self.synced.iter().any(|s| Arc::ptr_eq(s, &entry.shelf)),
-                ..facts
-            };
-            if facts.unsynced == facts_after.unsynced && same_row(entry.before.as_ref(), entry.row.as_ref()) {
-                continue;
-            }
-            let grant =
-                |row: &Option<Arc<Row>>, facts| grantee(view, &key.0, facts, &key.1, row.as_ref()?, now);
-            let owner = owner(&key.0, &key.1);
-            match (grant(&entry.before, facts), grant(&entry.row, facts_after)) {
-                (None, None) => {}
-                (Some(_), None) => changes.push(Change::Remove { owner }),
-                (None, Some(after)) => changes.push(Change::Put(after)),
-                (Some(before), Some(after)) if before == after => {}
-                (Some(mut before), Some(after)) => {
-                    before.end = after.end;
-                    changes.push(match before == after {
-                        true => Change::End {
-                            owner,
-                            end: after.end,
-                        },
-                        false => Change::Put(after),
-                    });
-                }
-            }
-        }
-        changes
-    }
-}
-
-fn same_row(a: Option<&Arc<Row>>, b: Option<&Arc<Row>>) -> bool {
-    match (a, b) {
-        (None, None) => true,
-        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-        _ => false,
-    }
-}
-
-/// The policy has changed since a write was judged.
-pub(super) fn judge_again(
-    publisher: &str,
-    wanted: &crate::bindings::model::body::Wanted,
-    view: &PolicyView,
-) -> Result<(), Refusal> {
-    let allowance = view
-        .publisher(publisher)
-        .ok_or_else(|| Refusal::new(Code::NotAPublisher, "the policy has no such publisher now"))?;
-    let mut faults = Faults::default();
-    allowance.judge(view, &wanted.content, &mut faults);
-    allowance.judge_lease(wanted.lease_ms, &mut faults);
-    match faults.is_empty() {
-        true => Ok(()),
-        false => Err(Refusal::of_faults(faults.into_vec())),
-    }
-}
-
-fn judge_lease(publisher: &str, lease_ms: Option<i64>, view: &PolicyView) -> Result<(), Refusal> {
-    let allowance = view
-        .publisher(publisher)
-        .ok_or_else(|| Refusal::new(Code::NotAPublisher, "the policy has no such publisher now"))?;
-    let mut faults = Faults::default();
-    allowance.judge_lease(lease_ms, &mut faults);
-    match faults.is_empty() {
-        true => Ok(()),
-        false => Err(Refusal::of_faults(faults.into_vec())),
-    }
-}
-
-pub(crate) fn binding_line(what: &'static str, key: &Key, actor: Option<&Actor>) -> Line {
-    Line::new(what, actor)
-        .with("publisher", &*key.0)
-        .with("credential", &*key.1)
-}
-
-/// A row as the audit log has it.
-fn shown(row: Option<&Row>) -> Value {
-    let Some(row) = row else { return Value::Null };
-    let services = match &row.content.services {
-        Services::All => json!(["*"]),
-        Services::Named(names) => json!(names.iter().map(AsRef::as_ref).collect::<Vec<&str>>()),
-    };
-    let end = row.end.map(|end: Moment| timestamp(end.wall_ms).to_string());
-    let mut shown = json!({
-        "sources": row.content.sources,
-        "services": services,
-        "row_version": row.row_version,
-        "ends_at": end,
-    });
-    if !row.content.source_ports.is_empty() {
-        shown["source_ports"] = json!(row.content.source_ports);
-    }
-    if let Some(limit) = &row.content.limit {
-        shown["limit"] = limits::show(Some(limit));
-    }
-    if let Some(labels) = &row.content.labels {
-        let labels = labels
-            .iter()
-            .map(|(name, value)| (name.to_string(), Value::from(&**value)));
-        shown["labels"] = Value::Object(labels.collect());
-    }
-    shown
-}
-
-/// Marks what a publisher's restored bindings are no longer.
-pub(crate) fn publish_synced(group: &Group) {
-    for shelf in &group.synced {
-        shelf.unsynced.store(false, Ordering::Release);
     }
 }

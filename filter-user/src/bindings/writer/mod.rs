@@ -4,8 +4,11 @@
 //! A group holds single requests first, then at most one chunk of a batch, then what timers and sweeps ask for: no
 //! batch makes another publisher's request wait for more than one chunk.
 
+mod answers;
 mod core;
 pub(crate) mod denies;
+mod durable;
+mod effects;
 mod fold;
 mod group;
 pub(crate) mod job;
@@ -21,7 +24,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use self::core::{Core, Failed, Ready, refuse};
+use self::answers::refuse;
+use self::core::{Core, Failed, Ready};
 use super::audit::Audit;
 use super::clock::Now;
 use super::model::allowance::PolicyView;
@@ -175,7 +179,10 @@ async fn decide(mut core: Box<Core>, jobs: Vec<Job>, grants: &dyn Grants) -> Box
             false => grants.change(epoch, changes).await,
         };
         let Err(error) = in_force else {
-            core.publish(ready);
+            match ready.is_large() {
+                true => core = blocking(core, |core| core.publish(ready)).await.0,
+                false => core.publish(ready),
+            }
             continue;
         };
         let why = error.to_string();

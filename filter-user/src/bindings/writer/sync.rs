@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
-use super::group::{Answered, Ground, Group, Key, judge_again};
+use super::group::{Answered, Ground, Group, Key};
 use super::job::{Done, Job};
 use crate::bindings::audit::Line;
 use crate::bindings::memory::Shelf;
@@ -139,7 +139,10 @@ impl Group {
             Fault::Refused(refusal.with("line", line).with("credential", credential))
         };
         if job.epoch != ground.view.epoch {
-            judge_again(&key.0, wanted, ground.view).map_err(at_line)?;
+            let judged = ground
+                .view
+                .judge_again(&key.0, Some(&wanted.content), wanted.lease_ms);
+            judged.map_err(at_line)?;
         }
         self.load(key, ground).map_err(Fault::Store)?;
         let entry = &self.entries[key];
