@@ -1,7 +1,7 @@
 //! Connections: accepted up to a bound, cut when they are too slow, drained at the end.
 //!
-//! One task a connection, all owned by their listener's task. Slowness is bounded at each step: the header by
-//! hyper's timer, the answer by `answers`, the reader by `stall`.
+//! One task a connection, all owned by their listener's task. `head` looks at what is asked before hyper does.
+//! Slowness is bounded at each step: the header by hyper's timer, the answer by `answers`, the reader by `stall`.
 
 use std::convert::Infallible;
 use std::io::{self, Write};
@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::{HeaderValue, header};
+use axum::response::IntoResponse;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,13 +23,13 @@ use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
 
 use super::bind::{Bound, Socket};
+use super::head::{HEAD_BYTES_MAX, Refusals, Screened};
 use super::peer::Peer;
 use super::problem::{Code, Problem};
 use super::stall::Stalling;
-use super::{Bounds, Context, routes};
+use super::{Context, routes};
+use crate::metrics::ROUTE_OTHER;
 
-/// The longest header that is read.
-const HEADER_BYTES_MAX: usize = 64 << 10;
 /// After an accept that failed: the usual cause, no file descriptors left, needs time to pass.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A listener says so at most once in this time.
@@ -60,7 +62,7 @@ pub(super) async fn accept_all(bound: Bound, context: Arc<Context>, mut shutdown
                     let connection = Connection {
                         router: router.clone(),
                         peer,
-                        bounds,
+                        context: Arc::clone(&context),
                         shutdown: stop.clone(),
                     };
                     connections.spawn(connection.run(stream, permit));
@@ -145,7 +147,7 @@ fn refuse(stream: Stream) {
 struct Connection {
     router: Router,
     peer: Peer,
-    bounds: Bounds,
+    context: Arc<Context>,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -159,23 +161,41 @@ impl Connection {
     }
 
     async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S) {
-        let (router, peer) = (self.router, self.peer);
+        let (router, peer, bounds) = (self.router, self.peer, self.context.bounds);
+        let refusals = Arc::new(Refusals::default());
+        let stream = Screened::new(Stalling::new(stream, bounds.stall_timeout), Arc::clone(&refusals));
+        let context = self.context;
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
             let mut router = router.clone();
+            let refused = refusals.next();
+            if let Some(problem) = &refused {
+                let status = problem.code.status().as_u16();
+                context
+                    .metrics
+                    .request_answered(ROUTE_OTHER, status, Duration::ZERO);
+            }
             async move {
+                if let Some(problem) = refused {
+                    return Ok(problem.into_response());
+                }
+                let in_chunks = request.headers().contains_key(header::TRANSFER_ENCODING);
                 let mut request: Request = request.map(axum::body::Body::new);
                 request.extensions_mut().insert(peer);
-                let response: Result<_, Infallible> = router.call(request).await;
+                let mut response: Result<_, Infallible> = router.call(request).await;
+                if let (Ok(response), true) = (&mut response, in_chunks) {
+                    // Where such a body ends is not looked for: no head behind it would be looked at.
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
                 response
             }
         });
-        let stream = TokioIo::new(Stalling::new(stream, self.bounds.stall_timeout));
         let mut connection = pin!(
             hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(self.bounds.header_timeout)
-                .max_buf_size(HEADER_BYTES_MAX)
-                .serve_connection(stream, service)
+                .header_read_timeout(bounds.header_timeout)
+                .max_buf_size(HEAD_BYTES_MAX)
+                .serve_connection(TokioIo::new(stream), service)
         );
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,

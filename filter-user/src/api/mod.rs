@@ -9,6 +9,7 @@ mod authorize;
 mod bind;
 mod connection;
 mod error;
+mod head;
 mod peer;
 mod problem;
 mod routes;

@@ -11,6 +11,9 @@ use serde::Serialize;
 /// What a refusal is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
+    Malformed,
+    TargetTooLong,
+    HeadTooLarge,
     NotFound,
     MethodNotAllowed,
     NotAnOperator,
@@ -25,7 +28,10 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Code; 11] = [
+    pub const ALL: [Code; 14] = [
+        Code::Malformed,
+        Code::TargetTooLong,
+        Code::HeadTooLarge,
         Code::NotFound,
         Code::MethodNotAllowed,
         Code::NotAnOperator,
@@ -41,6 +47,9 @@ impl Code {
 
     pub const fn slug(self) -> &'static str {
         match self {
+            Code::Malformed => "malformed",
+            Code::TargetTooLong => "target-too-long",
+            Code::HeadTooLarge => "head-too-large",
             Code::NotFound => "not-found",
             Code::MethodNotAllowed => "method-not-allowed",
             Code::NotAnOperator => "not-an-operator",
@@ -57,6 +66,9 @@ impl Code {
 
     pub const fn title(self) -> &'static str {
         match self {
+            Code::Malformed => "The request is malformed",
+            Code::TargetTooLong => "The request's target is too long",
+            Code::HeadTooLarge => "The request's head is too large",
             Code::NotFound => "There is nothing at this path",
             Code::MethodNotAllowed => "The path does not answer this method",
             Code::NotAnOperator => "The caller is not an operator",
@@ -73,6 +85,9 @@ impl Code {
 
     pub const fn status(self) -> StatusCode {
         match self {
+            Code::Malformed => StatusCode::BAD_REQUEST,
+            Code::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Code::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Code::NotFound => StatusCode::NOT_FOUND,
             Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Code::NotAnOperator => StatusCode::FORBIDDEN,

@@ -102,3 +102,107 @@ async fn stop_removes_the_socket_and_ends_idle_connections_within_the_drain() {
     }
     assert!(TcpStream::connect(daemon.tcp).await.is_err());
 }
+
+/// All that is answered to these bytes, until the connection ends.
+async fn raw(daemon: &super::tests::Daemon, bytes: &[u8]) -> String {
+    let mut stream = UnixStream::connect(&daemon.socket).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let mut answers = Vec::new();
+    let ended = timeout(PATIENCE, stream.read_to_end(&mut answers)).await;
+    // Closed with bytes unread is a reset on some sockets: what was answered is there.
+    let _ = ended.expect("the connection ends");
+    String::from_utf8(answers).unwrap()
+}
+
+fn parse(answer: &str) -> (u16, String) {
+    assert!(
+        answer.contains("\r\ncontent-type: application/problem+json\r\n"),
+        "{answer}"
+    );
+    assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let document: serde_json::Value = serde_json::from_str(body).unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    assert_eq!(document["status"], status);
+    (status, document["code"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn what_hyper_would_refuse_or_guess_at_is_a_problem_document_and_ends_the_connection() {
+    let daemon = default_daemon().await;
+    let long = "a".repeat(70 << 10);
+    for (head, status, code) in [
+        ("GET /livez HTTP/1.1\r\n\r\n".to_owned(), 400, "malformed"),
+        (
+            "GET /livez HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n".to_owned(),
+            400,
+            "malformed",
+        ),
+        (
+            "POST /v1/reload HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n"
+                .to_owned(),
+            400,
+            "malformed",
+        ),
+        ("G(T / HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), 400, "malformed"),
+        (format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n"), 414, "target-too-long"),
+        (
+            format!("GET / HTTP/1.1\r\nhost: a\r\na: {long}\r\n\r\n"),
+            431,
+            "head-too-large",
+        ),
+    ] {
+        let answer = raw(&daemon, head.as_bytes()).await;
+        assert_eq!(parse(&answer), (status, code.to_owned()));
+    }
+    let metrics = ask_tcp(daemon.tcp, "GET /metrics").await.body;
+    let counted = r#"keyfence_http_requests_total{code="400",route="other"} 4"#;
+    assert!(metrics.contains(counted), "{metrics}");
+}
+
+#[tokio::test]
+async fn refused_head_is_answered_behind_those_before_it_and_nothing_behind_it_is() {
+    let daemon = default_daemon().await;
+    let good = "GET /livez HTTP/1.1\r\nhost: a\r\n\r\n";
+    // A body that reads like a request is none.
+    let body = format!(
+        "POST /livez HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{good}",
+        good.len()
+    );
+    let bad = "GET /livez HTTP/1.1\r\n\r\n";
+    let answers = raw(&daemon, format!("{good}\r\n{body}{good}{bad}{good}").as_bytes()).await;
+    let statuses: Vec<u16> = answers
+        .split("HTTP/1.1 ")
+        .filter_map(|answer| answer.get(..3)?.parse().ok())
+        .collect();
+    assert_eq!(statuses, [200, 405, 200, 400], "{answers}");
+}
+
+#[tokio::test]
+async fn body_in_chunks_is_the_last_of_its_connection() {
+    let daemon = default_daemon().await;
+    let chunked = "GET /livez HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+    let answers = raw(
+        &daemon,
+        format!("{chunked}GET /livez HTTP/1.1\r\n\r\n").as_bytes(),
+    )
+    .await;
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 1, "{answers}");
+    assert_eq!(answers.matches("HTTP/1.1").count(), 1, "{answers}");
+}
+
+#[tokio::test]
+async fn head_that_comes_byte_by_byte_is_answered() {
+    let daemon = default_daemon().await;
+    let mut stream = UnixStream::connect(&daemon.socket).await.unwrap();
+    for byte in b"\r\nGET /livez HTTP/1.1\r\nhost: a\r\n\r\n" {
+        stream.write_all(&[*byte]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let mut start = [0; 12];
+    timeout(PATIENCE, stream.read_exact(&mut start))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200");
+}
