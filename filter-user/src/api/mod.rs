@@ -12,6 +12,7 @@ mod error;
 mod head;
 mod peer;
 mod problem;
+mod publisher;
 mod routes;
 mod stall;
 #[cfg(test)]

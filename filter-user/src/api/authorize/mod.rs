@@ -8,7 +8,7 @@ pub(super) mod address;
 pub(super) mod key;
 pub(super) mod rules;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// What one entry (a binding, or a client of the policy) says of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
