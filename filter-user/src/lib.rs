@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod api;
+pub mod bindings;
 pub mod cli;
 pub mod compiler;
 pub mod daemon;

@@ -34,6 +34,20 @@ impl Peer {
         }
     }
 
+    /// The name of its user on this host. It may block.
+    pub(super) fn user(self) -> Option<String> {
+        match self {
+            Peer::Unix {
+                uid: OVERFLOW_ID, ..
+            }
+            | Peer::Unknown => None,
+            Peer::Unix { uid, .. } => {
+                let user = User::from_uid(Uid::from_raw(uid)).ok().flatten()?;
+                Some(user.name)
+            }
+        }
+    }
+
     /// For the log: `uid 1000`.
     pub fn describe(self) -> String {
         match self {
