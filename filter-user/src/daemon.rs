@@ -57,7 +57,14 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     let (stop_engine, engine_stops) = watch::channel(false);
     let view: Arc<dyn View> = Arc::clone(&shared) as Arc<dyn View>;
     let operators = policy.daemon.operators.clone();
-    let serving = tokio::spawn(api::serve(bound, view, operators, Bounds::default(), api_stops));
+    let serving = tokio::spawn(api::serve(
+        bound,
+        view,
+        None,
+        operators,
+        Bounds::default(),
+        api_stops,
+    ));
     let engine = tokio::spawn(engine.run(engine_stops));
     tracing::info!(hash = %snapshot.policy.hash, generation = snapshot.generation, mode = ?snapshot.mode, "ready");
     loop {

@@ -37,10 +37,7 @@ impl Peer {
     /// The name of its user on this host. It may block.
     pub(super) fn user(self) -> Option<String> {
         match self {
-            Peer::Unix {
-                uid: OVERFLOW_ID, ..
-            }
-            | Peer::Unknown => None,
+            Peer::Unix { uid: OVERFLOW_ID, .. } | Peer::Unknown => None,
             Peer::Unix { uid, .. } => {
                 let user = User::from_uid(Uid::from_raw(uid)).ok().flatten()?;
                 Some(user.name)

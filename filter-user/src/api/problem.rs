@@ -246,7 +246,10 @@ mod tests {
         let refusal = Refusal::new(refusal::Code::MassRevocation, "too many").with("revocations", 7);
         let problem = Problem::from(refusal);
         let document: Value = serde_json::from_str(&problem.to_json()).unwrap();
-        assert_eq!((&document["revocations"], &document["code"]), (&7.into(), &"mass-revocation".into()));
+        assert_eq!(
+            (&document["revocations"], &document["code"]),
+            (&7.into(), &"mass-revocation".into())
+        );
         let starting = Problem::from(Refusal::new(refusal::Code::Starting, "wait")).into_response();
         assert_eq!(starting.headers()[header::RETRY_AFTER], "1");
     }

@@ -22,13 +22,19 @@ impl Query {
             known: Vec::new(),
             faults: Vec::new(),
         };
-        let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        let pairs = uri
+            .query()
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty());
         for pair in pairs {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             match (decoded(name), decoded(value)) {
                 (Some(name), Some(value)) => {
                     if query.given.insert(name.clone(), value).is_some() {
-                        query.faults.push(format!("`{}` stands there twice", shown(&name)));
+                        query
+                            .faults
+                            .push(format!("`{}` stands there twice", shown(&name)));
                     }
                 }
                 _ => query.faults.push("a part of it is no text".to_owned()),
@@ -64,13 +70,18 @@ impl Query {
     /// After the last parameter.
     pub(super) fn close(mut self) -> Result<(), Problem> {
         if !self.given.is_empty() {
-            let unknown: Vec<String> = self.given.keys().map(|name| format!("`{}`", shown(name))).collect();
+            let unknown: Vec<String> = self
+                .given
+                .keys()
+                .map(|name| format!("`{}`", shown(name)))
+                .collect();
             let known: Vec<String> = self.known.iter().map(|name| format!("`{name}`")).collect();
             let known = match known.as_slice() {
                 [] => "it takes none".to_owned(),
                 known => format!("it takes {}", known.join(", ")),
             };
-            self.faults.push(format!("{} is no parameter here; {known}", unknown.join(", ")));
+            self.faults
+                .push(format!("{} is no parameter here; {known}", unknown.join(", ")));
         }
         match self.faults.as_slice() {
             [] => Ok(()),
@@ -125,7 +136,11 @@ mod tests {
         assert_eq!(given.parsed::<usize>("limit", "a number"), Some(11));
         let problem = given.close().unwrap_err();
         assert_eq!(problem.code, Code::BadQuery);
-        for part in ["`limit` stands there twice", "`more`, `…` is no parameter here; it takes `limit`", "no text"] {
+        for part in [
+            "`limit` stands there twice",
+            "`more`, `…` is no parameter here; it takes `limit`",
+            "no text",
+        ] {
             assert!(problem.detail.contains(part), "{}", problem.detail);
         }
         let mut given = query("limit=ten");

@@ -34,7 +34,12 @@ pub(super) struct Admitted {
 
 impl Rates {
     /// `now` only ever grows. `publisher` is a name of the policy, so there are no more than it has.
-    pub(super) fn admit(&self, publisher: &str, limit: Option<&Limit>, now: Duration) -> Result<Admitted, Problem> {
+    pub(super) fn admit(
+        &self,
+        publisher: &str,
+        limit: Option<&Limit>,
+        now: Duration,
+    ) -> Result<Admitted, Problem> {
         let mut all = self.publishers.lock().unwrap_or_else(PoisonError::into_inner);
         if !all.contains_key(publisher) {
             let fresh = Publisher {
@@ -93,7 +98,9 @@ mod tests {
         let rates = Rates::default();
         let ask = |publisher: &str, milliseconds| {
             let admitted = rates.admit(publisher, Some(&LIMIT), Duration::from_millis(milliseconds));
-            admitted.map_err(|problem| (problem.code, problem.retry_after_seconds)).map(drop)
+            admitted
+                .map_err(|problem| (problem.code, problem.retry_after_seconds))
+                .map(drop)
         };
         let refused = Err((Code::RateExceeded, Some(1)));
         for _ in 0..3 {

@@ -63,6 +63,7 @@ pub(super) async fn start(bounds: Bounds, operators: &[&str]) -> Daemon {
     let serving = tokio::spawn(serve(
         bound,
         view.clone() as Arc<dyn View>,
+        None,
         operators,
         bounds,
         stopped,
@@ -300,6 +301,7 @@ async fn every_documented_path_answers_its_methods_where_the_role_is() {
     tokio::spawn(serve(
         bound,
         view,
+        None,
         vec!["root".to_owned()],
         Bounds::default(),
         stopped,

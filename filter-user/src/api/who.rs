@@ -78,7 +78,10 @@ impl Who {
     async fn user(&self) -> Option<String> {
         let ask = || async {
             let peer = self.peer;
-            tokio::task::spawn_blocking(move || peer.user()).await.ok().flatten()
+            tokio::task::spawn_blocking(move || peer.user())
+                .await
+                .ok()
+                .flatten()
         };
         self.user.get_or_init(ask).await.clone()
     }
@@ -145,7 +148,11 @@ impl Who {
     }
 
     /// For changes: always of one publisher.
-    pub(super) async fn writes(&self, context: &Context, named: Option<String>) -> Result<(Actor, String), Problem> {
+    pub(super) async fn writes(
+        &self,
+        context: &Context,
+        named: Option<String>,
+    ) -> Result<(Actor, String), Problem> {
         let lacking = named.is_none();
         let Scope { actor, publisher } = self.reads(context, named).await?;
         match publisher {
@@ -157,7 +164,10 @@ impl Who {
                 );
                 Err(Problem::new(Code::Refused(refusal::Code::NotAPublisher), detail))
             }
-            None => Err(Problem::new(Code::BadQuery, "`publisher` is one publisher's name here")),
+            None => Err(Problem::new(
+                Code::BadQuery,
+                "`publisher` is one publisher's name here",
+            )),
         }
     }
 
@@ -198,11 +208,15 @@ fn named_publisher(context: &Context, named: String) -> Result<Option<String>, P
         return Ok(None);
     }
     let policy = context.backing.as_ref().map(|backing| backing.grants.policy().1);
-    let known = policy.is_some_and(|policy| policy.publishers.iter().any(|publisher| publisher.name == named));
+    let known =
+        policy.is_some_and(|policy| policy.publishers.iter().any(|publisher| publisher.name == named));
     if known {
         return Ok(Some(named));
     }
-    Err(Problem::new(Code::BadQuery, "`publisher` is none of the policy's publishers"))
+    Err(Problem::new(
+        Code::BadQuery,
+        "`publisher` is none of the policy's publishers",
+    ))
 }
 
 fn not_a_publisher(reason: &NotAPublisher) -> Problem {

@@ -97,6 +97,7 @@ fn status_and_reload_end_as_the_daemon_answers() {
     runtime.spawn(serve(
         bound,
         view.clone() as Arc<dyn View>,
+        None,
         vec![me],
         Bounds::default(),
         stopped,

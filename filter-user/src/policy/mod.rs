@@ -11,7 +11,7 @@ mod files;
 mod keys;
 mod load;
 pub mod model;
-mod prefix;
+pub(crate) mod prefix;
 mod print;
 mod reference;
 mod render;

@@ -66,7 +66,11 @@ impl Said {
 pub(super) fn answer(context: &Context, who: &Who, request: &Parts) -> Response {
     let Some(backing) = &context.backing else {
         let detail = "the bindings are not there yet";
-        return with_headers(Problem::new(Code::Starting, detail).into_response(), &Said::NOTHING, false);
+        return with_headers(
+            Problem::new(Code::Starting, detail).into_response(),
+            &Said::NOTHING,
+            false,
+        );
     };
     let gateways = &backing.gateways;
     let misconfigured = |detail: String| {

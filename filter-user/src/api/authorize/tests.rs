@@ -56,7 +56,10 @@ fn no_key_an_empty_one_and_one_header_with_two_values_are_no_key() {
         &[("x-api-key", "")],
         &[("x-api-key", ""), ("authorization", "Bearer secret-1")],
         &[("x-api-key", "secret-1"), ("x-api-key", "secret-2")],
-        &[("authorization", "Bearer secret-1"), ("authorization", "Bearer secret-2")],
+        &[
+            ("authorization", "Bearer secret-1"),
+            ("authorization", "Bearer secret-2"),
+        ],
         &[("authorization", "Basic secret-1")],
         &[("authorization", "Bearersecret-1")],
         &[("authorization", "Bearer")],
@@ -178,4 +181,3 @@ pub(crate) fn policy(text: &str) -> Arc<Policy> {
             .unwrap_or_else(|| panic!("{:?}", loaded.diagnostics)),
     )
 }
-
