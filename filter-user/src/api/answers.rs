@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::problem::{Code, Problem};
 use super::who::Who;
-use super::{Context, authorize, host, openapi, routes, single, stream};
+use super::{Context, authorize, body, host, openapi, routes, single, stream};
 use crate::bindings::requests::StoreStatus;
 use crate::engine::snapshot::{CounterValues, ReloadError, Snapshot};
 use crate::policy::model::Role;
@@ -61,8 +61,8 @@ pub(super) async fn answer(
     request: Request,
 ) -> Response {
     let started = Instant::now();
-    let (request, body) = request.into_parts();
-    let work = respond(&context, &action, &request, body);
+    let (request, mut body) = request.into_parts();
+    let work = respond(&context, &action, &request, &mut body);
     let response = match deadline(&context, &action) {
         None => work.await,
         Some(deadline) => match tokio::time::timeout(deadline, work).await {
@@ -76,6 +76,10 @@ pub(super) async fn answer(
             }
         },
     };
+    // A gateway may hand its client's length on, without the body.
+    if response.status().is_client_error() && !matches!(action, Action::Authorize) {
+        body::drain(&mut body).await;
+    }
     context
         .metrics
         .request_answered(label, response.status().as_u16(), started.elapsed());
@@ -91,7 +95,7 @@ fn deadline(context: &Context, action: &Action) -> Option<Duration> {
     }
 }
 
-async fn respond(context: &Arc<Context>, action: &Action, request: &Parts, body: Body) -> Response {
+async fn respond(context: &Arc<Context>, action: &Action, request: &Parts, body: &mut Body) -> Response {
     let Some(who) = request.extensions.get::<Arc<Who>>() else {
         return Problem::new(Code::NotFound, "a request without a connection").into_response();
     };

@@ -13,8 +13,11 @@ use crate::bindings::requests::LINE_BYTES_MAX;
 
 pub(super) const NDJSON: &str = "application/x-ndjson";
 
+const DRAIN_BYTES_MAX: usize = 1 << 20;
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// The whole body of one binding or deny.
-pub(super) async fn json(headers: &HeaderMap, body: Body, patience: Duration) -> Result<Bytes, Problem> {
+pub(super) async fn json(headers: &HeaderMap, body: &mut Body, patience: Duration) -> Result<Bytes, Problem> {
     media(headers, &["application/json"])?;
     let too_large = || {
         Problem::new(
@@ -23,7 +26,6 @@ pub(super) async fn json(headers: &HeaderMap, body: Body, patience: Duration) ->
         )
     };
     let deadline = Instant::now() + patience;
-    let mut body = body;
     let mut bytes = BytesMut::new();
     loop {
         let frame = match timeout_at(deadline, body.frame()).await {
@@ -54,6 +56,20 @@ pub(super) fn media(headers: &HeaderMap, taken: &[&str]) -> Result<(), Problem> 
     }
     let detail = format!("send `Content-Type: {}`", taken.join("` or `"));
     Err(Problem::new(Code::WrongMedia, detail))
+}
+
+/// Takes what is still on its way of a body that was refused, within bounds: one who sends all before it reads would
+/// lose the answer with the connection.
+pub(super) async fn drain(body: &mut Body) {
+    let deadline = Instant::now() + DRAIN_TIME_MAX;
+    let mut left = DRAIN_BYTES_MAX;
+    while let Ok(Some(Ok(frame))) = timeout_at(deadline, body.frame()).await {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        match left.checked_sub(length) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 fn slow(patience: Duration) -> Problem {

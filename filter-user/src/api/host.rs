@@ -190,8 +190,9 @@ pub(super) async fn audit(context: &Context, who: &Who, request: &Parts) -> Resu
         query.fault("from", "a line, from 1 on");
     }
     query.close()?;
+    let bindings = context.bindings()?;
     who.operator(context).await?;
-    let lines = context.bindings()?.audit_lines(from, limit).await?;
+    let lines = bindings.audit_lines(from, limit).await?;
     let text: String = lines.iter().flat_map(|line| [line.trim_end(), "\n"]).collect();
     let kind = HeaderValue::from_static(NDJSON);
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
@@ -207,7 +208,7 @@ struct Copy {
     trust: bool,
 }
 
-async fn copy(context: &Context, request: &Parts, body: Body) -> Result<Copy, Problem> {
+async fn copy(context: &Context, request: &Parts, body: &mut Body) -> Result<Copy, Problem> {
     let body = body::json(&request.headers, body, context.bounds.line_timeout).await?;
     let invalid = |detail: &str| Problem::new(Code::Refused(refusal::Code::Invalid), detail);
     let copy: Copy = serde_json::from_slice(&body)
@@ -222,12 +223,13 @@ pub(super) async fn backup(
     context: &Context,
     who: &Who,
     request: &Parts,
-    body: Body,
+    body: &mut Body,
 ) -> Result<Response, Problem> {
     Query::of(&request.uri).close()?;
+    let bindings = context.bindings()?;
     let actor = who.operator(context).await?;
     let copy = copy(context, request, body).await?;
-    let status = context.bindings()?.backup(&actor, copy.path).await?;
+    let status = bindings.backup(&actor, copy.path).await?;
     Ok(axum::Json(json!({ "schema": 1, "bindings": status })).into_response())
 }
 
@@ -235,11 +237,12 @@ pub(super) async fn restore(
     context: &Context,
     who: &Who,
     request: &Parts,
-    body: Body,
+    body: &mut Body,
 ) -> Result<Response, Problem> {
     Query::of(&request.uri).close()?;
+    let bindings = context.bindings()?;
     let actor = who.operator(context).await?;
     let copy = copy(context, request, body).await?;
-    let status = context.bindings()?.restore(&actor, copy.path, copy.trust).await?;
+    let status = bindings.restore(&actor, copy.path, copy.trust).await?;
     Ok(axum::Json(json!({ "schema": 1, "bindings": status })).into_response())
 }

@@ -10,6 +10,8 @@ mod bind;
 mod body;
 mod connection;
 mod error;
+#[cfg(test)]
+mod fixture;
 mod head;
 mod host;
 mod openapi;
@@ -28,6 +30,10 @@ mod tests;
 mod tests_bind;
 #[cfg(test)]
 mod tests_bounds;
+#[cfg(test)]
+mod tests_callers;
+#[cfg(test)]
+mod tests_gateways;
 mod who;
 
 use std::sync::Arc;

@@ -25,7 +25,7 @@ pub(super) async fn put(
     context: &Context,
     who: &Who,
     request: &Parts,
-    body: Body,
+    body: &mut Body,
 ) -> Result<Response, Problem> {
     let mut query = Query::of(&request.uri);
     let named = query.text("publisher");
@@ -152,7 +152,7 @@ pub(super) async fn put_deny(
     context: &Context,
     who: &Who,
     request: &Parts,
-    body: Body,
+    body: &mut Body,
 ) -> Result<Response, Problem> {
     Query::of(&request.uri).close()?;
     let name = last_segment(request)?;

@@ -30,7 +30,7 @@ pub(super) async fn batch(
     context: &Context,
     who: &Who,
     request: &Parts,
-    body: Body,
+    body: &mut Body,
 ) -> Result<Response, Problem> {
     let mut query = Query::of(&request.uri);
     let named = query.text("publisher");
@@ -41,7 +41,7 @@ pub(super) async fn batch(
     let (actor, publisher) = who.writes(context, named).await?;
     let admitted = context.admit(&publisher)?;
     let (input, output) = bindings.batch(&actor, &publisher, progress)?;
-    let lines = Lines::new(body, context.bounds.line_timeout);
+    let lines = Lines::new(std::mem::take(body), context.bounds.line_timeout);
     tokio::spawn(feed(lines, input, admitted));
     Ok(streamed(stream::unfold(output, next_of_batch)))
 }
@@ -76,7 +76,7 @@ pub(super) async fn sync(
     context: &Context,
     who: &Who,
     request: &Parts,
-    body: Body,
+    body: &mut Body,
 ) -> Result<Response, Problem> {
     let mut query = Query::of(&request.uri);
     let named = query.text("publisher");
@@ -95,7 +95,7 @@ pub(super) async fn sync(
         revoke_max,
     };
     let mut input = bindings.sync(&actor, options)?;
-    let mut lines = Lines::new(body, context.bounds.line_timeout);
+    let mut lines = Lines::new(std::mem::take(body), context.bounds.line_timeout);
     let mut since = Instant::now();
     // Dropped on the way out, it changes nothing.
     while let Some(bytes) = lines.next(since).await? {
