@@ -5,9 +5,11 @@
 //! `Writer`, owns the store. Flow: listeners -> `Bindings` -> `Writer` -> store, audit log, `seam::Grants` -> answer.
 
 pub mod clock;
+mod model;
 pub mod refusal;
 pub mod requests;
 pub mod seam;
+mod store;
 
 use std::path::PathBuf;
 use std::sync::Arc;

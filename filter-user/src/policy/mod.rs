@@ -17,11 +17,11 @@ mod reference;
 mod render;
 mod report;
 mod schema;
-mod secret;
+pub(crate) mod secret;
 mod source;
 mod sources_file;
 mod suggest;
-mod units;
+pub(crate) mod units;
 mod validate;
 mod words;
 
@@ -37,6 +37,7 @@ pub use print::print;
 pub use reference::reference;
 pub use render::{Colour, render, render_lines};
 pub use report::check_report_json;
+pub(crate) use schema::compile_id_pattern;
 pub use source::SourceFile;
 
 /// Any bytes as a policy file: never panics, whatever they are.

@@ -1,0 +1,89 @@
+//! The tables of the store and what stands in them.
+
+use ipnet::IpNet;
+use redb::{Table, TableDefinition, WriteTransaction};
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+use crate::bindings::model::lease::StoredMoment;
+use crate::bindings::model::row::StoredRow;
+use crate::bindings::requests::Event;
+
+/// Written into `META`; what is newer is refused.
+pub(super) const FORMAT: u64 = 1;
+
+/// `PUBLISHER/CREDENTIAL` -> `StoredRow`.
+pub(super) const BINDINGS: TableDefinition<&str, &[u8]> = TableDefinition::new("bindings");
+/// The same -> row version at which it was deleted, wall clock of that.
+pub(super) const TOMBSTONES: TableDefinition<&str, (u64, i64)> = TableDefinition::new("tombstones");
+pub(super) const TOMBSTONE_TIMES: TableDefinition<(i64, &str), ()> = TableDefinition::new("tombstone-times");
+/// Revision -> `StoredChange`.
+pub(super) const CHANGES: TableDefinition<u64, &[u8]> = TableDefinition::new("changes");
+/// Publisher -> `StoredMoment` of its last success.
+pub(super) const SUCCESSES: TableDefinition<&str, &[u8]> = TableDefinition::new("successes");
+/// Name -> `StoredDeny`.
+pub(super) const DENIES: TableDefinition<&str, &[u8]> = TableDefinition::new("denies");
+/// Publishers that have not synced since a restore.
+pub(super) const UNSYNCED: TableDefinition<&str, ()> = TableDefinition::new("unsynced");
+/// `format`, `revision`, `last-write-ms`, `changes-begin`.
+pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// `store`: the store's id.
+pub(super) const NAMES: TableDefinition<&str, &str> = TableDefinition::new("names");
+
+pub(super) struct Tables<'t> {
+    pub(super) bindings: Table<'t, &'static str, &'static [u8]>,
+    pub(super) tombstones: Table<'t, &'static str, (u64, i64)>,
+    pub(super) tombstone_times: Table<'t, (i64, &'static str), ()>,
+    pub(super) changes: Table<'t, u64, &'static [u8]>,
+    pub(super) successes: Table<'t, &'static str, &'static [u8]>,
+    pub(super) denies: Table<'t, &'static str, &'static [u8]>,
+    pub(super) unsynced: Table<'t, &'static str, ()>,
+    pub(super) meta: Table<'t, &'static str, u64>,
+    pub(super) names: Table<'t, &'static str, &'static str>,
+}
+
+impl<'t> Tables<'t> {
+    pub(super) fn open(write: &'t WriteTransaction) -> Result<Tables<'t>, StoreError> {
+        Ok(Tables {
+            bindings: write.open_table(BINDINGS)?,
+            tombstones: write.open_table(TOMBSTONES)?,
+            tombstone_times: write.open_table(TOMBSTONE_TIMES)?,
+            changes: write.open_table(CHANGES)?,
+            successes: write.open_table(SUCCESSES)?,
+            denies: write.open_table(DENIES)?,
+            unsynced: write.open_table(UNSYNCED)?,
+            meta: write.open_table(META)?,
+            names: write.open_table(NAMES)?,
+        })
+    }
+}
+
+/// A change as a watch tells it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct StoredChange {
+    pub(crate) wall_ms: i64,
+    pub(crate) event: Event,
+    pub(crate) publisher: String,
+    pub(crate) credential: String,
+    /// As of this change; none after a delete.
+    pub(crate) row: Option<StoredRow>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StoredDeny {
+    pub(crate) owner: String,
+    pub(crate) sources: Vec<IpNet>,
+    pub(crate) reason: String,
+    pub(crate) created_ms: i64,
+    pub(crate) end: Option<StoredMoment>,
+    pub(crate) revision: u64,
+}
+
+/// Publishers' names have no `/`.
+pub(crate) fn key_of(publisher: &str, credential: &str) -> String {
+    format!("{publisher}/{credential}")
+}
+
+pub(crate) fn split_key(key: &str) -> (&str, &str) {
+    key.split_once('/').unwrap_or((key, ""))
+}
