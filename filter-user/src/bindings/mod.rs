@@ -4,7 +4,9 @@
 //! `Bindings` is the one handle: cheap to clone, typed in and out; the listeners translate HTTP into it. One task, the
 //! `Writer`, owns the store. Flow: listeners -> `Bindings` -> `Writer` -> store, audit log, `seam::Grants` -> answer.
 
+pub mod audit;
 pub mod clock;
+mod memory;
 mod model;
 pub mod refusal;
 pub mod requests;

@@ -6,13 +6,13 @@
 mod open;
 mod tables;
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
 
 pub(crate) use open::{Opened, copy_to, open, path_in, rename_store};
-use tables::{BINDINGS, CHANGES, DENIES, META, SUCCESSES, TOMBSTONE_TIMES, TOMBSTONES, Tables, UNSYNCED};
+use tables::{BINDINGS, CHANGES, DENIES, META, SUCCESSES, TOMBSTONE_TIMES, TOMBSTONES, Tables};
 pub(crate) use tables::{StoredChange, StoredDeny, key_of};
 
 use super::clock::Now;
@@ -76,8 +76,19 @@ from_redb!(
 );
 
 pub(crate) struct Store {
-    pub(super) db: Arc<Database>,
+    /// Taken out only while it is opened anew.
+    db: RwLock<Option<Database>>,
     boot_id: u128,
+}
+
+/// The database for as long as one call takes.
+struct Open<'s>(RwLockReadGuard<'s, Option<Database>>);
+
+impl Open<'_> {
+    fn get(&self) -> Result<&Database, StoreError> {
+        let closed = || StoreError::Redb(Box::new(redb::Error::DatabaseClosed));
+        self.0.as_ref().ok_or_else(closed)
+    }
 }
 
 /// What one transaction writes. `None` removes.
@@ -108,9 +119,23 @@ impl Batch {
 }
 
 impl Store {
+    fn db(&self) -> Open<'_> {
+        Open(self.db.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// After an error of the disk redb takes no more writes: the file is opened anew.
+    pub(crate) fn reopen(&self, path: &Path) -> Result<(), StoreError> {
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        // The old one holds the file's lock.
+        drop(db.take());
+        *db = Some(open::open_file(path)?);
+        Ok(())
+    }
+
     /// One transaction, on disk when it returns.
     pub(crate) fn apply(&self, batch: &Batch, now: Now) -> Result<(), StoreError> {
-        let mut write = self.db.begin_write()?;
+        let db = self.db();
+        let mut write = db.get()?.begin_write()?;
         write.set_two_phase_commit(true);
         write.set_quick_repair(true);
         {
@@ -183,7 +208,8 @@ impl Store {
 
     /// The row version at which a credential was deleted, and when, for as long as that counts.
     pub(crate) fn tombstone(&self, key: &str, now: Now) -> Result<Option<(u64, i64)>, StoreError> {
-        let read = self.db.begin_read()?;
+        let db = self.db();
+        let read = db.get()?.begin_read()?;
         let found = read.open_table(TOMBSTONES)?.get(key)?;
         let found = found.map(|found| found.value());
         Ok(found.filter(|(_, wall_ms)| now.wall_ms.saturating_sub(*wall_ms) < TOMBSTONES_KEPT_MS))
@@ -196,7 +222,8 @@ impl Store {
         until: u64,
         most: usize,
     ) -> Result<Vec<(u64, StoredChange)>, StoreError> {
-        let read = self.db.begin_read()?;
+        let db = self.db();
+        let read = db.get()?.begin_read()?;
         let table = read.open_table(CHANGES)?;
         let mut changes = Vec::new();
         for entry in table
@@ -213,7 +240,8 @@ impl Store {
 
     /// The revision before the oldest change that is kept: who has seen this much misses nothing.
     pub(crate) fn changes_begin(&self) -> Result<u64, StoreError> {
-        let read = self.db.begin_read()?;
+        let db = self.db();
+        let read = db.get()?.begin_read()?;
         let meta = read.open_table(META)?;
         Ok(meta.get("changes-begin")?.map_or(0, |value| value.value()))
     }
@@ -221,12 +249,14 @@ impl Store {
     /// How many rows there are: for `store-full` and tests.
     #[cfg(test)]
     pub(crate) fn rows(&self) -> Result<u64, StoreError> {
-        Ok(self.db.begin_read()?.open_table(BINDINGS)?.len()?)
+        let db = self.db();
+        Ok(db.get()?.begin_read()?.open_table(BINDINGS)?.len()?)
     }
 
     #[cfg(test)]
     pub(crate) fn counts(&self) -> Result<(u64, u64, u64), StoreError> {
-        let read = self.db.begin_read()?;
+        let db = self.db();
+        let read = db.get()?.begin_read()?;
         let tombstones = read.open_table(TOMBSTONES)?.len()?;
         assert_eq!(tombstones, read.open_table(TOMBSTONE_TIMES)?.len()?);
         Ok((
@@ -234,16 +264,6 @@ impl Store {
             tombstones,
             read.open_table(DENIES)?.len()?,
         ))
-    }
-
-    /// Every publisher's bindings wait for its sync.
-    pub(crate) fn is_unsynced(&self) -> Result<Vec<String>, StoreError> {
-        let read = self.db.begin_read()?;
-        let table = read.open_table(UNSYNCED)?;
-        let names = table
-            .iter()?
-            .map(|entry| entry.map(|(name, _)| name.value().to_owned()));
-        Ok(names.collect::<Result<_, _>>()?)
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::RwLock;
 
 use redb::{Builder, Database, ReadableDatabase as _, ReadableTable as _, StorageBackend};
 
@@ -41,7 +41,7 @@ pub(crate) fn open(path: &Path, now: Now) -> Result<Opened, StoreError> {
     }
 }
 
-fn open_file(path: &Path) -> Result<Database, StoreError> {
+pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -126,7 +126,7 @@ fn read(db: Database, now: Now) -> Result<Opened, StoreError> {
     drop(read);
     Ok(Opened {
         store: Store {
-            db: Arc::new(db),
+            db: RwLock::new(Some(db)),
             boot_id: now.boot_id,
         },
         id,
@@ -197,7 +197,8 @@ pub(crate) fn copy_to(store: &Store, to: &Path) -> Result<(), StoreError> {
         .mode(0o600)
         .open(to);
     let copy = Builder::new().create_file(file.map_err(fail)?)?;
-    let read = store.db.begin_read()?;
+    let db = store.db();
+    let read = db.get()?.begin_read()?;
     let write = copy.begin_write()?;
     {
         let mut tables = Tables::open(&write)?;
@@ -240,7 +241,8 @@ pub(crate) fn copy_to(store: &Store, to: &Path) -> Result<(), StoreError> {
 /// Gives a copy a new id; without trust its publishers are unsynced.
 pub(crate) fn rename_store(path: &Path, trust: bool, now: Now) -> Result<(), StoreError> {
     let opened = read(open_file(path)?, now)?;
-    let mut write = opened.store.db.begin_write()?;
+    let db = opened.store.db();
+    let mut write = db.get()?.begin_write()?;
     write.set_two_phase_commit(true);
     {
         let mut tables = Tables::open(&write)?;
