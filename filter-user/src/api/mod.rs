@@ -34,6 +34,8 @@ mod tests_bounds;
 mod tests_callers;
 #[cfg(test)]
 mod tests_gateways;
+#[cfg(test)]
+mod tests_openapi;
 mod who;
 
 use std::sync::Arc;
