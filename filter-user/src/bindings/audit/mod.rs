@@ -36,6 +36,7 @@ pub(crate) struct Audit {
 }
 
 /// A line before it has its place in the chain.
+#[derive(Clone)]
 pub(crate) struct Line {
     pub(crate) what: &'static str,
     pub(crate) members: Map<String, Value>,

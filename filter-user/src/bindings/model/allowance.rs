@@ -215,6 +215,19 @@ impl Allowance {
         }
     }
 
+    /// Whether a lease may be this long, or none.
+    pub(crate) fn judge_lease(&self, lease_ms: Option<i64>, faults: &mut Faults) {
+        self.judge_end(lease_ms.is_none(), faults);
+        let most = self.publisher.lease_max.map(|most| most.as_millis());
+        if let (Some(lease), Some(most)) = (lease_ms, most)
+            && u128::from(lease.unsigned_abs()) > most
+        {
+            let (seconds, most) = (lease / 1_000, most / 1_000);
+            let detail = format!("{seconds} s is longer than the longest lease, {most} s");
+            faults.add("lease-too-long", "/lease_seconds", detail, "write less");
+        }
+    }
+
     /// Whether a binding may be without an end.
     pub(crate) fn judge_end(&self, endless: bool, faults: &mut Faults) {
         if endless && self.publisher.lease_max.is_some() {

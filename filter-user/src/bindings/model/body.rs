@@ -1,5 +1,7 @@
 //! A write's body: JSON in, canonical content, lease and row version out, or every fault at once.
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 
 use super::allowance::{Allowance, PolicyView};
@@ -36,6 +38,8 @@ const LINE_MEMBERS: [&str; 9] = [
 ];
 /// A writer's version of its row stays below 2^53: every JSON reader keeps it exact.
 pub(crate) const ROW_VERSION_END: u64 = 1 << 53;
+/// A hundred years: beyond, no end was meant.
+const LEASE_SECONDS_MAX: u64 = 100 * 366 * 86_400;
 /// More than any publisher's sources-max lets through; bounds the work on a body.
 const SOURCES_READ_MAX: usize = 65_536;
 
@@ -46,6 +50,26 @@ pub(crate) struct PutBody {
     /// `None`: no end.
     pub(crate) lease_ms: Option<i64>,
     pub(crate) row_version: Option<u64>,
+}
+
+/// The same, ready for the writer: content that is shared, and its etag.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Wanted {
+    pub(crate) content: Arc<Content>,
+    pub(crate) etag: u64,
+    pub(crate) lease_ms: Option<i64>,
+    pub(crate) row_version: Option<u64>,
+}
+
+impl From<PutBody> for Wanted {
+    fn from(body: PutBody) -> Wanted {
+        Wanted {
+            etag: body.content.etag(),
+            content: Arc::new(body.content),
+            lease_ms: body.lease_ms,
+            row_version: body.row_version,
+        }
+    }
 }
 
 /// Whether the members of a line are known beside those of a body.
@@ -332,18 +356,10 @@ pub(crate) fn lease(members: &Members<'_>, allowance: &Allowance, faults: &mut F
             allowance.judge_end(true, faults);
             None
         }
-        (Some(Json::Whole(seconds)), most) if *seconds > 0 => {
-            let most = most.map_or(u64::from(u32::MAX), |most| most.as_secs());
-            if *seconds > most {
-                let detail = format!("{seconds} s is longer than the longest lease, {most} s");
-                faults.add(
-                    "lease-too-long",
-                    members.at("lease_seconds"),
-                    detail,
-                    "write less",
-                );
-            }
-            i64::try_from(seconds.saturating_mul(1_000)).ok()
+        (Some(Json::Whole(seconds)), _) if (1..=LEASE_SECONDS_MAX).contains(seconds) => {
+            let lease = i64::try_from(seconds * 1_000).ok();
+            allowance.judge_lease(lease, faults);
+            lease
         }
         (Some(_), _) => {
             faults.add("bad-lease", members.at("lease_seconds"), "this is no lease", fix);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::body::PutBody;
+use super::body::Wanted;
 use super::content::etag_text;
 use super::lease::{Moment, Standing};
 use super::row::{Row, Told};
@@ -40,22 +40,18 @@ pub(crate) struct Written {
 pub(crate) fn put(
     stored: Stored<'_>,
     standing: Standing,
-    body: PutBody,
+    wanted: &Wanted,
     conditions: &Conditions,
     now: Now,
 ) -> Result<Option<Written>, Refusal> {
     judge_conditions(stored, conditions)?;
-    let etag = body.content.etag();
-    let before = stored.row().filter(|row| row.etag == etag);
-    judge_row_version(stored, body.row_version, before.is_some())?;
-    let end = body.lease_ms.map(|lease| Moment::after(now, lease));
+    let before = stored.row().filter(|row| row.etag == wanted.etag);
+    judge_row_version(stored, wanted.row_version, before.is_some())?;
+    let end = wanted.lease_ms.map(|lease| Moment::after(now, lease));
     let mut row = Row {
-        content: match before {
-            Some(before) => Arc::clone(&before.content),
-            None => Arc::new(body.content),
-        },
-        etag,
-        row_version: body.row_version,
+        content: Arc::clone(before.map_or(&wanted.content, |before| &before.content)),
+        etag: wanted.etag,
+        row_version: wanted.row_version,
         created_ms: stored.row().map_or(now.wall_ms, |row| row.created_ms),
         end,
         revision: 0,
@@ -72,7 +68,7 @@ pub(crate) fn put(
             event: Event::Put,
         }));
     };
-    if before.row_version == body.row_version && before.end.is_none() && end.is_none() {
+    if before.row_version == wanted.row_version && before.end.is_none() && end.is_none() {
         return Ok(None);
     }
     row.told = before.told;

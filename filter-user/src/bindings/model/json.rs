@@ -115,6 +115,11 @@ impl Faults {
         }
     }
 
+    pub(crate) fn extend(&mut self, faults: Vec<FieldFault>) {
+        self.0.extend(faults);
+        self.0.truncate(FAULTS_MAX);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -47,15 +47,29 @@ impl Moment {
     }
 }
 
+/// When the store was last written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LastWrite {
+    pub(crate) wall_ms: i64,
+    pub(crate) boot_ms: i64,
+    pub(crate) boot_id: u128,
+    /// By the wall clock, in any boot before that.
+    pub(crate) earlier_ms: i64,
+}
+
 impl StoredMoment {
-    /// In this boot's time. `last_write_ms` is the wall clock of the store's last write.
-    pub(crate) fn in_this_boot(self, now: Now, last_write_ms: i64) -> Moment {
-        let boot_ms = match self.boot_id == now.boot_id {
-            true => self.boot_ms,
-            false => {
-                let remains = self.wall_ms.saturating_sub(now.wall_ms.max(last_write_ms));
-                now.boot_ms.saturating_add(remains)
-            }
+    /// In this boot's time.
+    pub(crate) fn in_this_boot(self, now: Now, last: LastWrite) -> Moment {
+        let boot_ms = if self.boot_id == now.boot_id {
+            self.boot_ms
+        } else {
+            let remains = |write_ms: i64| self.wall_ms.saturating_sub(now.wall_ms.max(write_ms));
+            let remains = match self.boot_id == last.boot_id {
+                // Never more than was left by then, should the clock have been set since.
+                true => remains(last.wall_ms).min(self.boot_ms.saturating_sub(last.boot_ms)),
+                false => remains(last.wall_ms.max(last.earlier_ms)),
+            };
+            now.boot_ms.saturating_add(remains)
         };
         Moment {
             wall_ms: self.wall_ms,
@@ -116,12 +130,22 @@ mod tests {
         boot_id: 1,
     };
 
+    /// In the boot of `NOW`, whose wall clock was right.
+    fn written(wall_ms: i64) -> LastWrite {
+        LastWrite {
+            wall_ms,
+            boot_ms: NOW.boot_ms + wall_ms - NOW.wall_ms,
+            boot_id: NOW.boot_id,
+            earlier_ms: 0,
+        }
+    }
+
     #[test]
     fn in_one_boot_the_wall_clock_changes_nothing() {
         let stored = Moment::after(NOW, 3_600_000).stored(1);
         for wall_ms in [0, 1_000_000, i64::MAX] {
             let jumped = Now { wall_ms, ..NOW };
-            assert_eq!(stored.in_this_boot(jumped, 2_000_000).boot_ms, 3_650_000);
+            assert_eq!(stored.in_this_boot(jumped, written(2_000_000)).boot_ms, 3_650_000);
         }
     }
 
@@ -136,16 +160,30 @@ mod tests {
         };
         // Ten minutes later by a right clock.
         assert_eq!(
-            stored.in_this_boot(booted(1_600_000), 1_200_000).boot_ms,
+            stored.in_this_boot(booted(1_600_000), written(1_200_000)).boot_ms,
             5_000 + 3_000_000
         );
         // A clock that came up at 1970: no more than was left at the last write.
         assert_eq!(
-            stored.in_this_boot(booted(0), 1_200_000).boot_ms,
+            stored.in_this_boot(booted(0), written(1_200_000)).boot_ms,
             5_000 + 3_400_000
         );
         // Long past.
-        assert!(stored.in_this_boot(booted(9_000_000), 0).boot_ms < 5_000);
+        assert!(stored.in_this_boot(booted(9_000_000), written(1_000_000)).boot_ms < 5_000);
+        // A clock that was set back before the last write: what was left by the time since boot counts.
+        let back = LastWrite {
+            wall_ms: 0,
+            ..written(1_600_000)
+        };
+        assert_eq!(stored.in_this_boot(booted(0), back).boot_ms, 5_000 + 3_000_000);
+        // Two boots with a wrong clock: the writes of the second do not make the first forgotten.
+        let later = LastWrite {
+            wall_ms: 10_000,
+            boot_ms: 10_000,
+            boot_id: 3,
+            earlier_ms: 1_200_000,
+        };
+        assert_eq!(stored.in_this_boot(booted(0), later).boot_ms, 5_000 + 3_400_000);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::content::Content;
-use super::lease::{Moment, StoredMoment};
+use super::lease::{LastWrite, Moment, StoredMoment};
 use crate::bindings::clock::Now;
 use crate::bindings::requests::State;
 
@@ -32,7 +32,7 @@ pub(crate) enum Told {
 }
 
 /// In the store.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct StoredRow {
     content: Content,
     row_version: Option<u64>,
@@ -56,13 +56,18 @@ impl Row {
 }
 
 impl StoredRow {
-    pub(crate) fn in_this_boot(self, now: Now, last_write_ms: i64) -> Row {
+    /// Whether its end was written in another boot, and says nothing of this one's time.
+    pub(crate) fn is_of_another_boot(&self, boot_id: u128) -> bool {
+        self.end.is_some_and(|end| end.boot_id != boot_id)
+    }
+
+    pub(crate) fn in_this_boot(self, now: Now, last: LastWrite) -> Row {
         Row {
             etag: self.content.etag(),
             content: Arc::new(self.content),
             row_version: self.row_version,
             created_ms: self.created_ms,
-            end: self.end.map(|end| end.in_this_boot(now, last_write_ms)),
+            end: self.end.map(|end| end.in_this_boot(now, last)),
             revision: self.revision,
             told: self.told,
         }

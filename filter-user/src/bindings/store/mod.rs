@@ -1,7 +1,8 @@
-//! The store: bindings, tombstones, the log of changes, denies, publishers' successes, in one redb file.
+//! The store: the log of changes, bindings, tombstones, denies, publishers' successes, in one redb file.
 //!
-//! One writer, one transaction a group, on disk when `apply` returns (two-phase commit; quick repair, so that an open
-//! after a crash takes no scan). What cannot be read is set aside whole, never emptied.
+//! One writer, one transaction a group, on disk when `apply` returns (two-phase commit; quick repair). A group is
+//! appended to the log, which a watch reads and an open replays; rows follow into their table later, in the order of
+//! their keys: random ones would rewrite a page each. What cannot be read is set aside whole, never emptied.
 
 mod open;
 mod tables;
@@ -11,8 +12,10 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
 
-pub(crate) use open::{Opened, copy_to, open, path_in, rename_store};
-use tables::{BINDINGS, CHANGES, DENIES, META, SUCCESSES, TOMBSTONE_TIMES, TOMBSTONES, Tables};
+#[cfg(test)]
+pub(crate) use open::open_backend;
+pub(crate) use open::{Opened, Rows, copy_to, open, path_in, rename_store};
+use tables::{CHANGES, META, TOMBSTONES, Tables};
 pub(crate) use tables::{StoredChange, StoredDeny, key_of};
 
 use super::clock::Now;
@@ -92,9 +95,8 @@ impl Open<'_> {
 }
 
 /// What one transaction writes. `None` removes.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Batch {
-    pub(crate) rows: Vec<(String, Option<Arc<Row>>)>,
     /// Each with the wall clock of its deletion.
     pub(crate) tombstones: Vec<(String, Option<(u64, i64)>)>,
     pub(crate) changes: Vec<(u64, StoredChange)>,
@@ -103,18 +105,19 @@ pub(crate) struct Batch {
     pub(crate) successes: Vec<(String, Moment)>,
     pub(crate) denies: Vec<(String, Option<StoredDeny>)>,
     pub(crate) synced: Vec<String>,
+    pub(crate) unsynced: Vec<String>,
     pub(crate) revision: u64,
 }
 
 impl Batch {
     pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-            && self.tombstones.is_empty()
+        self.tombstones.is_empty()
             && self.changes.is_empty()
             && self.undone.is_none()
             && self.successes.is_empty()
             && self.denies.is_empty()
             && self.synced.is_empty()
+            && self.unsynced.is_empty()
     }
 }
 
@@ -140,7 +143,7 @@ impl Store {
         write.set_quick_repair(true);
         {
             let mut tables = Tables::open(&write)?;
-            self.write_rows(&mut tables, batch)?;
+            self.write_facts(&mut tables, batch)?;
             for (revision, change) in &batch.changes {
                 tables
                     .changes
@@ -154,24 +157,44 @@ impl Store {
             trim_changes(&mut tables, batch.changes.len() + TRIM_AHEAD, now.wall_ms)?;
             trim_tombstones(&mut tables, batch.tombstones.len() + TRIM_AHEAD, now.wall_ms)?;
             tables.meta.insert("revision", batch.revision)?;
-            tables.meta.insert("last-write-ms", now.wall_ms.cast_unsigned())?;
+            tables.write_last(now)?;
         }
         write.commit()?;
         Ok(())
     }
 
-    fn write_rows(&self, tables: &mut Tables<'_>, batch: &Batch) -> Result<(), StoreError> {
-        for (key, row) in &batch.rows {
-            match row {
-                Some(row) => {
-                    let bytes = postcard::to_allocvec(&row.stored(self.boot_id))?;
-                    tables.bindings.insert(key.as_str(), bytes.as_slice())?;
-                }
-                None => {
-                    tables.bindings.remove(key.as_str())?;
+    /// Rows as they are now, into their table. With `folded`, every change up to that revision is in it.
+    pub(crate) fn fold(
+        &self,
+        rows: &[(String, Option<Arc<Row>>)],
+        folded: Option<u64>,
+    ) -> Result<(), StoreError> {
+        let db = self.db();
+        let mut write = db.get()?.begin_write()?;
+        write.set_two_phase_commit(true);
+        write.set_quick_repair(true);
+        {
+            let mut tables = Tables::open(&write)?;
+            for (key, row) in rows {
+                match row {
+                    Some(row) => {
+                        let bytes = postcard::to_allocvec(&row.stored(self.boot_id))?;
+                        tables.bindings.insert(key.as_str(), bytes.as_slice())?;
+                    }
+                    None => {
+                        tables.bindings.remove(key.as_str())?;
+                    }
                 }
             }
+            if let Some(folded) = folded {
+                tables.meta.insert("folded", folded)?;
+            }
         }
+        write.commit()?;
+        Ok(())
+    }
+
+    fn write_facts(&self, tables: &mut Tables<'_>, batch: &Batch) -> Result<(), StoreError> {
         for (key, tombstone) in &batch.tombstones {
             let before = match tombstone {
                 Some(tombstone) => tables.tombstones.insert(key.as_str(), *tombstone)?,
@@ -202,6 +225,9 @@ impl Store {
         }
         for publisher in &batch.synced {
             tables.unsynced.remove(publisher.as_str())?;
+        }
+        for publisher in &batch.unsynced {
+            tables.unsynced.insert(publisher.as_str(), ())?;
         }
         Ok(())
     }
@@ -238,6 +264,19 @@ impl Store {
         Ok(changes)
     }
 
+    /// Whether an attempt to open it anew has failed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.db().0.is_none()
+    }
+
+    /// Of the last transaction.
+    pub(crate) fn revision(&self) -> Result<u64, StoreError> {
+        let db = self.db();
+        let read = db.get()?.begin_read()?;
+        let meta = read.open_table(META)?;
+        Ok(meta.get("revision")?.map_or(0, |value| value.value()))
+    }
+
     /// The revision before the oldest change that is kept: who has seen this much misses nothing.
     pub(crate) fn changes_begin(&self) -> Result<u64, StoreError> {
         let db = self.db();
@@ -246,11 +285,16 @@ impl Store {
         Ok(meta.get("changes-begin")?.map_or(0, |value| value.value()))
     }
 
-    /// How many rows there are: for `store-full` and tests.
     #[cfg(test)]
-    pub(crate) fn rows(&self) -> Result<u64, StoreError> {
+    pub(crate) fn leases_of_other_boots(&self, boot_id: u128) -> Result<usize, StoreError> {
         let db = self.db();
-        Ok(db.get()?.begin_read()?.open_table(BINDINGS)?.len()?)
+        let read = db.get()?.begin_read()?;
+        let mut count = 0;
+        for entry in read.open_table(tables::BINDINGS)?.iter()? {
+            let row: super::model::row::StoredRow = postcard::from_bytes(entry?.1.value())?;
+            count += usize::from(row.is_of_another_boot(boot_id));
+        }
+        Ok(count)
     }
 
     #[cfg(test)]
@@ -258,23 +302,26 @@ impl Store {
         let db = self.db();
         let read = db.get()?.begin_read()?;
         let tombstones = read.open_table(TOMBSTONES)?.len()?;
-        assert_eq!(tombstones, read.open_table(TOMBSTONE_TIMES)?.len()?);
+        assert_eq!(tombstones, read.open_table(tables::TOMBSTONE_TIMES)?.len()?);
         Ok((
             read.open_table(CHANGES)?.len()?,
             tombstones,
-            read.open_table(DENIES)?.len()?,
+            read.open_table(tables::DENIES)?.len()?,
         ))
     }
 }
 
 fn trim_changes(tables: &mut Tables<'_>, most: usize, wall_ms: i64) -> Result<(), StoreError> {
     let mut begin = None;
+    // What is not in the table of bindings yet is needed by the next start.
+    let folded = tables.meta.get("folded")?.map_or(0, |folded| folded.value());
     for _ in 0..most {
         let surplus = tables.changes.len()? > CHANGES_MAX;
         let Some((revision, changed_ms)) = first_change(tables)? else {
             break;
         };
-        if !surplus && wall_ms.saturating_sub(changed_ms) < CHANGES_KEPT_MS {
+        let young = wall_ms.saturating_sub(changed_ms) < CHANGES_KEPT_MS;
+        if revision > folded || (young && !surplus) {
             break;
         }
         tables.changes.remove(revision)?;

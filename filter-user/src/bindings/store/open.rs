@@ -5,39 +5,57 @@ use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::RwLock;
+use std::sync::{PoisonError, RwLock};
 
-use redb::{Builder, Database, ReadableDatabase as _, ReadableTable as _, StorageBackend};
+use redb::backends::FileBackend;
+use redb::{Builder, Database, ReadableDatabase, ReadableTable as _, StorageBackend};
 
 use super::tables::{
-    BINDINGS, DENIES, FORMAT, META, NAMES, SUCCESSES, StoredDeny, Tables, UNSYNCED, split_key,
+    BINDINGS, CHANGES, DENIES, FORMAT, META, NAMES, SUCCESSES, StoredChange, StoredDeny, Tables, UNSYNCED,
+    key_of, split_key,
 };
 use super::{CACHE_BYTES, Store, StoreError};
 use crate::bindings::clock::Now;
-use crate::bindings::model::lease::{Moment, StoredMoment};
+use crate::bindings::model::lease::{LastWrite, Moment, StoredMoment};
 use crate::bindings::model::row::{Row, StoredRow};
+
+/// By publisher, then by credential.
+pub(crate) type Rows = BTreeMap<String, BTreeMap<String, Row>>;
 
 /// A store and all that it holds.
 pub(crate) struct Opened {
     pub(crate) store: Store,
     pub(crate) id: String,
     pub(crate) revision: u64,
-    /// By publisher, then by credential.
-    pub(crate) rows: BTreeMap<String, Vec<(String, Row)>>,
+    pub(crate) rows: Rows,
+    /// Publisher and credential of what must be folded: changes after the last fold, and leases of another boot.
+    pub(crate) dirty: Vec<(String, String)>,
     pub(crate) successes: BTreeMap<String, Moment>,
     pub(crate) denies: BTreeMap<String, StoredDeny>,
     pub(crate) unsynced: Vec<String>,
-    pub(crate) last_write_ms: i64,
+    pub(crate) last_write: LastWrite,
     /// What had to be done to open it, a sentence.
     pub(crate) alarm: Option<String>,
 }
 
 /// Opens the file, or makes it. One that cannot be read is set aside under another name, and a new one begun.
 pub(crate) fn open(path: &Path, now: Now) -> Result<Opened, StoreError> {
+    refuse_newer(path)?;
     match open_file(path).and_then(|db| read(db, now)) {
         Err(StoreError::Redb(error)) if is_unreadable(&error) => set_aside(path, &error.to_string(), now),
         Err(StoreError::Entry(error)) => set_aside(path, &error.to_string(), now),
         other => other,
+    }
+}
+
+/// Before it is opened for writing, which changes a file. One that needs repair shows its format after that.
+fn refuse_newer(path: &Path) -> Result<(), StoreError> {
+    let Ok(db) = Builder::new().open_read_only(path) else {
+        return Ok(());
+    };
+    match format_of(&db) {
+        Ok(Some(found)) if found > FORMAT => Err(StoreError::Newer { found, known: FORMAT }),
+        _ => Ok(()),
     }
 }
 
@@ -50,18 +68,18 @@ pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
         .mode(0o600)
         .open(path);
     let file = file.map_err(|error| StoreError::File(path.to_owned(), error))?;
-    Ok(Builder::new().set_cache_size(CACHE_BYTES).create_file(file)?)
+    open_with(FileBackend::new(file)?)
+}
+
+fn open_with(backend: impl StorageBackend) -> Result<Database, StoreError> {
+    let mut builder = Builder::new();
+    Ok(builder.set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
 }
 
 /// For tests of crashes: a store over other storage.
 #[cfg(test)]
 pub(crate) fn open_backend(backend: impl StorageBackend, now: Now) -> Result<Opened, StoreError> {
-    read(
-        Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            .create_with_backend(backend)?,
-        now,
-    )
+    read(open_with(backend)?, now)
 }
 
 /// Damage, and not a disk that fails or a lock that is held: those may pass.
@@ -92,26 +110,37 @@ fn set_aside(path: &Path, why: &str, now: Now) -> Result<Opened, StoreError> {
 }
 
 fn read(db: Database, now: Now) -> Result<Opened, StoreError> {
-    let (id, revision, last_write_ms) = prepare(&db)?;
+    let Prepared {
+        id,
+        revision,
+        folded,
+        last,
+    } = prepare(&db, now)?;
     let read = db.begin_read()?;
-    let mut rows: BTreeMap<String, Vec<(String, Row)>> = BTreeMap::new();
+    let mut rows = Rows::new();
+    let mut dirty = Vec::new();
     for entry in read.open_table(BINDINGS)?.iter()? {
         let (key, value) = entry?;
         let (publisher, credential) = split_key(key.value());
         let stored: StoredRow = postcard::from_bytes(value.value())?;
-        let row = (credential.to_owned(), stored.in_this_boot(now, last_write_ms));
-        match rows.get_mut(publisher) {
-            Some(of_publisher) => of_publisher.push(row),
-            None => {
-                rows.insert(publisher.to_owned(), vec![row]);
-            }
+        if stored.is_of_another_boot(now.boot_id) {
+            dirty.push((publisher.to_owned(), credential.to_owned()));
         }
+        let row = stored.in_this_boot(now, last);
+        place(&mut rows, publisher, credential, Some(row));
+    }
+    for entry in read.open_table(CHANGES)?.range(folded.saturating_add(1)..)? {
+        let (_, value) = entry?;
+        let change: StoredChange = postcard::from_bytes(value.value())?;
+        let row = change.row.map(|row| row.in_this_boot(now, last));
+        place(&mut rows, &change.publisher, &change.credential, row);
+        dirty.push((change.publisher, change.credential));
     }
     let mut successes = BTreeMap::new();
     for entry in read.open_table(SUCCESSES)?.iter()? {
         let (name, value) = entry?;
         let moment: StoredMoment = postcard::from_bytes(value.value())?;
-        successes.insert(name.value().to_owned(), moment.in_this_boot(now, last_write_ms));
+        successes.insert(name.value().to_owned(), moment.in_this_boot(now, last));
     }
     let mut denies = BTreeMap::new();
     for entry in read.open_table(DENIES)?.iter()? {
@@ -132,16 +161,37 @@ fn read(db: Database, now: Now) -> Result<Opened, StoreError> {
         id,
         revision,
         rows,
+        dirty,
         successes,
         denies,
         unsynced,
-        last_write_ms,
+        last_write: last,
         alarm: None,
     })
 }
 
+fn place(rows: &mut Rows, publisher: &str, credential: &str, row: Option<Row>) {
+    if !rows.contains_key(publisher) {
+        rows.insert(publisher.to_owned(), BTreeMap::new());
+    }
+    let Some(of_publisher) = rows.get_mut(publisher) else {
+        return;
+    };
+    match row {
+        Some(row) => drop(of_publisher.insert(credential.to_owned(), row)),
+        None => drop(of_publisher.remove(credential)),
+    }
+}
+
+struct Prepared {
+    id: String,
+    revision: u64,
+    folded: u64,
+    last: LastWrite,
+}
+
 /// Makes what is not there yet; refuses a newer format before anything is written.
-fn prepare(db: &Database) -> Result<(String, u64, i64), StoreError> {
+fn prepare(db: &Database, now: Now) -> Result<Prepared, StoreError> {
     if let Some(found) = format_of(db)?
         && found > FORMAT
     {
@@ -150,7 +200,7 @@ fn prepare(db: &Database) -> Result<(String, u64, i64), StoreError> {
     let mut write = db.begin_write()?;
     write.set_two_phase_commit(true);
     write.set_quick_repair(true);
-    let read;
+    let prepared;
     {
         let mut tables = Tables::open(&write)?;
         tables.meta.insert("format", FORMAT)?;
@@ -163,14 +213,25 @@ fn prepare(db: &Database) -> Result<(String, u64, i64), StoreError> {
                 id
             }
         };
-        let number = |name| tables.meta.get(name).map(|found| found.map_or(0, |n| n.value()));
-        read = (id, number("revision")?, number("last-write-ms")?.cast_signed());
+        let last = tables.last_write()?;
+        if last.boot_id != now.boot_id {
+            let earlier_ms = last.earlier_ms.max(last.wall_ms);
+            tables
+                .meta
+                .insert("earlier-write-ms", earlier_ms.cast_unsigned())?;
+        }
+        prepared = Prepared {
+            id,
+            revision: tables.number("revision")?,
+            folded: tables.number("folded")?,
+            last,
+        };
     }
     write.commit()?;
-    Ok(read)
+    Ok(prepared)
 }
 
-fn format_of(db: &Database) -> Result<Option<u64>, StoreError> {
+fn format_of(db: &impl ReadableDatabase) -> Result<Option<u64>, StoreError> {
     let read = db.begin_read()?;
     match read.open_table(META) {
         Ok(meta) => Ok(meta.get("format")?.map(|format| format.value())),
@@ -196,7 +257,7 @@ pub(crate) fn copy_to(store: &Store, to: &Path) -> Result<(), StoreError> {
         .create_new(true)
         .mode(0o600)
         .open(to);
-    let copy = Builder::new().create_file(file.map_err(fail)?)?;
+    let copy = open_with(FileBackend::new(file.map_err(fail)?)?)?;
     let db = store.db();
     let read = db.get()?.begin_read()?;
     let write = copy.begin_write()?;
@@ -229,8 +290,23 @@ pub(crate) fn copy_to(store: &Store, to: &Path) -> Result<(), StoreError> {
             let (key, value) = entry?;
             tables.names.insert(key.value(), value.value())?;
         }
+        let folded = tables.number("folded")?;
+        for entry in read.open_table(CHANGES)?.range(folded.saturating_add(1)..)? {
+            let (_, value) = entry?;
+            let change: StoredChange = postcard::from_bytes(value.value())?;
+            let key = key_of(&change.publisher, &change.credential);
+            match &change.row {
+                Some(row) => drop(
+                    tables
+                        .bindings
+                        .insert(key.as_str(), postcard::to_allocvec(row)?.as_slice())?,
+                ),
+                None => drop(tables.bindings.remove(key.as_str())?),
+            }
+        }
         // The log of changes stays behind: a restored store has a new id, and every watcher lists again.
-        let revision = tables.meta.get("revision")?.map_or(0, |value| value.value());
+        let revision = tables.number("revision")?;
+        tables.meta.insert("folded", revision)?;
         tables.meta.insert("changes-begin", revision)?;
     }
     write.commit()?;
@@ -238,14 +314,18 @@ pub(crate) fn copy_to(store: &Store, to: &Path) -> Result<(), StoreError> {
     File::open(to).and_then(|file| file.sync_all()).map_err(fail)
 }
 
-/// Gives a copy a new id; without trust its publishers are unsynced.
-pub(crate) fn rename_store(path: &Path, trust: bool, now: Now) -> Result<(), StoreError> {
+/// Gives a copy a new id, and revisions above those of what it replaces; without trust its publishers are unsynced.
+pub(crate) fn rename_store(path: &Path, trust: bool, revision: u64, now: Now) -> Result<(), StoreError> {
     let opened = read(open_file(path)?, now)?;
     let db = opened.store.db();
     let mut write = db.get()?.begin_write()?;
     write.set_two_phase_commit(true);
     {
         let mut tables = Tables::open(&write)?;
+        let revision = revision.max(opened.revision);
+        tables.meta.insert("revision", revision)?;
+        tables.meta.insert("folded", revision)?;
+        tables.meta.insert("changes-begin", revision)?;
         tables.names.insert("store", new_id()?.as_str())?;
         if !trust {
             for publisher in opened.rows.keys() {
@@ -255,6 +335,18 @@ pub(crate) fn rename_store(path: &Path, trust: bool, now: Now) -> Result<(), Sto
     }
     write.commit()?;
     Ok(())
+}
+
+impl Store {
+    /// Reads another file in place of the one at hand.
+    pub(crate) fn replace(&self, path: &Path, now: Now) -> Result<Opened, StoreError> {
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        drop(db.take());
+        let mut opened = read(open_file(path)?, now)?;
+        let taken = opened.store.db.get_mut().unwrap_or_else(PoisonError::into_inner);
+        *db = taken.take();
+        Ok(opened)
+    }
 }
 
 /// The file of the store in the state folder.

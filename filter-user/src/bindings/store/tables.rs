@@ -1,11 +1,12 @@
 //! The tables of the store and what stands in them.
 
 use ipnet::IpNet;
-use redb::{Table, TableDefinition, WriteTransaction};
+use redb::{ReadableTable as _, Table, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use crate::bindings::model::lease::StoredMoment;
+use crate::bindings::clock::Now;
+use crate::bindings::model::lease::{LastWrite, StoredMoment};
 use crate::bindings::model::row::StoredRow;
 use crate::bindings::requests::Event;
 
@@ -25,7 +26,8 @@ pub(super) const SUCCESSES: TableDefinition<&str, &[u8]> = TableDefinition::new(
 pub(super) const DENIES: TableDefinition<&str, &[u8]> = TableDefinition::new("denies");
 /// Publishers that have not synced since a restore.
 pub(super) const UNSYNCED: TableDefinition<&str, ()> = TableDefinition::new("unsynced");
-/// `format`, `revision`, `last-write-ms`, `changes-begin`.
+/// `format`, `revision`, `changes-begin`, `folded` (every change up to this revision is in `BINDINGS`), and when the
+/// store was last written, in numbers of 64 bits.
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// `store`: the store's id.
 pub(super) const NAMES: TableDefinition<&str, &str> = TableDefinition::new("names");
@@ -56,10 +58,50 @@ impl<'t> Tables<'t> {
             names: write.open_table(NAMES)?,
         })
     }
+
+    pub(super) fn number(&self, name: &str) -> Result<u64, StoreError> {
+        Ok(self.meta.get(name)?.map_or(0, |number| number.value()))
+    }
+
+    /// Now is when the store was last written.
+    pub(super) fn write_last(&mut self, now: Now) -> Result<(), StoreError> {
+        let [high, low] = halves(now.boot_id);
+        for (name, number) in [
+            ("last-write-ms", now.wall_ms.cast_unsigned()),
+            ("last-write-boot-ms", now.boot_ms.cast_unsigned()),
+            ("last-write-boot-high", high),
+            ("last-write-boot-low", low),
+        ] {
+            self.meta.insert(name, number)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn last_write(&self) -> Result<LastWrite, StoreError> {
+        let boot_id = u128::from(self.number("last-write-boot-high")?) << 64
+            | u128::from(self.number("last-write-boot-low")?);
+        Ok(LastWrite {
+            wall_ms: self.number("last-write-ms")?.cast_signed(),
+            boot_ms: self.number("last-write-boot-ms")?.cast_signed(),
+            boot_id,
+            earlier_ms: self.number("earlier-write-ms")?.cast_signed(),
+        })
+    }
+}
+
+/// The upper and the lower 64 bits.
+fn halves(number: u128) -> [u64; 2] {
+    let bytes = number.to_be_bytes();
+    let half = |from: usize| {
+        let mut half = [0; 8];
+        half.copy_from_slice(&bytes[from..from + 8]);
+        u64::from_be_bytes(half)
+    };
+    [half(0), half(8)]
 }
 
 /// A change as a watch tells it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct StoredChange {
     pub(crate) wall_ms: i64,
     pub(crate) event: Event,
