@@ -29,13 +29,15 @@ mod tests;
 #[cfg(test)]
 mod tests_bind;
 #[cfg(test)]
+mod tests_bindings;
+#[cfg(test)]
 mod tests_bounds;
 #[cfg(test)]
 mod tests_callers;
 #[cfg(test)]
-mod tests_gateways;
-#[cfg(test)]
 mod tests_openapi;
+#[cfg(test)]
+mod tests_streams;
 mod who;
 
 use std::sync::Arc;
