@@ -47,9 +47,11 @@ impl Metrics {
             IntCounterVec::new(Opts::new(of.name, of.help), &labels).expect(fixed)
         };
         let options = HistogramOpts::new(seconds.name, seconds.help).buckets(HTTP_SECONDS_BUCKETS.to_vec());
+        let authorized = counters(authorized);
+        authorized.with_label_values(&["", "misconfigured"]);
         Metrics {
             http_requests: counters(requests),
-            authorized: counters(authorized),
+            authorized,
             http_seconds: Histogram::with_opts(options).expect(fixed),
             http_refused: IntCounter::new(refused.name, refused.help).expect(fixed),
         }
@@ -61,6 +63,16 @@ impl Metrics {
             .with_label_values(&[route, &code.to_string()])
             .inc();
         self.http_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Lets the counters of this service exist from the start.
+    pub fn authorizes(&self, service: &str) {
+        for result in AUTHORIZE_RESULTS
+            .iter()
+            .filter(|result| **result != "misconfigured")
+        {
+            self.authorized.with_label_values(&[service, result]);
+        }
     }
 
     /// Counts an answer to a gateway. `service` is one of the policy or empty, `result` one of `AUTHORIZE_RESULTS`.

@@ -35,6 +35,8 @@ mod tests_bounds;
 #[cfg(test)]
 mod tests_callers;
 #[cfg(test)]
+mod tests_fuzz;
+#[cfg(test)]
 mod tests_openapi;
 #[cfg(test)]
 mod tests_streams;
@@ -143,10 +145,18 @@ pub async fn serve(
     bounds: Bounds,
     shutdown: watch::Receiver<bool>,
 ) {
+    let metrics = Arc::new(Metrics::new());
+    for backing in &backing {
+        let (_, policy) = backing.grants.policy();
+        policy
+            .services
+            .iter()
+            .for_each(|service| metrics.authorizes(&service.name));
+    }
     let context = Arc::new(Context {
         view,
         backing,
-        metrics: Arc::new(Metrics::new()),
+        metrics,
         operators,
         directory: Directory::default(),
         rates: Rates::default(),
