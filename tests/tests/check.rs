@@ -55,10 +55,7 @@ fn an_expect_that_holds_is_counted_and_one_that_differs_is_an_error() {
 #[test]
 fn what_is_not_enforced_is_told_once() {
     let folder = folder("");
-    let text = POLICY.replace(
-        "[[service]]",
-        "[filter.source-limit]\npackets = { rate = 1000, burst = 2000 }\n[[service]]",
-    );
+    let text = format!("{POLICY}[records]\ninterval = \"5s\"\n");
     std::fs::write(folder.path().join("policy.toml"), text).unwrap();
     let ended = run(folder.path(), &["check", "policy.toml"]);
     assert_eq!(ended.exit, 0, "{ended:?}");

@@ -34,9 +34,9 @@ fn faulty(site: &Site) -> Vec<(&'static str, String, &'static str)> {
             "not enforced",
             text(
                 good.clone()
-                    .and("[filter.source-limit]\npackets = { rate = 5000, burst = 10000 }\n"),
+                    .and("[records]\ninterval = \"5s\"\n"),
             ),
-            "[filter.source-limit]",
+            "[records]",
         ),
         (
             "no such interface",
@@ -139,12 +139,11 @@ fn policy_that_has_no_tables_is_refused_as_invalid_by_run_and_reload() {
 #[test]
 fn what_this_build_does_not_enforce_is_refused_by_run_by_name_and_warned_of_by_check() {
     let site = Site::new();
-    let entries = "[filter.source-limit]\npackets = { rate = 5000, burst = 10000 }\n\
-                   [[publisher]]\nname = \"gateway\"\nuser = \"root\"\n";
+    let entries = "[records]\ninterval = \"5s\"\n[[sink]]\ntype = \"stdout\"\n";
     site.write(&policy().and(entries));
     let ended = Daemon::refused(&site, &mut Daemon::command(&site));
     assert_eq!(ended.code, Some(1), "{}", ended.log);
-    for name in ["[filter.source-limit]", "[[publisher]] `gateway`"] {
+    for name in ["[records]", "[[sink]] of type stdout"] {
         assert!(ended.log.contains(name), "{name}: {}", ended.log);
     }
     assert_eq!(site.bpf.list("keyfence"), Vec::<std::path::PathBuf>::new());
@@ -153,7 +152,7 @@ fn what_this_build_does_not_enforce_is_refused_by_run_by_name_and_warned_of_by_c
     let said = String::from_utf8_lossy(&check.stderr);
     assert_eq!(check.status.code(), Some(0), "{said}");
     assert!(!said.contains("more warnings"), "all are shown: {said}");
-    for name in ["[filter.source-limit]", "[[publisher]] `gateway`"] {
+    for name in ["[records]", "[[sink]] of type stdout"] {
         assert!(
             said.contains(&format!("does not enforce {name}")),
             "{name}: {said}"
