@@ -19,7 +19,8 @@ use super::tables::{Occasion, compile, host_addresses};
 use crate::bindings::seam::{Change, GrantError, Grantee};
 use crate::compiler::{self, Numbers, Pushed};
 use crate::kernel::attach::{self, Entry};
-use crate::kernel::interfaces::{self, Choice, Interface};
+use crate::kernel::choice::{Choice, choose, choose_most};
+use crate::kernel::interfaces::{self, Interface};
 use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
 use crate::kernel::log::Lines;
 use crate::kernel::observe;
@@ -43,9 +44,9 @@ impl Around {
     async fn read(policy: &Policy, occasion: Occasion) -> Result<Self, FilterError> {
         let (patterns, present) = (&policy.filter.interfaces, interfaces::read().await?);
         let choice = match occasion {
-            Occasion::Change => interfaces::choose_most(patterns, &present),
+            Occasion::Change => choose_most(patterns, &present),
             Occasion::Start | Occasion::Reload => Choice {
-                interfaces: interfaces::choose(patterns, &present)?,
+                interfaces: choose(patterns, &present)?,
                 left_out: Vec::new(),
             },
         };
@@ -483,7 +484,7 @@ impl Filter {
         let (Ok(present), Ok(ours)) = (interfaces::read().await, self.entry.id()) else {
             return Look::default();
         };
-        let choice = interfaces::choose_most(&policy.filter.interfaces, &present);
+        let choice = choose_most(&policy.filter.interfaces, &present);
         self.attachments
             .look(&choice, &present, ours, &self.pins, policy.filter.attach)
     }
