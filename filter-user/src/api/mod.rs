@@ -146,7 +146,7 @@ pub async fn serve(
     shutdown: watch::Receiver<bool>,
 ) {
     let metrics = Arc::new(Metrics::new());
-    for backing in &backing {
+    if let Some(backing) = &backing {
         let (_, policy) = backing.grants.policy();
         policy
             .services
