@@ -2,6 +2,7 @@
 //! stranger's passes, and what was used and counted stays used and counted.
 
 use std::net::{IpAddr, SocketAddr};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -9,7 +10,7 @@ use std::time::Instant;
 use filter_common::verdict::{Reason, Verdict};
 use keyfence_tests::harness::{
     Attach, Counts, Daemon, GREEDY, LISTED, PATIENCE, Pace, Policy, SERVER, STRANGER, Sender, Sink, Site,
-    StopOnDrop, until,
+    StopOnDrop, keyfence, until,
 };
 
 const PORT: u16 = 9000;
@@ -18,6 +19,10 @@ const PACKETS_PER_SECOND: u32 = 3000;
 const WINDOW: u64 = 64;
 const RELOADS: u64 = 100;
 const RESTARTS: u64 = 10;
+/// Requests to reload at one time.
+const STORM: u64 = 40;
+/// Without a bound on the allocator's heaps it was 280 MB.
+const RESIDENT_KIB_MAX: u64 = 150 << 10;
 
 const LISTED4: IpAddr = IpAddr::V4(LISTED.v4);
 const STRANGER4: IpAddr = IpAddr::V4(STRANGER.v4);
@@ -228,4 +233,28 @@ fn killed_and_restarted_daemons_misjudge_no_packet_natively() {
 #[test]
 fn killed_and_restarted_daemons_misjudge_no_packet_generically() {
     restarts_misjudge_no_packet(Attach::Generic);
+}
+
+#[test]
+fn storm_of_reloads_shares_them_and_holds_no_memory() {
+    let site = Site::new();
+    let daemon = Daemon::start(&site, &policy(Attach::Generic, 0));
+    let before = daemon.generation();
+    let ask = |_| {
+        let mut reload = keyfence();
+        reload.args(["reload", "--socket"]).arg(site.socket());
+        reload.stdout(Stdio::null()).spawn().expect("the command starts")
+    };
+    let asked: Vec<Child> = (0..STORM).map(ask).collect();
+    for mut reload in asked {
+        assert!(reload.wait().expect("it ends").success());
+    }
+    let made = daemon.generation() - before;
+    assert!(made < STORM, "{made} reloads for {STORM} requests");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.id())).expect("the daemon runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let kib = kib.expect("the kernel tells");
+    assert!(kib < RESIDENT_KIB_MAX, "{kib} KiB after {STORM} reloads");
+    println!("{STORM} requests: {made} reloads, {kib} KiB resident");
 }

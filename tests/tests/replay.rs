@@ -105,6 +105,45 @@ fn ends_go_by_the_captures_own_clock() {
 }
 
 #[test]
+fn end_beyond_what_the_clock_can_count_never_comes() {
+    let folder = folder(&(POLICY.to_owned() + "expires = 9999-12-31T23:59:59Z\n"));
+    write(
+        &folder,
+        "a.pcap",
+        &Pcap::default().frame(START, &listed(60)).bytes,
+    );
+    let (lines, _) = lines(&folder, &["a.pcap"]);
+    assert_eq!(said(&lines), ["allowed"]);
+}
+
+#[test]
+fn merged_frames_end_at_the_frames_end_in_generic_mode_alone() {
+    let without_length = |length| {
+        let mut frame = listed(length);
+        frame[16..18].fill(0);
+        frame
+    };
+    // Longer than an unmerged frame, and with a length of its own.
+    let mut padded = listed(65_535);
+    padded.extend([0; 10]);
+    let pcap = Pcap::default()
+        .frame(START, &without_length(65_536))
+        .frame(START, &without_length(65_535))
+        .frame(START, &padded);
+    for (attach, merged) in [
+        ("auto", "allowed"),
+        ("generic", "allowed"),
+        ("native", "malformed"),
+    ] {
+        let filter = format!("[filter]\nattach = {attach:?}");
+        let folder = folder(&POLICY.replace("[filter]", &filter));
+        write(&folder, "a.pcap", &pcap.bytes);
+        let (lines, _) = lines(&folder, &["a.pcap"]);
+        assert_eq!(said(&lines), [merged, "malformed", "allowed"], "{attach}");
+    }
+}
+
+#[test]
 fn stamps_far_apart_wrap_nothing() {
     let limited = POLICY.to_owned() + "limit = { packets = { rate = 1, burst = 1 } }\n";
     let folder = folder(&limited);

@@ -56,7 +56,7 @@ struct FieldFault {
 enum Fault {
     #[error("{0}")]
     Connect(std::io::Error),
-    #[error("no answer within {} s; the daemon may still be at it: see its log", .0.as_secs())]
+    #[error("it took the connection, and gave no answer within {} s", .0.as_secs())]
     Slow(Duration),
     #[error("the answer cannot be read: {0}")]
     Broken(String),
@@ -184,7 +184,11 @@ fn unreachable(socket: &Path, fault: &Fault) -> Failure {
             ErrorKind::WouldBlock => "it has more connections waiting than it takes; try again",
             _ => "check the path",
         },
-        Fault::Slow(_) | Fault::Broken(_) => "try again; if it stays so, see the daemon's log",
+        Fault::Slow(_) => {
+            "it is stopped or overloaded: see `systemctl status keyfence` and the daemon's log; what was asked may \
+             still be done"
+        }
+        Fault::Broken(_) => "try again; if it stays so, see the daemon's log",
     };
     Failure::new(
         Exit::Unreachable,

@@ -19,6 +19,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use filter_common::abi::{Owner, RunContext, run_flags};
+use filter_common::bounds::FRAME_UNMERGED_MAX;
 use filter_common::parse::{self, Frame as Parsed, Packet};
 
 use self::capture::{Capture, Record, Why};
@@ -36,11 +37,13 @@ use crate::judge::{self, Bench};
 use crate::kernel::load::LoadError;
 use crate::kernel::run::RunError;
 use crate::policy::Policy;
+use crate::policy::model::Attach;
 
 const AFTER_HELP: &str = "\
 Every frame runs through the kernel program itself, with buckets of its own that are full at each file's start. Time \
 follows the capture. A frame that cannot be judged, or a file that cannot be read, has verdict null and the reason in \
-`skipped`.
+`skipped`. A frame above 65,535 bytes whose packet has length 0 is taken for one that generic mode merged, unless the \
+policy says attach = \"native\": then it is malformed.
 
 Needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 
@@ -146,6 +149,7 @@ impl From<io::Error> for Stop {
 struct Replay {
     bench: Bench,
     kernel: KernelCopy,
+    attach: Attach,
     /// Owners whose grants end, by number.
     ending: Vec<(u32, jiff::Timestamp)>,
     lines: Lines<Stdout>,
@@ -163,6 +167,7 @@ impl Replay {
         Ok(Self {
             ending: bench.ending(policy),
             kernel,
+            attach: policy.filter.attach,
             lines: Lines::new(arguments.json.then(io::stdout), &bench.names),
             counts: Counts::default(),
             bench,
@@ -219,6 +224,10 @@ impl Replay {
             flags: run_flags::NO_SOCKETS,
             ..RunContext::default()
         };
+        let bytes = match self.attach {
+            Attach::Native => unmerged(bytes),
+            Attach::Auto | Attach::Generic => bytes,
+        };
         match self.kernel.judge(bytes, context) {
             Ok(judgement) => {
                 let mut packet = Packet::default();
@@ -250,5 +259,20 @@ impl Replay {
         };
         let owners: Vec<_> = self.ending.iter().filter_map(ended).collect();
         self.kernel.write_owners(&owners).map_err(Stop::Kernel)
+    }
+}
+
+/// A frame as a driver would hand it on. In generic mode alone, one that the host merged has length 0 and ends at the
+/// frame's end (SPEC 3.2): cut to where no merged frame ends, it is judged as the short frame that it claims to be.
+fn unmerged(frame: &[u8]) -> &[u8] {
+    let length = |frame: &[u8]| {
+        let mut packet = Packet::default();
+        parse::parse(frame, &mut packet);
+        packet.length
+    };
+    match frame.get(..FRAME_UNMERGED_MAX as usize) {
+        // A packet that grows with its frame has no length of its own.
+        Some(cut) if length(&[frame, &[0]].concat()) != length(frame) => cut,
+        _ => frame,
     }
 }

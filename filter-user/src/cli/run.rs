@@ -61,6 +61,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     } = arguments;
     crate::logging::init(log_level.as_deref(), *log_format, shell.colour_errors)
         .map_err(|error| Failure::new(Exit::Usage, error))?;
+    crate::sys::bound_heaps();
     let loaded = engine::load_policy(file);
     let Some(mut policy) = loaded.policy.clone() else {
         return Err(invalid(&loaded, shell));

@@ -12,7 +12,8 @@ use super::shell::{Shell, Tone};
 use comfy_table::{Cell, CellAlignment, Color, Table, presets};
 use hyper::Method;
 
-const PATIENCE: Duration = Duration::from_secs(35);
+/// A daemon that runs answers in milliseconds; one that is stopped must not hold up who asks.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Of the hash: enough to tell two policies apart at a glance.
 const HASH_CHARACTERS_SHOWN: usize = 19;
 /// From this fill on a table is worth a look.
@@ -346,5 +347,26 @@ Tables
         let gone = ask();
         assert_eq!(gone.exit, Exit::Unreachable);
         assert!(gone.text.contains("is gone"), "{}", gone.text);
+    }
+
+    #[test]
+    fn daemon_that_is_stopped_is_unreachable_within_seconds() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("api.sock");
+        // The kernel takes the connection, as for a daemon under SIGSTOP.
+        let _silent = UnixListener::bind(&socket).unwrap();
+        let arguments = Arguments {
+            daemon: SocketArguments { socket },
+            json: false,
+        };
+        let asked = std::time::Instant::now();
+        let stopped = run(&arguments, &PLAIN).unwrap_err();
+        assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+        assert_eq!(stopped.exit, Exit::Unreachable);
+        assert!(
+            stopped.text.contains("no answer within 5 s") && stopped.text.contains("stopped or overloaded"),
+            "{}",
+            stopped.text
+        );
     }
 }

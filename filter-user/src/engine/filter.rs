@@ -8,6 +8,7 @@ use nix::fcntl::Flock;
 
 use super::Options;
 use super::error::FilterError;
+use super::members::{Members, by_slot, counted};
 use super::reader::Reader;
 use super::snapshot::{AttachMode, InterfaceState};
 use super::tables::{Overlaps, compile, host_addresses};
@@ -18,6 +19,7 @@ use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
 use crate::kernel::log::Lines;
 use crate::kernel::observe;
 use crate::kernel::pins::{Found, Pins};
+use crate::kernel::slots;
 use crate::kernel::state::{Limits, State};
 use crate::policy::Policy;
 use crate::policy::model::Attach;
@@ -46,7 +48,9 @@ pub struct Filter {
     /// Set where an address of this host is a written service's too, and left to that one.
     narrowed: Option<String>,
     /// Where each interface is counted, in the policy's order.
-    slots: Vec<u32>,
+    slots: Vec<Vec<u32>>,
+    members: Members,
+    members_moved: bool,
     fill: Vec<(&'static str, u64, u64)>,
 }
 
@@ -108,12 +112,12 @@ impl Filter {
         let (numbers, assigned) = Numbers::default().assign(policy, None);
         let host = host_addresses(policy)?;
         let (compiled, narrowed) = compile(policy, &numbers, &host, Overlaps::Narrow)?;
-        let slots: Vec<u32> = (0..).take(chosen.len()).collect();
+        let slots = slots::fresh(&counted(chosen));
         let maps = pins.maps();
         let owners_max = OWNERS_AT_LEAST.max(numbers.owners_end().saturating_mul(2));
         let log = options.kernel_log;
         let setting = Setting {
-            interfaces: &counted(chosen, &slots),
+            interfaces: &by_slot(chosen, &slots),
             pins: Some(&maps),
             owners_max,
             log,
@@ -121,7 +125,7 @@ impl Filter {
         let mut generation = Generation::load(&compiled, setting)?;
         let mut state = State::of(&generation)?;
         name(&mut state, &assigned)?;
-        state.place_interfaces(&names_of(chosen))?;
+        state.place_interfaces(&counted(chosen))?;
         let entry = Entry::create(&mut generation, &pins)?;
         pins.pin_generation(1, &generation)?;
         attach::swap(&mut generation)?;
@@ -143,6 +147,8 @@ impl Filter {
             host,
             narrowed,
             slots,
+            members: Members::of(chosen),
+            members_moved: false,
             fill,
         };
         if let Err(error) = filter.attach(policy, chosen) {
@@ -197,6 +203,8 @@ impl Filter {
             host: Vec::new(),
             narrowed: None,
             slots: Vec::new(),
+            members: Members::default(),
+            members_moved: false,
             fill: Vec::new(),
         };
         filter.put(policy, None, chosen, Overlaps::Narrow)?;
@@ -236,10 +244,10 @@ impl Filter {
         }
         let host = host_addresses(policy)?;
         let (compiled, narrowed) = compile(policy, &numbers, &host, overlaps)?;
-        let slots = self.state.place_interfaces(&names_of(chosen))?;
+        let slots = self.state.place_interfaces(&counted(chosen))?;
         let maps = self.pins.maps();
         let setting = Setting {
-            interfaces: &counted(chosen, &slots),
+            interfaces: &by_slot(chosen, &slots),
             pins: Some(&maps),
             owners_max: 1,
             log: self.log,
@@ -273,6 +281,8 @@ impl Filter {
         self.host = host;
         self.narrowed = narrowed;
         self.slots = slots;
+        self.members = Members::of(chosen);
+        self.members_moved = false;
         self.detach_all_but(&names_of(chosen));
         if let Err(error) = self.pins.keep_generation(next) {
             tracing::warn!("an old generation's tables stay pinned: {error}");
@@ -351,6 +361,7 @@ impl Filter {
                 .find(|i| i.name == state.name);
             state.attached = found.is_some_and(|interface| interface.hook.programs().any(|id| id == ours));
         }
+        self.members_moved = self.members.moved(&present);
         for (was, is) in before.iter().zip(&self.interfaces) {
             if was.attached && !is.attached {
                 tracing::error!(interface = is.name, "is not filtered any more");
@@ -367,6 +378,11 @@ impl Filter {
     /// Why a part of the policy is not judged as written; `None` where all is.
     pub fn narrowed(&self) -> Option<&str> {
         self.narrowed.as_deref()
+    }
+
+    /// Whether a bond had other members when it was last looked at than when the generation was loaded.
+    pub fn members_moved(&self) -> bool {
+        self.members_moved
     }
 
     /// Whether `"host"` means other addresses now than when the policy was compiled.
@@ -402,7 +418,7 @@ impl Filter {
             .iter()
             .filter_map(|service| Some((service.name.clone(), self.numbers.service(&service.name)?)));
         let names = self.interfaces.iter().map(|interface| interface.name.clone());
-        let interfaces = names.zip(self.slots.iter().copied());
+        let interfaces = names.zip(self.slots.iter().cloned());
         Ok(Reader::new(
             State::of(&self.generation)?,
             services.collect(),
@@ -413,15 +429,6 @@ impl Filter {
 
 fn names_of(chosen: &[Interface]) -> Vec<String> {
     chosen.iter().map(|interface| interface.name.clone()).collect()
-}
-
-/// The interfaces' numbers by the slots they are counted in; 0 is nobody's.
-fn counted(chosen: &[Interface], slots: &[u32]) -> Vec<u32> {
-    let mut numbers = vec![0; slots.iter().max().map_or(0, |last| *last as usize + 1)];
-    for (interface, slot) in chosen.iter().zip(slots) {
-        numbers[*slot as usize] = interface.index;
-    }
-    numbers
 }
 
 fn name(state: &mut State, assigned: &compiler::Assigned) -> Result<(), LoadError> {

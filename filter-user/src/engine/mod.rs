@@ -8,6 +8,7 @@ mod filter;
 #[cfg(test)]
 pub mod fixture;
 mod gate;
+mod members;
 mod reader;
 pub mod snapshot;
 mod tables;
@@ -39,8 +40,10 @@ pub struct Options {
 
 /// Asked of the engine by others.
 enum Command {
-    Reload(oneshot::Sender<Result<String, ReloadError>>),
+    Reload(Answer),
 }
+
+type Answer = oneshot::Sender<Result<String, ReloadError>>;
 
 /// Commands that wait; one more waits with its sender.
 const COMMANDS_WAITING_MAX: usize = 16;
@@ -110,10 +113,13 @@ impl Engine {
         loop {
             tokio::select! {
                 command = self.commands.recv() => match command {
-                    Some(Command::Reload(answer)) => {
+                    Some(Command::Reload(first)) => {
+                        let answers = sharing(first, &mut self.commands);
                         let result = self.reload().await;
-                        // Who asked may have gone; what was done stands either way.
-                        let _ = answer.send(result);
+                        for answer in answers {
+                            // Who asked may have gone; what was done stands either way.
+                            let _ = answer.send(result.clone());
+                        }
                     }
                     None => return self.filter,
                 },
@@ -209,6 +215,10 @@ impl Engine {
             let state = self.shared.snapshot().policy.clone();
             self.publish(state);
         }
+        if self.filter.members_moved() {
+            tracing::info!("a bond's members have changed: they are counted where the bond is");
+            self.apply_again("a bond's new members are counted nowhere").await;
+        }
     }
 
     /// The policy in force once more, for what has changed around it.
@@ -218,6 +228,7 @@ impl Engine {
             tracing::error!("{otherwise}: the tables could not be made anew: {error}");
             return;
         }
+        self.refresh_reader();
         let state = self.shared.snapshot().policy.clone();
         self.publish(state);
     }
@@ -240,6 +251,17 @@ impl Engine {
             *slot = snapshot;
         }
     }
+}
+
+/// Who waits for the reload that is about to begin: it reads the file after all of them asked, so one is enough.
+fn sharing(first: Answer, commands: &mut mpsc::Receiver<Command>) -> Vec<Answer> {
+    let mut answers = vec![first];
+    while answers.len() <= COMMANDS_WAITING_MAX
+        && let Ok(Command::Reload(answer)) = commands.try_recv()
+    {
+        answers.push(answer);
+    }
+    answers
 }
 
 /// The warnings of a policy, and the defaults that this build does not enforce, said once a load.
@@ -348,5 +370,34 @@ impl View for Shared {
             commands.send(Command::Reload(sender)).await.map_err(|_| gone())?;
             answer.await.map_err(|_| gone())?
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_that_wait_share_one_reload_and_later_ones_do_not() {
+        let (sender, mut commands) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let ask = || {
+            let (answer, asked) = oneshot::channel();
+            sender.try_send(Command::Reload(answer)).unwrap();
+            asked
+        };
+        let waiting: Vec<_> = (0..COMMANDS_WAITING_MAX).map(|_| ask()).collect();
+        let Ok(Command::Reload(first)) = commands.try_recv() else {
+            panic!("one was sent");
+        };
+        let answers = sharing(first, &mut commands);
+        let mut later = ask();
+        assert_eq!(answers.len(), waiting.len());
+        for answer in answers {
+            answer.send(Ok("done".to_owned())).unwrap();
+        }
+        for mut asked in waiting {
+            assert_eq!(asked.try_recv().unwrap(), Ok("done".to_owned()));
+        }
+        assert!(later.try_recv().is_err());
     }
 }

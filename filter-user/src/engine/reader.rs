@@ -11,11 +11,15 @@ use crate::kernel::state::{State, WITHOUT_SERVICE};
 pub struct Reader {
     state: State,
     services: Vec<(String, u32)>,
-    interfaces: Vec<(String, u32)>,
+    interfaces: Vec<(String, Vec<u32>)>,
 }
 
 impl Reader {
-    pub(super) fn new(state: State, services: Vec<(String, u32)>, interfaces: Vec<(String, u32)>) -> Self {
+    pub(super) fn new(
+        state: State,
+        services: Vec<(String, u32)>,
+        interfaces: Vec<(String, Vec<u32>)>,
+    ) -> Self {
         Self {
             state,
             services,
@@ -48,8 +52,8 @@ impl Reader {
                 count(Some(name), *number, verdict, reason)?;
             }
         }
-        for (interface, slot) in &self.interfaces {
-            let packets = self.state.interface(*slot)?;
+        for (interface, slots) in &self.interfaces {
+            let packets = self.state.interface(slots)?;
             for (verdict, packets) in Verdict::ALL.iter().zip(packets) {
                 let (interface, verdict) = (interface.clone(), verdict.name());
                 values.interfaces.push(InterfaceCount {

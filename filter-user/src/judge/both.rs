@@ -16,6 +16,7 @@ use super::reading::{Reader, Reading};
 use super::{BASE_NS, Bench, Names, names_host};
 use crate::compiler::CompileError;
 use crate::compiler::host::HostTables;
+use crate::kernel::clock::monotonic_end;
 use crate::kernel::interfaces;
 use crate::kernel::load::LoadError;
 use crate::kernel::run::{FRAME_MIN, RunError};
@@ -64,10 +65,7 @@ impl<'a> Both<'a> {
         } else {
             Vec::new()
         };
-        let end = |end: jiff::Timestamp| {
-            let left = end.as_nanosecond() - now.as_nanosecond();
-            u64::try_from(i128::from(BASE_NS) + left).unwrap_or(0)
-        };
+        let end = |end| monotonic_end(end, now.as_nanosecond() - i128::from(BASE_NS));
         let bench = Bench::new(policy, &host_addresses, &end)?;
         let kernel = match KernelCopy::load(&bench.compiled) {
             Ok(copy) => Ok(copy),

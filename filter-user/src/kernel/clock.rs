@@ -19,7 +19,25 @@ fn read(clock: ClockId) -> Nanos {
     Nanos(time.tv_sec().cast_unsigned() * 1_000_000_000 + time.tv_nsec().cast_unsigned())
 }
 
-/// The monotonic moment of a wall-clock end, or 0 where it is past or before boot.
+/// The monotonic moment of a wall-clock end: 0 where it is past or before boot, `u64::MAX` (no end) where it lies
+/// beyond what the kernel's clock can count, 584 years.
 pub fn monotonic_end(end: jiff::Timestamp, wall_offset: i128) -> u64 {
-    u64::try_from(end.as_nanosecond() - wall_offset).unwrap_or(0)
+    let nanos = end.as_nanosecond() - wall_offset;
+    u64::try_from(nanos.max(0)).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn end_that_is_past_has_ended_and_one_beyond_the_clock_never_comes() {
+        let offset = 1_000_000_000;
+        assert_eq!(monotonic_end(jiff::Timestamp::UNIX_EPOCH, offset), 0);
+        assert_eq!(
+            monotonic_end(jiff::Timestamp::constant(3, 0), offset),
+            2_000_000_000
+        );
+        assert_eq!(monotonic_end(jiff::Timestamp::MAX, offset), u64::MAX);
+    }
 }

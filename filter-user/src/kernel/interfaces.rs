@@ -4,7 +4,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkLayerType, LinkMessage, LinkXdp, XdpAttached};
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
+};
 use thiserror::Error;
 
 /// One interface of this namespace.
@@ -15,6 +17,8 @@ pub struct Interface {
     pub ethernet: bool,
     pub mtu: u32,
     pub hook: Hook,
+    /// A bond's, by their numbers: in native mode its frames come in by them.
+    pub members: Vec<u32>,
 }
 
 /// Who holds the XDP hook.
@@ -49,18 +53,45 @@ pub enum InterfaceError {
     TooMany(usize),
 }
 
-/// All interfaces of this namespace, with what each is stacked on.
-pub async fn read() -> Result<Vec<(Interface, Option<u32>)>, InterfaceError> {
+/// All links of this namespace, as the kernel describes them.
+pub(super) async fn links() -> Result<Vec<LinkMessage>, InterfaceError> {
     let failed = |error: &dyn std::fmt::Display| InterfaceError::Netlink(error.to_string());
     let (connection, handle, _) = rtnetlink::new_connection().map_err(|error: io::Error| failed(&error))?;
     let task = tokio::spawn(connection);
     let messages: Result<Vec<LinkMessage>, _> = handle.link().get().execute().try_collect().await;
     task.abort();
-    Ok(messages
-        .map_err(|error| failed(&error))?
-        .iter()
-        .filter_map(interface)
-        .collect())
+    messages.map_err(|error| failed(&error))
+}
+
+/// All interfaces of this namespace, with what each is stacked on.
+pub async fn read() -> Result<Vec<(Interface, Option<u32>)>, InterfaceError> {
+    let messages = links().await?;
+    let mut present: Vec<(Interface, Option<u32>)> = messages.iter().filter_map(interface).collect();
+    for bond in messages.iter().filter(|message| is_bond(message)) {
+        let members = messages.iter().filter(|message| is_member(message, bond));
+        let mut members: Vec<u32> = members.map(|message| message.header.index).collect();
+        members.sort_unstable();
+        let found = present
+            .iter_mut()
+            .find(|(interface, _)| interface.index == bond.header.index);
+        if let Some((interface, _)) = found {
+            interface.members = members;
+        }
+    }
+    Ok(present)
+}
+
+fn is_bond(message: &LinkMessage) -> bool {
+    message.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::LinkInfo(parts) => parts.contains(&LinkInfo::Kind(InfoKind::Bond)),
+        _ => false,
+    })
+}
+
+fn is_member(message: &LinkMessage, bond: &LinkMessage) -> bool {
+    message
+        .attributes
+        .contains(&LinkAttribute::Controller(bond.header.index))
 }
 
 fn interface(message: &LinkMessage) -> Option<(Interface, Option<u32>)> {
@@ -89,6 +120,7 @@ fn interface(message: &LinkMessage) -> Option<(Interface, Option<u32>)> {
             ethernet,
             mtu,
             hook,
+            members: Vec::new(),
         },
         lower.filter(|_| !elsewhere),
     ))
@@ -182,6 +214,11 @@ pub fn choose(
             });
         }
     }
+    // A member that the policy names as well is counted by itself.
+    let named: Vec<u32> = chosen.iter().map(|interface| interface.index).collect();
+    for interface in &mut chosen {
+        interface.members.retain(|member| !named.contains(member));
+    }
     Ok(chosen)
 }
 
@@ -238,6 +275,7 @@ mod tests {
                         ethernet,
                         mtu: 1500,
                         hook: Hook::default(),
+                        members: Vec::new(),
                     },
                     *lower,
                 )
@@ -310,5 +348,36 @@ mod tests {
         );
         let host = present(&[("a", 2, true, Some(3)), ("b", 3, true, Some(2))]);
         assert!(names(&["a", "b"], &host).is_ok());
+    }
+
+    #[test]
+    fn members_of_a_bond_are_its_own_unless_they_are_named() {
+        let mut host = present(&[
+            ("eth0", 2, true, None),
+            ("eth1", 3, true, None),
+            ("bond0", 4, true, None),
+        ]);
+        host[2].0.members = vec![2, 3];
+        let members = |patterns: &[&str]| {
+            let patterns: Vec<String> = patterns.iter().map(|pattern| pattern.to_string()).collect();
+            choose(&patterns, &host).unwrap()[0].members.clone()
+        };
+        assert_eq!(members(&["bond0"]), [2, 3]);
+        assert_eq!(members(&["bond0", "eth1"]), [2]);
+    }
+
+    #[test]
+    fn bond_and_members_are_told_by_their_attributes() {
+        let message = |index, attribute| {
+            let mut message = LinkMessage::default();
+            message.header.index = index;
+            message.attributes = vec![attribute];
+            message
+        };
+        let kind = |kind| LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]);
+        let bond = message(4, kind(InfoKind::Bond));
+        assert!(is_bond(&bond) && !is_bond(&message(5, kind(InfoKind::Bridge))));
+        assert!(is_member(&message(2, LinkAttribute::Controller(4)), &bond));
+        assert!(!is_member(&message(2, LinkAttribute::Controller(5)), &bond));
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod attach;
 pub mod clock;
+pub mod devices;
 pub mod interfaces;
 pub mod load;
 pub mod log;
@@ -17,6 +18,7 @@ pub mod observe;
 pub mod pins;
 mod raw;
 pub mod run;
+pub mod slots;
 pub mod state;
 
 use std::fmt::Write as _;

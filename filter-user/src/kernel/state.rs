@@ -17,6 +17,7 @@ use filter_common::verdict::NO_SERVICE;
 use super::clock;
 use super::load::{Generation, LoadError};
 use super::memory::Memory;
+use super::slots::{self, Counted};
 use crate::compiler::{Compiled, Numbers};
 
 // Where the fields stand among the words of a value; the layouts are `repr(C)`.
@@ -202,44 +203,36 @@ impl State {
         }))
     }
 
-    /// Packets by verdict, of the interface that is counted in a slot.
-    pub fn interface(&self, slot: u32) -> Result<[u64; 3], LoadError> {
+    /// Packets by verdict, of the interface that is counted in these slots.
+    pub fn interface(&self, slots: &[u32]) -> Result<[u64; 3], LoadError> {
         let mut sum = [0; 3];
-        for counts in self.interfaces.get(&(slot + 1), 0)?.iter() {
-            for (total, count) in sum.iter_mut().zip(counts) {
-                *total += count;
+        for slot in slots {
+            for counts in self.interfaces.get(&(slot + 1), 0)?.iter() {
+                for (total, count) in sum.iter_mut().zip(counts) {
+                    *total += count;
+                }
             }
         }
         Ok(sum)
     }
 
-    /// The slots of interfaces: a name that has one keeps it, and with it its counts; a new one takes a free slot,
-    /// or one whose interface is not asked for.
-    pub fn place_interfaces(&mut self, wanted: &[String]) -> Result<Vec<u32>, LoadError> {
-        let mut owners = Vec::new();
+    /// The slots of interfaces, as `slots::place` has them.
+    pub fn place_interfaces(&mut self, wanted: &[Counted<'_>]) -> Result<Vec<Vec<u32>>, LoadError> {
+        let mut before = Vec::new();
         for slot in 0..INTERFACES_MAX {
             let values = self.interfaces.get(&(slot + 1), 0)?;
-            owners.push(values.first().map_or(0, |counts| counts[INTERFACE_NAME]));
+            before.push(values.first().map_or(0, |counts| counts[INTERFACE_NAME]));
         }
-        let tags: Vec<u64> = wanted.iter().map(|name| name_tag(name)).collect();
+        let mut owners = before.clone();
+        let slots = slots::place(&mut owners, wanted)
+            .ok_or_else(|| LoadError::Object(String::from("more interfaces than slots to count them in")))?;
         let cpus = cpus()?;
-        let mut slots = Vec::new();
-        for tag in &tags {
-            let free = || owners.iter().position(|owner| *owner == 0);
-            let idle = || owners.iter().position(|owner| !tags.contains(owner));
-            let known = owners.iter().position(|owner| owner == tag);
-            let Some(slot) = known.or_else(free).or_else(idle) else {
-                return Err(LoadError::Object(String::from(
-                    "more interfaces than slots to count them in",
-                )));
-            };
-            if owners[slot] != *tag {
+        for (slot, (owner, before)) in (1..).zip(owners.iter().zip(&before)) {
+            if owner != before {
                 let mut values = vec![[0u64; 4]; cpus];
-                values[0][INTERFACE_NAME] = *tag;
-                self.interfaces.set(slot as u32 + 1, per_cpu(values)?, 0)?;
-                owners[slot] = *tag;
+                values[0][INTERFACE_NAME] = *owner;
+                self.interfaces.set(slot, per_cpu(values)?, 0)?;
             }
-            slots.push(slot as u32);
         }
         Ok(slots)
     }
@@ -247,13 +240,6 @@ impl State {
 
 /// Behind the three verdicts' counts, on the first CPU: whose they are.
 const INTERFACE_NAME: usize = 3;
-
-/// A name as a word, never 0.
-fn name_tag(name: &str) -> u64 {
-    let hash = crate::compiler::owner_hash(name);
-    let (half, _) = hash.split_at(8);
-    half.iter().fold(1, |tag, byte| tag << 8 | u64::from(*byte)) | 1
-}
 
 /// What of a generation in force is needed to carry levels over to the next.
 #[derive(Clone, Debug, Default)]

@@ -22,6 +22,10 @@ pub trait Files {
     /// The bytes of a file. May stop once `FILE_BYTES_MAX` are exceeded: the caller refuses such a file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
+    /// Where a path of `folder` leads out of it, by a symbolic link at any of its parts; `None` where it does not, or
+    /// is not there.
+    fn outside(&self, folder: &Path, path: &Path) -> Option<PathBuf>;
+
     /// The files below `folder` that match `pattern`, as paths relative to `folder`, in any order.
     fn glob(&self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>>;
 }
@@ -41,6 +45,17 @@ impl Files for DiskFiles {
             .take(FILE_BYTES_MAX as u64 + 1)
             .read_to_end(&mut bytes)?;
         Ok(bytes)
+    }
+
+    fn outside(&self, folder: &Path, path: &Path) -> Option<PathBuf> {
+        let here = Path::new(".");
+        let folder = if folder.as_os_str().is_empty() {
+            here
+        } else {
+            folder
+        };
+        let real = path.canonicalize().ok()?;
+        (!real.starts_with(folder.canonicalize().ok()?)).then_some(real)
     }
 
     fn glob(&self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
@@ -83,6 +98,10 @@ impl Files for MemoryFiles {
             .get(path)
             .cloned()
             .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn outside(&self, _: &Path, _: &Path) -> Option<PathBuf> {
+        None
     }
 
     fn glob(&self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {

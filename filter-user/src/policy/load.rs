@@ -202,6 +202,18 @@ impl Loader<'_> {
         self.faults.error(path.place, "include-path", message, fix);
     }
 
+    /// A path is inside of the root's folder, and the file is not.
+    fn link_outside(&mut self, named_at: Place, path: &Path, real: &Path) {
+        let (path, real) = (shown_path(path), shown_path(real));
+        let message = format!(
+            "{} is a link to {}, which is not below the root file's folder",
+            quoted(&path),
+            quoted(&real)
+        );
+        let fix = "put the file itself into the folder; a link may lead to a file inside it";
+        self.faults.error(named_at, "include-path", message, fix);
+    }
+
     /// The index of a file below the root's folder; reads it if it has not been read.
     pub(crate) fn read_below(&mut self, path: &Path, named_at: Place) -> Option<u32> {
         if let Some(index) = self.read.get(path) {
@@ -223,6 +235,10 @@ impl Loader<'_> {
         }
         let relative = shown_path(path);
         let whole = self.folder.join(path);
+        if let Some(real) = self.files.outside(&self.folder, &whole) {
+            self.link_outside(named_at, &whole, &real);
+            return None;
+        }
         match self.files.read(&whole) {
             Ok(bytes) => self.add(
                 shown_path(&whole).into(),

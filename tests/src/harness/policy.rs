@@ -82,7 +82,7 @@ impl Policy {
              [filter]\ninterfaces = [\"{interface}\"]\nattach = \"{}\"\n{filter}\n\
              {entries}\n\
              [daemon]\n{daemon}\n\
-             [[listener]]\naddress = \"unix:{}\"\ngroup = \"root\"\nroles = [\"read\", \"metrics\"]\n",
+             [[listener]]\naddress = \"unix:{}\"\ngroup = \"root\"\nroles = [\"read\", \"metrics\", \"operate\"]\n",
             attach.name(),
             socket.display()
         )

@@ -1,15 +1,16 @@
 //! This host as a first policy needs it: its Ethernet interfaces, its listening sockets, its SSH sessions.
 //!
-//! Reads /sys/class/net and /proc, changes nothing. What cannot be read is left out.
+//! Asks the kernel by netlink and /proc, changes nothing. What cannot be read is left out.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 
 use super::sockets::{self, Protocol, Socket};
+use crate::kernel::devices::{self, Device};
 
 /// ARPHRD_ETHER of linux/if_arp.h.
-const TYPE_ETHERNET: u32 = 1;
+const LAYER_ETHERNET: u16 = 1;
 /// Flags of linux/if.h.
 const FLAG_UP: u32 = 0x1;
 const FLAG_LOOPBACK: u32 = 0x8;
@@ -43,7 +44,7 @@ impl Host {
             &std::fs::read_to_string(proc.join("net/ipv6_route")).unwrap_or_default(),
         );
         Host {
-            interfaces: choose(&read_devices(Path::new("/sys/class/net")), &routed),
+            interfaces: choose(&devices().unwrap_or_default(), &routed),
             sessions: sessions(own, &sockets),
             listening: sockets.into_iter().filter(Socket::is_listening).collect(),
             ephemeral: ephemeral
@@ -52,6 +53,13 @@ impl Host {
                 .unwrap_or(EPHEMERAL_DEFAULT),
         }
     }
+}
+
+fn devices() -> anyhow::Result<Vec<Device>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(devices::read())?)
 }
 
 fn port_range(text: &str) -> Option<(u16, u16)> {
@@ -93,77 +101,22 @@ fn sessions(own: Option<(IpAddr, u16)>, sockets: &[Socket]) -> BTreeSet<(IpAddr,
     peers.filter(|(peer, _)| is_remote(peer)).collect()
 }
 
-/// A network device as sysfs shows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Device {
-    name: String,
-    kind: u32,
-    flags: u32,
-    /// DEVTYPE: `vlan`, `bridge`, `bond`, `vrf`, …; empty for hardware and veth.
-    devtype: String,
-    /// The bridge, bond, team or VRF that it is part of.
-    master: Option<String>,
-    /// The devices that it stands on, or that are part of it.
-    lower: Vec<String>,
-    hardware: bool,
-    /// A tap, the end of a virtual machine's cable.
-    tap: bool,
-    /// Its other end is elsewhere: a veth.
-    paired: bool,
-}
-
-fn read_devices(folder: &Path) -> Vec<Device> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut devices: Vec<Device> = entries.filter_map(|entry| read_device(&entry.path())).collect();
-    devices.sort_by(|one, other| one.name.cmp(&other.name));
-    devices
-}
-
-fn read_device(path: &Path) -> Option<Device> {
-    let text = |file: &str| std::fs::read_to_string(path.join(file)).map(|text| text.trim().to_owned());
-    let uevent = text("uevent").unwrap_or_default();
-    let devtype = uevent
-        .lines()
-        .find_map(|line| line.strip_prefix("DEVTYPE="))
-        .unwrap_or_default();
-    let flags = text("flags").ok()?;
-    let names = std::fs::read_dir(path)
-        .ok()?
-        .flatten()
-        .map(|entry| entry.file_name());
-    let lower = names
-        .filter_map(|name| name.to_str()?.strip_prefix("lower_").map(str::to_owned))
-        .collect();
-    let master = std::fs::read_link(path.join("master")).ok();
-    Some(Device {
-        name: path.file_name()?.to_str()?.to_owned(),
-        kind: text("type").ok()?.parse().ok()?,
-        flags: u32::from_str_radix(flags.trim_start_matches("0x"), 16).ok()?,
-        devtype: devtype.to_owned(),
-        master: master.and_then(|link| Some(link.file_name()?.to_str()?.to_owned())),
-        lower,
-        hardware: path.join("device").exists(),
-        tap: path.join("tun_flags").exists(),
-        paired: devtype.is_empty() && text("iflink").ok() != text("ifindex").ok(),
-    })
-}
-
 /// Those that bring this host its traffic, each frame once: the lower of two that are stacked, but a bond or bridge
 /// rather than its parts. Containers' cables count only where nothing else is.
 fn choose(devices: &[Device], routed: &[String]) -> Vec<String> {
     let find = |name: &String| devices.iter().find(|device| device.name == *name);
     let is_candidate = |device: &&Device| {
         let part_of = device.master.as_ref().and_then(find);
-        device.kind == TYPE_ETHERNET
+        device.layer == LAYER_ETHERNET
             && device.flags & FLAG_UP != 0
             && device.flags & (FLAG_LOOPBACK | FLAG_NO_ARP) == 0
-            && !device.tap
-            && !KINDS_NOT_FILTERED.contains(&device.devtype.as_str())
+            && !device.is_tap()
+            && !KINDS_NOT_FILTERED.contains(&device.kind.as_str())
             // What is in a VRF still receives by itself.
-            && (device.master.is_none() || part_of.is_some_and(|master| master.devtype == "vrf"))
+            && (device.master.is_none() || part_of.is_some_and(|master| master.kind == "vrf"))
             // A bridge of containers and virtual machines alone brings nothing from outside.
-            && (device.devtype != "bridge"
-                || device.lower.iter().filter_map(find).any(|port| port.hardware || port.devtype == "bond"))
+            && (device.kind != "bridge"
+                || device.lower.iter().filter_map(find).any(|port| port.hardware || port.kind == "bond"))
     };
     let candidates: Vec<&Device> = devices.iter().filter(is_candidate).collect();
     let lowest = candidates.iter().filter(|device| {
@@ -173,7 +126,7 @@ fn choose(devices: &[Device], routed: &[String]) -> Vec<String> {
             .any(|lower| candidates.iter().any(|other| other.name == *lower))
     });
     let lowest: Vec<&&Device> = lowest.collect();
-    let main = |device: &&&&Device| !device.paired || routed.contains(&device.name);
+    let main = |device: &&&&Device| !device.is_paired() || routed.contains(&device.name);
     let chosen: Vec<String> = lowest
         .iter()
         .filter(main)
@@ -208,18 +161,18 @@ mod tests {
     fn device(name: &str) -> Device {
         Device {
             name: name.to_owned(),
-            kind: TYPE_ETHERNET,
+            layer: LAYER_ETHERNET,
             flags: FLAG_UP,
             hardware: true,
             ..Device::default()
         }
     }
 
-    fn virtual_device(name: &str, devtype: &str, lower: &[&str]) -> Device {
+    fn virtual_device(name: &str, kind: &str, lower: &[&str]) -> Device {
         let lower = lower.iter().map(|name| (*name).to_owned()).collect();
         Device {
             hardware: false,
-            devtype: devtype.to_owned(),
+            kind: kind.to_owned(),
             lower,
             ..device(name)
         }
@@ -242,7 +195,7 @@ mod tests {
             },
             Device {
                 flags: FLAG_UP | FLAG_LOOPBACK,
-                kind: 772,
+                layer: 772,
                 ..device("lo")
             },
             Device {
@@ -250,11 +203,11 @@ mod tests {
                 ..device("dummy0")
             },
             Device {
-                kind: 65534,
+                layer: 65534,
                 ..device("wg0")
             },
             Device {
-                tap: true,
+                kind: "tun".to_owned(),
                 hardware: false,
                 ..device("tap0")
             },
@@ -281,10 +234,7 @@ mod tests {
 
     #[test]
     fn cables_of_containers_count_where_nothing_else_is_or_the_route_is_theirs() {
-        let cable = Device {
-            paired: true,
-            ..virtual_device("veth1", "", &[])
-        };
+        let cable = virtual_device("veth1", "veth", &[]);
         let docker = virtual_device("docker0", "bridge", &["veth9"]);
         let port = Device {
             master: Some("docker0".to_owned()),

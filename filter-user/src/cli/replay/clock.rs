@@ -3,6 +3,7 @@
 use filter_common::units::UNIT_SHIFT;
 
 use crate::judge::{BASE_NS, ELAPSED_NS_MAX};
+use crate::kernel::clock::monotonic_end;
 
 const _: () = assert!(
     BASE_NS + ELAPSED_NS_MAX < 1 << (u64::BITS - UNIT_SHIFT),
@@ -37,8 +38,7 @@ impl Clock {
         let Some(origin) = self.origin else {
             return u64::MAX;
         };
-        let left = end.as_nanosecond() - i128::from(origin);
-        u64::try_from(i128::from(BASE_NS) + left).unwrap_or(0)
+        monotonic_end(end, i128::from(origin) - i128::from(BASE_NS))
     }
 }
 

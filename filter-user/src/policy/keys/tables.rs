@@ -39,7 +39,7 @@ pub(crate) static ROOT: Table = Table {
         key("version", Count { min: 1, max: 1 }, Required("1"), "The version of this format."),
         key("include", List { of: "path or glob", min: 0, max: 1_000 }, Default("[]"),
             "Further files, relative to the root's folder and inside it, read in byte order of their \
-             paths; included files include no others."),
+             paths; included files include no others. A symbolic link that leads out of the folder is an error."),
         key("filter", Kind::Table(&FILTER), Required("{ interfaces = [\"eth0\"] }"),
             "How packets are judged."),
         key("service", Tables(&SERVICE), Optional("none"), "What is protected; at most 1,024."),
@@ -119,7 +119,8 @@ pub(crate) static CLIENT: Table = Table {
         key("sources", List { of: PREFIX, min: 0, max: SOURCES_MAX }, Optional("see `sources-file`"),
             "Source prefixes; at most 10 million in the whole policy."),
         key("sources-file", Text { bytes_max: 4_096 }, Optional("see `sources`"),
-            "A file of prefixes, one a line, `#` begins a comment; relative to the file that names it."),
+            "A file of prefixes, one a line, `#` begins a comment; relative to the file that names it, and inside the root's folder, also \
+             by its links."),
         key("source-ports", List { of: "port or range, 0 to 65535", min: 0, max: PORT_RANGES_MAX },
             Default("[]"),
             "Source ports; empty is any."),

@@ -175,12 +175,17 @@ pub(crate) fn expires(walk: &mut Walk<'_>, key: &'static Key, value: &Value<'_>)
         return None;
     }
     let instant = written.to_string().parse::<jiff::Timestamp>().ok();
+    // jiff's last instant lies two days before the year's end, so that every offset has a local time for it.
+    let last_days = written
+        .date
+        .is_some_and(|date| (date.year, date.month) == (9999, 12) && date.day >= 30);
+    let instant = instant.or(last_days.then_some(jiff::Timestamp::MAX));
     let Some(instant) = instant.filter(|instant| *instant >= jiff::Timestamp::UNIX_EPOCH) else {
         walk.error(
             value,
             "out-of-bounds",
             format!("{written} is out of range"),
-            "write a date from 1970 to 9999-12-30",
+            "write a date from 1970 to 9999",
         );
         return None;
     };

@@ -344,9 +344,19 @@ fn ends_need_an_offset_and_near_ones_are_warnings() {
     fault(
         "out-of-bounds",
         &text("«1969-12-31T23:59:59Z»"),
-        "write a date from 1970 to 9999-12-30",
+        "write a date from 1970 to 9999",
         far,
     );
+    for last in [
+        "9999-12-31T23:59:59Z",
+        "9999-12-31T23:59:59-12:00",
+        "9999-12-30T00:00:00Z",
+    ] {
+        let loaded = load_text(&format!("{BASE}{}", text(last)));
+        assert_eq!(told(&loaded), Vec::<String>::new());
+        let policy = loaded.policy.unwrap();
+        assert!(policy.clients[0].expires > Some("9999-12-29T23:59:59Z".parse().unwrap()));
+    }
     let later = "give it a later end if it is still needed";
     let message = warning(
         "expires-soon",

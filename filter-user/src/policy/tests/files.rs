@@ -1,6 +1,8 @@
 //! Includes and files of sources: which are read, in which order, and what is wrong with them.
 
-use super::{BASE, Case, ROOT, load_files, load_text, told};
+use std::path::Path;
+
+use super::{BASE, Case, ROOT, context, load_files, load_text, told};
 use crate::policy::bounds::FILE_BYTES_MAX;
 use crate::policy::{DiskFiles, LoadContext, MemoryFiles, Severity, load, load_from};
 
@@ -205,6 +207,54 @@ fn includes_stay_below_the_roots_folder() {
         fix,
         "\"a.toml\"",
     );
+}
+
+#[test]
+fn link_that_leads_out_of_the_roots_folder_is_refused_and_one_inside_is_followed() {
+    let host = tempfile::tempdir().unwrap();
+    let (policy, other) = (host.path().join("policy"), host.path().join("other"));
+    let link = |target: &Path, name: &str| std::os::unix::fs::symlink(target, policy.join(name)).unwrap();
+    for folder in [&policy, &other] {
+        std::fs::create_dir(folder).unwrap();
+        std::fs::write(folder.join("client"), CLIENT).unwrap();
+        std::fs::write(folder.join("list"), "198.51.100.0/24\n").unwrap();
+    }
+    link(Path::new("client"), "inside.toml");
+    link(&policy.join("list"), "inside.txt");
+    link(&other.join("client"), "outside.toml");
+    link(Path::new("../other/list"), "outside.txt");
+    link(&other, "linked.d");
+    let loaded = |include: &str, list: &str| {
+        let root = including(&format!("\"{include}\"")) + "[[client]]\nname = \"listed\"\n";
+        let root = format!("{root}services = [\"web\"]\nsources-file = \"{list}\"\n");
+        std::fs::write(policy.join(ROOT), root).unwrap();
+        load(&policy.join(ROOT), &context())
+    };
+    let accepted = loaded("inside.*ml", "inside.txt");
+    assert!(accepted.policy.is_some(), "{:?}", told(&accepted));
+    for (include, list, path, real) in [
+        ("outside.toml", "inside.txt", "outside.toml", "client"),
+        ("out*.toml", "inside.txt", "outside.toml", "client"),
+        ("linked.d/client", "inside.txt", "linked.d/client", "client"),
+        ("inside.toml", "outside.txt", "outside.txt", "list"),
+        ("inside.toml", "linked.d/list", "linked.d/list", "list"),
+    ] {
+        let refused = loaded(include, list);
+        let [fault] = refused.diagnostics.as_slice() else {
+            panic!("{include}, {list}: {:?}", told(&refused));
+        };
+        assert_eq!(fault.code, "include-path");
+        let real = other.canonicalize().unwrap().join(real);
+        let (path, real) = (
+            policy.join(path).display().to_string(),
+            real.display().to_string(),
+        );
+        assert!(
+            fault.message.contains(&format!("`{path}`")) && fault.message.contains(&format!("`{real}`")),
+            "{}",
+            fault.message
+        );
+    }
 }
 
 fn naming(file: &str) -> String {
