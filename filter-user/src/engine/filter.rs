@@ -19,6 +19,7 @@ use super::tables::{Occasion, compile, host_addresses};
 use crate::bindings::seam::{Change, GrantError, Grantee};
 use crate::compiler::{self, Numbers, Pushed};
 use crate::kernel::attach::{self, Entry};
+use crate::kernel::clock;
 use crate::kernel::interfaces::{self, Choice, Interface};
 use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
 use crate::kernel::log::Lines;
@@ -377,6 +378,9 @@ impl Filter {
         if !self.is_pinned() {
             return Err(GrantError::Failed(FilterError::Detached.to_string()));
         }
+        if let Some(owner) = self.unknown(&changes) {
+            return Err(GrantError::Failed(format!("{owner} has no grant to renew")));
+        }
         let (removals, additions): (Vec<_>, Vec<_>) = changes
             .into_iter()
             .partition(|change| matches!(change, Change::Remove { .. } | Change::Undeny { .. }));
@@ -405,8 +409,21 @@ impl Filter {
         // Entries that were changed before the one that could not be are as they were again.
         if let Err(error) = self.again(policy).await {
             tracing::error!("a change that was refused may be in force in part: {error}");
+            // The next change makes a generation, and with it all is as it should be.
+            self.live = None;
         }
         Err(refused)
+    }
+
+    /// The first owner that is to be renewed and has no grant.
+    fn unknown<'c>(&self, changes: &'c [Change]) -> Option<&'c str> {
+        let now = clock::monotonic().0;
+        changes.iter().find_map(|change| match change {
+            Change::End { owner, end } if *end > now && !self.pushed.grantees.contains_key(owner) => {
+                Some(owner.as_str())
+            }
+            _ => None,
+        })
     }
 
     /// The same policy, and what is pushed as it is now, as a generation.
@@ -422,10 +439,13 @@ impl Filter {
         match change {
             Change::Put(grantee) => {
                 let before = self.pushed.grantees.get(&compiler::binding_name(grantee));
-                live.put(&mut write(&self.numbers), &self.state, before, grantee)?;
+                let (number, owner) = live.put(&mut write(&self.numbers), &self.state, before, grantee)?;
+                live.add_limits(&mut self.limits, number, owner);
                 self.carry_limits(before.map(|before| before.limit), grantee);
                 Ok(())
             }
+            // It has ended since it was asked for, and is not there any more.
+            Change::End { owner, .. } if !self.pushed.grantees.contains_key(owner) => Ok(()),
             Change::End { owner, end } => live.end(&read(&self.numbers), owner, *end),
             Change::Remove { owner } => match self.pushed.grantees.get(owner) {
                 Some(before) => live.remove(&read(&self.numbers), owner, before),

@@ -57,6 +57,9 @@ type Answer = oneshot::Sender<Result<String, ReloadError>>;
 /// Commands that wait; one more waits with its sender.
 const COMMANDS_WAITING_MAX: usize = 16;
 
+/// Far longer than the bindings take to make a change seen that is in force.
+const CATCH_UP_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// The engine's state; `run` drives it.
 pub struct Engine {
     options: Options,
@@ -65,6 +68,8 @@ pub struct Engine {
     hash: String,
     /// Who knows what is pushed; `None` where nobody can push.
     effective: Option<Arc<dyn Effective>>,
+    /// Changes of what is pushed, made since the start.
+    changes: u64,
     wall_offset: i128,
     watch: watch::Watch,
     shared: Arc<Shared>,
@@ -116,6 +121,7 @@ impl Engine {
             policy,
             hash: loaded.hash.clone(),
             effective,
+            changes: 0,
             wall_offset: clock::wall_offset(),
             watch: watch::Watch::default(),
             shared: Arc::clone(&shared),
@@ -206,6 +212,7 @@ impl Engine {
         }
         say_warnings(&loaded);
         say_restart_keys(&self.policy, &policy);
+        self.catch_up().await?;
         let pushed = pushed_under(self.effective.as_ref(), &policy);
         self.filter
             .apply(&policy, pushed, Some(&self.policy), Occasion::Reload)
@@ -237,7 +244,24 @@ impl Engine {
             return Err(GrantError::PolicyChanged);
         }
         let policy = Arc::clone(&self.policy);
-        self.filter.change(&policy, changes).await
+        let generation = self.filter.generation();
+        let result = self.filter.change(&policy, changes).await;
+        if self.filter.generation() != generation {
+            self.refresh_reader();
+            self.publish(self.shared.snapshot().policy.clone());
+        }
+        self.changes += u64::from(result.is_ok());
+        result
+    }
+
+    /// Waits until who pushes knows all that is in force: it is asked for all of it next.
+    async fn catch_up(&self) -> Result<(), ReloadError> {
+        let Some(effective) = &self.effective else {
+            return Ok(());
+        };
+        let caught_up = effective.caught_up(self.changes);
+        let waited = tokio::time::timeout(CATCH_UP_PATIENCE, caught_up).await;
+        waited.map_err(|_| ReloadError::Failed(String::from("the bindings do not follow the kernel's tables")))
     }
 
     fn say_applied(&self) {

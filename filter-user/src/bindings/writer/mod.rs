@@ -174,14 +174,19 @@ async fn decide(mut core: Box<Core>, jobs: Vec<Job>, grants: &dyn Grants) -> Box
             }
         };
         let changes = std::mem::take(&mut ready.changes);
-        let in_force = match changes.is_empty() {
-            true => Ok(()),
-            false => grants.change(epoch, changes).await,
+        // What the kernel need not know under this policy it may have to under the next.
+        let asks = !changes.is_empty() || ready.has_written();
+        let in_force = match asks {
+            true => grants.change(epoch, changes).await,
+            false => Ok(()),
         };
         let Err(error) = in_force else {
             match ready.is_large() {
                 true => core = blocking(core, |core| core.publish(ready)).await.0,
                 false => core.publish(ready),
+            }
+            if asks {
+                core.shared.settle();
             }
             continue;
         };
@@ -224,9 +229,12 @@ async fn rearm(core: &mut Core, grants: &dyn Grants) {
     if changes.is_empty() {
         return;
     }
-    if let Err(error) = grants.change(epoch, changes).await {
-        tracing::warn!("ends after a suspend: {error}; trying again");
-        core.sweep_ends_again();
+    match grants.change(epoch, changes).await {
+        Ok(()) => core.shared.settle(),
+        Err(error) => {
+            tracing::warn!("ends after a suspend: {error}; trying again");
+            core.sweep_ends_again();
+        }
     }
 }
 
