@@ -32,10 +32,7 @@ fn faulty(site: &Site) -> Vec<(&'static str, String, &'static str)> {
         ),
         (
             "not enforced",
-            text(
-                good.clone()
-                    .and("[records]\ninterval = \"5s\"\n"),
-            ),
+            text(good.clone().and("[records]\ninterval = \"5s\"\n")),
             "[records]",
         ),
         (

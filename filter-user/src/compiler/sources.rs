@@ -202,7 +202,9 @@ fn sweep<const N: usize>(
         {
             let names = |number: &&u32| own.iter().any(|statement| statement.names(**number));
             let both = parent.owners.iter().filter(names);
-            lists.doubled.extend(both.filter_map(|number| Some((mapped(address(&key)?), *number))));
+            lists
+                .doubled
+                .extend(both.filter_map(|number| Some((mapped(address(&key)?), *number))));
         }
         if around.owners.len() > OWNERS_PER_SOURCE_MAX as usize {
             return Err(CompileError::OwnersPerSource {

@@ -15,7 +15,8 @@ use ipnet::IpNet;
 use crate::bindings::seam::Grantee;
 use crate::compiler::prefixes::Layout;
 use crate::compiler::{
-    Compiled, Key, LimitTable, Numbers, Pushed, Rows, binding_name, owner_flags, owner_hash, owner_name, mapped,
+    Compiled, Key, LimitTable, Numbers, Pushed, Rows, binding_name, mapped, owner_flags, owner_hash,
+    owner_name,
 };
 use crate::kernel::edit::{Edit, NoRoom};
 use crate::kernel::load::{Generation, LoadError};

@@ -261,7 +261,8 @@ impl Engine {
         };
         let caught_up = effective.caught_up(self.changes);
         let waited = tokio::time::timeout(CATCH_UP_PATIENCE, caught_up).await;
-        waited.map_err(|_| ReloadError::Failed(String::from("the bindings do not follow the kernel's tables")))
+        waited
+            .map_err(|_| ReloadError::Failed(String::from("the bindings do not follow the kernel's tables")))
     }
 
     fn say_applied(&self) {

@@ -102,13 +102,19 @@ fn write(daemon: &Daemon, seed: u64, names: &mut Names, over: &AtomicBool) -> u6
 /// All sources by the names of bindings and denies, as the daemon lists them.
 fn listed(stage: &Stage) -> BTreeMap<String, Vec<String>> {
     let mut listed = BTreeMap::new();
-    for (path, list, name) in [("/v1/bindings", "items", "credential"), ("/v1/denies", "items", "name")] {
+    for (path, list, name) in [
+        ("/v1/bindings", "items", "credential"),
+        ("/v1/denies", "items", "name"),
+    ] {
         let answer = stage.done("GET", path, &Value::Null);
-        let items = answer[list].as_array().unwrap_or_else(|| panic!("{path}: {answer}"));
+        let items = answer[list]
+            .as_array()
+            .unwrap_or_else(|| panic!("{path}: {answer}"));
         for item in items {
             let sources = item["sources"].as_array().expect("a list").iter();
-            let mut sources: Vec<String> =
-                sources.map(|source| source.as_str().expect("a text").to_owned()).collect();
+            let mut sources: Vec<String> = sources
+                .map(|source| source.as_str().expect("a text").to_owned())
+                .collect();
             sources.sort();
             listed.insert(item[name].as_str().expect("a text").to_owned(), sources);
         }
@@ -119,9 +125,16 @@ fn listed(stage: &Stage) -> BTreeMap<String, Vec<String>> {
 /// What of all that is listed the kernel must admit.
 fn admitted(listed: &BTreeMap<String, Vec<String>>, address: IpAddr) -> bool {
     let of = |deny: bool| {
-        let all = listed.iter().filter(move |(name, _)| name.starts_with("deny") == deny);
+        let all = listed
+            .iter()
+            .filter(move |(name, _)| name.starts_with("deny") == deny);
         let mut prefixes = all.flat_map(|(_, sources)| sources);
-        prefixes.any(|prefix| prefix.parse::<ipnet::IpNet>().expect("it is a prefix").contains(&address))
+        prefixes.any(|prefix| {
+            prefix
+                .parse::<ipnet::IpNet>()
+                .expect("it is a prefix")
+                .contains(&address)
+        })
     };
     of(false) && !of(true)
 }
@@ -136,7 +149,8 @@ fn assert_audit_is_whole(stage: &Stage) {
 
 #[test]
 fn what_is_acknowledged_is_listed_and_in_force_after_any_crash() {
-    let rounds = std::env::var("KEYFENCE_CRASH_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("a number"));
+    let rounds =
+        std::env::var("KEYFENCE_CRASH_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("a number"));
     let mut stage = Stage::new();
     let addresses: Vec<IpAddr> = ADDRESSES.map(|last| IpAddr::from([10, 77, 0, last])).collect();
     addresses.iter().for_each(|address| stage.settle(*address));
@@ -170,7 +184,9 @@ fn what_is_acknowledged_is_listed_and_in_force_after_any_crash() {
             daemon.signal(Signal::SIGKILL);
             over.store(true, Ordering::Relaxed);
             for client in writing {
-                written += client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                written += client
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             }
         });
         drop(daemon);
@@ -189,8 +205,15 @@ fn what_is_acknowledged_is_listed_and_in_force_after_any_crash() {
                 unanswered: None,
             };
         }
-        let wanted: Vec<bool> = addresses.iter().map(|address| admitted(&found, *address)).collect();
-        assert_eq!(stage.passing(&addresses, PORT), wanted, "round {round}: {found:?}");
+        let wanted: Vec<bool> = addresses
+            .iter()
+            .map(|address| admitted(&found, *address))
+            .collect();
+        assert_eq!(
+            stage.passing(&addresses, PORT),
+            wanted,
+            "round {round}: {found:?}"
+        );
         assert_audit_is_whole(&stage);
     }
     eprintln!("{rounds} rounds, {written} writes answered");

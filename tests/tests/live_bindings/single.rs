@@ -33,7 +33,11 @@ fn stranger_is_listed_by_one_put_and_cut_by_one_delete() {
         }
     }
     let counts = stage.site.counters();
-    assert_eq!(counts.packets("api", Verdict::Drop, Reason::Unlisted), 6, "{counts:?}");
+    assert_eq!(
+        counts.packets("api", Verdict::Drop, Reason::Unlisted),
+        6,
+        "{counts:?}"
+    );
     assert_eq!(counts.packets("", Verdict::Drop, Reason::Internal), 0);
 }
 
@@ -70,14 +74,22 @@ fn put_of_other_sources_moves_the_grant() {
 fn delete_cuts_an_open_connection() {
     let stage = Stage::new();
     let to = SocketAddr::new(SERVER.v4.into(), STREAM_PORT);
-    let listener = stage.site.server.inside(|| TcpListener::bind(to)).expect("the port is free");
+    let listener = stage
+        .site
+        .server
+        .inside(|| TcpListener::bind(to))
+        .expect("the port is free");
     let echo = thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("one connects");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a time can be set");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a time can be set");
         let mut line = [0; 5];
         stream.read_exact(&mut line).expect("the first line arrives");
         stream.write_all(&line).expect("it is answered");
-        stream.set_read_timeout(Some(Duration::from_secs(1))).expect("a time can be set");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(1)))
+            .expect("a time can be set");
         stream.read(&mut line).map_err(|error| error.kind())
     });
     let mut body = binding(&["10.77.0.66"]);
@@ -92,7 +104,10 @@ fn delete_cuts_an_open_connection() {
     stream.write_all(b"later").expect("the kernel buffers it");
     let heard = echo.join().expect("the echo ends");
     assert!(heard.is_err(), "after the DELETE {heard:?} arrived");
-    let dropped = stage.site.counters().packets("stream", Verdict::Drop, Reason::Unlisted);
+    let dropped = stage
+        .site
+        .counters()
+        .packets("stream", Verdict::Drop, Reason::Unlisted);
     assert!(dropped > 0);
 }
 
@@ -114,14 +129,23 @@ fn lease_ends_on_time_with_the_daemon_killed() {
     let ended = ends(&mut stage, STRANGER4);
     let lease = Duration::from_secs(2);
     assert!(ended >= asked + lease, "{:?} early", asked + lease - ended);
-    assert!(ended <= answered + lease + LATE_MAX, "{:?} late", ended - answered - lease);
+    assert!(
+        ended <= answered + lease + LATE_MAX,
+        "{:?} late",
+        ended - answered - lease
+    );
     assert!(!stage.passes(STRANGER6));
     let counts = stage.site.counters();
-    assert!(counts.packets("api", Verdict::Drop, Reason::Ended) > 0, "{counts:?}");
+    assert!(
+        counts.packets("api", Verdict::Drop, Reason::Ended) > 0,
+        "{counts:?}"
+    );
     // Ended it stays, and a PUT brings it back.
     stage.start_again();
     assert!(!stage.passes(STRANGER4));
-    until("its end is told", || (stage.state("key-1") == "ended").then_some(()));
+    until("its end is told", || {
+        (stage.state("key-1") == "ended").then_some(())
+    });
     stage.put("key-1", &body);
     assert!(stage.passes(STRANGER4) && stage.passes(STRANGER6));
 }
@@ -138,7 +162,9 @@ fn renewal_makes_a_lease_last() {
     assert_eq!(first["etag"], renewed["etag"], "a renewal is no new content");
     let ended = ends(&mut stage, STRANGER4);
     assert!(ended - put >= Duration::from_secs(3), "{:?}", ended - put);
-    until("its end is told", || (stage.state("key-1") == "ended").then_some(()));
+    until("its end is told", || {
+        (stage.state("key-1") == "ended").then_some(())
+    });
     // Over its end, by the same PUT.
     stage.put("key-1", &body);
     assert!(stage.passes(STRANGER4));

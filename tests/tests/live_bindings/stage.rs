@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use keyfence_tests::harness::{Answer, Attach, Daemon, LISTED, OUTSIDE, Policy, SERVER, Sender, Sink, Site, until};
+use keyfence_tests::harness::{
+    Answer, Attach, Daemon, LISTED, OUTSIDE, Policy, SERVER, Sender, Sink, Site, until,
+};
 use serde_json::{Value, json};
 
 pub(crate) const PORT: u16 = 9000;
@@ -126,13 +128,18 @@ impl Stage {
 
     pub(crate) fn state(&self, credential: &str) -> String {
         let binding = self.done("GET", &format!("/v1/bindings/{credential}"), &Value::Null);
-        binding["state"].as_str().expect("a binding has a state").to_owned()
+        binding["state"]
+            .as_str()
+            .expect("a binding has a state")
+            .to_owned()
     }
 
     fn send(&mut self, source: IpAddr, port: u16) {
         let to = SocketAddr::new(server(source), port);
         let sender = self.senders.entry((source, port));
-        sender.or_insert_with(|| Sender::open(&self.site.outside, source, to)).send();
+        sender
+            .or_insert_with(|| Sender::open(&self.site.outside, source, to))
+            .send();
     }
 
     fn sink(&mut self, v6: bool, port: u16) -> &Sink {
@@ -160,7 +167,11 @@ impl Stage {
             until("the listed client's packet arrives", || {
                 (count(self, marker) > of_marker).then_some(())
             });
-            for (at, source) in sources.iter().enumerate().filter(|(_, source)| source.is_ipv6() == v6) {
+            for (at, source) in sources
+                .iter()
+                .enumerate()
+                .filter(|(_, source)| source.is_ipv6() == v6)
+            {
                 passed[at] = count(self, *source) > before[at];
             }
         }

@@ -16,13 +16,17 @@ const STRANGER6: IpAddr = IpAddr::V6(STRANGER.v6);
 const LATE_MAX: Duration = Duration::from_millis(20 + 250);
 
 fn line(credential: &str, source: &str) -> String {
-    let line = json!({ "credential": credential, "sources": [source], "services": ["api"], "lease_seconds": 600 });
+    let line =
+        json!({ "credential": credential, "sources": [source], "services": ["api"], "lease_seconds": 600 });
     format!("{line}\n")
 }
 
 /// The summary of a stream that was taken, or the problem.
 fn stream(stage: &Stage, method: &str, path: &str, lines: &str) -> (u16, Value) {
-    let answer = stage.daemon().ask_lines(method, path, lines).expect("the daemon answers");
+    let answer = stage
+        .daemon()
+        .ask_lines(method, path, lines)
+        .expect("the daemon answers");
     let last = answer.body.lines().last().unwrap_or_default();
     (answer.status, serde_json::from_str(last).expect("lines are JSON"))
 }
@@ -39,11 +43,20 @@ fn batch_is_in_force_when_it_is_answered() {
     lines += &line("key-2", "fd77::42").replacen('{', "{\"op\":\"put\",", 1);
     lines += "{\"op\":\"renew\",\"credential\":\"nobody\",\"lease_seconds\":60}\n{\"op\":\"end\",\"count\":3003}\n";
     let (status, summary) = stream(&stage, "POST", "/v1/bindings/batch", &lines);
-    assert_eq!((status, &summary["summary"]["failed"]), (200, &json!(1)), "{summary}");
+    assert_eq!(
+        (status, &summary["summary"]["failed"]),
+        (200, &json!(1)),
+        "{summary}"
+    );
     assert!(stage.passes(STRANGER4) && stage.passes(STRANGER6));
-    let lines = "{\"op\":\"delete\",\"credential\":\"key-1\"}\n{\"op\":\"delete\",\"credential\":\"key-2\"}\n";
+    let lines =
+        "{\"op\":\"delete\",\"credential\":\"key-1\"}\n{\"op\":\"delete\",\"credential\":\"key-2\"}\n";
     let (status, summary) = stream(&stage, "POST", "/v1/bindings/batch", lines);
-    assert_eq!((status, &summary["summary"]["changed"]), (200, &json!(2)), "{summary}");
+    assert_eq!(
+        (status, &summary["summary"]["changed"]),
+        (200, &json!(2)),
+        "{summary}"
+    );
     assert!(!stage.passes(STRANGER4) && !stage.passes(STRANGER6));
 }
 
@@ -85,7 +98,9 @@ fn cut_full_sync_revokes_nobody() {
     let body = line("key-2", "10.77.0.99");
     for kill in [false, true] {
         let mut socket = UnixStream::connect(stage.site.socket()).expect("the daemon listens");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a time can be set");
+        socket
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a time can be set");
         let head = "PUT /v1/bindings HTTP/1.0\r\nContent-Type: application/x-ndjson\r\nContent-Length: 100000\r\n\r\n";
         socket.write_all(head.as_bytes()).expect("the daemon reads");
         socket.write_all(body.as_bytes()).expect("the daemon reads");
@@ -110,12 +125,16 @@ fn deny_is_in_force_at_once_and_ends_in_the_kernel() {
     stage.bind("key-1", &["10.77.0.66", "fd77::42"]);
     assert!(stage.passes(STRANGER4) && stage.passes(STRANGER6));
     let deny = |sources: &[&str], seconds: Option<u32>| json!({ "sources": sources, "seconds": seconds, "reason": "x" });
-    stage.done("PUT", "/v1/denies/one", &deny(&["10.77.0.66", "fd77::/64"], None));
+    stage.done(
+        "PUT",
+        "/v1/denies/one",
+        &deny(&["10.77.0.66", "fd77::40/122"], None),
+    );
     assert!(!stage.passes(STRANGER4) && !stage.passes(STRANGER6));
     stage.done("DELETE", "/v1/denies/one", &Value::Null);
     assert!(stage.passes(STRANGER4) && stage.passes(STRANGER6));
     // With an end, told once more with another, and the daemon dead.
-    stage.done("PUT", "/v1/denies/two", &deny(&["10.77.0.0/24"], Some(600)));
+    stage.done("PUT", "/v1/denies/two", &deny(&["10.77.0.64/26"], Some(600)));
     assert!(!stage.passes(STRANGER4) && stage.passes(STRANGER6));
     let asked = Instant::now();
     stage.done("PUT", "/v1/denies/two", &deny(&["10.77.0.66"], Some(2)));
@@ -124,21 +143,38 @@ fn deny_is_in_force_at_once_and_ends_in_the_kernel() {
     assert!(!stage.passes(STRANGER4));
     let ended = until("the deny ends", || stage.passes(STRANGER4).then(Instant::now));
     let lasts = Duration::from_secs(2);
-    assert!(ended >= asked + lasts - Duration::from_millis(20), "{:?} early", asked + lasts - ended);
-    assert!(ended <= answered + lasts + LATE_MAX, "{:?} late", ended - answered - lasts);
+    assert!(
+        ended >= asked + lasts - Duration::from_millis(20),
+        "{:?} early",
+        asked + lasts - ended
+    );
+    assert!(
+        ended <= answered + lasts + LATE_MAX,
+        "{:?} late",
+        ended - answered - lasts
+    );
     stage.start_again();
     assert!(stage.passes(STRANGER4));
     let denies = || stage.done("GET", "/v1/denies", &Value::Null);
-    until("it is gone", || (!denies().to_string().contains("two")).then_some(()));
+    until("it is gone", || {
+        (!denies().to_string().contains("two")).then_some(())
+    });
     let counts = stage.site.counters();
-    assert!(counts.packets("", Verdict::Drop, Reason::Denied) >= 4, "{counts:?}");
+    assert!(
+        counts.packets("", Verdict::Drop, Reason::Denied) >= 4,
+        "{counts:?}"
+    );
 }
 
 #[test]
 fn deny_survives_a_restart() {
     let mut stage = Stage::new();
     stage.bind("key-1", &["10.77.0.66"]);
-    stage.done("PUT", "/v1/denies/one", &json!({ "sources": ["10.77.0.66"], "seconds": 600, "reason": "x" }));
+    stage.done(
+        "PUT",
+        "/v1/denies/one",
+        &json!({ "sources": ["10.77.0.66"], "seconds": 600, "reason": "x" }),
+    );
     stage.kill();
     assert!(!stage.passes(STRANGER4));
     stage.start_again();

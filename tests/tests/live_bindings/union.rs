@@ -24,7 +24,11 @@ fn limited(sources: &[&str], burst: u32) -> Value {
 }
 
 fn put_of_partner(stage: &Stage, credential: &str, body: &Value) {
-    stage.done("PUT", &format!("/v1/bindings/{credential}?publisher=partner"), body);
+    stage.done(
+        "PUT",
+        &format!("/v1/bindings/{credential}?publisher=partner"),
+        body,
+    );
 }
 
 #[test]
@@ -40,7 +44,11 @@ fn removing_one_grant_of_an_address_keeps_the_others() {
     put_of_partner(&stage, "key-1", &binding(&everywhere));
     for source in [STRANGER4, STRANGER6] {
         assert!(stage.passes(source));
-        assert_eq!(stage.passing(&[source], SPARE_PORT), [true], "the client's prefix is not hidden");
+        assert_eq!(
+            stage.passing(&[source], SPARE_PORT),
+            [true],
+            "the client's prefix is not hidden"
+        );
     }
     stage.unbind("key-1");
     for source in [STRANGER4, STRANGER6] {
@@ -50,7 +58,11 @@ fn removing_one_grant_of_an_address_keeps_the_others() {
     stage.done("DELETE", "/v1/bindings/key-1?publisher=partner", &Value::Null);
     for source in [STRANGER4, STRANGER6] {
         assert!(!stage.passes(source));
-        assert_eq!(stage.passing(&[source], SPARE_PORT), [true], "the client's prefix stays");
+        assert_eq!(
+            stage.passing(&[source], SPARE_PORT),
+            [true],
+            "the client's prefix stays"
+        );
     }
     stage.bind("key-2", &everywhere);
     assert!(stage.passes(STRANGER4) && stage.passes(STRANGER6));
@@ -86,9 +98,16 @@ fn grants_pay_longest_prefix_first_then_in_the_order_of_their_names() {
     stage.put("key-a", &limited(&["10.77.0.66"], 2));
     let [a, b, wide] = ["key-a", "key-b", "wide"].map(|name| format!("binding/gateway/{name}"));
     let nobody = "nobody".to_owned();
-    assert_eq!(payers(&mut stage, 7), [&a, &a, &b, &b, &wide, &wide, &nobody].map(Clone::clone));
+    assert_eq!(
+        payers(&mut stage, 7),
+        [&a, &a, &b, &b, &wide, &wide, &nobody].map(Clone::clone)
+    );
     let counts = stage.site.counters();
-    assert_eq!(counts.packets("api", Verdict::Drop, Reason::LimitGrant), 1, "{counts:?}");
+    assert_eq!(
+        counts.packets("api", Verdict::Drop, Reason::LimitGrant),
+        1,
+        "{counts:?}"
+    );
 }
 
 #[test]
@@ -120,7 +139,11 @@ fn source_ports_of_a_binding_are_judged() {
         assert_eq!(stage.passes(STRANGER4), passes, "{ports}");
     }
     let counts = stage.site.counters();
-    assert_eq!(counts.packets("api", Verdict::Drop, Reason::SourcePort), 2, "{counts:?}");
+    assert_eq!(
+        counts.packets("api", Verdict::Drop, Reason::SourcePort),
+        2,
+        "{counts:?}"
+    );
 }
 
 #[test]
@@ -186,7 +209,11 @@ fn limit_of_a_publisher_holds_over_all_its_bindings() {
     assert_eq!(stage.passed_of(STRANGER4, 3), 3);
     assert_eq!(stage.passed_of(STRANGER6, 4), 2, "five of both");
     let counts = stage.site.counters();
-    assert_eq!(counts.packets("api", Verdict::Drop, Reason::LimitPublisher), 2, "{counts:?}");
+    assert_eq!(
+        counts.packets("api", Verdict::Drop, Reason::LimitPublisher),
+        2,
+        "{counts:?}"
+    );
     // Another publisher's grant comes first by its name, and does not pay from that bucket.
     stage.bind("key-1", &["10.77.0.66"]);
     assert_eq!(stage.passed_of(STRANGER4, 3), 3);
@@ -195,7 +222,10 @@ fn limit_of_a_publisher_holds_over_all_its_bindings() {
 #[test]
 fn limit_of_sources_holds_for_each_by_itself() {
     let entries = "[filter.source-limit]\npackets = { rate = \"1/h\", burst = 3 }\n";
-    let mut stage = Stage::with(&Policy::new(keyfence_tests::harness::Attach::Native, &format!("{entries}{ENTRIES}")));
+    let mut stage = Stage::with(&Policy::new(
+        keyfence_tests::harness::Attach::Native,
+        &format!("{entries}{ENTRIES}"),
+    ));
     stage.bind("key-1", &["10.77.0.0/24", "fd77::/64"]);
     // The marker is a source as well: it has three packets.
     let sent = stage.passing(&[STRANGER4, STRANGER6], PORT);
@@ -203,7 +233,10 @@ fn limit_of_sources_holds_for_each_by_itself() {
     let sent = stage.passing(&[STRANGER4; 3], PORT);
     assert!(sent[0]);
     let counted = || {
-        let dropped = stage.site.counters().packets("api", Verdict::Drop, Reason::LimitSource);
+        let dropped = stage
+            .site
+            .counters()
+            .packets("api", Verdict::Drop, Reason::LimitSource);
         (dropped == 1).then_some(())
     };
     until("the fourth is counted", counted);

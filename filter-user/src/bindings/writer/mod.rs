@@ -68,14 +68,23 @@ impl Writer {
         }
     }
 
-    /// Runs until `stop` says true, then decides what waits already and returns.
-    pub async fn run(mut self, grants: Arc<dyn Grants>, mut stop: watch::Receiver<bool>) {
-        let shared = Arc::clone(&self.core.shared);
+    /// Takes changes from the call on, and decides them until `stop` says true; then those that wait already.
+    pub fn run(
+        self,
+        grants: Arc<dyn Grants>,
+        stop: watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let shared = &self.core.shared;
         // Set once: there is one writer.
         let _ = shared.grants.set(Arc::clone(&grants));
         let (epoch, policy) = grants.policy();
         shared.view_of(epoch, &policy);
         shared.set_phase(Phase::Running);
+        self.decide_all(grants, stop)
+    }
+
+    async fn decide_all(mut self, grants: Arc<dyn Grants>, mut stop: watch::Receiver<bool>) {
+        let shared = Arc::clone(&self.core.shared);
         let mut core = self.core;
         loop {
             let mut jobs = Vec::new();

@@ -31,10 +31,7 @@ fn what_is_written_is_named_with_its_place() {
         .collect();
     assert_eq!(
         named,
-        [
-            ("[records]", Some(32)),
-            ("[[sink]] of type file", Some(33)),
-        ]
+        [("[records]", Some(32)), ("[[sink]] of type file", Some(33)),]
     );
     assert!(found.iter().all(|(_, _, default)| !default));
     let report = check_report_json(&load_text(&text));
@@ -43,10 +40,7 @@ fn what_is_written_is_named_with_its_place() {
     assert_eq!(warnings.len(), 2);
     assert_eq!(warnings[0]["code"], "not-enforced");
     assert_eq!(warnings[0]["line"], 32);
-    assert_eq!(
-        warnings[0]["message"],
-        "this build does not enforce [records]"
-    );
+    assert_eq!(warnings[0]["message"], "this build does not enforce [records]");
 }
 
 #[test]
