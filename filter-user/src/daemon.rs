@@ -71,16 +71,17 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     let view: Arc<dyn View> = Arc::clone(&shared) as Arc<dyn View>;
     let grants: Arc<dyn Grants> = Arc::clone(&shared) as Arc<dyn Grants>;
     let operators = policy.daemon.operators.clone();
+    // Before anybody is told that the daemon is ready.
+    let (stop_writer, writer_stops) = watch::channel(false);
+    let writing = tokio::spawn(writer.run(Arc::clone(&grants), writer_stops));
     let serving = tokio::spawn(api::serve(
         bound,
         view,
-        Some(Backing::new(bindings, Arc::clone(&grants), &policy)),
+        Some(Backing::new(bindings, grants, &policy)),
         operators,
         Bounds::default(),
         api_stops,
     ));
-    let (stop_writer, writer_stops) = watch::channel(false);
-    let writing = tokio::spawn(writer.run(grants, writer_stops));
     let engine = tokio::spawn(engine.run(engine_stops));
     tracing::info!(hash = %snapshot.policy.hash, generation = snapshot.generation, mode = ?snapshot.mode, "ready");
     loop {
