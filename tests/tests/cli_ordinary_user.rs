@@ -138,16 +138,16 @@ fn check_as_json_is_one_object_of_schema_1() {
 #[test]
 fn check_as_json_tells_each_warning_once() {
     let nobody = Nobody::new();
-    let more = "[[publisher]]\nname = \"gateway\"\nuser = \"root\"\n";
+    let more = "[records]\ninterval = \"5s\"\n";
     nobody.write("warned.toml", &format!("{VALID}{more}"));
     let output = nobody.keyfence(&["check", "warned.toml", "--json"]);
     assert_eq!(output.status.code(), Some(0));
     let object: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     let warnings = object["warnings"].as_array().expect("a list");
-    let publishers = warnings
+    let records = warnings
         .iter()
-        .filter(|warning| warning.to_string().contains("gateway"));
-    assert_eq!(publishers.count(), 1, "{object:#}");
+        .filter(|warning| warning.to_string().contains("[records]"));
+    assert_eq!(records.count(), 1, "{object:#}");
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! SPEC 3, rule by rule: one decision a frame, the first rule that decides it ends it.
 //!
 //! Loops over every service, client and prefix. Keeps nothing between frames but the levels of the buckets.
-//! Not here: sockets (all or none is a connection: `connected`), publishers and bindings, the source limit.
+//! Not here: sockets (all or none is a connection: `connected`), publishers and bindings.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::bucket::{Bucket, Cost, Purse};
@@ -76,6 +77,8 @@ pub struct Judge {
     owners: Vec<String>,
     client_purses: Vec<Purse>,
     service_purses: Vec<Purse>,
+    /// By the source's address; of IPv6 its upper half.
+    source_purses: HashMap<IpAddr, Purse>,
     /// Errors and echo replies; echo requests and ICMP fragments.
     icmp_buckets: Option<[Bucket; 2]>,
 }
@@ -94,6 +97,7 @@ impl Judge {
                 .iter()
                 .map(|service| Purse::new(&service.limit))
                 .collect(),
+            source_purses: HashMap::new(),
             icmp_buckets: policy
                 .icmp_limit
                 .map(|limit| [Bucket::new(limit), Bucket::new(limit)]),
@@ -300,6 +304,9 @@ impl Judge {
             return Verdict::refuse(observed, "fragment");
         }
         // (c): packets and bytes, no connections; no service is named, so none is charged.
+        if !self.source_pays(packet, false, now_ns) {
+            return Verdict::refuse(observed, "limit-source");
+        }
         let (first, paid) = self.pay(&owners, packet, false, now_ns);
         match paid {
             Some(owner) => Verdict::pass("fragment").named(None, Some(&self.owners[owner])),
@@ -325,6 +332,9 @@ impl Judge {
             };
             return refuse(reason, None);
         }
+        if !self.source_pays(packet, packet.connection, now_ns) {
+            return refuse("limit-source", None);
+        }
         let (first, paid) = self.pay(&owners, packet, packet.connection, now_ns);
         let Some(owner) = paid else {
             return refuse("limit-grant", Some(&self.owners[first]));
@@ -338,6 +348,24 @@ impl Judge {
             return refuse("limit-service", Some(owner));
         }
         Verdict::pass("allowed").named(Some(&name), Some(owner))
+    }
+
+    /// Rule 10's first level.
+    fn source_pays(&mut self, packet: &Packet, connection: bool, now_ns: u64) -> bool {
+        let whose = match packet.source {
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+            four => four,
+        };
+        let limits = &self.policy.source_limit;
+        let purse = self
+            .source_purses
+            .entry(whose)
+            .or_insert_with(|| Purse::new(limits));
+        let cost = Cost {
+            bytes: packet.bytes,
+            connection,
+        };
+        purse.pay(cost, now_ns)
     }
 
     /// Rule 10: who is tried first, and whose own buckets paid.

@@ -114,6 +114,8 @@ pub struct Policy {
     pub non_ip_drop: bool,
     /// Packets; one such bucket for errors and echo replies, a second for echo requests and ICMP fragments.
     pub icmp_limit: Option<Limit>,
+    /// One such purse for each listed source address, or /64 of IPv6.
+    pub source_limit: Limits,
     /// What `address = "host"` stands for. Not in the policy file.
     pub host_addresses: Vec<IpAddr>,
     pub services: Vec<Service>,
@@ -133,6 +135,7 @@ impl Default for Policy {
             ping: Ping::Pass,
             non_ip_drop: false,
             icmp_limit: None,
+            source_limit: Limits::default(),
             host_addresses: Vec::new(),
             services: Vec::new(),
             clients: Vec::new(),

@@ -39,6 +39,7 @@ struct FilterTable {
     #[serde(rename = "management-none")]
     _management_none: Option<bool>,
     icmp_limit: Option<LimitTable>,
+    source_limit: Option<LimitTable>,
 }
 
 #[derive(Deserialize, PartialEq)]
@@ -151,7 +152,9 @@ pub(super) fn policy(text: &str) -> Result<Policy, String> {
         Some(limits) => limits.packets,
         None => None,
     };
+    let source_limit = filter.source_limit.map(limits).transpose()?;
     Ok(Policy {
+        source_limit: source_limit.unwrap_or_default(),
         observe: filter.mode == Some(Mode::Observe),
         other_traffic_drop: filter.other_traffic == Some(PassOrDrop::Drop),
         other_address_drop: filter.other_address == Some(PassOrDrop::Drop),
