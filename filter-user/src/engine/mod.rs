@@ -10,6 +10,8 @@ mod filter;
 pub mod fixture;
 mod gate;
 mod live;
+#[cfg(test)]
+mod live_tests;
 mod reader;
 pub mod snapshot;
 mod tables;
