@@ -5,6 +5,7 @@
 //! it on the host.
 
 mod destinations;
+mod homes;
 pub mod host;
 mod numbers;
 mod ports;

@@ -4,6 +4,7 @@
 //! writes the kernel through `filter`; knows no listener.
 
 mod attachments;
+mod change;
 mod error;
 mod filter;
 #[cfg(test)]
@@ -13,14 +14,15 @@ mod live;
 #[cfg(test)]
 mod live_tests;
 mod reader;
+mod shared;
 pub mod snapshot;
 mod tables;
 mod watch;
 
 pub use error::FilterError;
 pub use filter::Filter;
-use filter::SharedNumbers;
 pub use gate::{load_policy, refusal, unexpected};
+pub use shared::Shared;
 pub use tables::Occasion;
 
 use std::collections::VecDeque;
@@ -29,15 +31,12 @@ use std::sync::{Arc, RwLock};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::bindings::seam::{Change, Effective, GrantError, Grants, OwnerUse};
+use crate::bindings::seam::{Change, Effective, GrantError};
 use crate::compiler::Pushed;
 use crate::judge::both::JudgeError;
 use crate::kernel::clock;
 use crate::policy::{self, Colour, Loaded, Policy, Severity};
-use snapshot::{
-    BoxFuture, CounterValues, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, TableFill,
-    View,
-};
+use snapshot::{InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, TableFill, View};
 use watch::Woken;
 
 /// What the engine is started with.
@@ -76,17 +75,6 @@ pub struct Engine {
     watch: watch::Watch,
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
-}
-
-/// What others see of the engine.
-pub struct Shared {
-    snapshot: RwLock<Arc<Snapshot>>,
-    /// Replaced where the services or interfaces change; the maps it reads outlive generations.
-    reader: RwLock<Arc<reader::Reader>>,
-    /// The policy in force, and how many there were before it.
-    policy: RwLock<(u64, Arc<Policy>)>,
-    numbers: SharedNumbers,
-    commands: mpsc::Sender<Command>,
 }
 
 impl Engine {
@@ -404,75 +392,6 @@ fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jif
             })
             .collect(),
         not_ready,
-    }
-}
-
-impl Shared {
-    fn policy_in_force(&self) -> (u64, Arc<Policy>) {
-        match self.policy.read() {
-            Ok(slot) => slot.clone(),
-            Err(poisoned) => poisoned.into_inner().clone(),
-        }
-    }
-
-    fn reader(&self) -> Arc<reader::Reader> {
-        match self.reader.read() {
-            Ok(slot) => Arc::clone(&slot),
-            Err(poisoned) => Arc::clone(&poisoned.into_inner()),
-        }
-    }
-}
-
-impl Grants for Shared {
-    fn change(
-        &self,
-        epoch: u64,
-        changes: Vec<Change>,
-    ) -> crate::bindings::seam::BoxFuture<Result<(), GrantError>> {
-        let commands = self.commands.clone();
-        Box::pin(async move {
-            let (sender, answer) = oneshot::channel();
-            let gone = || GrantError::Failed(String::from("the daemon is stopping"));
-            let command = Command::Change(epoch, changes, sender);
-            commands.send(command).await.map_err(|_| gone())?;
-            answer.await.map_err(|_| gone())?
-        })
-    }
-
-    fn policy(&self) -> (u64, Arc<Policy>) {
-        self.policy_in_force()
-    }
-
-    fn used(&self, owner: &str) -> Option<OwnerUse> {
-        let number = match self.numbers.read() {
-            Ok(numbers) => numbers.owner(owner),
-            Err(poisoned) => poisoned.into_inner().owner(owner),
-        };
-        self.reader().used(number?)
-    }
-}
-
-impl View for Shared {
-    fn snapshot(&self) -> Arc<Snapshot> {
-        // A poisoned lock would mean that a writer of one pointer panicked: the pointer is whole either way.
-        match self.snapshot.read() {
-            Ok(slot) => Arc::clone(&slot),
-            Err(poisoned) => Arc::clone(&poisoned.into_inner()),
-        }
-    }
-
-    fn counters(&self) -> Result<CounterValues, String> {
-        self.reader().read()
-    }
-
-    fn reload(&self) -> BoxFuture<Result<String, ReloadError>> {
-        let commands = self.commands.clone();
-        Box::pin(async move {
-            let (sender, answer) = oneshot::channel();
-            let gone = || ReloadError::Failed(String::from("the daemon is stopping"));
-            commands.send(Command::Reload(sender)).await.map_err(|_| gone())?;
-            answer.await.map_err(|_| gone())?
-        })
     }
 }
 
