@@ -358,8 +358,7 @@ impl Live {
         (management, denied, names.collect())
     }
 
-    /// What an owner is granted: its entry, its services, its set of ports, its limit of packets.
-    pub(super) fn granted(&self, number: u32) -> (Owner, Vec<u64>, Vec<u64>, (u64, u64)) {
+    pub(super) fn granted(&self, number: u32) -> crate::kernel::edit::Granted {
         self.edit.granted(number, self.row_words)
     }
 }

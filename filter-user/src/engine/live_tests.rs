@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use filter_common::abi::Owner;
 use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -13,6 +12,7 @@ use super::live::{Live, Stop};
 use super::tables::{Occasion, compile};
 use crate::bindings::seam::{Change, Grantee};
 use crate::compiler::{Numbers, Pushed};
+use crate::kernel::edit::Granted;
 use crate::kernel::load::{Generation, KernelLog, Setting};
 use crate::kernel::state::State;
 use crate::policy::model::{Limit, Limits, PortRange};
@@ -117,8 +117,7 @@ fn change() -> impl Strategy<Value = Change> {
 #[derive(Debug, PartialEq)]
 struct Said {
     addresses: BTreeMap<IpNet, (u64, u64, Vec<String>)>,
-    /// End, services, ports, limits.
-    owners: BTreeMap<String, (u64, Vec<u64>, Vec<u64>, (u64, u64))>,
+    owners: BTreeMap<String, Granted>,
 }
 
 /// Tables of the test's own, in the kernel.
@@ -178,20 +177,7 @@ impl Tables {
         });
         Said {
             addresses: addresses.collect(),
-            owners: owners
-                .map(
-                    |(name, (owner, row, ports, limit)): (
-                        String,
-                        (Owner, Vec<u64>, Vec<u64>, (u64, u64)),
-                    )| {
-                        let range = [
-                            u64::from(owner.source_port_first),
-                            u64::from(owner.source_port_last),
-                        ];
-                        (name, (owner.end, row, [range.to_vec(), ports].concat(), limit))
-                    },
-                )
-                .collect(),
+            owners: owners.collect(),
         }
     }
 }
