@@ -347,3 +347,18 @@ fn halves(address: std::net::Ipv6Addr) -> (u64, u64) {
     let bits = address.to_bits();
     ((bits >> 64) as u64, bits as u64)
 }
+
+#[cfg(test)]
+impl Live {
+    /// What holds at a single address, its owners by name.
+    pub(super) fn said(&self, address: &IpNet) -> (u64, u64, Vec<String>) {
+        let (here, around) = self.values_at(address);
+        let (management, denied, owners) = self.meaning(here.unwrap_or(around)).unwrap();
+        let names = owners.iter().map(|number| self.names[number].to_string());
+        (management, denied, names.collect())
+    }
+
+    pub(super) fn granted(&self, number: u32) -> crate::kernel::edit::Granted {
+        self.edit.granted(number, self.row_words)
+    }
+}

@@ -11,6 +11,8 @@ mod filter;
 pub mod fixture;
 mod gate;
 mod live;
+#[cfg(test)]
+mod live_tests;
 mod reader;
 mod shared;
 pub mod snapshot;

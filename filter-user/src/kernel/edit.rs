@@ -237,3 +237,38 @@ fn set_words(memory: &Memory<u64>, start: usize, values: &[u64]) -> Result<(), N
     }
     Ok(())
 }
+
+/// What an owner is granted, without the numbers that say where it stands.
+#[cfg(test)]
+#[derive(Debug, PartialEq)]
+pub struct Granted {
+    end: u64,
+    source_ports: (u16, u16),
+    port_set: Vec<u64>,
+    row: Vec<u64>,
+    packets: [u64; 2],
+    flags: u32,
+}
+
+#[cfg(test)]
+impl Edit {
+    pub fn granted(&self, number: u32, row_words: usize) -> Granted {
+        use filter_common::lookup::PORT_SET_WORDS;
+        let word = |at: usize| self.owners.words(number as usize).unwrap()[at].load(Ordering::Relaxed);
+        let read = |memory: &Memory<u64>, number: u64, words: usize| -> Vec<u64> {
+            let start = number as usize * words;
+            let entries =
+                (start..start + words).map(|at| memory.words(at).unwrap()[0].load(Ordering::Relaxed));
+            entries.collect()
+        };
+        let limits = self.limits.words(word(1) as u32 as usize).unwrap();
+        Granted {
+            end: word(0),
+            source_ports: (word(2) as u16, (word(2) >> 16) as u16),
+            port_set: read(&self.port_sets, word(2) >> 32, PORT_SET_WORDS as usize),
+            row: read(&self.rows, word(1) >> 32, row_words),
+            packets: [0, 1].map(|at| limits[at].load(Ordering::Relaxed)),
+            flags: (word(3) >> 32) as u32,
+        }
+    }
+}

@@ -158,8 +158,11 @@ impl Daemon {
         http::get(&self.socket, path).ok()
     }
 
-    /// A request with a body of JSON; `None` where nobody answers.
+    /// A request with a body of JSON, null being none; `None` where nobody answers.
     pub fn ask(&self, method: &str, path: &str, body: &Value) -> Option<Answer> {
+        if body.is_null() {
+            return self.ask_with(method, path, "");
+        }
         let kind = "Content-Type: application/json\r\n";
         http::ask(&self.socket, method, path, kind, &body.to_string()).ok()
     }

@@ -47,7 +47,7 @@ impl Random {
     }
 
     fn sources(&mut self) -> Vec<String> {
-        if self.below(8) == 0 {
+        if self.below(24) == 0 {
             return vec![format!("10.77.0.{}/30", 100 + 4 * self.below(4))];
         }
         let mut sources: Vec<String> = (0..=self.below(3))

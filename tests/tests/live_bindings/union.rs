@@ -241,3 +241,35 @@ fn limit_of_sources_holds_for_each_by_itself() {
     };
     until("the fourth is counted", counted);
 }
+
+#[test]
+fn one_owner_too_many_is_refused_and_changes_nothing() {
+    let mut stage = Stage::new();
+    let line = |number: usize| {
+        let line = json!({ "op": "put", "credential": format!("key-{number}"), "sources": ["10.77.0.66"],
+                           "services": ["api"], "lease_seconds": 600 });
+        format!("{line}\n")
+    };
+    let lines: String = (0..256).map(line).collect();
+    let batch = stage.daemon().ask_lines("POST", "/v1/bindings/batch", &lines);
+    assert_eq!(batch.expect("the daemon answers").status, 200);
+    assert!(stage.passes(STRANGER4));
+    let generation = stage.daemon().generation();
+    let refused = stage.ask(
+        "PUT",
+        "/v1/bindings/key-256",
+        &binding(&["10.77.0.99", "10.77.0.66"]),
+    );
+    assert_eq!(refused.status, 507, "{}", refused.body);
+    assert!(
+        stage.daemon().generation() > generation,
+        "what was begun is taken back by a generation"
+    );
+    let other: IpAddr = [10, 77, 0, 99].into();
+    stage.settle(other);
+    assert_eq!(stage.passing(&[STRANGER4, other], PORT), [true, false]);
+    assert_eq!(stage.ask("GET", "/v1/bindings/key-256", &Value::Null).status, 404);
+    stage.unbind("key-0");
+    stage.put("key-256", &binding(&["10.77.0.99", "10.77.0.66"]));
+    assert_eq!(stage.passing(&[STRANGER4, other], PORT), [true, true]);
+}
