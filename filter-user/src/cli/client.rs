@@ -171,11 +171,11 @@ fn unreachable(socket: &Path, fault: &Fault) -> Failure {
     let fix = match fault {
         Fault::Connect(error) => match error.kind() {
             ErrorKind::NotFound => {
-                "is the daemon running? Start it with `systemctl start keyfence` or `keyfence run`; where the policy has \
-                 its listener elsewhere, give `--socket PATH`"
+                "is the daemon running? Start it with `keyfence run`; where the policy has its listener \
+                 elsewhere, give `--socket PATH`"
             }
             ErrorKind::ConnectionRefused => {
-                "the daemon that left this socket is gone; start it with `systemctl start keyfence` or `keyfence run`"
+                "the daemon that left this socket is gone; start it with `keyfence run`"
             }
             ErrorKind::PermissionDenied => {
                 "your user may not open it: use sudo, or join the group of the socket (`keyfence`, unless the policy \
@@ -185,8 +185,7 @@ fn unreachable(socket: &Path, fault: &Fault) -> Failure {
             _ => "check the path",
         },
         Fault::Slow(_) => {
-            "it is stopped or overloaded: see `systemctl status keyfence` and the daemon's log; what was asked may \
-             still be done"
+            "it is stopped or overloaded: see the daemon's log; what was asked may still be done"
         }
         Fault::Broken(_) => "try again; if it stays so, see the daemon's log",
     };
