@@ -89,8 +89,11 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     } else {
         Colour::Never
     };
-    if !loaded.diagnostics.is_empty() {
-        shell.say(&policy::render(&loaded, colour));
+    match (&loaded.unreadable, loaded.errors) {
+        (Some(why), _) => shell.complain(why),
+        (None, 0) if loaded.diagnostics.is_empty() => {}
+        (None, 0) => shell.say(&policy::render(&loaded, colour)),
+        (None, _) => shell.complain(&policy::render(&loaded, colour)),
     }
     if let Some(policy) = &loaded.policy {
         shell.write(&format!(

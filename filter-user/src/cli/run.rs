@@ -141,10 +141,7 @@ pub(super) fn invalid(loaded: &Loaded, shell: &Shell) -> Failure {
     } else {
         Colour::Never
     };
-    Failure::new(
-        Exit::PolicyInvalid,
-        format!("the policy is invalid\n\n{}", policy::render(loaded, colour)),
-    )
+    Failure::new(Exit::PolicyInvalid, policy::render(loaded, colour))
 }
 
 #[cfg(test)]
