@@ -304,7 +304,7 @@ impl Replay {
 }
 
 /// A frame as a driver would hand it on. In generic mode alone, one that the host merged has length 0 and ends at the
-/// frame's end (SPEC 3.2): cut to where no merged frame ends, it is judged as the short frame that it claims to be.
+/// frame's end (rule 3.2): cut to where no merged frame ends, it is judged as the short frame that it claims to be.
 fn unmerged(frame: &[u8]) -> &[u8] {
     let length = |frame: &[u8]| {
         let mut packet = Packet::default();
