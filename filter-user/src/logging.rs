@@ -25,7 +25,7 @@ pub enum Format {
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     #[error(
-        "{origin}: {text:?} is no log level: {reason}; write error, warn, info, debug or trace, or one for a part \
+        "{origin}: {text:?} is no log level{reason}; write error, warn, info, debug or trace, or one for a part \
          as in info,hyper=warn"
     )]
     Level {
@@ -97,9 +97,9 @@ fn filter(argument: Option<&str>, variable: Option<&str>) -> Result<EnvFilter, L
     };
     // A lone word that is no level would be read as a target's name, and silence everything else.
     if !text.contains(['=', ',', '[']) && text.parse::<tracing_subscriber::filter::LevelFilter>().is_err() {
-        return Err(fault("no such level".to_owned()));
+        return Err(fault(String::new()));
     }
-    EnvFilter::try_new(text).map_err(|error| fault(error.to_string()))
+    EnvFilter::try_new(text).map_err(|error| fault(format!(": {error}")))
 }
 
 #[cfg(test)]
@@ -121,7 +121,10 @@ mod tests {
     #[test]
     fn word_that_is_no_level_is_refused_with_its_origin() {
         let error = filter(Some("loud"), None).unwrap_err().to_string();
-        assert!(error.starts_with("--log-level: \"loud\""), "{error}");
+        assert!(
+            error.starts_with("--log-level: \"loud\" is no log level; write"),
+            "{error}"
+        );
         let error = filter(None, Some("keyfence=loud")).unwrap_err().to_string();
         assert!(error.starts_with("KEYFENCE_LOG: "), "{error}");
     }

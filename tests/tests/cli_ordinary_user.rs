@@ -81,7 +81,7 @@ fn check_of_a_valid_policy_ends_with_0() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let said = text(&output.stdout);
     assert!(
-        said.starts_with("good.toml: valid: 1 services, 1 clients"),
+        said.starts_with("good.toml: valid: 1 service, 1 client with 1 source, 0 denies, 1 management entry"),
         "{said}"
     );
 }

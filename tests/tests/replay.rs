@@ -232,8 +232,9 @@ fn the_summary_for_people_names_verdicts_services_sources_and_what_was_skipped()
         "payments",
         "203.0.113.9",
         "a.pcap",
-        "under 14 bytes",
-        "neither pcap nor pcapng",
+        "judged 2 frames of 2 files in ",
+        "under 14 bytes: a.pcap frame 3\n",
+        "  b.txt: neither pcap nor pcapng",
     ] {
         assert!(ended.output.contains(part), "{part} is not in\n{}", ended.output);
     }

@@ -59,12 +59,21 @@ fn what_cannot_be_judged_is_a_line_that_says_why() {
 }
 
 #[test]
-fn files_that_cannot_be_read_are_one_line_each_and_no_failure() {
+fn files_that_cannot_be_read_are_one_line_each_and_a_failure_where_no_other_can() {
     let folder = folder(POLICY);
     let files = unreadable();
     for (name, bytes, why) in &files {
         write(&folder, name, bytes);
-        let (lines, summary) = lines(&folder, &[name]);
+        let ended = run(
+            folder.path(),
+            &["replay", "--json", "--policy", "policy.toml", name],
+        );
+        // A capture without a frame can be read.
+        let exit = if *name == "none.pcap" { 0 } else { 1 };
+        assert_eq!(ended.exit, exit, "{name}: {}", ended.errors);
+        assert_eq!(ended.errors.contains("nothing was judged"), exit == 1, "{name}");
+        let mut lines = ended.lines();
+        let summary = lines.pop().expect("there is a summary")["summary"].take();
         assert_eq!(lines.len(), 1, "{name}: {lines:?}");
         assert_eq!(
             (&lines[0]["file"], &lines[0]["frame"]),
@@ -83,11 +92,19 @@ fn files_that_cannot_be_read_are_one_line_each_and_no_failure() {
             "{name}"
         );
     }
-    let (gone, _) = lines(&folder, &["gone.pcap"]);
-    assert!(
-        gone[0]["skipped"].as_str().unwrap().contains("cannot be read"),
-        "{gone:?}"
+    write(
+        &folder,
+        "good.pcap",
+        &Pcap::default().frame(START, &stranger()).bytes,
     );
+    let (beside, _) = lines(&folder, &["gone.pcap", "good.pcap"]);
+    assert!(
+        beside[0]["skipped"].as_str().unwrap().contains("cannot be read"),
+        "{beside:?}"
+    );
+    // A folder is read for what is in it.
+    write(&folder, "sub/notes.txt", b"no capture at all");
+    assert_eq!(lines(&folder, &["sub"]).0.len(), 1);
 }
 
 /// An interface block whose second length is not the first.

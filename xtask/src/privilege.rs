@@ -47,41 +47,47 @@ pub(crate) fn sudo() -> Sudo {
     }
 }
 
+/// Ends where neither root nor a way to it is there, before anything is set up or built.
+pub(crate) fn require_way_to_root(command: &str, why: &str) -> Result<()> {
+    if !is_root() && sudo() == Sudo::Absent {
+        bail!(needs_root(command, why, &as_root()));
+    }
+    Ok(())
+}
+
 /// Returns for root. An ordinary user's command is started again by sudo, or ends with what is needed and why.
 pub(crate) fn require_root(command: &str, why: &str) -> Result<()> {
     if is_root() {
         return Ok(());
     }
-    let arguments: Vec<OsString> = env::args_os().skip(1).collect();
-    let settings = carried_settings();
-    let shown: Vec<String> = settings
-        .iter()
-        .chain(&arguments)
-        .map(|part| shell_word(&part.to_string_lossy()))
-        .collect();
-    let line = shown[..settings.len()].join(" ");
-    let line = format!(
-        "sudo env {line} cargo xtask {}",
-        shown[settings.len()..].join(" ")
-    );
+    let line = as_root();
     if sudo() == Sudo::Absent {
-        bail!(
-            "`cargo xtask {command}` needs root: {why}.\nRun it as root:\n  {}",
-            line.trim_end()
-        );
+        bail!(needs_root(command, why, &line));
     }
-    eprintln!(
-        "`cargo xtask {command}` needs root: {why}. Going on by sudo:\n  {}",
-        line.trim_end()
-    );
+    eprintln!("`cargo xtask {command}` needs root: {why}. Going on by sudo:\n  {line}");
     let mut again = Command::new("sudo");
     again
         .arg("env")
-        .args(settings)
+        .args(carried_settings())
         .args(["cargo", "xtask"])
-        .args(arguments)
+        .args(env::args_os().skip(1))
         .current_dir(workspace::root());
     Err(again.exec()).context("cannot start sudo")
+}
+
+fn needs_root(command: &str, why: &str, line: &str) -> String {
+    format!("`cargo xtask {command}` needs root: {why}.\nRun it as root:\n  {line}")
+}
+
+/// This very command, as a shell would have to be given it to run it as root.
+fn as_root() -> String {
+    let words = |words: Vec<OsString>| {
+        let words = words.iter().map(|word| shell_word(&word.to_string_lossy()));
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let arguments = words(env::args_os().skip(1).collect());
+    let line = format!("sudo env {} cargo xtask {arguments}", words(carried_settings()));
+    line.trim_end().to_owned()
 }
 
 /// Root uses this user's Rust and this user's cache, but builds into a folder of its own: files of root among
@@ -120,6 +126,16 @@ fn shell_word(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_needs_root_is_told_what_for_and_how() {
+        let told = needs_root("run", "it makes namespaces", "sudo cargo xtask run");
+        assert!(
+            told.starts_with("`cargo xtask run` needs root: it makes namespaces."),
+            "{told}"
+        );
+        assert!(told.ends_with("\n  sudo cargo xtask run"), "{told}");
+    }
 
     #[test]
     fn a_word_is_quoted_only_where_a_shell_would_split_or_change_it() {

@@ -19,6 +19,8 @@ const CAPTURES: &str = "../shared/captures";
 
 /// `fast` leaves out the checks of form; the arguments go on to nextest.
 pub(crate) fn run(fast: bool, arguments: &[OsString]) -> Result<()> {
+    refuse_unknown(arguments)?;
+    privilege::require_way_to_root("test", WHY_ROOT)?;
     setup::ensure(Need::Test)?;
     privilege::require_root("test", WHY_ROOT)?;
     if !fast {
@@ -46,6 +48,29 @@ pub(crate) fn run(fast: bool, arguments: &[OsString]) -> Result<()> {
     }
     eprintln!("==> testing");
     Err(command.exec()).context("cannot start cargo-nextest")
+}
+
+/// What nextest will not take is better said before the build than after it. Where it is not there yet, it says so
+/// itself.
+fn refuse_unknown(arguments: &[OsString]) -> Result<()> {
+    let Some(nextest) = cargo_install::nextest() else {
+        return Ok(());
+    };
+    let ours = arguments.iter().take_while(|argument| *argument != "--");
+    // Help comes last: it is shown only where all before it was understood.
+    let parsed = Command::new(nextest)
+        .args(["nextest", "run"])
+        .args(ours)
+        .arg("--help")
+        .output()
+        .context("cannot start cargo-nextest")?;
+    let said = String::from_utf8_lossy(&parsed.stderr);
+    ensure!(
+        parsed.status.success(),
+        "cargo-nextest does not take these arguments:\n{}",
+        said.trim_end()
+    );
+    Ok(())
 }
 
 /// First of all, since it takes a second.
@@ -85,4 +110,26 @@ fn require_component(program: &str, component: &str) -> Result<()> {
         "{program} is missing; run `rustup component add {component}`, or leave the checks of form out by `--fast`"
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_that_nextest_does_not_take_are_refused_before_a_build() {
+        let refused = |arguments: &[&str]| {
+            let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+            refuse_unknown(&arguments).map_err(|error| error.to_string())
+        };
+        assert_eq!(
+            refused(&["-E", "test(a)", "--no-capture", "name", "--", "--bar"]),
+            Ok(())
+        );
+        // Without nextest nobody can tell.
+        if cargo_install::nextest().is_some() {
+            let said = refused(&["--bar"]).unwrap_err();
+            assert!(said.contains("--bar"), "{said}");
+        }
+    }
 }

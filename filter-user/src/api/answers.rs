@@ -18,7 +18,7 @@ use super::who::Who;
 use super::{Context, authorize, body, host, openapi, routes, single, stream};
 use crate::bindings::requests::StoreStatus;
 use crate::engine::snapshot::{CounterValues, ReloadError, Snapshot};
-use crate::policy::model::Role;
+use crate::policy::model::{Mode, Role};
 
 /// What answers a request.
 #[derive(Clone, Debug)]
@@ -128,7 +128,7 @@ async fn respond(context: &Arc<Context>, action: &Action, request: &Parts, body:
             Code::NotImplemented,
             format!("this build does not do {what} yet"),
         )),
-        Action::RoleLacking(roles) => Err(role_lacking(roles)),
+        Action::RoleLacking(roles) => Err(role_lacking(roles, request.uri.path())),
         Action::WrongMethod(allow) => Err(Problem {
             allow: Some(allow.clone()),
             ..Problem::new(Code::MethodNotAllowed, format!("it answers {allow}"))
@@ -250,31 +250,55 @@ async fn status(context: &Arc<Context>) -> Response {
 struct Reloaded {
     schema: u32,
     detail: String,
+    generation: u64,
+    hash: String,
+    mode: Mode,
+    /// The mode before, where it was another.
+    mode_was: Option<Mode>,
+    services: usize,
 }
 
 async fn reload(context: &Arc<Context>, who: &Who) -> Result<Response, Problem> {
     who.operator(context).await?;
     tracing::info!(peer = who.peer.describe(), "reload asked for");
+    let before = context.view.snapshot().mode;
     // A task of its own: a caller who leaves does not stop it half-way.
     let result = match tokio::spawn(context.view.reload()).await {
         Ok(result) => result,
         Err(error) => Err(ReloadError::Failed(error.to_string())),
     };
     match result {
-        Ok(detail) => Ok(axum::Json(Reloaded { schema: 1, detail }).into_response()),
+        Ok(detail) => {
+            let now = context.view.snapshot();
+            let reloaded = Reloaded {
+                schema: 1,
+                detail,
+                generation: now.generation,
+                hash: now.policy.hash.clone(),
+                mode: now.mode,
+                mode_was: (before != now.mode).then_some(before),
+                services: now.services.len(),
+            };
+            Ok(axum::Json(reloaded).into_response())
+        }
         Err(ReloadError::Invalid(detail)) => Err(Problem::new(Code::ReloadInvalid, detail)),
         Err(ReloadError::Refused(detail)) => Err(Problem::new(Code::ReloadRefused, detail)),
         Err(ReloadError::Failed(detail)) => Err(Problem::new(Code::ReloadFailed, detail)),
     }
 }
 
-fn role_lacking(roles: &[Role]) -> Problem {
+fn role_lacking(roles: &[Role], path: &str) -> Problem {
     let names: Vec<String> = roles
         .iter()
-        .map(|role| format!("`{}`", role_name(*role)))
+        .map(|role| format!("\"{}\"", role_name(*role)))
         .collect();
+    // The one request that a signal makes as well.
+    let otherwise = match path {
+        "/v1/reload" => ", or send SIGHUP",
+        _ => "",
+    };
     let detail = format!(
-        "this listener does not have the role {} in the policy",
+        "this listener lacks a role for it: add {} to the listener's roles{otherwise} (roles are read at start)",
         names.join(" or ")
     );
     Problem::new(Code::NotFound, detail)

@@ -200,7 +200,10 @@ async fn metrics_are_served_where_the_role_is_and_fail_whole() {
     let lacking = ask_unix(&daemon.socket, "GET /metrics").await;
     lacking.is_problem(404, "not-found");
     assert!(
-        lacking.json()["detail"].as_str().unwrap().contains("`metrics`"),
+        lacking.json()["detail"]
+            .as_str()
+            .unwrap()
+            .contains("add \"metrics\""),
         "{}",
         lacking.body
     );
@@ -373,7 +376,14 @@ async fn reload_is_for_operators_alone_and_tells_what_became_of_it() {
     let daemon = start(Bounds::default(), &[&me]).await;
     let answer = ask_unix(&daemon.socket, "POST /v1/reload").await;
     assert_eq!(answer.status, 200, "{}", answer.body);
-    assert_eq!(answer.json()["detail"], "generation 8 is in force");
+    let told = answer.json();
+    assert_eq!(told["detail"], "generation 8 is in force");
+    assert_eq!((&told["generation"], &told["services"]), (&7.into(), &1.into()));
+    assert_eq!(
+        (&told["mode"], &told["mode_was"]),
+        (&"enforce".into(), &serde_json::Value::Null)
+    );
+    assert!(told["hash"].as_str().unwrap().starts_with("sha256:"), "{told}");
     *daemon.view.reload.lock().unwrap() = Err(ReloadError::Invalid("a.toml:1:1: no version".to_owned()));
     ask_unix(&daemon.socket, "POST /v1/reload")
         .await
@@ -382,7 +392,13 @@ async fn reload_is_for_operators_alone_and_tells_what_became_of_it() {
     ask_unix(&daemon.socket, "POST /v1/reload")
         .await
         .is_problem(500, "reload-failed");
-    ask_tcp(daemon.tcp, "POST /v1/reload")
-        .await
-        .is_problem(404, "not-found");
+    let lacking = ask_tcp(daemon.tcp, "POST /v1/reload").await;
+    lacking.is_problem(404, "not-found");
+    assert!(
+        lacking
+            .body
+            .contains(r#"add \"operate\" to the listener's roles, or send SIGHUP"#),
+        "{}",
+        lacking.body
+    );
 }

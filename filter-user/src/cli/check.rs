@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure};
 use super::shell::Shell;
+use super::words::count;
 use crate::compiler::CompileError;
 use crate::compiler::Pushed;
 use crate::engine;
@@ -88,8 +89,11 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     } else {
         Colour::Never
     };
-    if !loaded.diagnostics.is_empty() {
-        shell.say(&policy::render(&loaded, colour));
+    match (&loaded.unreadable, loaded.errors) {
+        (Some(why), _) => shell.complain(why),
+        (None, 0) if loaded.diagnostics.is_empty() => {}
+        (None, 0) => shell.say(&policy::render(&loaded, colour)),
+        (None, _) => shell.complain(&policy::render(&loaded, colour)),
     }
     if let Some(policy) = &loaded.policy {
         shell.write(&format!(
@@ -157,12 +161,13 @@ fn entry_of(policy: &Policy, error: &CompileError) -> Option<Origin> {
 fn summary(policy: &Policy, valid: bool) -> String {
     let sources: usize = policy.clients.iter().map(|client| client.sources.len()).sum();
     format!(
-        "{}: {} services, {} clients with {sources} sources, {} denies, {} management entries",
+        "{}: {}, {} with {}, {}, {}",
         if valid { "valid" } else { "not what it expects" },
-        policy.services.len(),
-        policy.clients.len(),
-        policy.denies.len(),
-        policy.management.len(),
+        count(policy.services.len(), "service", "services"),
+        count(policy.clients.len(), "client", "clients"),
+        count(sources, "source", "sources"),
+        count(policy.denies.len(), "deny", "denies"),
+        count(policy.management.len(), "management entry", "management entries"),
     )
 }
 
@@ -172,7 +177,8 @@ fn expectations(tried: &Tried) -> String {
         None => String::from("by the reference on the host and by the kernel program"),
         Some(why) => format!("by the reference on the host; the kernel program was not asked: {why}"),
     };
-    format!("{} of {all} expects hold, {who}", all - differing)
+    let all_of = count(all, "expect holds", "expects hold");
+    format!("{} of {all_of}, {who}", all - differing)
 }
 
 fn outcome(outcome: &Outcome) -> Value {

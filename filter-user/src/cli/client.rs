@@ -31,6 +31,12 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
+impl Answer {
+    pub(crate) fn is_success(&self) -> bool {
+        [200, 201].contains(&self.status)
+    }
+}
+
 /// The members of a problem document that a person reads.
 #[derive(Deserialize)]
 struct Problem {
@@ -111,6 +117,16 @@ pub(crate) fn ask(socket: &Path, method: Method, path: &str, patience: Duration)
 
 /// The body of a 200 or 201, or why there is none.
 pub(crate) fn send(socket: &Path, call: Call, patience: Duration) -> Result<String, Failure> {
+    let answer = answer(socket, call, patience)?;
+    if answer.is_success() {
+        Ok(answer.body)
+    } else {
+        Err(refused(&answer))
+    }
+}
+
+/// Whatever is answered, or why nothing is.
+pub(crate) fn answer(socket: &Path, call: Call, patience: Duration) -> Result<Answer, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -121,14 +137,9 @@ pub(crate) fn send(socket: &Path, call: Call, patience: Duration) -> Result<Stri
             Err(_) => Err(Fault::Slow(patience)),
         }
     };
-    let answer = runtime
+    runtime
         .block_on(exchange)
-        .map_err(|fault| unreachable(socket, &fault))?;
-    if [200, 201].contains(&answer.status) {
-        Ok(answer.body)
-    } else {
-        Err(refused(&answer))
-    }
+        .map_err(|fault| unreachable(socket, &fault))
 }
 
 async fn exchange(socket: &Path, call: Call) -> Result<Answer, Fault> {
@@ -171,11 +182,11 @@ fn unreachable(socket: &Path, fault: &Fault) -> Failure {
     let fix = match fault {
         Fault::Connect(error) => match error.kind() {
             ErrorKind::NotFound => {
-                "is the daemon running? Start it with `systemctl start keyfence` or `keyfence run`; where the policy has \
-                 its listener elsewhere, give `--socket PATH`"
+                "is the daemon running? Start it with `keyfence run`; where the policy has its listener \
+                 elsewhere, give `--socket PATH`"
             }
             ErrorKind::ConnectionRefused => {
-                "the daemon that left this socket is gone; start it with `systemctl start keyfence` or `keyfence run`"
+                "the daemon that left this socket is gone; start it with `keyfence run`"
             }
             ErrorKind::PermissionDenied => {
                 "your user may not open it: use sudo, or join the group of the socket (`keyfence`, unless the policy \
@@ -185,8 +196,7 @@ fn unreachable(socket: &Path, fault: &Fault) -> Failure {
             _ => "check the path",
         },
         Fault::Slow(_) => {
-            "it is stopped or overloaded: see `systemctl status keyfence` and the daemon's log; what was asked may \
-             still be done"
+            "it is stopped or overloaded: see the daemon's log; what was asked may still be done"
         }
         Fault::Broken(_) => "try again; if it stays so, see the daemon's log",
     };
@@ -200,7 +210,7 @@ fn unreachable(socket: &Path, fault: &Fault) -> Failure {
 }
 
 /// What an answer that is no success means for the command.
-fn refused(answer: &Answer) -> Failure {
+pub(crate) fn refused(answer: &Answer) -> Failure {
     let Ok(problem) = serde_json::from_str::<Problem>(&answer.body) else {
         return Failure::new(
             Exit::Failed,
@@ -217,7 +227,12 @@ fn refused(answer: &Answer) -> Failure {
         "busy" | "starting" | "draining" | "timeout" => Exit::Unreachable,
         _ => Exit::Failed,
     };
-    let mut text = format!("{}: {}", problem.title, problem.detail);
+    let mut text = match problem.code.as_str() {
+        // It says itself what is not there.
+        "not-found" if !problem.detail.is_empty() => problem.detail,
+        "policy-invalid" if problem.detail.starts_with("the policy is invalid") => problem.detail,
+        _ => format!("{}: {}", problem.title, problem.detail),
+    };
     for FieldFault { pointer, detail, fix } in &problem.errors {
         let fix = if fix.is_empty() {
             String::new()

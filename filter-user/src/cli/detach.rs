@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR", default_value = super::BPF_FS)]
     pub(crate) bpf_fs: PathBuf,
     /// The instance, where the policy file cannot be read or names another
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = instance_name)]
     pub(crate) instance: Option<String>,
 }
 
@@ -69,6 +69,16 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     pins.clear().map_err(failed)?;
     shell.say(&format!("detached: every packet on {names} passes"));
     Ok(Exit::Done)
+}
+
+/// What the policy admits as a name.
+fn instance_name(text: &str) -> Result<String, String> {
+    let rest = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+    let first = |character: char| character.is_ascii_alphanumeric();
+    if text.len() <= 63 && text.starts_with(first) && text.chars().all(rest) {
+        return Ok(text.to_owned());
+    }
+    Err("a name is a letter or digit, then up to 62 of letters, digits, `.`, `_` and `-`".to_owned())
 }
 
 fn instance_of(file: &std::path::Path) -> Result<String, Failure> {

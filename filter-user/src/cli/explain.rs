@@ -29,11 +29,15 @@ Exit codes:
 Examples:
   keyfence explain --from 198.51.100.7:40000 --to 203.0.113.10:443/tcp
   keyfence explain --from 198.51.100.7 --to 203.0.113.10/icmp
-  keyfence explain --policy keyfence.toml --from [2001:db8::7]:40000 --to [2001:db8::1]:53/udp --json";
+  keyfence explain --from [2001:db8::7]:40000 --to [2001:db8::1]:53/udp --json";
+
+const USAGE: &str = "\
+keyfence explain [OPTIONS] --from <ADDR:PORT> --to <ADDR:PORT/PROTO>
+       keyfence explain [OPTIONS] --frame <HEX>";
 
 /// Show how one packet would be judged, and why
 #[derive(Debug, clap::Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP, override_usage = USAGE)]
 pub(crate) struct Arguments {
     /// The policy file
     #[arg(long, value_name = "FILE", default_value = super::POLICY_FILE)]
@@ -83,11 +87,19 @@ impl FromStr for Endpoint {
                 port: Some(both.port()),
             });
         }
-        let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        let address: IpAddr = inner
-            .unwrap_or(text)
-            .parse()
-            .map_err(|_| "address and port are written as in 203.0.113.10:443 or [2001:db8::1]:443")?;
+        let address = |text: &str| {
+            let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+            inner.unwrap_or(text).parse::<IpAddr>().ok()
+        };
+        let Some(address) = address(text) else {
+            let is_number = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+            return Err(match text.rsplit_once(':') {
+                Some((before, port)) if address(before).is_some() && is_number(port) => {
+                    format!("a port is 0 to 65535, and {port} is more")
+                }
+                _ => "address and port are written as in 203.0.113.10:443 or [2001:db8::1]:443".to_owned(),
+            });
+        };
         Ok(Endpoint {
             address: address.to_canonical(),
             port: None,
@@ -236,6 +248,16 @@ mod tests {
         ] {
             assert!(wrong.parse::<Destination>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn port_that_is_too_large_is_told_of_as_that() {
+        for wrong in ["203.0.113.10:99999", "[2001:db8::1]:65536"] {
+            let said = wrong.parse::<Endpoint>().unwrap_err();
+            assert!(said.starts_with("a port is 0 to 65535"), "{said}");
+        }
+        let said = "203.0.113.256:443".parse::<Endpoint>().unwrap_err();
+        assert!(said.starts_with("address and port are written"), "{said}");
     }
 
     #[test]

@@ -96,10 +96,11 @@ fn shown(command: &clap::Command) -> impl Iterator<Item = &clap::Command> {
 }
 
 fn page(command: &clap::Command, name: &str) -> anyhow::Result<String> {
-    let command = command
-        .clone()
-        .display_name(name.to_owned())
-        .disable_help_subcommand(true);
+    let mut command = command.clone().display_name(name.to_owned());
+    // Has no page of its own.
+    if command.find_subcommand("help").is_some() {
+        command = command.mut_subcommand("help", |help| help.hide(true));
+    }
     let mut page = Vec::new();
     clap_mangen::Man::new(command)
         .title(name.to_uppercase())
@@ -107,7 +108,18 @@ fn page(command: &clap::Command, name: &str) -> anyhow::Result<String> {
         .manual("Keyfence")
         .render(&mut page)
         .context("a man page cannot be made")?;
-    String::from_utf8(page).context("a man page is no text; this is a fault of keyfence")
+    let page = String::from_utf8(page).context("a man page is no text; this is a fault of keyfence")?;
+    Ok(sections(&page))
+}
+
+/// What help says last, under the headings that a manual has for it (man-pages(7)).
+fn sections(page: &str) -> String {
+    let page = page
+        .replace("\nExit codes:\n", "\n.SH \"EXIT STATUS\"\n")
+        .replace("\nExamples:\n", "\n.SH EXAMPLES\n")
+        .replace("\nExample:\n", "\n.SH EXAMPLES\n");
+    page.replace(".SH EXTRA\n.SH", ".SH")
+        .replace(".SH EXTRA\n", ".SH NOTES\n")
 }
 
 #[cfg(test)]
@@ -133,9 +145,21 @@ mod tests {
         }
         let (_, status) = pages.iter().find(|(name, _)| name == "keyfence-status").unwrap();
         assert!(
-            status.contains("\\-\\-socket") && status.contains("Exit codes"),
+            status.contains("\\-\\-socket") && status.contains(".SH \"EXIT STATUS\""),
             "{status}"
         );
+    }
+
+    #[test]
+    fn man_pages_name_no_page_that_is_not_made() {
+        let pages = pages().unwrap();
+        for (name, page) in &pages {
+            assert!(!page.contains("help(8)"), "{name}: {page}");
+            assert!(
+                !page.contains("SH EXTRA") && !page.contains("Exit codes:"),
+                "{name}: {page}"
+            );
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod status;
 mod tests;
 mod version;
 mod why;
+mod words;
 
 use std::process::ExitCode;
 

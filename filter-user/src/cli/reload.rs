@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use hyper::Method;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
-use super::client::{self, SocketArguments};
+use super::client::{self, Call, SocketArguments};
 use super::exit::{Exit, Failure};
 use super::shell::Shell;
 
@@ -32,28 +33,99 @@ Example:
 pub(crate) struct Arguments {
     #[command(flatten)]
     daemon: SocketArguments,
-    /// One JSON object
+    /// One JSON object: what is in force, or the problem
     #[arg(long)]
     json: bool,
 }
 
+/// What of the answer is told in words.
 #[derive(Deserialize)]
 struct Reloaded {
     detail: String,
+    mode: Option<String>,
+    mode_was: Option<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
-    let body = client::ask(&arguments.daemon.socket, Method::POST, "/v1/reload", PATIENCE)?;
+    let call = Call {
+        method: Method::POST,
+        path: "/v1/reload".to_owned(),
+        body: None,
+    };
+    let (object, result) = match client::answer(&arguments.daemon.socket, call, PATIENCE) {
+        Ok(answer) if answer.is_success() => (answer.body.clone(), Ok(answer.body)),
+        Ok(answer) => {
+            let failure = client::refused(&answer);
+            (problem(&answer.body, &failure).to_string(), Err(failure))
+        }
+        Err(failure) => (problem("", &failure).to_string(), Err(failure)),
+    };
     if arguments.json {
-        shell.write(&format!("{}\n", body.trim_end()))?;
-    } else {
-        let answer: Reloaded = serde_json::from_str(&body).map_err(|error| {
-            Failure::new(
-                Exit::Failed,
-                format!("the daemon's answer is not understood: {error}"),
-            )
-        })?;
-        shell.write(&format!("{}\n", answer.detail))?;
+        shell.write(&format!("{}\n", object.trim_end()))?;
+    }
+    let body = result?;
+    if !arguments.json {
+        shell.write(&format!("{}\n", told(&body)?))?;
     }
     Ok(Exit::Done)
+}
+
+/// The daemon's problem document as it is, or one of what kept it from answering.
+fn problem(body: &str, failure: &Failure) -> Value {
+    let mut object = match serde_json::from_str(body) {
+        Ok(Value::Object(object)) => object,
+        _ => Map::from_iter([("detail".to_owned(), Value::from(failure.text.as_str()))]),
+    };
+    object.insert("schema".to_owned(), 1.into());
+    Value::Object(object)
+}
+
+fn told(body: &str) -> Result<String, Failure> {
+    let answer: Reloaded = serde_json::from_str(body).map_err(|error| {
+        let text = format!("the daemon's answer is not understood: {error}");
+        Failure::new(Exit::Failed, text)
+    })?;
+    let mode = match (answer.mode, answer.mode_was) {
+        (Some(mode), Some(was)) => format!(", mode {mode} (was {was})"),
+        _ => String::new(),
+    };
+    Ok(answer.detail + &mode)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn mode_is_told_where_it_changes() {
+        let mut answer =
+            json!({ "schema": 1, "detail": "generation 8", "mode": "enforce", "mode_was": null });
+        assert_eq!(told(&answer.to_string()).unwrap(), "generation 8");
+        answer["mode_was"] = "observe".into();
+        assert_eq!(
+            told(&answer.to_string()).unwrap(),
+            "generation 8, mode enforce (was observe)"
+        );
+        assert_eq!(
+            told(r#"{"detail": "of an older daemon"}"#).unwrap(),
+            "of an older daemon"
+        );
+    }
+
+    #[test]
+    fn failure_is_one_object_with_its_problem() {
+        let failure = Failure::new(Exit::Unreachable, "no answer");
+        assert_eq!(
+            problem("", &failure),
+            json!({ "schema": 1, "detail": "no answer" })
+        );
+        let body = r#"{"code": "policy-invalid", "detail": "a.toml:1:1"}"#;
+        let object = problem(body, &failure);
+        assert_eq!(
+            object,
+            json!({ "schema": 1, "code": "policy-invalid", "detail": "a.toml:1:1" })
+        );
+    }
 }

@@ -52,7 +52,7 @@ Needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 
 Exit codes:
   0  done (frames and files may have been skipped: each says why)
-  1  failed
+  1  failed, or none of the named files could be read
   3  the policy is invalid
 
 Examples:
@@ -112,12 +112,23 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     };
     if !arguments.json {
         shell.write(&summary::page(&replay.counts, &about, shell))?;
-        return Ok(Exit::Done);
+        return ended(&replay.counts, arguments);
     }
-    match replay.lines.end(&summary::object(&replay.counts, &about)) {
+    let written = replay.lines.end(&summary::object(&replay.counts, &about));
+    match written {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(unwritten(error)),
-        _ => Ok(Exit::Done),
+        _ => ended(&replay.counts, arguments),
     }
+}
+
+/// What is skipped is no failure; files that are named, and of which none can be read, are one.
+fn ended(counts: &Counts, arguments: &Arguments) -> Result<Exit, Failure> {
+    let named = !arguments.captures.iter().any(|capture| capture.is_dir());
+    if named && counts.nothing_readable() {
+        let why = "nothing was judged: none of the named files can be read, see `skipped`";
+        return Err(Failure::new(Exit::Failed, why));
+    }
+    Ok(Exit::Done)
 }
 
 /// The bindings to judge by. Their leases begin with each file.
@@ -229,7 +240,7 @@ impl Replay {
             number += 1;
             let (stamp, unfit) = match &record {
                 // None is left out silently.
-                Record::End if number == 1 => return Ok(self.skip_file("no frame in it")?),
+                Record::End if number == 1 => return Ok(self.skip_file(count::NO_FRAME)?),
                 Record::End => return Ok(()),
                 Record::Broken { frame: false, why } => return Ok(self.skip_file(why)?),
                 Record::Broken { frame: true, why } => return Ok(self.skip_frame(number, why)?),
@@ -271,7 +282,7 @@ impl Replay {
     }
 
     fn skip_frame(&mut self, number: u64, why: &str) -> io::Result<()> {
-        self.counts.frame_skipped(why);
+        self.counts.frame_skipped(number, why);
         self.lines.skipped(Some(number), why)
     }
 
@@ -293,7 +304,7 @@ impl Replay {
 }
 
 /// A frame as a driver would hand it on. In generic mode alone, one that the host merged has length 0 and ends at the
-/// frame's end (SPEC 3.2): cut to where no merged frame ends, it is judged as the short frame that it claims to be.
+/// frame's end (rule 3.2): cut to where no merged frame ends, it is judged as the short frame that it claims to be.
 fn unmerged(frame: &[u8]) -> &[u8] {
     let length = |frame: &[u8]| {
         let mut packet = Packet::default();

@@ -14,14 +14,15 @@ use crate::policy::{self, Colour, Loaded};
 const AFTER_HELP: &str = "\
 Loads the policy, attaches to its interfaces and answers on its listeners. SIGHUP (or `keyfence reload`) applies the \
 file again without a gap; a file with faults changes nothing. SIGTERM and SIGINT drain and end; the filter stays \
-attached unless `[daemon] on-exit` says otherwise.
+attached unless `[daemon] on-exit` says otherwise. Where an `[[expect]]` differs, it starts all the same and says so \
+in the log; `keyfence reload` refuses such a file.
 
 Needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. KEYFENCE_LOG sets the log's level where --log-level does not.
 
 Exit codes:
   0  stopped as asked
   1  could not start
-  3  the policy is invalid, or an `[[expect]]` differs
+  3  the policy is invalid
 
 Examples:
   keyfence run
@@ -70,6 +71,9 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     if let Some(refusal) = engine::refusal(&loaded) {
         return Err(Failure::new(Exit::Failed, refusal));
     }
+    if let Some(missing) = rights_missing() {
+        return Err(Failure::new(Exit::Failed, missing));
+    }
     // A host that boots is better filtered by a policy that a date or an address has outrun than by none.
     match engine::unexpected(&policy) {
         Ok(None) => {}
@@ -80,7 +84,8 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         policy.daemon.state.clone_from(state);
     }
     let options = Options {
-        policy_file: file.clone(),
+        // As status names it, from whatever folder that is asked.
+        policy_file: std::path::absolute(file).unwrap_or_else(|_| file.clone()),
         bpf_fs: bpf_fs.clone(),
         kernel_log: *kernel_log,
     };
@@ -93,6 +98,32 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
             error => Failure::new(Exit::Failed, error),
         })?;
     Ok(Exit::Done)
+}
+
+/// What is missing of the rights to filter, before anything else fails for want of them; `None` where nothing is, or
+/// where it cannot be known.
+fn rights_missing() -> Option<String> {
+    rights_missing_by(&std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+fn rights_missing_by(status: &str) -> Option<String> {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let effective = u64::from_str_radix(effective.trim(), 16).ok()?;
+    let has = |number: u32| effective >> number & 1 == 1;
+    // Numbers of linux/capability.h; CAP_SYS_ADMIN (21) stands for the first and the last.
+    let missing = [
+        ("CAP_BPF", 39, true),
+        ("CAP_NET_ADMIN", 12, false),
+        ("CAP_PERFMON", 38, true),
+    ];
+    let missing = missing
+        .into_iter()
+        .filter(|(_, number, administers)| !has(*number) && !(*administers && has(21)));
+    let missing: Vec<&str> = missing.map(|(name, ..)| name).collect();
+    (!missing.is_empty()).then(|| {
+        let missing = missing.join(", ");
+        format!("run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON: missing here: {missing}")
+    })
 }
 
 /// A policy without faults of its own that has no tables.
@@ -110,8 +141,28 @@ pub(super) fn invalid(loaded: &Loaded, shell: &Shell) -> Failure {
     } else {
         Colour::Never
     };
-    Failure::new(
-        Exit::PolicyInvalid,
-        format!("the policy is invalid\n\n{}", policy::render(loaded, colour)),
-    )
+    Failure::new(Exit::PolicyInvalid, policy::render(loaded, colour))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rights_that_are_missing_are_named() {
+        let missing =
+            |effective: &str| rights_missing_by(&format!("Name:\tkeyfence\nCapEff:\t{effective}\n"));
+        assert_eq!(missing("000001ffffffffff"), None);
+        assert_eq!(missing("000000c000001000"), None);
+        assert_eq!(missing("0000000000201000"), None, "as before Linux 5.8");
+        let said = missing("0000008000001000").unwrap();
+        assert!(said.starts_with("run as root or with CAP_BPF"), "{said}");
+        assert!(said.ends_with(": CAP_PERFMON"), "{said}");
+        assert!(
+            missing("0000000000000000")
+                .unwrap()
+                .contains("CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON")
+        );
+        assert_eq!(rights_missing_by("Name: keyfence\n"), None);
+    }
 }

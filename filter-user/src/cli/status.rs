@@ -3,12 +3,14 @@
 mod answer;
 
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
-use self::answer::{Status, parse};
+use self::answer::{Interface, Status, parse};
 use super::client::{self, SocketArguments};
 use super::exit::{Exit, Failure};
 use super::shell::{Shell, Tone};
+use super::words::thousands;
 use comfy_table::{Cell, CellAlignment, Color, Table, presets};
 use hyper::Method;
 
@@ -16,6 +18,8 @@ use hyper::Method;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Of the hash: enough to tell two policies apart at a glance.
 const HASH_CHARACTERS_SHOWN: usize = 19;
+/// How the daemon's word for a failed reload begins.
+const RELOAD_FAILED: &str = "the last reload failed";
 /// From this fill on a table is worth a look.
 const FILL_PERCENT_WARNING: u64 = 80;
 
@@ -47,7 +51,11 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     if arguments.json {
         shell.write(&format!("{}\n", body.trim_end()))?;
     } else {
-        shell.write(&page(&status, jiff::Timestamp::now(), shell))?;
+        // Only what is sure: a folder that may not be looked into says nothing.
+        let file = Path::new(&status.policy.file);
+        let gone = file.is_absolute() && matches!(file.try_exists(), Ok(false));
+        let now = jiff::Timestamp::now();
+        shell.write(&page(&status, (now, gone), shell))?;
     }
     Ok(exit(&status))
 }
@@ -57,9 +65,11 @@ fn exit(status: &Status) -> Exit {
     if ready { Exit::Done } else { Exit::Degraded }
 }
 
-fn page(status: &Status, now: jiff::Timestamp, shell: &Shell) -> String {
+/// `gone`: the policy's file is not there.
+fn page(status: &Status, (now, gone): (jiff::Timestamp, bool), shell: &Shell) -> String {
     let mut page = String::new();
     head(&mut page, status, now, shell);
+    reloads(&mut page, status, gone, shell);
     let sections = [
         ("Interfaces", interfaces(status)),
         ("Services", services(status)),
@@ -97,31 +107,65 @@ fn head(page: &mut String, status: &Status, now: jiff::Timestamp, shell: &Shell)
         ..
     } = status;
     let _ = writeln!(page, "keyfence {version}, instance {instance}, up {up}: {state}");
-    for reason in status.not_ready.iter().chain(&status.counters_error) {
+    // A reload that failed is told below, with its cause.
+    let told_below = |reason: &&String| !policy.reload_ok && reason.starts_with(RELOAD_FAILED);
+    let not_ready = status.not_ready.iter().filter(|reason| !told_below(reason));
+    for reason in not_ready.chain(&status.counters_error) {
         let _ = writeln!(page, "  {} {reason}", shell.paint(Tone::Bad, "!"));
     }
+    if taken_off(status) {
+        let mark = shell.paint(Tone::Bad, "!");
+        let _ = writeln!(
+            page,
+            "  {mark} the filter was taken off while the daemon ran: restart the daemon"
+        );
+    }
     let hash: String = policy.hash.chars().take(HASH_CHARACTERS_SHOWN).collect();
-    let since = policy
-        .in_force_since
-        .round(jiff::Unit::Second)
-        .unwrap_or(policy.in_force_since);
+    // The second that it is in: a later one would be before its time.
+    let since =
+        jiff::Timestamp::from_second(policy.in_force_since.as_second()).unwrap_or(policy.in_force_since);
     let _ = writeln!(page, "policy {}, {hash}, in force since {since}", policy.file);
     let _ = writeln!(page, "mode {mode}, generation {generation}");
+}
+
+/// What became of the last reload, and what to do about it.
+fn reloads(page: &mut String, status: &Status, gone: bool, shell: &Shell) {
+    let policy = &status.policy;
     if !policy.reload_ok {
         let error = policy.last_error.as_deref().unwrap_or("see the daemon's log");
+        let mark = shell.paint(Tone::Bad, "!");
         let _ = writeln!(
             page,
-            "  {} the last reload changed nothing: {error}",
-            shell.paint(Tone::Bad, "!")
+            "  {mark} the last reload changed nothing: {}",
+            error.trim_end()
         );
     }
-    if policy.file_differs {
-        let mark = shell.paint(Tone::Warning, "!");
-        let _ = writeln!(
-            page,
-            "  {mark} the file says something else than what is in force; `keyfence reload` applies it"
-        );
-    }
+    let advice = match (gone, policy.reload_ok) {
+        (true, _) => "the policy's file is gone: put it back, then `keyfence reload`",
+        // What to do is said already.
+        (false, _) if taken_off(status) || was_detached(status) => return,
+        (false, false) => "mend the file, then `keyfence reload`",
+        (false, true) if policy.file_differs => {
+            "the file says something else than what is in force; `keyfence reload` applies it"
+        }
+        (false, true) => return,
+    };
+    let _ = writeln!(page, "  {} {advice}", shell.paint(Tone::Warning, "!"));
+}
+
+/// Whether no interface is filtered any more, and for no cause that the daemon knows.
+fn taken_off(status: &Status) -> bool {
+    let unexplained = |interface: &Interface| {
+        let bare = format!("interface {} is not filtered", interface.name);
+        !interface.attached && status.not_ready.contains(&bare)
+    };
+    !status.interfaces.is_empty() && status.interfaces.iter().all(unexplained)
+}
+
+/// Whether a reload has met no filter; its error says what to do.
+fn was_detached(status: &Status) -> bool {
+    let error = status.policy.last_error.as_deref().unwrap_or_default();
+    error.contains("restart the daemon")
 }
 
 fn table(header: &[&str], numbers_from: usize) -> Table {
@@ -176,7 +220,7 @@ fn services(status: &Status) -> Table {
         };
         let cell = |verdict, colour| match sum(verdict) {
             Some(0) => Cell::new(0),
-            Some(packets) => Cell::new(packets).fg(colour),
+            Some(packets) => Cell::new(thousands(packets)).fg(colour),
             None => Cell::new("?"),
         };
         let mode = match mode {
@@ -207,8 +251,8 @@ fn tables(status: &Status) -> Table {
         };
         table.add_row([
             Cell::new(&fill.table),
-            Cell::new(fill.entries),
-            Cell::new(fill.capacity),
+            Cell::new(thousands(fill.entries)),
+            Cell::new(thousands(fill.capacity)),
             shown,
         ]);
     }
@@ -252,7 +296,7 @@ mod tests {
     fn shown(change: impl FnOnce(&mut serde_json::Value)) -> (String, Exit) {
         let status = parse(&answer(change)).unwrap();
         let now = "2026-11-24T15:30:00Z".parse().unwrap();
-        (page(&status, now, &PLAIN), exit(&status))
+        (page(&status, (now, false), &PLAIN), exit(&status))
     }
 
     #[test]
@@ -275,7 +319,7 @@ Services
 
 Tables
   table   entries  capacity  fill
-  grants        3      1024   0 %
+  grants        3     1,024   0 %
 ";
         assert_eq!(page, expected);
     }
@@ -283,7 +327,11 @@ Tables
     #[test]
     fn what_is_not_ready_is_named_and_ends_with_degraded() {
         let (page, exit) = shown(|status| {
-            status["not_ready"] = vec!["eth0 is not attached: another program holds the hook"].into();
+            status["not_ready"] = vec![
+                "eth0 is not attached: another program holds the hook",
+                "the last reload failed; what was in force before still is",
+            ]
+            .into();
             status["policy"]["reload_ok"] = false.into();
             status["policy"]["last_error"] = "keyfence.toml:3:1: unknown key".into();
             status["policy"]["file_differs"] = true.into();
@@ -292,10 +340,52 @@ Tables
         for part in [
             ": degraded\n  ! eth0 is not attached",
             "changed nothing: keyfence.toml:3:1:",
-            "`keyfence reload`",
+            "! mend the file, then `keyfence reload`\n",
         ] {
             assert!(page.contains(part), "{part} is not in\n{page}");
         }
+        assert_eq!(page.matches("reload changed").count(), 1, "{page}");
+        assert!(
+            !page.contains("reload failed") && !page.contains("applies it"),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn advice_is_what_helps_here() {
+        let parsed = parse(&answer(|status| status["policy"]["file_differs"] = true.into())).unwrap();
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let differs = page(&parsed, (now, false), &PLAIN);
+        assert!(differs.contains("`keyfence reload` applies it"), "{differs}");
+        let gone = page(&parsed, (now, true), &PLAIN);
+        assert!(
+            gone.contains("is gone: put it back") && !gone.contains("applies it"),
+            "{gone}"
+        );
+        let detached = |error: Option<&'static str>| {
+            shown(|status| {
+                status["interfaces"][0]["attached"] = false.into();
+                status["not_ready"] = vec!["interface eth0 is not filtered"].into();
+                status["policy"]["reload_ok"] = error.is_none().into();
+                status["policy"]["last_error"] = error.into();
+            })
+            .0
+        };
+        for error in [None, Some("the filter was detached: restart the daemon")] {
+            let page = detached(error);
+            assert!(
+                page.contains("restart the daemon") && !page.contains("mend"),
+                "{page}"
+            );
+        }
+    }
+
+    #[test]
+    fn time_in_force_is_not_rounded_up() {
+        let (page, _) = shown(|status| {
+            status["policy"]["in_force_since"] = "2026-11-22T12:00:00.9Z".into();
+        });
+        assert!(page.contains("in force since 2026-11-22T12:00:00Z"), "{page}");
     }
 
     #[test]
@@ -317,12 +407,12 @@ Tables
     fn colours_are_there_only_when_asked_for() {
         let status = parse(&answer(|_| {})).unwrap();
         let now = jiff::Timestamp::UNIX_EPOCH;
-        assert!(!page(&status, now, &PLAIN).contains('\x1b'));
+        assert!(!page(&status, (now, false), &PLAIN).contains('\x1b'));
         let colour = Shell {
             colour_output: true,
             ..PLAIN
         };
-        assert!(page(&status, now, &colour).contains("\x1b[32mready\x1b[0m"));
+        assert!(page(&status, (now, false), &colour).contains("\x1b[32mready\x1b[0m"));
     }
 
     #[test]
@@ -339,7 +429,7 @@ Tables
         let absent = ask();
         assert_eq!(absent.exit, Exit::Unreachable);
         assert!(
-            absent.text.contains("systemctl start keyfence") && absent.text.contains("--socket"),
+            absent.text.contains("`keyfence run`") && absent.text.contains("--socket"),
             "{}",
             absent.text
         );

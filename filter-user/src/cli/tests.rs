@@ -55,6 +55,8 @@ fn documented_invocations_parse_and_wrong_ones_do_not() {
         "keyfence explain --frame 00 --from 192.0.2.1:1",
         "keyfence run --kernel-log trace",
         "keyfence frobnicate",
+        "keyfence detach --instance ../x",
+        "keyfence detach --instance .",
         "keyfence bind key-1 --source 10.0.0.1 --service a",
         "keyfence bind key-1 --source 10.0.0.1 --service a --lease 0s",
         "keyfence bind key-1 --source 10.0.0.1 --service a --lease 1h --limit packets=100",

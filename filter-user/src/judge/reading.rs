@@ -1,4 +1,4 @@
-//! The rules of SPEC 3 read aloud: each asked in its order over the policy's own entries, one after the other, with
+//! The rules (docs/ARCHITECTURE.md) read aloud: each asked in its order over the policy's own entries, one after the other, with
 //! what it answers and which entry says so.
 //!
 //! Plain and slow on purpose: it walks the policy, not the tables, so that an entry's file and line are at hand and a

@@ -25,7 +25,8 @@ pub enum Colour {
 const EXCERPT_BYTES_MAX: usize = 200;
 const WIDTH: usize = 110;
 
-/// Every diagnostic with its text underlined. Counts in a last line what is not shown.
+/// How much is wrong where anything is, then every diagnostic with its text underlined. Counts in a last line what is
+/// not shown.
 pub fn render(loaded: &Loaded, colour: Colour) -> String {
     let theme = match colour {
         Colour::Always => GraphicalTheme::unicode(),
@@ -34,16 +35,23 @@ pub fn render(loaded: &Loaded, colour: Colour) -> String {
     let handler = GraphicalReportHandler::new_themed(theme)
         .with_links(false)
         .with_width(WIDTH);
-    let mut text = String::new();
+    let mut text = match loaded.errors {
+        0 => String::new(),
+        1 => String::from("the policy is invalid: 1 fault\n\n"),
+        errors => format!("the policy is invalid: {errors} faults\n\n"),
+    };
     for diagnostic in shown(loaded) {
         let shown = Shown::new(loaded, diagnostic);
         // Writing to a string fails only where the handler cannot read the excerpt: one line says it then.
         if handler.render_report(&mut text, &shown).is_err() {
             let _ = writeln!(text, "{diagnostic}");
         }
-        text.push('\n');
+        // One empty line between two, none at the end.
+        text.truncate(text.trim_end().len());
+        text.push_str("\n\n");
     }
     text.push_str(&not_shown(loaded));
+    text.truncate(text.trim_end().len());
     text
 }
 

@@ -60,7 +60,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    setup::ensure(Need::Run)?;
+    privilege::require_way_to_root("run", WHY_ROOT)?;
     if let Some(policy) = arguments.policy.as_ref().filter(|_| !privilege::is_root()) {
         // Root starts in another folder.
         ensure!(
@@ -68,6 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             "give --policy as an absolute path, or run this as root"
         );
     }
+    setup::ensure(Need::Run)?;
     privilege::require_root("run", WHY_ROOT)?;
     let keyfence = build::run()?;
     let signals = Signals::hold()?;

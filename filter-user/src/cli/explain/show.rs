@@ -231,7 +231,13 @@ impl Explained<'_> {
                 "refused" => answer.fg(Color::Red),
                 _ => answer,
             };
-            table.add_row([Cell::new(step.rule), answer, Cell::new(&step.detail)]);
+            let (number, name) = step.rule.split_once(' ').unwrap_or(("", step.rule));
+            table.add_row([
+                Cell::new(name),
+                Cell::new(format!("rule {number}")),
+                answer,
+                Cell::new(&step.detail),
+            ]);
         }
         match shell.colour_output {
             true => table.enforce_styling(),

@@ -8,6 +8,11 @@ use filter_common::verdict::{Judgement, Reason, Verdict};
 /// Distinct sources that are told apart; frames of further ones are counted together.
 const SOURCES_MAX: usize = 1 << 20;
 
+/// Frames skipped for one reason that are named.
+const SKIPS_NAMED_MAX: usize = 3;
+/// Why a file that can be read gives nothing to judge.
+pub(super) const NO_FRAME: &str = "no frame in it";
+
 /// Frames by verdict, in the order of `Verdict::ALL`.
 pub(super) type Verdicts = [u64; 3];
 
@@ -24,8 +29,17 @@ pub(super) struct Counts {
     /// Frames of sources beyond those told apart.
     pub(super) sources_beyond: u64,
     pub(super) files: Vec<FileCount>,
-    pub(super) frames_skipped: BTreeMap<String, u64>,
+    /// By why.
+    pub(super) frames_skipped: BTreeMap<String, Skips>,
     pub(super) files_skipped: BTreeMap<String, u64>,
+}
+
+/// Frames that were skipped for one reason.
+#[derive(Default)]
+pub(super) struct Skips {
+    pub(super) frames: u64,
+    /// File and frame of the first ones.
+    pub(super) first: Vec<(String, u64)>,
 }
 
 #[derive(Default)]
@@ -74,10 +88,17 @@ impl Counts {
         }
     }
 
-    pub(super) fn frame_skipped(&mut self, why: &str) {
+    pub(super) fn frame_skipped(&mut self, number: u64, why: &str) {
         self.frames += 1;
-        add(&mut self.frames_skipped, why);
-        if let Some(file) = self.files.last_mut() {
+        if !self.frames_skipped.contains_key(why) {
+            self.frames_skipped.insert(why.to_owned(), Skips::default());
+        }
+        let skips = self.frames_skipped.get_mut(why);
+        if let (Some(skips), Some(file)) = (skips, self.files.last_mut()) {
+            skips.frames += 1;
+            if skips.first.len() < SKIPS_NAMED_MAX {
+                skips.first.push((file.name.clone(), number));
+            }
             file.frames += 1;
             file.skipped += 1;
         }
@@ -88,6 +109,12 @@ impl Counts {
         if let Some(file) = self.files.last_mut() {
             file.fault = Some(why.to_owned());
         }
+    }
+
+    /// Whether nothing was judged since no file could be read.
+    pub(super) fn nothing_readable(&self) -> bool {
+        let unreadable = |file: &FileCount| file.fault.as_deref().is_some_and(|why| why != NO_FRAME);
+        self.frames == 0 && self.files.iter().all(unreadable)
     }
 
     pub(super) fn source_count(&self) -> usize {
@@ -149,7 +176,7 @@ mod tests {
         counts.judged(&pass, Some(v4(2)));
         counts.judged(&drop, Some(v4(3)));
         counts.judged(&drop, None);
-        counts.frame_skipped("under 14 bytes");
+        counts.frame_skipped(9, "under 14 bytes");
         let top: Vec<String> = counts
             .top_sources(2)
             .iter()
@@ -158,5 +185,20 @@ mod tests {
         assert_eq!(top, ["192.0.2.3", "192.0.2.1"]);
         assert_eq!((counts.frames, counts.verdicts), (9, [6, 2, 0]));
         assert_eq!((counts.files[0].frames, counts.files[0].skipped), (9, 1));
+        assert_eq!(
+            counts.frames_skipped["under 14 bytes"].first,
+            [("a.pcap".to_owned(), 9)]
+        );
+    }
+
+    #[test]
+    fn nothing_is_readable_only_where_no_file_is() {
+        let mut counts = Counts::default();
+        counts.begin("none.pcap");
+        counts.file_skipped("cannot be read: no such file");
+        assert!(counts.nothing_readable());
+        counts.begin("empty.pcap");
+        counts.file_skipped(NO_FRAME);
+        assert!(!counts.nothing_readable());
     }
 }

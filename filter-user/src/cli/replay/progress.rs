@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::super::words::thousands;
+
 /// What takes no longer needs no bar.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Frames between two looks at the clock.
@@ -52,8 +54,11 @@ impl Progress {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
         let rate = self.frames as f64 / elapsed.as_secs_f64().max(1e-6);
-        self.bar
-            .set_message(format!("{} frames, {rate:.0}/s", self.frames));
+        self.bar.set_message(format!(
+            "{} frames, {}/s",
+            thousands(self.frames),
+            thousands(rate as u64)
+        ));
         self.bar.set_position(self.before + taken);
     }
 

@@ -7,6 +7,7 @@ use filter_common::verdict::{NO_SERVICE, Reason, Verdict};
 use serde_json::{Map, Value, json};
 
 use super::super::shell::{Shell, Tone};
+use super::super::words::{count, seconds, thousands};
 use super::count::{Counts, Verdicts};
 use crate::judge::Names;
 
@@ -43,6 +44,11 @@ pub(super) fn object(counts: &Counts, about: &About<'_>) -> Value {
             counted.insert("source".to_owned(), source.to_string().into());
             Value::Object(counted)
         });
+    let frames_skipped: Map<String, Value> = counts
+        .frames_skipped
+        .iter()
+        .map(|(why, skips)| (why.clone(), skips.frames.into()))
+        .collect();
     json!({
         "schema": 1,
         "summary": {
@@ -53,7 +59,7 @@ pub(super) fn object(counts: &Counts, about: &About<'_>) -> Value {
             "verdicts": by_verdict(&counts.verdicts),
             "reasons": reasons,
             "services": services.collect::<Vec<_>>(),
-            "skipped": { "frames": counts.frames_skipped, "files": counts.files_skipped },
+            "skipped": { "frames": frames_skipped, "files": counts.files_skipped },
             "sources": counts.source_count(),
             "sources_beyond": counts.sources_beyond,
             "top_sources": sources.collect::<Vec<_>>(),
@@ -91,16 +97,18 @@ fn services(counts: &Counts, names: &Names) -> Vec<(Option<String>, Verdicts)> {
 pub(super) fn page(counts: &Counts, about: &About<'_>, shell: &Shell) -> String {
     let mut page = String::new();
     let heading = |text: &str| shell.paint(Tone::Heading, text);
-    let skipped: u64 = counts.frames_skipped.values().sum();
+    let skipped: u64 = counts.frames_skipped.values().map(|skips| skips.frames).sum();
     let judged = counts.frames - skipped;
     // Writing to a string cannot fail.
     let _ = writeln!(
         page,
-        "{}: the kernel program judged {judged} frames of {} files in {:.1} s ({:.0} a second); {skipped} skipped",
+        "{}: the kernel program judged {} of {} in {} ({} a second); {} skipped",
         about.policy,
-        counts.files.len(),
-        about.seconds,
-        judged as f64 / about.seconds.max(1e-6),
+        count(judged as usize, "frame", "frames"),
+        count(counts.files.len(), "file", "files"),
+        seconds(about.seconds),
+        thousands((judged as f64 / about.seconds.max(1e-6)) as u64),
+        thousands(skipped),
     );
     let _ = writeln!(
         page,
@@ -125,33 +133,59 @@ pub(super) fn page(counts: &Counts, about: &About<'_>, shell: &Shell) -> String 
     if counts.sources_beyond > 0 {
         let _ = writeln!(
             page,
-            "  and {} frames of sources beyond those told apart",
-            counts.sources_beyond
+            "  and {} of sources beyond those told apart",
+            count(counts.sources_beyond as usize, "frame", "frames")
         );
     }
     if counts.files.len() > 1 && counts.files.len() <= FILES_SHOWN_MAX {
         let _ = writeln!(page, "\n{}\n{}", heading("Files"), show(files(counts), shell));
     }
-    for (what, whys) in [
-        ("Frames skipped", &counts.frames_skipped),
-        ("Files skipped", &counts.files_skipped),
-    ] {
-        if whys.is_empty() {
-            continue;
-        }
-        let _ = writeln!(page, "\n{}", heading(what));
-        for (why, frames) in whys.iter().take(WHYS_SHOWN_MAX) {
-            let _ = writeln!(page, "  {frames:>8}  {why}");
-        }
-        if whys.len() > WHYS_SHOWN_MAX {
-            let _ = writeln!(
-                page,
-                "  and {} more reasons; --json has them all",
-                whys.len() - WHYS_SHOWN_MAX
-            );
-        }
-    }
+    skips(&mut page, counts, &heading);
     page
+}
+
+/// What was skipped: frames by reason, with the first ones named, and each file.
+fn skips(page: &mut String, counts: &Counts, heading: &dyn Fn(&str) -> String) {
+    if !counts.frames_skipped.is_empty() {
+        let _ = writeln!(page, "\n{}", heading("Frames skipped"));
+    }
+    for (why, skips) in counts.frames_skipped.iter().take(WHYS_SHOWN_MAX) {
+        let first = skips
+            .first
+            .iter()
+            .map(|(file, frame)| format!("{file} frame {frame}"));
+        let first: Vec<String> = first.collect();
+        let more = match skips.frames - first.len() as u64 {
+            0 => String::new(),
+            more => format!(" and {} more", thousands(more)),
+        };
+        let frames = thousands(skips.frames);
+        let _ = writeln!(page, "  {frames:>8}  {why}: {}{more}", first.join(", "));
+    }
+    say_more(
+        page,
+        counts.frames_skipped.len().saturating_sub(WHYS_SHOWN_MAX),
+        "reason",
+    );
+    let skipped = counts
+        .files
+        .iter()
+        .filter_map(|file| Some((&file.name, file.fault.as_ref()?)));
+    let skipped: Vec<_> = skipped.collect();
+    if !skipped.is_empty() {
+        let _ = writeln!(page, "\n{}", heading("Files skipped"));
+    }
+    for (file, why) in skipped.iter().take(FILES_SHOWN_MAX) {
+        let _ = writeln!(page, "  {file}: {why}");
+    }
+    say_more(page, skipped.len().saturating_sub(FILES_SHOWN_MAX), "file");
+}
+
+fn say_more(page: &mut String, more: usize, what: &str) {
+    if more > 0 {
+        let more = count(more, &format!("more {what}"), &format!("more {what}s"));
+        let _ = writeln!(page, "  and {more}; --json has them all");
+    }
 }
 
 fn verdicts(counts: &Counts) -> Table {

@@ -79,6 +79,11 @@ fn people_see_the_offending_text_underlined_and_what_to_write() {
         assert!(text.contains(part), "{part} in\n{text}");
     }
     assert!(!text.contains('\u{1b}'));
+    assert!(
+        text.starts_with("the policy is invalid: 1 fault\n\nhost-bits"),
+        "{text}"
+    );
+    assert!(!text.contains("\n\n\n") && text == text.trim_end(), "{text:?}");
     assert!(render(&loaded, Colour::Always).contains('\u{1b}'));
     let line = "policy.toml:21:12: 10.1.2.3/24 has host bits set; write 10.1.2.0/24 or 10.1.2.3/32\n";
     assert_eq!(render_lines(&loaded), line);
@@ -92,7 +97,9 @@ fn a_thousand_are_shown_and_the_rest_is_counted() {
     let lines = render_lines(&loaded);
     assert_eq!(lines.lines().count(), 1_001);
     assert!(lines.ends_with("\nand 12 more\n"));
-    assert!(render(&loaded, Colour::Never).ends_with("\nand 12 more\n"));
+    let rendered = render(&loaded, Colour::Never);
+    assert!(rendered.ends_with("\nand 12 more"));
+    assert!(rendered.starts_with("the policy is invalid: 1012 faults\n\n"));
     let report = check_report_json(&loaded);
     assert_eq!(
         (
