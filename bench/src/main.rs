@@ -1,0 +1,217 @@
+//! What a packet, an entry and an update cost, beside what else there is. Started by `cargo xtask bench`, which builds
+//! the kernel's side; run it by that. Measures and tells, and judges nothing: no figure makes it fail.
+#![deny(unsafe_code)]
+
+mod drive;
+mod figures;
+mod frame;
+mod judging;
+mod machine;
+mod population;
+mod progress;
+mod scenario;
+mod tables;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+
+use figures::Figures;
+use judging::Objects;
+use population::Kind;
+use progress::Progress;
+
+#[derive(Debug, Parser)]
+#[command(name = "keyfence-bench")]
+struct Arguments {
+    /// The kernel program of the benchmark itself.
+    #[arg(long, value_name = "FILE")]
+    driver: PathBuf,
+    /// The filter's kernel program with the kernel's tries.
+    #[arg(long, value_name = "FILE")]
+    reference: PathBuf,
+    #[command(flatten)]
+    selection: Selection,
+}
+
+#[derive(Debug, clap::Args)]
+struct Selection {
+    /// Two minutes: fewer sizes and rounds.
+    #[arg(long)]
+    quick: bool,
+    /// Only these parts.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Part::ALL)]
+    parts: Vec<Part>,
+    /// Numbers of sources, such as 1k,1M.
+    #[arg(long, value_delimiter = ',', value_parser = size)]
+    sizes: Option<Vec<usize>>,
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Kind::ALL)]
+    kinds: Vec<Kind>,
+    /// Rounds of each measurement; the median counts.
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// Write all figures there.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Hits and strangers in the kernel's test run.
+    Judging,
+    /// Features on and off, and exhausted grants.
+    Features,
+}
+
+impl Part {
+    const ALL: [Part; 2] = [Part::Judging, Part::Features];
+}
+
+/// How long each measurement takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    pub(crate) rounds: usize,
+    /// In each round, of each variant.
+    pub(crate) packets: u32,
+}
+
+const SIZES: [usize; 4] = [1_000, 100_000, 1_000_000, 10_000_000];
+const SIZES_QUICK: [usize; 2] = [1_000, 100_000];
+/// Where features are compared.
+const FEATURE_SIZES: [usize; 2] = [1_000, 1_000_000];
+const ROUNDS: usize = 7;
+const ROUNDS_QUICK: usize = 3;
+/// A call of the test run costs half a millisecond: under a nanosecond of each packet.
+const PACKETS: u32 = 1 << 20;
+const PACKETS_QUICK: u32 = 1 << 19;
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let figures = measure(&arguments)?;
+    print(&figures);
+    if let Some(file) = &arguments.selection.json {
+        let text = serde_json::to_string_pretty(&figures)?;
+        fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+fn measure(arguments: &Arguments) -> Result<Figures> {
+    let Selection {
+        quick,
+        parts,
+        sizes,
+        kinds,
+        rounds,
+        ..
+    } = &arguments.selection;
+    let objects = Objects {
+        bench: read(&arguments.driver)?,
+        reference: read(&arguments.reference)?,
+    };
+    let effort = Effort {
+        rounds: rounds
+            .unwrap_or(if *quick { ROUNDS_QUICK } else { ROUNDS })
+            .max(1),
+        packets: if *quick { PACKETS_QUICK } else { PACKETS },
+    };
+    let usual: &[usize] = if *quick { &SIZES_QUICK } else { &SIZES };
+    let sizes = sizes.as_deref().unwrap_or(usual);
+    drive::stay_on_one_cpu()?;
+    let mut figures = Figures {
+        machine: machine::describe(),
+        rounds: effort.rounds,
+        packets: effort.packets,
+        quick: *quick,
+        judged: Vec::new(),
+        features: Vec::new(),
+        exhausted: Vec::new(),
+    };
+    let progress = Progress::start();
+    if parts.contains(&Part::Judging) {
+        figures.judged = judging::run(&objects, kinds, sizes, effort, &progress)?;
+    }
+    if parts.contains(&Part::Features) {
+        let among = |size: &usize| sizes.contains(size);
+        let sizes: Vec<usize> = FEATURE_SIZES.into_iter().filter(among).collect();
+        figures.features = judging::features(&objects, &sizes, effort, &progress)?;
+        figures.exhausted = judging::exhausted(&objects, effort, &progress)?;
+    }
+    progress.end();
+    figures.machine.load_after = machine::load();
+    Ok(figures)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+fn print(figures: &Figures) {
+    let machine = &figures.machine;
+    println!(
+        "{} CPUs, {}, Linux {}; load {:.2} before, {:.2} after; ns of CPU time a packet, medians of {} rounds",
+        machine.cpus,
+        machine.processor,
+        machine.kernel,
+        machine.load_before,
+        machine.load_after,
+        figures.rounds
+    );
+    if !figures.judged.is_empty() {
+        println!("\nIn the kernel's test run:\n{}", tables::judged(figures));
+    }
+    if !figures.features.is_empty() {
+        println!("\nFeatures:\n{}", tables::features(figures));
+    }
+    if !figures.exhausted.is_empty() {
+        println!("\n{}", tables::exhausted(figures));
+    }
+}
+
+/// 1000 as 1k.
+pub(crate) fn short(number: usize) -> String {
+    match number {
+        n if n >= 1_000_000 && n.is_multiple_of(1_000_000) => format!("{}M", n / 1_000_000),
+        n if n >= 1000 && n.is_multiple_of(1000) => format!("{}k", n / 1000),
+        n => n.to_string(),
+    }
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let (digits, unit) = match text.chars().last() {
+        Some('k') => (&text[..text.len() - 1], 1000),
+        Some('M') => (&text[..text.len() - 1], 1_000_000),
+        _ => (text, 1),
+    };
+    let number: usize = digits
+        .parse()
+        .map_err(|_| format!("{text} is no number such as 100k"))?;
+    let size = number.saturating_mul(unit);
+    if (1..=10_000_000).contains(&size) {
+        Ok(size)
+    } else {
+        Err("sizes go from 1 to 10M".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_size_is_read_as_it_is_written() {
+        for text in ["1k", "100k", "1M", "10M", "123"] {
+            assert_eq!(size(text).map(short).as_deref(), Ok(text));
+        }
+        assert!(size("x").is_err() && size("11M").is_err() && size("0").is_err());
+    }
+}

@@ -1,0 +1,89 @@
+//! The figures as tables on the terminal.
+
+use comfy_table::presets::ASCII_MARKDOWN;
+use comfy_table::{CellAlignment, Table};
+
+use crate::figures::{Figures, Traffic, Variant};
+use crate::short;
+
+fn table(heads: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(ASCII_MARKDOWN).set_header(heads);
+    table
+}
+
+fn right(table: &mut Table, first: usize) {
+    for column in table.column_iter_mut().skip(first) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+}
+
+/// A cost: whole nanoseconds from 100 on.
+pub(crate) fn ns(value: f64) -> String {
+    if value < 100.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.0}")
+    }
+}
+
+/// A packet in the test run: gross, and how many times faster than with the kernel's trie.
+pub(crate) fn judged(figures: &Figures) -> Table {
+    let mut out = table(&[
+        "sources", "of", "packet", "empty", "parse", "Keyfence", "(rounds)", "LPM_TRIE", "ratio",
+    ]);
+    for cell in figures
+        .judged
+        .iter()
+        .filter(|cell| cell.variant == Variant::Keyfence)
+    {
+        let of = |variant| figures.ns(cell.kind, cell.owners, cell.sources, cell.traffic, variant);
+        let shown = |variant| of(variant).map_or_else(|| "-".to_owned(), ns);
+        let ratio =
+            of(Variant::Trie).map_or_else(|| "-".to_owned(), |trie| format!("{:.1}", trie / cell.ns.median));
+        out.add_row([
+            format!("{} {}", short(cell.sources), cell.kind.name()),
+            cell.owners.name().to_owned(),
+            cell.traffic.name().to_owned(),
+            shown(Variant::Empty),
+            shown(Variant::Parse),
+            ns(cell.ns.median),
+            format!("{}-{}", ns(cell.ns.low), ns(cell.ns.high)),
+            shown(Variant::Trie),
+            ratio,
+        ]);
+    }
+    right(&mut out, 3);
+    out
+}
+
+/// The features on and off.
+pub(crate) fn features(figures: &Figures) -> Table {
+    let mut out = table(&["sources", "policy", "hit", "stranger"]);
+    for cell in figures
+        .features
+        .iter()
+        .filter(|cell| cell.traffic == Traffic::Hit)
+    {
+        let stranger = figures.features.iter().find(|other| {
+            (other.sources, other.feature, other.traffic) == (cell.sources, cell.feature, Traffic::Stranger)
+        });
+        out.add_row([
+            short(cell.sources),
+            cell.feature.name().to_owned(),
+            ns(cell.ns.median),
+            stranger.map_or_else(|| "-".to_owned(), |cell| ns(cell.ns.median)),
+        ]);
+    }
+    right(&mut out, 2);
+    out
+}
+
+pub(crate) fn exhausted(figures: &Figures) -> Table {
+    let mut out = table(&["owners of one source, all exhausted but the last", "hit"]);
+    for cell in &figures.exhausted {
+        out.add_row([cell.owners.to_string(), ns(cell.ns.median)]);
+    }
+    right(&mut out, 1);
+    out
+}
