@@ -15,10 +15,16 @@ use crate::population::Wire;
 
 /// Keeps this thread on one CPU, whose own counters and positions it uses.
 pub(crate) fn stay_on_one_cpu() -> Result<()> {
-    let last = std::thread::available_parallelism()?.get() - 1;
     let mut cpus = CpuSet::new();
-    cpus.set(last)?;
+    cpus.set(last_cpu()?)?;
     sched_setaffinity(Pid::from_raw(0), &cpus).context("cannot stay on one CPU")
+}
+
+/// The one it stays on.
+pub(crate) fn last_cpu() -> Result<usize> {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online")?;
+    let last = online.trim().rsplit([',', '-']).next();
+    last.unwrap_or_default().parse().context("no CPU is online")
 }
 
 /// CPU time of the calling thread, in nanoseconds.
@@ -98,11 +104,4 @@ pub(crate) fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
         .program_mut(name)
         .with_context(|| format!("no program {name}"))?;
     Ok(program.try_into()?)
-}
-
-/// What the programs that count have received, over all CPUs.
-pub(crate) fn received(ebpf: &Ebpf) -> Result<u64> {
-    let map = ebpf.map("RECEIVED").context("no map RECEIVED")?;
-    let counts: aya::maps::PerCpuArray<_, u64> = map.try_into()?;
-    Ok(counts.get(&0, 0)?.iter().sum())
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::live::peers::Peer;
 use crate::population::Kind;
 use crate::scenario::{Feature, Owners};
 
@@ -16,6 +17,7 @@ pub(crate) struct Figures {
     pub(crate) features: Vec<Featured>,
     /// One source with so many owners, all exhausted but the last.
     pub(crate) exhausted: Vec<Exhausted>,
+    pub(crate) live: Vec<Live>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -109,7 +111,21 @@ pub(crate) struct Exhausted {
     pub(crate) ns: Spread,
 }
 
+/// A packet's cost on a veth, sending it included.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Live {
+    pub(crate) sources: usize,
+    pub(crate) peer: Peer,
+    pub(crate) traffic: Traffic,
+    pub(crate) ns: Spread,
+}
+
 impl Figures {
+    pub(crate) fn live(&self, sources: usize, peer: Peer, traffic: Traffic) -> Option<f64> {
+        let wanted = |cell: &&Live| (cell.sources, cell.peer, cell.traffic) == (sources, peer, traffic);
+        self.live.iter().find(wanted).map(|cell| cell.ns.median)
+    }
+
     /// The median cost of one cell.
     pub(crate) fn ns(
         &self,

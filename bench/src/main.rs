@@ -6,6 +6,7 @@ mod drive;
 mod figures;
 mod frame;
 mod judging;
+mod live;
 mod machine;
 mod population;
 mod progress;
@@ -63,10 +64,12 @@ enum Part {
     Judging,
     /// Features on and off, and exhausted grants.
     Features,
+    /// On veth pairs, beside other filters.
+    Live,
 }
 
 impl Part {
-    const ALL: [Part; 2] = [Part::Judging, Part::Features];
+    const ALL: [Part; 3] = [Part::Judging, Part::Features, Part::Live];
 }
 
 /// How long each measurement takes.
@@ -79,6 +82,8 @@ pub(crate) struct Effort {
 
 const SIZES: [usize; 4] = [1_000, 100_000, 1_000_000, 10_000_000];
 const SIZES_QUICK: [usize; 2] = [1_000, 100_000];
+/// Where other filters are compared.
+const LIVE_SIZES: [usize; 2] = [1_000, 1_000_000];
 /// Where features are compared.
 const FEATURE_SIZES: [usize; 2] = [1_000, 1_000_000];
 const ROUNDS: usize = 7;
@@ -128,6 +133,7 @@ fn measure(arguments: &Arguments) -> Result<Figures> {
         judged: Vec::new(),
         features: Vec::new(),
         exhausted: Vec::new(),
+        live: Vec::new(),
     };
     let progress = Progress::start();
     if parts.contains(&Part::Judging) {
@@ -138,6 +144,11 @@ fn measure(arguments: &Arguments) -> Result<Figures> {
         let sizes: Vec<usize> = FEATURE_SIZES.into_iter().filter(among).collect();
         figures.features = judging::features(&objects, &sizes, effort, &progress)?;
         figures.exhausted = judging::exhausted(&objects, effort, &progress)?;
+    }
+    if parts.contains(&Part::Live) {
+        let among = |size: &usize| sizes.contains(size);
+        let sizes: Vec<usize> = LIVE_SIZES.into_iter().filter(among).collect();
+        figures.live = live::run(&objects.bench, &sizes, effort, &progress)?;
     }
     progress.end();
     figures.machine.load_after = machine::load();
@@ -167,6 +178,9 @@ fn print(figures: &Figures) {
     }
     if !figures.exhausted.is_empty() {
         println!("\n{}", tables::exhausted(figures));
+    }
+    if !figures.live.is_empty() {
+        println!("\nLive on a veth:\n{}", tables::live(figures));
     }
 }
 

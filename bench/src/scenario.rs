@@ -5,7 +5,7 @@ use anyhow::{Result, anyhow};
 use filter_user::compiler::{Compiled, Numbers, Surroundings, compile};
 use filter_user::kernel::load::{Generation, KernelLog, Setting};
 use filter_user::kernel::state::State;
-use filter_user::policy::model::{Client, Policy, Source};
+use filter_user::policy::model::{Client, Limits, Policy, Source};
 use ipnet::IpNet;
 use keyfence_tests::subject;
 use serde::{Deserialize, Serialize};
@@ -122,7 +122,7 @@ pub(crate) const SERVICE: &str = "api";
 /// A limit that is counted and never reached: what every packet of a listed client pays.
 const AMPLE: &str = "packets = { rate = \"1G\", burst = \"1G\" }";
 /// One that a single packet exhausts for an hour.
-const SCANT: &str = "packets = { rate = 1, per = \"hour\", burst = 1 }";
+const SCANT: &str = "packets = { rate = \"1/h\", burst = 1 }";
 const MANAGEMENT: &str = "[[management]]\nname = \"ssh\"\nsources = [\"192.0.2.0/24\"]\n\
      protocol = \"tcp\"\nports = [22]\n";
 
@@ -152,19 +152,27 @@ pub(crate) fn policy(feature: Feature, sources: &[IpNet], owners: Owners) -> Res
     Ok(policy)
 }
 
+/// One client whose limit a single packet exhausts.
+pub(crate) fn scant(sources: &[IpNet]) -> Result<Policy> {
+    let mut policy = policy(Feature::Whole, sources, Owners::Client)?;
+    policy.clients[0].limit = scant_limit()?;
+    Ok(policy)
+}
+
+fn scant_limit() -> Result<Limits> {
+    let scant = parse(&Feature::Whole.text().replace(AMPLE, SCANT))?;
+    Ok(scant.clients[0].limit)
+}
+
 /// Owners of the same sources, all exhausted by one packet but the last.
 pub(crate) fn exhausted(owners: usize, sources: &[IpNet]) -> Result<Policy> {
     let mut policy = policy(Feature::Whole, sources, Owners::Client)?;
-    let scant = parse(&Feature::Whole.text().replace(AMPLE, SCANT))?;
+    let scant = scant_limit()?;
     let last = policy.clients.remove(0);
     policy.clients = (1..=owners)
         .map(|number| Client {
             name: format!("c{number}"),
-            limit: if number == owners {
-                last.limit
-            } else {
-                scant.clients[0].limit
-            },
+            limit: if number == owners { last.limit } else { scant },
             ..last.clone()
         })
         .collect();
@@ -195,12 +203,16 @@ const INTERFACES: &[u32] = &[1];
 
 impl Loaded {
     pub(crate) fn ours(compiled: &Compiled) -> Result<Self> {
-        Self::of(Generation::load(compiled, setting())?)
+        Self::on(compiled, INTERFACES)
+    }
+
+    pub(crate) fn on(compiled: &Compiled, interfaces: &[u32]) -> Result<Self> {
+        Self::of(Generation::load(compiled, setting(interfaces))?)
     }
 
     /// With the kernel's tries for the sources.
     pub(crate) fn reference(object: &[u8], compiled: &Compiled) -> Result<Self> {
-        Self::of(Generation::load_reference(object, compiled, setting())?)
+        Self::of(Generation::load_reference(object, compiled, setting(INTERFACES))?)
     }
 
     fn of(generation: Generation) -> Result<Self> {
@@ -209,9 +221,9 @@ impl Loaded {
     }
 }
 
-fn setting() -> Setting<'static> {
+fn setting(interfaces: &[u32]) -> Setting<'_> {
     Setting {
-        interfaces: INTERFACES,
+        interfaces,
         pins: None,
         owners_max: 1,
         log: KernelLog::Off,

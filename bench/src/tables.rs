@@ -4,6 +4,7 @@ use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
 use crate::figures::{Figures, Traffic, Variant};
+use crate::live::peers::Peer;
 use crate::short;
 
 fn table(heads: &[&str]) -> Table {
@@ -85,5 +86,33 @@ pub(crate) fn exhausted(figures: &Figures) -> Table {
         out.add_row([cell.owners.to_string(), ns(cell.ns.median)]);
     }
     right(&mut out, 1);
+    out
+}
+
+/// Live, beside the empty drop.
+pub(crate) fn live(figures: &Figures) -> Table {
+    let mut out = table(&[
+        "sources",
+        "filter",
+        "packet",
+        "ns",
+        "(rounds)",
+        "of an empty XDP drop",
+    ]);
+    for cell in &figures.live {
+        let floor = figures.live(cell.sources, Peer::XdpDrop, Traffic::Stranger);
+        out.add_row([
+            short(cell.sources),
+            cell.peer.name().to_owned(),
+            cell.traffic.name().to_owned(),
+            ns(cell.ns.median),
+            format!("{}-{}", ns(cell.ns.low), ns(cell.ns.high)),
+            floor.map_or_else(
+                || "-".to_owned(),
+                |floor| format!("{:.2}", cell.ns.median / floor),
+            ),
+        ]);
+    }
+    right(&mut out, 3);
     out
 }

@@ -17,9 +17,6 @@ static TARGET: ProgramArray<1> = ProgramArray::new();
 static ADDRESSES: Array<[u32; 4], 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
 static POSITION: PerCpuArray<u32, 1> = PerCpuArray::new();
-/// What came in where a program that does nothing is attached.
-#[btf_map]
-static RECEIVED: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// One less than the number of addresses, which is a power of two.
 #[unsafe(no_mangle)]
@@ -72,25 +69,11 @@ pub fn empty(_: XdpContext) -> u32 {
     xdp_action::XDP_DROP
 }
 
-/// The same, and says how many frames came.
-#[xdp(frags)]
-pub fn counting_drop(_: XdpContext) -> u32 {
-    count();
-    xdp_action::XDP_DROP
-}
 
 /// Lets all through, for a device whose driver takes frames into XDP only while it has a program.
 #[xdp(frags)]
 pub fn pass(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
-}
-
-#[inline(always)]
-fn count() {
-    if let Some(received) = RECEIVED.get_ptr_mut(0) {
-        // SAFETY: this CPU's own value; XDP does not interrupt itself.
-        unsafe { *received += 1 };
-    }
 }
 
 #[inline(always)]

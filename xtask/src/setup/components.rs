@@ -158,6 +158,12 @@ pub(crate) const COMPONENTS: &[Component] = &[
         Need::Bench,
         "measured beside us: with ipset and hashlimit",
     ),
+    row(
+        "ethtool",
+        "ethtool",
+        Need::Bench,
+        "lets a veth without XDP take the frames that are sent to it",
+    ),
     row("ipset", "ipset", Need::Bench, "the sets of iptables"),
     row(
         "xdp-filter",
