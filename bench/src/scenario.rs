@@ -2,7 +2,7 @@
 //! the same with one feature more or less.
 
 use anyhow::{Result, anyhow};
-use filter_user::compiler::{Compiled, Numbers, Surroundings, compile};
+use filter_user::compiler::{Compiled, Numbers, Pushed, Surroundings, compile};
 use filter_user::kernel::load::{Generation, KernelLog, Setting};
 use filter_user::kernel::state::State;
 use filter_user::policy::model::{Client, Limits, Policy, Source};
@@ -184,10 +184,13 @@ fn parse(text: &str) -> Result<Policy> {
 }
 
 pub(crate) fn compiled(policy: &Policy) -> Result<Compiled> {
-    let (numbers, _) = Numbers::default().assign(policy, None);
+    let pushed = Pushed::default();
+    let (numbers, _) = Numbers::default().assign((policy, &pushed), None);
     let around = Surroundings {
         host_addresses: &[],
         end: &|_| u64::MAX,
+        pushed: &pushed,
+        grows: false,
     };
     Ok(compile(policy, &numbers, &around)?)
 }

@@ -11,7 +11,10 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::api::{self, Bounds};
+use crate::api::{self, Backing, Bounds};
+use crate::bindings::clock::SystemClock;
+use crate::bindings::seam::{Effective, Grants};
+use crate::bindings::{self, Bindings, Writer};
 use crate::engine::snapshot::View;
 use crate::engine::{self, Engine, FilterError, Options};
 use crate::policy::model::OnExit;
@@ -29,6 +32,12 @@ pub enum DaemonError {
         "another daemon runs as instance {instance} ({path} is locked): stop it first, or name another instance"
     )]
     Running { instance: String, path: String },
+    #[error(transparent)]
+    Bindings(#[from] bindings::OpenError),
+    #[error("the clocks cannot be read: {0}")]
+    Clock(std::io::Error),
+    #[error("the bindings could not be opened: {0}")]
+    Opening(String),
     #[error("signals cannot be received: {0}")]
     Signals(std::io::Error),
 }
@@ -44,7 +53,9 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     let bound = api::bind(&policy.listeners).await?;
     engine::say_warnings(&loaded);
     say_defaults(&policy);
-    let (engine, shared) = Engine::start(options, &loaded, policy.clone()).await?;
+    let (bindings, writer) = open_bindings(&policy).await?;
+    let effective: Arc<dyn Effective> = Arc::new(bindings.clone());
+    let (engine, shared) = Engine::start(options, &loaded, policy.clone(), Some(effective)).await?;
     let snapshot = shared.snapshot();
     for interface in &snapshot.interfaces {
         tracing::info!(
@@ -56,8 +67,18 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     let (stop_api, api_stops) = watch::channel(false);
     let (stop_engine, engine_stops) = watch::channel(false);
     let view: Arc<dyn View> = Arc::clone(&shared) as Arc<dyn View>;
+    let grants: Arc<dyn Grants> = Arc::clone(&shared) as Arc<dyn Grants>;
     let operators = policy.daemon.operators.clone();
-    let serving = tokio::spawn(api::serve(bound, view, operators, Bounds::default(), api_stops));
+    let serving = tokio::spawn(api::serve(
+        bound,
+        view,
+        Some(Backing::new(bindings, Arc::clone(&grants), &policy)),
+        operators,
+        Bounds::default(),
+        api_stops,
+    ));
+    let (stop_writer, writer_stops) = watch::channel(false);
+    let writing = tokio::spawn(writer.run(grants, writer_stops));
     let engine = tokio::spawn(engine.run(engine_stops));
     tracing::info!(hash = %snapshot.policy.hash, generation = snapshot.generation, mode = ?snapshot.mode, "ready");
     loop {
@@ -76,6 +97,11 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     if let Err(error) = serving.await {
         tracing::error!("the listeners ended badly: {error}");
     }
+    // What was taken is decided before the engine goes.
+    let _ = stop_writer.send(true);
+    if let Err(error) = writing.await {
+        tracing::error!("the bindings' writer ended badly: {error}");
+    }
     let _ = stop_engine.send(true);
     match (engine.await, policy.daemon.on_exit) {
         (Ok(filter), OnExit::Detach) => {
@@ -89,6 +115,17 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
         (Err(error), _) => tracing::error!("the engine ended badly: {error}; the filter stays in force"),
     }
     Ok(())
+}
+
+/// The bindings of the state folder, under the policy about to be in force.
+async fn open_bindings(policy: &Policy) -> Result<(Bindings, Writer), DaemonError> {
+    let options = bindings::Options {
+        folder: policy.daemon.state.clone(),
+        clock: Arc::new(SystemClock::new().map_err(DaemonError::Clock)?),
+    };
+    let policy = Arc::new(policy.clone());
+    let opened = tokio::task::spawn_blocking(move || Bindings::open(options, policy)).await;
+    Ok(opened.map_err(|error| DaemonError::Opening(error.to_string()))??)
 }
 
 /// One daemon an instance: the lock goes with the process, however it ends.

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod api;
+pub mod bindings;
 pub mod cli;
 pub mod compiler;
 pub mod daemon;
@@ -11,4 +12,4 @@ pub mod kernel;
 pub mod logging;
 pub mod metrics;
 pub mod policy;
-mod sys;
+pub mod sys;

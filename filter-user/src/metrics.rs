@@ -15,7 +15,9 @@ use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Text
 
 use crate::engine::snapshot::{CounterValues, InterfaceState, Snapshot, View};
 
-pub use definitions::{DEFINITIONS, Definition, HTTP_CODES, HTTP_ROUTES, Kind, Label, ROUTE_OTHER, Values};
+pub use definitions::{
+    AUTHORIZE_RESULTS, DEFINITIONS, Definition, HTTP_CODES, HTTP_ROUTES, Kind, Label, ROUTE_OTHER, Values,
+};
 
 use definitions::{HTTP_SECONDS_BUCKETS, Id};
 
@@ -26,6 +28,7 @@ pub struct Metrics {
     http_requests: IntCounterVec,
     http_seconds: Histogram,
     http_refused: IntCounter,
+    authorized: IntCounterVec,
 }
 
 impl Default for Metrics {
@@ -37,12 +40,18 @@ impl Default for Metrics {
 impl Metrics {
     pub fn new() -> Metrics {
         let fixed = "the names in the table of definitions are valid, as a test shows";
-        let [requests, seconds, refused] =
-            [Id::HttpRequests, Id::HttpSeconds, Id::HttpRefused].map(definition);
-        let labels: Vec<&str> = requests.labels.iter().map(|label| label.name).collect();
+        let [requests, seconds, refused, authorized] =
+            [Id::HttpRequests, Id::HttpSeconds, Id::HttpRefused, Id::Authorized].map(definition);
+        let counters = |of: &Definition| {
+            let labels: Vec<&str> = of.labels.iter().map(|label| label.name).collect();
+            IntCounterVec::new(Opts::new(of.name, of.help), &labels).expect(fixed)
+        };
         let options = HistogramOpts::new(seconds.name, seconds.help).buckets(HTTP_SECONDS_BUCKETS.to_vec());
+        let authorized = counters(authorized);
+        authorized.with_label_values(&["", "misconfigured"]);
         Metrics {
-            http_requests: IntCounterVec::new(Opts::new(requests.name, requests.help), &labels).expect(fixed),
+            http_requests: counters(requests),
+            authorized,
             http_seconds: Histogram::with_opts(options).expect(fixed),
             http_refused: IntCounter::new(refused.name, refused.help).expect(fixed),
         }
@@ -54,6 +63,21 @@ impl Metrics {
             .with_label_values(&[route, &code.to_string()])
             .inc();
         self.http_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Lets the counters of this service exist from the start.
+    pub fn authorizes(&self, service: &str) {
+        for result in AUTHORIZE_RESULTS
+            .iter()
+            .filter(|result| **result != "misconfigured")
+        {
+            self.authorized.with_label_values(&[service, result]);
+        }
+    }
+
+    /// Counts an answer to a gateway. `service` is one of the policy or empty, `result` one of `AUTHORIZE_RESULTS`.
+    pub fn authorized(&self, service: &str, result: &'static str) {
+        self.authorized.with_label_values(&[service, result]).inc();
     }
 
     pub fn connection_refused(&self) {
@@ -105,6 +129,7 @@ impl Metrics {
             Id::HttpRequests => collected(&self.http_requests),
             Id::HttpSeconds => collected(&self.http_seconds),
             Id::HttpRefused => collected(&self.http_refused),
+            Id::Authorized => collected(&self.authorized),
             Id::PolicyInfo => vec![sample(of, &[&snapshot.policy.hash], 1)],
             Id::ReloadSuccess => vec![sample(of, &[], u64::from(snapshot.policy.reload_ok))],
             Id::Attached => {

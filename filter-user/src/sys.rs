@@ -1,5 +1,42 @@
-//! What the C library does only by a call that Rust holds for unsafe.
-#![allow(unsafe_code, reason = "settings of the allocator; each with its reason")]
+//! What needs unsafe code outside the kernel's own module: settings of the allocator, and socket options.
+//!
+//! Wraps system calls, and knows nothing of what they are asked for.
+#![allow(
+    unsafe_code,
+    reason = "neither the allocator's settings nor these options have a safe wrapper"
+)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Linux's bound on a process' groups (NGROUPS_MAX).
+const GROUPS_MAX: usize = 65536;
+/// Enough for nearly all; the kernel says how many there are where it is not.
+const GROUPS_USUAL: usize = 64;
+
+/// The supplementary groups of the peer of a Unix socket, as of its connect (SO_PEERGROUPS, Linux 4.13).
+pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0u32; GROUPS_USUAL];
+    loop {
+        let bytes = std::mem::size_of_val(groups.as_slice());
+        let mut length = libc::socklen_t::try_from(bytes).map_err(io::Error::other)?;
+        let fd = socket.as_raw_fd();
+        let value = groups.as_mut_ptr().cast();
+        // SAFETY: `value` points to `length` bytes that are ours to write, and the kernel writes no more.
+        let result =
+            unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERGROUPS, value, &raw mut length) };
+        let count = usize::try_from(length).map_err(io::Error::other)? / size_of::<u32>();
+        if result == 0 {
+            groups.truncate(count);
+            return Ok(groups);
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::ERANGE) || count <= groups.len() || count > GROUPS_MAX {
+            return Err(error);
+        }
+        groups.resize(count, 0);
+    }
+}
 
 /// The heaps that threads share.
 #[cfg(target_env = "gnu")]
@@ -15,5 +52,29 @@ pub(crate) fn bound_heaps() {
     #[cfg(target_env = "gnu")]
     if bounded == 0 {
         tracing::warn!("the allocator's heaps cannot be bounded: reloads may hold more memory");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn groups_of_the_peer_are_those_of_this_process() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        let mut groups = peer_groups(near.as_fd()).unwrap();
+        let mut own: Vec<u32> = nix::unistd::getgroups()
+            .unwrap()
+            .iter()
+            .map(|gid| gid.as_raw())
+            .collect();
+        groups.sort_unstable();
+        own.sort_unstable();
+        assert_eq!(groups, own);
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(peer_groups(file.as_fd()).is_err());
     }
 }

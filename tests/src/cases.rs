@@ -329,6 +329,7 @@ fn plain(compiled: &Compiled) -> plain::Compiled {
         limits,
         services,
         source_lines,
+        room: plain::Room::default(),
     }
 }
 

@@ -12,10 +12,11 @@ use filter_common::pipeline;
 use filter_common::units::Nanos;
 use filter_common::verdict::Judgement;
 use filter_user::compiler::host::HostTables;
-use filter_user::compiler::{Compiled, Numbers, Surroundings, compile, owner_hash, owner_name};
+use filter_user::compiler::{Compiled, Numbers, Pushed, Surroundings, compile, owner_hash, owner_name};
 use filter_user::kernel::load::{Generation, KernelLog, Setting};
 use filter_user::kernel::run::Runner;
 use filter_user::policy::{self, Colour, LoadContext, MemoryFiles, Policy};
+use ipnet::IpNet;
 
 /// Where the filter's clock stands when the test's clock stands at its start: an hour after boot.
 const BASE_NS: u64 = 3_600_000_000_000;
@@ -57,14 +58,17 @@ impl Subject {
     /// Without the kernel: no root needed.
     pub fn on_host(text: &str, host_addresses: &[IpAddr], start_ns: u64) -> Result<Self, String> {
         let policy = parse(text)?;
-        let (numbers, _) = Numbers::default().assign(&policy, None);
+        let (numbers, _) = Numbers::default().assign((&policy, &Pushed::default()), None);
         let end = |expires: jiff::Timestamp| {
             let left = expires.as_nanosecond() - i128::from(start_ns);
             u64::try_from(i128::from(BASE_NS) + left).unwrap_or(0)
         };
+        let host_addresses: Vec<IpNet> = host_addresses.iter().copied().map(IpNet::from).collect();
         let around = Surroundings {
-            host_addresses,
+            host_addresses: &host_addresses,
             end: &end,
+            pushed: &Pushed::default(),
+            grows: false,
         };
         let compiled = compile(&policy, &numbers, &around).map_err(|error| error.to_string())?;
         let owners = policy.clients.iter().map(|client| owner_name(&client.name));

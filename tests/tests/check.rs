@@ -1,5 +1,7 @@
 //! `keyfence check` as an operator runs it: what a policy expects of itself, and what this build does not enforce.
 
+use std::fmt::Write as _;
+
 use keyfence_tests::command::run;
 use serde_json::json;
 use tempfile::TempDir;
@@ -53,10 +55,7 @@ fn an_expect_that_holds_is_counted_and_one_that_differs_is_an_error() {
 #[test]
 fn what_is_not_enforced_is_told_once() {
     let folder = folder("");
-    let text = POLICY.replace(
-        "[[service]]",
-        "[filter.source-limit]\npackets = { rate = 1000, burst = 2000 }\n[[service]]",
-    );
+    let text = format!("{POLICY}[records]\ninterval = \"5s\"\n");
     std::fs::write(folder.path().join("policy.toml"), text).unwrap();
     let ended = run(folder.path(), &["check", "policy.toml"]);
     assert_eq!(ended.exit, 0, "{ended:?}");
@@ -67,4 +66,86 @@ fn what_is_not_enforced_is_told_once() {
         .filter(|warning| warning["code"] == "not-enforced")
         .count();
     assert_eq!((told, &object["warnings_not_shown"]), (1, &json!(0)), "{object}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_no_verdict_on_a_policy_by_any_command() {
+    let folder = folder("");
+    for arguments in [
+        &["check", "none.toml"][..],
+        &["run", "--policy", "none.toml"],
+        &["replay", "--policy", "none.toml", "none.pcap"],
+        &[
+            "explain",
+            "--policy",
+            "none.toml",
+            "--from",
+            "192.0.2.1:1",
+            "--to",
+            "192.0.2.2:1/tcp",
+        ],
+    ] {
+        let ended = run(folder.path(), arguments);
+        assert_eq!(ended.exit, 1, "{arguments:?}: {ended:?}");
+        let said = &ended.errors;
+        assert!(
+            said.contains("none.toml` cannot be read"),
+            "{arguments:?}: {said}"
+        );
+        assert!(
+            !said.contains(":1:1") && !said.contains("invalid"),
+            "{arguments:?}: {said}"
+        );
+    }
+    let object = run(folder.path(), &["check", "none.toml", "--json"]).object();
+    assert_eq!((&object["hash"], &object["valid"]), (&json!(null), &json!(false)));
+    assert_eq!(
+        (&object["errors"][0]["line"], &object["errors"][0]["column"]),
+        (&json!(null), &json!(null))
+    );
+}
+
+/// Without faults of its own, and yet more than the tables hold.
+#[test]
+fn a_policy_that_has_no_tables_is_invalid_where_it_is_too_much_by_any_command() {
+    let mut clients = String::new();
+    for number in 1..=257 {
+        let _ = write!(
+            clients,
+            "[[client]]\nname = \"c{number}\"\nsources = [\"10.0.0.0/8\"]\nservices = [\"payments\"]\n"
+        );
+    }
+    let many = folder(&clients);
+    let ended = run(many.path(), &["check", "policy.toml"]);
+    assert_eq!(ended.exit, 3, "{ended:?}");
+    // The last one's header.
+    let place = format!(
+        "policy.toml:{}:1: 10.0.0.0/8 would be granted by 257 owners",
+        9 + 256 * 4
+    );
+    assert!(ended.errors.contains(&place), "{}", ended.errors);
+    let object = run(many.path(), &["check", "policy.toml", "--json"]).object();
+    assert_eq!(
+        (&object["valid"], &object["errors"][0]["code"]),
+        (&json!(false), &json!("no-tables"))
+    );
+    for arguments in [
+        &["replay", "--policy", "policy.toml", "none.pcap"][..],
+        &[
+            "explain",
+            "--policy",
+            "policy.toml",
+            "--from",
+            "10.0.0.1:1",
+            "--to",
+            "192.0.2.2:443/tcp",
+        ],
+    ] {
+        let ended = run(many.path(), arguments);
+        assert_eq!(ended.exit, 3, "{arguments:?}: {ended:?}");
+        assert!(ended.errors.contains("257 owners"), "{}", ended.errors);
+    }
+    let fits = folder(&clients.replace("c257\"\nsources = [\"10.", "c257\"\nsources = [\"11."));
+    let ended = run(fits.path(), &["check", "policy.toml"]);
+    assert_eq!(ended.exit, 0, "{ended:?}");
 }

@@ -147,27 +147,6 @@ fn interface_that_leaves_the_policy_is_open_and_one_that_joins_is_filtered() {
 }
 
 #[test]
-fn interface_made_anew_is_told_of_until_a_reload_filters_it() {
-    let site = Site::new();
-    let make = || site.server.ip("link add more0 type veth peer name more1");
-    make();
-    let daemon = Daemon::start(&site, &policy().interface("more0"));
-    site.server.ip("link del more0");
-    make();
-    let answer = until("it is told of", || {
-        daemon.get("/readyz").filter(|answer| answer.status == 503)
-    });
-    assert!(answer.body.contains("more0 is not filtered"), "{}", answer.body);
-    assert_eq!(
-        daemon.metric("keyfence_filter_attached{interface=\"more0\",mode=\"native\"}"),
-        0.0
-    );
-    daemon.reload();
-    assert_eq!(daemon.get("/readyz").map(|answer| answer.status), Some(200));
-    assert!(site.server.ip("link show dev more0").contains("xdp"));
-}
-
-#[test]
 fn grant_ends_in_the_kernel_without_its_daemon() {
     let site = Site::new();
     let end = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() + 6).expect("a near time");

@@ -32,11 +32,8 @@ fn faulty(site: &Site) -> Vec<(&'static str, String, &'static str)> {
         ),
         (
             "not enforced",
-            text(
-                good.clone()
-                    .and("[filter.source-limit]\npackets = { rate = 5000, burst = 10000 }\n"),
-            ),
-            "[filter.source-limit]",
+            text(good.clone().and("[records]\ninterval = \"5s\"\n")),
+            "[records]",
         ),
         (
             "no such interface",
@@ -107,18 +104,43 @@ fn reload_does_not_wait_for_a_file_that_is_gone() {
     let daemon = Daemon::start(&site, &policy());
     std::fs::remove_file(site.policy_file()).expect("it is there");
     daemon.reload_in_vain();
+    let error = daemon.status()["policy"]["last_error"].to_string();
+    assert!(
+        error.contains("cannot be read") && !error.contains(":1:1"),
+        "{error}"
+    );
+    Probe::open(&site).assert_filtered();
+}
+
+#[test]
+fn policy_that_has_no_tables_is_refused_as_invalid_by_run_and_reload() {
+    let site = Site::new();
+    let client = |number: u32| {
+        format!("[[client]]\nname = \"c{number}\"\nsources = [\"10.77.0.2\"]\nservices = [\"probe\"]\n")
+    };
+    let many = policy().and(&(1..=256).map(client).collect::<String>());
+    site.write(&many);
+    let ended = Daemon::refused(&site, &mut Daemon::command(&site));
+    assert_eq!(ended.code, Some(3), "{}", ended.log);
+    assert!(ended.log.contains("257 owners"), "{}", ended.log);
+    assert!(site.bpf.list("keyfence").is_empty());
+
+    let daemon = Daemon::start(&site, &policy());
+    site.write(&many);
+    daemon.reload_in_vain();
+    let error = daemon.status()["policy"]["last_error"].to_string();
+    assert!(error.contains("257 owners"), "{error}");
     Probe::open(&site).assert_filtered();
 }
 
 #[test]
 fn what_this_build_does_not_enforce_is_refused_by_run_by_name_and_warned_of_by_check() {
     let site = Site::new();
-    let entries = "[filter.source-limit]\npackets = { rate = 5000, burst = 10000 }\n\
-                   [[publisher]]\nname = \"gateway\"\nuser = \"root\"\n";
+    let entries = "[records]\ninterval = \"5s\"\n[[sink]]\ntype = \"stdout\"\n";
     site.write(&policy().and(entries));
     let ended = Daemon::refused(&site, &mut Daemon::command(&site));
     assert_eq!(ended.code, Some(1), "{}", ended.log);
-    for name in ["[filter.source-limit]", "[[publisher]] `gateway`"] {
+    for name in ["[records]", "[[sink]] of type stdout"] {
         assert!(ended.log.contains(name), "{name}: {}", ended.log);
     }
     assert_eq!(site.bpf.list("keyfence"), Vec::<std::path::PathBuf>::new());
@@ -127,7 +149,7 @@ fn what_this_build_does_not_enforce_is_refused_by_run_by_name_and_warned_of_by_c
     let said = String::from_utf8_lossy(&check.stderr);
     assert_eq!(check.status.code(), Some(0), "{said}");
     assert!(!said.contains("more warnings"), "all are shown: {said}");
-    for name in ["[filter.source-limit]", "[[publisher]] `gateway`"] {
+    for name in ["[records]", "[[sink]] of type stdout"] {
         assert!(
             said.contains(&format!("does not enforce {name}")),
             "{name}: {said}"

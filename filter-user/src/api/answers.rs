@@ -4,7 +4,7 @@
 //! and run on threads of their own, few at a time.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -14,7 +14,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::problem::{Code, Problem};
-use super::{Context, Peer, routes};
+use super::who::Who;
+use super::{Context, authorize, body, host, openapi, routes, single, stream};
+use crate::bindings::requests::StoreStatus;
 use crate::engine::snapshot::{CounterValues, ReloadError, Snapshot};
 use crate::policy::model::Role;
 
@@ -26,6 +28,22 @@ pub(super) enum Action {
     Metrics,
     Status,
     Reload,
+    OpenApi,
+    Authorize,
+    List,
+    Put,
+    Get,
+    Delete,
+    Batch,
+    Sync,
+    Watch,
+    Denies,
+    PutDeny,
+    DeleteDeny,
+    Why,
+    Audit,
+    Backup,
+    Restore,
     /// Documented, but not in this build.
     NotYet(&'static str),
     /// Documented, but the listener has none of these roles.
@@ -43,60 +61,91 @@ pub(super) async fn answer(
     request: Request,
 ) -> Response {
     let started = Instant::now();
-    // No answer of this build reads a body.
-    let (request, _) = request.into_parts();
-    let deadline = match action {
-        Action::Reload => context.bounds.operate_timeout,
-        _ => context.bounds.request_timeout,
+    let (request, mut body) = request.into_parts();
+    let work = respond(&context, &action, &request, &mut body);
+    let response = match deadline(&context, &action) {
+        None => work.await,
+        Some(deadline) => match tokio::time::timeout(deadline, work).await {
+            Ok(response) => response,
+            Err(_) => {
+                let detail = format!(
+                    "no answer within {} s; what was asked may still be done: `keyfence status` shows it",
+                    deadline.as_secs()
+                );
+                Problem::new(Code::Timeout, detail).into_response()
+            }
+        },
     };
-    let response = match tokio::time::timeout(deadline, respond(&context, action, &request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            let detail = format!(
-                "no answer within {} s; what was asked may still be done: `keyfence status` shows it",
-                deadline.as_secs()
-            );
-            Problem::new(Code::Timeout, detail).into_response()
-        }
-    };
+    // A gateway may hand its client's length on, without the body.
+    if response.status().is_client_error() && !matches!(action, Action::Authorize) {
+        body::drain(&mut body).await;
+    }
     context
         .metrics
         .request_answered(label, response.status().as_u16(), started.elapsed());
     response
 }
 
-async fn respond(context: &Arc<Context>, action: Action, request: &Parts) -> Response {
-    if let Some(problem) = body_fault(context, request) {
-        return problem.into_response();
-    }
+/// A full sync is bounded by its lines: each may take its time, however many there are.
+fn deadline(context: &Context, action: &Action) -> Option<Duration> {
     match action {
-        Action::Live => text(StatusCode::OK, "ok\n"),
-        Action::Ready => ready(&context.view.snapshot()),
-        Action::Metrics => metrics(context).await,
-        Action::Status => status(context).await,
-        Action::Reload => reload(context, request).await,
-        Action::NotYet(what) => {
-            Problem::new(Code::NotImplemented, format!("this build does not do {what} yet")).into_response()
-        }
-        Action::RoleLacking(roles) => role_lacking(roles).into_response(),
-        Action::WrongMethod(allow) => {
-            let detail = format!("it answers {allow}");
-            Problem {
-                allow: Some(allow),
-                ..Problem::new(Code::MethodNotAllowed, detail)
-            }
-            .into_response()
-        }
-        Action::Unknown => Problem::new(
-            Code::NotFound,
-            "no such path in this version of the API; `/v1/status` names what there is",
-        )
-        .into_response(),
+        Action::Sync => None,
+        Action::Reload | Action::Backup | Action::Restore => Some(context.bounds.operate_timeout),
+        _ => Some(context.bounds.request_timeout),
     }
 }
 
-/// What is announced as too large is refused unread; nothing here reads a body yet.
-fn body_fault(context: &Context, request: &Parts) -> Option<Problem> {
+async fn respond(context: &Arc<Context>, action: &Action, request: &Parts, body: &mut Body) -> Response {
+    let Some(who) = request.extensions.get::<Arc<Who>>() else {
+        return Problem::new(Code::NotFound, "a request without a connection").into_response();
+    };
+    if let Some(problem) = body_fault(context, action, request) {
+        return problem.into_response();
+    }
+    let answered = match action {
+        Action::Live => Ok(text(StatusCode::OK, "ok\n")),
+        Action::Ready => Ok(ready(&context.view.snapshot())),
+        Action::Metrics => Ok(metrics(context).await),
+        Action::Status => Ok(status(context).await),
+        Action::Reload => reload(context, who).await,
+        Action::OpenApi => Ok(openapi::answer()),
+        Action::Authorize => Ok(authorize::answer(context, who, request)),
+        Action::List => single::list(context, who, request).await,
+        Action::Put => single::put(context, who, request, body).await,
+        Action::Get => single::get(context, who, request).await,
+        Action::Delete => single::delete(context, who, request).await,
+        Action::Batch => stream::batch(context, who, request, body).await,
+        Action::Sync => stream::sync(context, who, request, body).await,
+        Action::Watch => stream::watch(context, who, request).await,
+        Action::Denies => single::denies(context, request).await,
+        Action::PutDeny => single::put_deny(context, who, request, body).await,
+        Action::DeleteDeny => single::delete_deny(context, who, request).await,
+        Action::Why => host::why(context, request).await,
+        Action::Audit => host::audit(context, who, request).await,
+        Action::Backup => host::backup(context, who, request, body).await,
+        Action::Restore => host::restore(context, who, request, body).await,
+        Action::NotYet(what) => Err(Problem::new(
+            Code::NotImplemented,
+            format!("this build does not do {what} yet"),
+        )),
+        Action::RoleLacking(roles) => Err(role_lacking(roles)),
+        Action::WrongMethod(allow) => Err(Problem {
+            allow: Some(allow.clone()),
+            ..Problem::new(Code::MethodNotAllowed, format!("it answers {allow}"))
+        }),
+        Action::Unknown => Err(Problem::new(
+            Code::NotFound,
+            "no such path in this version of the API; `/v1/status` names what there is",
+        )),
+    };
+    answered.unwrap_or_else(Problem::into_response)
+}
+
+/// What is announced as too large is refused unread. A gateway may hand its client's length on, without the body.
+fn body_fault(context: &Context, action: &Action, request: &Parts) -> Option<Problem> {
+    if matches!(action, Action::Authorize | Action::Batch | Action::Sync) {
+        return None;
+    }
     let length = request
         .headers
         .get(header::CONTENT_LENGTH)?
@@ -171,6 +220,8 @@ struct Status<'s> {
     counters_error: Option<String>,
     /// What this build answers.
     available: Vec<String>,
+    /// The store of the bindings; null until it is there.
+    bindings: Option<StoreStatus>,
 }
 
 async fn status(context: &Arc<Context>) -> Response {
@@ -189,6 +240,7 @@ async fn status(context: &Arc<Context>) -> Response {
         counters,
         counters_error,
         available: routes::available(),
+        bindings: context.backing.as_ref().map(|backing| backing.bindings.status()),
     };
     axum::Json(status).into_response()
 }
@@ -200,29 +252,19 @@ struct Reloaded {
     detail: String,
 }
 
-async fn reload(context: &Arc<Context>, request: &Parts) -> Response {
-    let peer = request.extensions.get::<Peer>().copied().unwrap_or(Peer::Unknown);
-    let asked = Arc::clone(context);
-    // The host's databases may be on a network.
-    let operator = tokio::task::spawn_blocking(move || peer.is_operator(&asked.operators)).await;
-    if !operator.unwrap_or(false) {
-        let detail = format!(
-            "{} is none of `[daemon] operators`; use sudo, or add the user there",
-            peer.describe()
-        );
-        return Problem::new(Code::NotAnOperator, detail).into_response();
-    }
-    tracing::info!(peer = peer.describe(), "reload asked for");
+async fn reload(context: &Arc<Context>, who: &Who) -> Result<Response, Problem> {
+    who.operator(context).await?;
+    tracing::info!(peer = who.peer.describe(), "reload asked for");
     // A task of its own: a caller who leaves does not stop it half-way.
     let result = match tokio::spawn(context.view.reload()).await {
         Ok(result) => result,
         Err(error) => Err(ReloadError::Failed(error.to_string())),
     };
     match result {
-        Ok(detail) => axum::Json(Reloaded { schema: 1, detail }).into_response(),
-        Err(ReloadError::Invalid(detail)) => Problem::new(Code::ReloadInvalid, detail).into_response(),
-        Err(ReloadError::Refused(detail)) => Problem::new(Code::ReloadRefused, detail).into_response(),
-        Err(ReloadError::Failed(detail)) => Problem::new(Code::ReloadFailed, detail).into_response(),
+        Ok(detail) => Ok(axum::Json(Reloaded { schema: 1, detail }).into_response()),
+        Err(ReloadError::Invalid(detail)) => Err(Problem::new(Code::ReloadInvalid, detail)),
+        Err(ReloadError::Refused(detail)) => Err(Problem::new(Code::ReloadRefused, detail)),
+        Err(ReloadError::Failed(detail)) => Err(Problem::new(Code::ReloadFailed, detail)),
     }
 }
 

@@ -37,6 +37,8 @@ const FOLDER_MODE: u32 = 0o755;
 pub struct Bound {
     pub(super) name: String,
     pub(super) roles: Vec<Role>,
+    /// Whether ids that a gateway has proved are taken.
+    pub(super) assert: bool,
     pub(super) socket: Socket,
 }
 
@@ -81,6 +83,7 @@ async fn bind_one(listener: &Listener) -> Result<Bound, Fault> {
             Ok(Bound {
                 name: format!("unix:{}", path.display()),
                 roles,
+                assert: listener.assert,
                 socket: Socket::Unix {
                     _file: file,
                     listener: socket,
@@ -93,6 +96,7 @@ async fn bind_one(listener: &Listener) -> Result<Bound, Fault> {
             Ok(Bound {
                 name: format!("tcp:{address}"),
                 roles,
+                assert: listener.assert,
                 socket: Socket::Tcp(socket),
             })
         }

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use super::head::{HEAD_BYTES_MAX, Refusals, Screened};
 use super::peer::Peer;
 use super::problem::{Code, Problem};
 use super::stall::Stalling;
+use super::who::{Listening, Who};
 use super::{Context, routes};
 use crate::metrics::ROUTE_OTHER;
 
@@ -42,7 +44,17 @@ enum Stream {
 
 /// A listener's whole life: accept, until told to stop; then drain.
 pub(super) async fn accept_all(bound: Bound, context: Arc<Context>, mut shutdown: watch::Receiver<bool>) {
-    let Bound { name, roles, socket } = bound;
+    let Bound {
+        name,
+        roles,
+        assert,
+        socket,
+    } = bound;
+    let listener = Arc::new(Listening {
+        address: name.clone(),
+        roles: roles.clone(),
+        assert,
+    });
     let bounds = context.bounds;
     let router = routes::router(&roles, &context);
     let permits = Arc::new(Semaphore::new(bounds.connections_max));
@@ -57,11 +69,11 @@ pub(super) async fn accept_all(bound: Bound, context: Arc<Context>, mut shutdown
             Some(_) = connections.join_next() => continue,
         };
         match accepted {
-            Ok((stream, peer)) => match Arc::clone(&permits).try_acquire_owned() {
+            Ok((stream, other)) => match Arc::clone(&permits).try_acquire_owned() {
                 Ok(permit) => {
                     let connection = Connection {
                         router: router.clone(),
-                        peer,
+                        who: other.on(&listener),
                         context: Arc::clone(&context),
                         shutdown: stop.clone(),
                     };
@@ -103,24 +115,48 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-async fn accept(socket: &Socket) -> io::Result<(Stream, Peer)> {
+/// What the kernel tells of the other end.
+struct Other {
+    peer: Peer,
+    pid: Option<i32>,
+    groups: Vec<u32>,
+}
+
+impl Other {
+    const UNKNOWN: Other = Other {
+        peer: Peer::Unknown,
+        pid: None,
+        groups: Vec::new(),
+    };
+
+    fn on(self, listener: &Arc<Listening>) -> Arc<Who> {
+        Arc::new(Who::new(Arc::clone(listener), self.peer, self.pid, self.groups))
+    }
+}
+
+async fn accept(socket: &Socket) -> io::Result<(Stream, Other)> {
     match socket {
         Socket::Unix { listener, .. } => {
             let (stream, _) = listener.accept().await?;
-            let peer = match stream.peer_cred() {
-                Ok(credentials) => Peer::Unix {
-                    uid: credentials.uid(),
-                    gid: credentials.gid(),
+            let other = match stream.peer_cred() {
+                Ok(credentials) => Other {
+                    peer: Peer::Unix {
+                        uid: credentials.uid(),
+                        gid: credentials.gid(),
+                    },
+                    pid: credentials.pid(),
+                    // Whose groups the kernel does not tell is in none.
+                    groups: crate::sys::peer_groups(stream.as_fd()).unwrap_or_default(),
                 },
-                Err(_) => Peer::Unknown,
+                Err(_) => Other::UNKNOWN,
             };
-            Ok((Stream::Unix(stream), peer))
+            Ok((Stream::Unix(stream), other))
         }
         Socket::Tcp(listener) => {
             let (stream, _) = listener.accept().await?;
             // Answers are small and written whole: nothing is gained by holding them back.
             let _ = stream.set_nodelay(true);
-            Ok((Stream::Tcp(stream), Peer::Unknown))
+            Ok((Stream::Tcp(stream), Other::UNKNOWN))
         }
     }
 }
@@ -146,7 +182,7 @@ fn refuse(stream: Stream) {
 
 struct Connection {
     router: Router,
-    peer: Peer,
+    who: Arc<Who>,
     context: Arc<Context>,
     shutdown: watch::Receiver<bool>,
 }
@@ -161,12 +197,13 @@ impl Connection {
     }
 
     async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S) {
-        let (router, peer, bounds) = (self.router, self.peer, self.context.bounds);
+        let (router, who, bounds) = (self.router, self.who, self.context.bounds);
+        let peer = who.peer;
         let refusals = Arc::new(Refusals::default());
         let stream = Screened::new(Stalling::new(stream, bounds.stall_timeout), Arc::clone(&refusals));
         let context = self.context;
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-            let mut router = router.clone();
+            let (mut router, who) = (router.clone(), Arc::clone(&who));
             let refused = refusals.next();
             if let Some(problem) = &refused {
                 let status = problem.code.status().as_u16();
@@ -180,7 +217,7 @@ impl Connection {
                 }
                 let in_chunks = request.headers().contains_key(header::TRANSFER_ENCODING);
                 let mut request: Request = request.map(axum::body::Body::new);
-                request.extensions_mut().insert(peer);
+                request.extensions_mut().insert(Arc::clone(&who));
                 let mut response: Result<_, Infallible> = router.call(request).await;
                 if let (Ok(response), true) = (&mut response, in_chunks) {
                     // Where such a body ends is not looked for: no head behind it would be looked at.

@@ -5,34 +5,63 @@
 //! engine's `View` and hands commands to it.
 
 mod answers;
+mod authorize;
 mod bind;
+mod body;
 mod connection;
 mod error;
+#[cfg(test)]
+mod fixture;
 mod head;
+mod host;
+mod openapi;
 mod peer;
 mod problem;
+mod publisher;
+mod query;
+mod rates;
 mod routes;
+mod single;
 mod stall;
+mod stream;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_bind;
 #[cfg(test)]
+mod tests_bindings;
+#[cfg(test)]
 mod tests_bounds;
+#[cfg(test)]
+mod tests_callers;
+#[cfg(test)]
+mod tests_fuzz;
+#[cfg(test)]
+mod tests_openapi;
+#[cfg(test)]
+mod tests_streams;
+mod who;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 pub use bind::{Bound, bind};
 pub use error::{Fault, ListenError};
 pub use peer::Peer;
 pub use problem::{Code, Problem};
 
+use crate::bindings::Bindings;
+use crate::bindings::seam::Grants;
 use crate::engine::snapshot::View;
 use crate::metrics::Metrics;
+use crate::policy::Policy;
+use authorize::Gateways;
+use publisher::Directory;
+use rates::Rates;
 
 /// What a listener takes at most. The defaults are those of the daemon; tests use smaller ones.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +78,9 @@ pub struct Bounds {
     pub stall_timeout: Duration,
     /// How long requests in flight may take when the daemon stops.
     pub drain_timeout: Duration,
-    /// Of a request; streams will have bounds of their own.
+    /// How long a sender may take for one line of a stream, or for the whole body of a single binding.
+    pub line_timeout: Duration,
+    /// Of a request; streams have bounds of their own.
     pub body_bytes_max: u64,
     /// Reads of the kernel's counters at one time, over all listeners; further ones wait for their turn.
     pub reads_max: usize,
@@ -64,8 +95,27 @@ impl Default for Bounds {
             operate_timeout: Duration::from_secs(600),
             stall_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(5),
+            line_timeout: Duration::from_secs(10),
             body_bytes_max: 64 << 10,
             reads_max: 4,
+        }
+    }
+}
+
+/// The bindings and who holds their grants. Without it, what needs it is answered 503 `starting`.
+pub struct Backing {
+    pub bindings: Bindings,
+    pub grants: Arc<dyn Grants>,
+    gateways: Gateways,
+}
+
+impl Backing {
+    /// `policy` is the file's: `[credentials]` and `[authorize]` are read at start only.
+    pub fn new(bindings: Bindings, grants: Arc<dyn Grants>, policy: &Policy) -> Backing {
+        Backing {
+            bindings,
+            grants,
+            gateways: Gateways::new(&policy.credentials, &policy.authorize),
         }
     }
 }
@@ -73,11 +123,16 @@ impl Default for Bounds {
 /// What all listeners share.
 pub(crate) struct Context {
     view: Arc<dyn View>,
+    backing: Option<Backing>,
     metrics: Arc<Metrics>,
     /// `[daemon] operators`.
     operators: Vec<String>,
+    directory: Directory,
+    rates: Rates,
     bounds: Bounds,
     reads: Arc<Semaphore>,
+    started: Instant,
+    stopping: watch::Receiver<bool>,
 }
 
 /// Answers on all of `bound` until `shutdown` holds true (or its sender is gone), then drains: nothing is accepted
@@ -85,18 +140,30 @@ pub(crate) struct Context {
 pub async fn serve(
     bound: Vec<Bound>,
     view: Arc<dyn View>,
+    backing: Option<Backing>,
     operators: Vec<String>,
     bounds: Bounds,
     shutdown: watch::Receiver<bool>,
 ) {
     let metrics = Arc::new(Metrics::new());
-    let reads = Arc::new(Semaphore::new(bounds.reads_max));
+    if let Some(backing) = &backing {
+        let (_, policy) = backing.grants.policy();
+        policy
+            .services
+            .iter()
+            .for_each(|service| metrics.authorizes(&service.name));
+    }
     let context = Arc::new(Context {
         view,
+        backing,
         metrics,
         operators,
+        directory: Directory::default(),
+        rates: Rates::default(),
         bounds,
-        reads,
+        reads: Arc::new(Semaphore::new(bounds.reads_max)),
+        started: Instant::now(),
+        stopping: shutdown.clone(),
     });
     let mut listeners = JoinSet::new();
     for bound in bound {

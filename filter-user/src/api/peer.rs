@@ -18,22 +18,30 @@ pub enum Peer {
     Unknown,
 }
 
-/// What an unmapped user of another user namespace looks like: it is nobody, whatever its name here is.
-const OVERFLOW_UID: u32 = 65534;
+/// What an unmapped user or group of another user namespace looks like: it is nobody, whatever its name here is.
+pub(super) const OVERFLOW_ID: u32 = 65534;
 
 impl Peer {
     /// Whether the peer is one of `operators`: users, and groups as `@wheel`. Asks the host's databases: it may
     /// block. An entry that the host does not know fits nobody.
     pub fn is_operator(self, operators: &[String]) -> bool {
         match self {
-            Peer::Unix {
-                uid: OVERFLOW_UID, ..
-            }
-            | Peer::Unknown => false,
+            Peer::Unix { uid: OVERFLOW_ID, .. } | Peer::Unknown => false,
             Peer::Unix { uid, gid } => operators.iter().any(|operator| match operator.strip_prefix('@') {
                 Some(group) => is_member(uid, gid, group),
                 None => matches!(User::from_name(operator), Ok(Some(user)) if user.uid == Uid::from_raw(uid)),
             }),
+        }
+    }
+
+    /// The name of its user on this host. It may block.
+    pub(super) fn user(self) -> Option<String> {
+        match self {
+            Peer::Unix { uid: OVERFLOW_ID, .. } | Peer::Unknown => None,
+            Peer::Unix { uid, .. } => {
+                let user = User::from_uid(Uid::from_raw(uid)).ok().flatten()?;
+                Some(user.name)
+            }
         }
     }
 
@@ -91,7 +99,7 @@ mod tests {
         assert!(!Peer::Unknown.is_operator(&all));
         assert!(
             !Peer::Unix {
-                uid: OVERFLOW_UID,
+                uid: OVERFLOW_ID,
                 gid: 0
             }
             .is_operator(&all)

@@ -6,7 +6,9 @@
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::bindings::refusal::{self, FieldFault, Refusal};
 
 /// What a refusal is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,10 +27,20 @@ pub enum Code {
     NotImplemented,
     Busy,
     Timeout,
+    BadQuery,
+    GatewayMisconfigured,
+    SlowBody,
+    WrongMedia,
+    RateExceeded,
+    Starting,
+    Draining,
+    /// Of the bindings.
+    Refused(refusal::Code),
 }
 
 impl Code {
-    pub const ALL: [Code; 14] = [
+    /// Those of the listeners themselves; `refusal::Code::ALL` are the others.
+    pub const ALL: [Code; 21] = [
         Code::Malformed,
         Code::TargetTooLong,
         Code::HeadTooLarge,
@@ -43,6 +55,13 @@ impl Code {
         Code::NotImplemented,
         Code::Busy,
         Code::Timeout,
+        Code::BadQuery,
+        Code::GatewayMisconfigured,
+        Code::SlowBody,
+        Code::WrongMedia,
+        Code::RateExceeded,
+        Code::Starting,
+        Code::Draining,
     ];
 
     pub const fn slug(self) -> &'static str {
@@ -61,6 +80,14 @@ impl Code {
             Code::NotImplemented => "not-implemented",
             Code::Busy => "busy",
             Code::Timeout => "timeout",
+            Code::BadQuery => "bad-query",
+            Code::GatewayMisconfigured => "gateway-misconfigured",
+            Code::SlowBody => "slow-body",
+            Code::WrongMedia => "unsupported-media-type",
+            Code::RateExceeded => "rate-exceeded",
+            Code::Starting => "starting",
+            Code::Draining => "draining",
+            Code::Refused(code) => code.slug(),
         }
     }
 
@@ -80,10 +107,18 @@ impl Code {
             Code::NotImplemented => "This build does not do this yet",
             Code::Busy => "The listener has as many connections as it takes",
             Code::Timeout => "The answer took too long",
+            Code::BadQuery => "The query cannot be read",
+            Code::GatewayMisconfigured => "The gateway is not set up for this",
+            Code::SlowBody => "The body came too slowly",
+            Code::WrongMedia => "The body is of a type that is not taken here",
+            Code::RateExceeded => "The publisher asks more often than it may",
+            Code::Starting => "The daemon is starting",
+            Code::Draining => "The daemon is stopping",
+            Code::Refused(code) => code.title(),
         }
     }
 
-    pub const fn status(self) -> StatusCode {
+    pub fn status(self) -> StatusCode {
         match self {
             Code::Malformed => StatusCode::BAD_REQUEST,
             Code::TargetTooLong => StatusCode::URI_TOO_LONG,
@@ -96,7 +131,15 @@ impl Code {
             Code::ReloadRefused => StatusCode::CONFLICT,
             Code::ReloadFailed | Code::CountersUnreadable => StatusCode::INTERNAL_SERVER_ERROR,
             Code::NotImplemented => StatusCode::NOT_IMPLEMENTED,
-            Code::Busy | Code::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+            Code::BadQuery | Code::GatewayMisconfigured => StatusCode::BAD_REQUEST,
+            Code::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            Code::WrongMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Code::RateExceeded => StatusCode::TOO_MANY_REQUESTS,
+            Code::Busy | Code::Timeout | Code::Starting | Code::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Code::Refused(code) => match StatusCode::from_u16(code.status()) {
+                Ok(status) => status,
+                Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            },
         }
     }
 }
@@ -107,39 +150,57 @@ pub struct Problem {
     pub detail: String,
     /// The methods that the path answers, for a 405.
     pub allow: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Document<'p> {
-    #[serde(rename = "type")]
-    kind: String,
-    title: &'static str,
-    status: u16,
-    code: &'static str,
-    detail: &'p str,
+    /// Each fault of a body's fields.
+    pub errors: Vec<FieldFault>,
+    /// Members of their own, such as the revocations that a sync would make.
+    pub members: Vec<(&'static str, Value)>,
+    /// Where the caller may try again, and when.
+    pub retry_after_seconds: Option<u32>,
 }
 
 /// Seconds until a caller may try again what the daemon was too busy for.
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+const RETRY_AFTER_SECONDS: u32 = 1;
 
 impl Problem {
     pub fn new(code: Code, detail: impl Into<String>) -> Problem {
+        let later = code.status() == StatusCode::SERVICE_UNAVAILABLE;
         Problem {
             code,
             detail: detail.into(),
             allow: None,
+            errors: Vec::new(),
+            members: Vec::new(),
+            retry_after_seconds: later.then_some(RETRY_AFTER_SECONDS),
         }
     }
 
     pub fn to_json(&self) -> String {
-        let document = Document {
-            kind: format!("urn:keyfence:problem:{}", self.code.slug()),
-            title: self.code.title(),
-            status: self.code.status().as_u16(),
-            code: self.code.slug(),
-            detail: &self.detail,
-        };
-        serde_json::to_string(&document).expect("numbers and texts always have a JSON form")
+        let mut document = Map::new();
+        let slug = self.code.slug();
+        document.insert("type".to_owned(), format!("urn:keyfence:problem:{slug}").into());
+        document.insert("title".to_owned(), self.code.title().into());
+        document.insert("status".to_owned(), self.code.status().as_u16().into());
+        document.insert("code".to_owned(), slug.into());
+        document.insert("detail".to_owned(), self.detail.as_str().into());
+        if !self.errors.is_empty() {
+            let errors = serde_json::to_value(&self.errors).expect("texts always have a JSON form");
+            document.insert("errors".to_owned(), errors);
+        }
+        for (name, value) in &self.members {
+            document.insert((*name).to_owned(), value.clone());
+        }
+        Value::Object(document).to_string()
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Problem {
+        Problem {
+            errors: refusal.errors,
+            members: refusal.members,
+            retry_after_seconds: refusal.retry_after_seconds,
+            ..Problem::new(Code::Refused(refusal.code), refusal.detail)
+        }
     }
 }
 
@@ -152,8 +213,8 @@ impl IntoResponse for Problem {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        if self.code.status() == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+        if let Some(seconds) = self.retry_after_seconds {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if let Some(allow) = self.allow.and_then(|allow| HeaderValue::try_from(allow).ok()) {
             headers.insert(header::ALLOW, allow);
@@ -169,10 +230,28 @@ mod tests {
     #[test]
     fn document_has_the_members_of_rfc_9457_and_a_stable_code() {
         let text = Problem::new(Code::NotImplemented, "this build does not do drops yet").to_json();
+        let document: Value = serde_json::from_str(&text).unwrap();
+        let expected = serde_json::json!({
+            "type": "urn:keyfence:problem:not-implemented",
+            "title": "This build does not do this yet",
+            "status": 501,
+            "code": "not-implemented",
+            "detail": "this build does not do drops yet",
+        });
+        assert_eq!(document, expected);
+    }
+
+    #[test]
+    fn refusal_of_the_bindings_keeps_its_members_faults_and_wait() {
+        let refusal = Refusal::new(refusal::Code::MassRevocation, "too many").with("revocations", 7);
+        let problem = Problem::from(refusal);
+        let document: Value = serde_json::from_str(&problem.to_json()).unwrap();
         assert_eq!(
-            text,
-            r#"{"type":"urn:keyfence:problem:not-implemented","title":"This build does not do this yet","status":501,"code":"not-implemented","detail":"this build does not do drops yet"}"#
+            (&document["revocations"], &document["code"]),
+            (&7.into(), &"mass-revocation".into())
         );
+        let starting = Problem::from(Refusal::new(refusal::Code::Starting, "wait")).into_response();
+        assert_eq!(starting.headers()[header::RETRY_AFTER], "1");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A stream whose writes fail when the reader takes nothing for too long.
+//! A stream whose writes fail when the reader takes nothing, and sends nothing, for too long.
 //!
 //! Without it, one who asks and never reads would hold its connection for ever: the other time bounds end with the
 //! answer being ready.
@@ -53,7 +53,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stalling<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if self.waiting && buffer.filled().len() > before {
+            // Who sends is there: one who sends all of a batch before it reads takes its time.
+            let deadline = Instant::now() + self.patience;
+            self.timer.as_mut().reset(deadline);
+        }
+        result
     }
 }
 
@@ -96,6 +103,28 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    #[tokio::test]
+    async fn peer_that_sends_all_before_it_reads_is_waited_for() {
+        let patience = Duration::from_millis(300);
+        let (near, mut far) = tokio::io::duplex(16);
+        let (mut from, mut to) = tokio::io::split(Stalling::new(near, patience));
+        let reading = tokio::spawn(async move {
+            let mut bytes = [0; 16];
+            while from.read_exact(&mut bytes).await.is_ok() {}
+        });
+        let writing = tokio::spawn(async move { to.write_all(&[0; 64]).await });
+        let began = Instant::now();
+        while began.elapsed() < patience * 3 {
+            far.write_all(&[1; 16]).await.unwrap();
+            tokio::time::sleep(patience / 10).await;
+        }
+        let mut answer = [0; 64];
+        far.read_exact(&mut answer).await.unwrap();
+        writing.await.unwrap().unwrap();
+        drop(far);
+        reading.await.unwrap();
+    }
 
     #[tokio::test]
     async fn reader_who_takes_nothing_ends_the_write_and_one_who_reads_does_not() {

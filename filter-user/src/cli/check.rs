@@ -1,14 +1,20 @@
 //! `keyfence check`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure};
 use super::shell::Shell;
+use crate::compiler::CompileError;
 use crate::engine;
+use crate::judge::Bench;
+use crate::judge::both::JudgeError;
 use crate::judge::expect::{self, Outcome, Tried};
-use crate::policy::{self, Colour, Policy};
+use crate::policy::model::{Client, Origin};
+use crate::policy::{self, Colour, Loaded, Policy};
 
 const AFTER_HELP: &str = "\
 Needs no root, no network and no interface. Each `[[expect]]` is tried by the reference on the host and, as root or \
@@ -40,10 +46,17 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     let mut loaded = engine::load_policy(&arguments.file);
     let missing = policy::not_enforced_warnings(&loaded);
     let tried = match &loaded.policy {
-        Some(policy) => expect::expects(policy, jiff::Timestamp::now()),
+        Some(policy) => tried(policy),
         None => Ok(Tried::default()),
     };
-    let tried = tried.map_err(|error| Failure::new(Exit::Failed, error))?;
+    let tried = match tried {
+        Ok(tried) => tried,
+        Err(JudgeError::Compile(error)) => {
+            uncompilable(&mut loaded, &error);
+            Tried::default()
+        }
+        Err(error) => return Err(Failure::new(Exit::Failed, error)),
+    };
     let differing = tried.faults();
     let valid = loaded.policy.is_some() && differing.is_empty();
     loaded.errors += differing.len();
@@ -53,12 +66,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         let shown = policy::entry_error(&loaded, origin, "expect-differs", message, fix);
         loaded.diagnostics.extend(shown);
     }
-    let root = arguments.file.display().to_string();
-    let unreadable = loaded
-        .diagnostics
-        .iter()
-        .any(|found| found.code == "file-unreadable" && *found.file == *root);
-    let exit = match (valid, unreadable) {
+    let exit = match (valid, loaded.unreadable.is_some()) {
         (true, _) => Exit::Done,
         // Nothing was read: that says nothing of a policy.
         (false, true) => Exit::Failed,
@@ -93,6 +101,56 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         }
     }
     Ok(exit)
+}
+
+/// What it expects, of tables that it has on any host.
+fn tried(policy: &Policy) -> Result<Tried, JudgeError> {
+    Bench::new(policy, &[], &|_| u64::MAX)?;
+    expect::expects(policy, jiff::Timestamp::now())
+}
+
+/// Makes of a policy without tables one with an error at the entry that is too much.
+fn uncompilable(loaded: &mut Loaded, error: &CompileError) {
+    let Some(policy) = loaded.policy.take() else {
+        return;
+    };
+    let root = loaded.files.first().map(|root| Origin {
+        file: Arc::clone(&root.name),
+        line: 1,
+    });
+    let Some(origin) = entry_of(&policy, error).or(root) else {
+        return;
+    };
+    let fix = "`keyfence run` and `reload` refuse it";
+    loaded.errors += 1;
+    let shown = policy::entry_error(loaded, &origin, "no-tables", error.to_string(), fix);
+    loaded.diagnostics.extend(shown);
+}
+
+/// The last entry that has a part in it, where one can be told.
+fn entry_of(policy: &Policy, error: &CompileError) -> Option<Origin> {
+    let client = |name: &str| policy.clients.iter().rfind(|client| client.name == name);
+    let service = |name: &str| policy.services.iter().rfind(|service| service.name == name);
+    let origin = match error {
+        CompileError::OwnersPerSource { prefix, .. } => {
+            let prefix: IpNet = prefix.parse().ok()?;
+            let holds = |client: &&Client| {
+                client.enabled && client.sources.iter().any(|s| s.prefix.contains(&prefix))
+            };
+            &policy.clients.iter().rfind(holds)?.origin
+        }
+        CompileError::TableFull {
+            table: "management", ..
+        } => &policy.management.last()?.origin,
+        CompileError::Limit(what) => match what.split_once(' ')? {
+            ("client", name) => &client(name)?.origin,
+            ("service", name) => &service(name)?.origin,
+            _ => return None,
+        },
+        CompileError::Overlap { second, .. } => &service(second)?.origin,
+        CompileError::TableFull { .. } | CompileError::Unnumbered(_) => return None,
+    };
+    Some(origin.clone())
 }
 
 fn summary(policy: &Policy, valid: bool) -> String {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -38,6 +39,17 @@ struct Problem {
     code: String,
     #[serde(default)]
     detail: String,
+    #[serde(default)]
+    errors: Vec<FieldFault>,
+}
+
+/// One fault of what was sent.
+#[derive(Deserialize)]
+struct FieldFault {
+    pointer: String,
+    detail: String,
+    #[serde(default)]
+    fix: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -50,14 +62,61 @@ enum Fault {
     Broken(String),
 }
 
+/// One question: a path with its query, and a JSON body or none.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) body: Option<serde_json::Value>,
+}
+
+/// How long a binding or a deny may take: far more than it does.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(35);
+
+/// A path's segment, or a value of the query, with all but plain characters encoded (RFC 3986, 2.3).
+pub(crate) fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// `?name=value&…` of what is given; empty where nothing is.
+pub(crate) fn query(parameters: &[(&str, Option<String>)]) -> String {
+    let given = parameters.iter().filter_map(|(name, value)| {
+        let value = value.as_deref()?;
+        Some(format!("{name}={}", encoded(value)))
+    });
+    let given: Vec<String> = given.collect();
+    match given.as_slice() {
+        [] => String::new(),
+        given => format!("?{}", given.join("&")),
+    }
+}
+
 /// The body of a 200, or why there is none.
 pub(crate) fn ask(socket: &Path, method: Method, path: &str, patience: Duration) -> Result<String, Failure> {
+    let call = Call {
+        method,
+        path: path.to_owned(),
+        body: None,
+    };
+    send(socket, call, patience)
+}
+
+/// The body of a 200 or 201, or why there is none.
+pub(crate) fn send(socket: &Path, call: Call, patience: Duration) -> Result<String, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Failed, format!("no event loop: {error}")))?;
     let exchange = async {
-        match tokio::time::timeout(patience, exchange(socket, method, path)).await {
+        match tokio::time::timeout(patience, exchange(socket, call)).await {
             Ok(result) => result,
             Err(_) => Err(Fault::Slow(patience)),
         }
@@ -65,14 +124,14 @@ pub(crate) fn ask(socket: &Path, method: Method, path: &str, patience: Duration)
     let answer = runtime
         .block_on(exchange)
         .map_err(|fault| unreachable(socket, &fault))?;
-    if answer.status == 200 {
+    if [200, 201].contains(&answer.status) {
         Ok(answer.body)
     } else {
         Err(refused(&answer))
     }
 }
 
-async fn exchange(socket: &Path, method: Method, path: &str) -> Result<Answer, Fault> {
+async fn exchange(socket: &Path, call: Call) -> Result<Answer, Fault> {
     let broken = |error: &dyn std::fmt::Display| Fault::Broken(error.to_string());
     let stream = UnixStream::connect(socket).await.map_err(Fault::Connect)?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
@@ -80,13 +139,19 @@ async fn exchange(socket: &Path, method: Method, path: &str) -> Result<Answer, F
         .map_err(|error| broken(&error))?;
     // It ends with the answer; this runtime, and the task with it, ends right after.
     tokio::spawn(connection);
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(hyper::header::HOST, "keyfence")
-        .header(hyper::header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| broken(&error))?;
+    let mut request = Request::builder()
+        .method(call.method)
+        .uri(call.path)
+        .header(HOST, "keyfence")
+        .header(hyper::header::CONNECTION, "close");
+    let body = match call.body {
+        Some(body) => {
+            request = request.header(CONTENT_TYPE, "application/json");
+            Bytes::from(body.to_string())
+        }
+        None => Bytes::new(),
+    };
+    let request = request.body(Full::new(body)).map_err(|error| broken(&error))?;
     let response = sender
         .send_request(request)
         .await
@@ -144,9 +209,22 @@ fn refused(answer: &Answer) -> Failure {
     };
     let exit = match problem.code.as_str() {
         "policy-invalid" => Exit::PolicyInvalid,
-        "policy-refused" => Exit::Refused,
+        "policy-refused"
+        | "mass-revocation"
+        | "stale-row-version"
+        | "row-version-required"
+        | "condition-failed" => Exit::Refused,
         "busy" | "starting" | "draining" | "timeout" => Exit::Unreachable,
         _ => Exit::Failed,
     };
-    Failure::new(exit, format!("{}: {}", problem.title, problem.detail))
+    let mut text = format!("{}: {}", problem.title, problem.detail);
+    for FieldFault { pointer, detail, fix } in &problem.errors {
+        let fix = if fix.is_empty() {
+            String::new()
+        } else {
+            format!("; {fix}")
+        };
+        text.push_str(&format!("\n  {}: {detail}{fix}", pointer.trim_start_matches('/')));
+    }
+    Failure::new(exit, text)
 }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use super::exit::{Exit, Failure};
 use super::shell::Shell;
 use crate::engine;
-use crate::judge::both::Both;
+use crate::judge::both::{Both, JudgeError};
 use crate::judge::frame::{Flow, build};
 use crate::policy::model::ExpectProtocol;
 use crate::policy::{self, Policy};
@@ -151,7 +151,10 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
             missing.what
         ));
     }
-    let mut both = Both::new(policy, jiff::Timestamp::now()).map_err(|error| failed(&error))?;
+    let mut both = Both::new(policy, jiff::Timestamp::now()).map_err(|error| match error {
+        JudgeError::Compile(error) => super::run::uncompilable(&error),
+        error => failed(&error),
+    })?;
     let answers = both.ask(&frame).map_err(|error| failed(&error))?;
     let (reading, kind, packet) = both.read(&frame);
     let explained = show::Explained {

@@ -119,6 +119,7 @@ mod tests {
         let pages = pages().unwrap();
         let verbs = [
             "init", "check", "run", "reload", "status", "explain", "replay", "detach", "generate", "version",
+            "why", "bindings", "bind", "unbind", "deny", "undeny", "audit", "backup", "restore",
         ];
         for verb in verbs {
             assert!(

@@ -3,8 +3,13 @@
 //! Arguments are parsed here and nowhere else; each verb has a file, its arguments and a `run`. Data goes to
 //! standard output, all else to standard error.
 
+mod audit;
+mod backup;
+mod bind;
+mod bindings;
 mod check;
 mod client;
+mod deny;
 mod detach;
 mod exit;
 mod explain;
@@ -18,6 +23,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod version;
+mod why;
 
 use std::process::ExitCode;
 
@@ -73,6 +79,15 @@ enum Verb {
     Status(status::Arguments),
     Explain(explain::Arguments),
     Replay(replay::Arguments),
+    Why(why::Arguments),
+    Bindings(bindings::Arguments),
+    Bind(bind::Arguments),
+    Unbind(bind::UnbindArguments),
+    Deny(deny::Arguments),
+    Undeny(deny::UndenyArguments),
+    Audit(audit::Arguments),
+    Backup(backup::Arguments),
+    Restore(backup::RestoreArguments),
     Detach(detach::Arguments),
     Generate(generate::Arguments),
     Version(version::Arguments),
@@ -124,6 +139,15 @@ impl Verb {
             Verb::Status(arguments) => status::run(&arguments, shell),
             Verb::Explain(arguments) => explain::run(&arguments, shell),
             Verb::Replay(arguments) => replay::run(&arguments, shell),
+            Verb::Why(arguments) => why::run(&arguments, shell),
+            Verb::Bindings(arguments) => bindings::run(&arguments, shell),
+            Verb::Bind(arguments) => bind::run(&arguments, shell),
+            Verb::Unbind(arguments) => bind::unbind(&arguments, shell),
+            Verb::Deny(arguments) => deny::run(&arguments, shell),
+            Verb::Undeny(arguments) => deny::undeny(&arguments, shell),
+            Verb::Audit(arguments) => audit::run(&arguments, shell),
+            Verb::Backup(arguments) => backup::run(&arguments, shell),
+            Verb::Restore(arguments) => backup::restore(&arguments, shell),
             Verb::Detach(arguments) => detach::run(&arguments, shell),
             Verb::Generate(arguments) => generate::run(&arguments, shell),
             Verb::Version(arguments) => version::run(&arguments, shell),

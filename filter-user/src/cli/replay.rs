@@ -15,12 +15,12 @@ mod summary;
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal as _, Stdout};
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use filter_common::abi::{Owner, RunContext, run_flags};
 use filter_common::bounds::FRAME_UNMERGED_MAX;
 use filter_common::parse::{self, Frame as Parsed, Packet};
+use ipnet::IpNet;
 
 use self::capture::{Capture, Record, Why};
 use self::clock::Clock;
@@ -36,8 +36,8 @@ use crate::judge::copy::KernelCopy;
 use crate::judge::{self, Bench};
 use crate::kernel::load::LoadError;
 use crate::kernel::run::RunError;
-use crate::policy::Policy;
 use crate::policy::model::Attach;
+use crate::policy::{self, Policy};
 
 const AFTER_HELP: &str = "\
 Every frame runs through the kernel program itself, with buckets of its own that are full at each file's start. Time \
@@ -66,9 +66,9 @@ pub(crate) struct Arguments {
     /// One JSON object a frame, then a summary
     #[arg(long)]
     pub(crate) json: bool,
-    /// What `address = "host"` means; may be given more than once
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) host_address: Vec<IpAddr>,
+    /// What `address = "host"` means, an address or a prefix; may be given more than once
+    #[arg(long, value_name = "ADDR", value_parser = host_address)]
+    pub(crate) host_address: Vec<IpNet>,
     /// Bindings to judge by as well, one JSON object a line
     #[arg(long, value_name = "FILE")]
     pub(crate) bindings: Option<PathBuf>,
@@ -126,6 +126,10 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     }
 }
 
+fn host_address(text: &str) -> Result<IpNet, String> {
+    policy::prefix_from_text(text).map_err(|fault| format!("it {fault}; {}", fault.fix()))
+}
+
 fn unwritten(error: io::Error) -> Failure {
     Failure::new(
         Exit::Failed,
@@ -159,10 +163,9 @@ struct Replay {
 impl Replay {
     fn new(arguments: &Arguments, policy: &Policy) -> Result<Self, Failure> {
         let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error);
-        let host_addresses: Vec<IpAddr> = arguments.host_address.iter().map(IpAddr::to_canonical).collect();
         let unended = Clock::default();
-        let bench =
-            Bench::new(policy, &host_addresses, &|end| unended.end(end)).map_err(|error| failed(&error))?;
+        let bench = Bench::new(policy, &arguments.host_address, &|end| unended.end(end))
+            .map_err(|error| super::run::uncompilable(&error))?;
         let kernel = KernelCopy::load(&bench.compiled).map_err(|error| failed(&error))?;
         Ok(Self {
             ending: bench.ending(policy),

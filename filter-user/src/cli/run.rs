@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use super::exit::{Exit, Failure};
 use super::shell::Shell;
-use crate::daemon;
-use crate::engine::{self, Options};
+use crate::compiler::CompileError;
+use crate::daemon::{self, DaemonError};
+use crate::engine::{self, FilterError, Options};
 use crate::kernel::load::KernelLog;
 use crate::logging::Format;
 use crate::policy::{self, Colour, Loaded};
@@ -87,12 +88,23 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         .map_err(|error| Failure::new(Exit::Failed, format!("the runtime cannot start: {error}")))?;
     runtime
         .block_on(daemon::run(options, loaded, policy))
-        .map_err(|error| Failure::new(Exit::Failed, error))?;
+        .map_err(|error| match error {
+            DaemonError::Filter(FilterError::Compile(error)) => uncompilable(&error),
+            error => Failure::new(Exit::Failed, error),
+        })?;
     Ok(Exit::Done)
+}
+
+/// A policy without faults of its own that has no tables.
+pub(super) fn uncompilable(error: &CompileError) -> Failure {
+    Failure::new(Exit::PolicyInvalid, format!("the policy is invalid: {error}"))
 }
 
 /// A policy's faults, as a failure.
 pub(super) fn invalid(loaded: &Loaded, shell: &Shell) -> Failure {
+    if let Some(why) = &loaded.unreadable {
+        return Failure::new(Exit::Failed, why);
+    }
     let colour = if shell.colour_errors {
         Colour::Always
     } else {

@@ -33,6 +33,17 @@ fn documented_invocations_parse_and_wrong_ones_do_not() {
         "keyfence explain --policy a.toml --from 192.0.2.1:1 --to 192.0.2.2:443/tcp --interface eth0 --json",
         "keyfence explain --frame 00ff",
         "keyfence reload --socket /run/a.sock",
+        "keyfence bind key-1 --source 10.0.0.1 --source ::1 --service a --lease 1h --limit packets=100/m/20 --label a=b",
+        "keyfence bind key-1 --source 10.0.0.1 --service * --lease none --publisher gateway --row-version 7 --json",
+        "keyfence unbind key-1 --row-version 8 --publisher gateway",
+        "keyfence bindings --source 10.0.0.1 --service a --state held --ending-within 1h --unused-for 30d --limit 5 --json",
+        "keyfence deny 10.0.0.0/24 --for 1h --reason scans --name abuse",
+        "keyfence undeny 10.0.0.1",
+        "keyfence why ::1 --json",
+        "keyfence audit show --from 5 --limit 10",
+        "keyfence audit verify audit.jsonl --head 0123456789abcdef --json",
+        "keyfence backup a --socket /run/a.sock",
+        "keyfence restore a --trust",
         "keyfence --color=always status",
     ] {
         assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");
@@ -44,6 +55,13 @@ fn documented_invocations_parse_and_wrong_ones_do_not() {
         "keyfence explain --frame 00 --from 192.0.2.1:1",
         "keyfence run --kernel-log trace",
         "keyfence frobnicate",
+        "keyfence bind key-1 --source 10.0.0.1 --service a",
+        "keyfence bind key-1 --source 10.0.0.1 --service a --lease 0s",
+        "keyfence bind key-1 --source 10.0.0.1 --service a --lease 1h --limit packets=100",
+        "keyfence bindings --state gone",
+        "keyfence deny 10.0.0.1/24 --for 1h --reason x",
+        "keyfence why localhost",
+        "keyfence audit verify --head 012",
     ] {
         assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{line}");
     }
@@ -52,7 +70,8 @@ fn documented_invocations_parse_and_wrong_ones_do_not() {
 #[test]
 fn help_has_examples_and_exit_codes() {
     for verb in [
-        "", "check", "run", "reload", "status", "explain", "replay", "detach", "init",
+        "", "check", "run", "reload", "status", "explain", "replay", "detach", "init", "why", "bindings",
+        "bind", "unbind", "deny", "undeny", "audit", "backup", "restore",
     ] {
         let words = ["keyfence", verb, "--help"];
         let help = Arguments::try_parse_from(words.into_iter().filter(|word| !word.is_empty()));
@@ -97,6 +116,7 @@ fn status_and_reload_end_as_the_daemon_answers() {
     runtime.spawn(serve(
         bound,
         view.clone() as Arc<dyn View>,
+        None,
         vec![me],
         Bounds::default(),
         stopped,

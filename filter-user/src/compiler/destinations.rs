@@ -4,7 +4,6 @@
 //! service as the one bit that a port's row (see `ports`) and a class' row have in common.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
 
 use filter_common::abi::{Class, class_flags};
 use filter_common::bounds::MANAGEMENT_MAX;
@@ -92,7 +91,7 @@ pub(super) fn build(
     numbers: &[u32],
     management: &Management,
     rows: &mut Rows,
-    host: &[IpAddr],
+    host: &[IpNet],
 ) -> Result<Destinations, CompileError> {
     let ports = ports::build(policy, numbers, management, rows)?;
     let (everywhere, stated) = stated(policy, numbers, management, host);
@@ -135,14 +134,14 @@ pub(super) fn build(
 type Stated = (At, BTreeMap<(bool, Key<16>), At>);
 
 /// What the policy says of each prefix itself.
-fn stated(policy: &Policy, numbers: &[u32], management: &Management, host: &[IpAddr]) -> Stated {
+fn stated(policy: &Policy, numbers: &[u32], management: &Management, host: &[IpNet]) -> Stated {
     let mut everywhere = At::default();
     let mut stated: BTreeMap<(bool, Key<16>), At> = BTreeMap::new();
     let mut state = |address: &Addresses, what: At| match address {
         Addresses::Any => everywhere.add(&what),
         Addresses::Host => {
-            for address in host {
-                stated.entry(key(&IpNet::from(*address))).or_default().add(&what);
+            for prefix in host {
+                stated.entry(key(prefix)).or_default().add(&what);
             }
         }
         Addresses::Prefixes(prefixes) => {

@@ -16,8 +16,8 @@ use filter_common::source_limit;
 use filter_common::units::Nanos;
 use std::cell::{Cell, RefCell};
 
-use super::Compiled;
-use super::prefixes::{Layout, Room, lay_out};
+use super::prefixes::{Layout, lay_out};
+use super::{Compiled, Room};
 
 /// One generation and its state, for one thread.
 pub struct HostTables {

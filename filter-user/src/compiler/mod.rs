@@ -11,26 +11,28 @@ mod ports;
 pub mod prefixes;
 #[cfg(test)]
 mod prefixes_tests;
+mod pushed;
 mod rows;
 mod runs;
 mod sources;
 mod tables;
 
 pub use numbers::{Assigned, Numbers, owner_hash, owner_name};
-pub use tables::{Compiled, Key};
+pub use pushed::{Pushed, Undo, binding_name};
+pub use rows::Rows;
+pub use tables::{Compiled, Key, Room};
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use filter_common::abi::{self, ICMP_ANSWERS, ICMP_REQUESTS, Limit, LimitSet, Owner, SOURCE_LIMIT};
 use filter_common::bounds::{OWNERS_PER_SOURCE_MAX, ROWS_MAX, SOURCE_WAYS};
 use filter_common::lookup::{PORT_SET_WORDS, config_flags};
+use ipnet::IpNet;
 use thiserror::Error;
 
 use crate::policy::model::{
-    Client, Filter, Limits, Mode, PassDrop, PassListedDrop, Policy, PortRange, Service, ServiceSet,
+    Filter, Limits, Mode, PassDrop, PassListedDrop, Policy, PortRange, Service, ServiceSet,
 };
-use rows::Rows;
 
 /// Why a policy that is free of faults does not fit the kernel's tables.
 #[derive(Debug, Error)]
@@ -62,9 +64,13 @@ pub enum CompileError {
 /// What a compile needs beside the policy.
 pub struct Surroundings<'a> {
     /// What `"host"` means now.
-    pub host_addresses: &'a [IpAddr],
+    pub host_addresses: &'a [IpNet],
     /// Turns a wall-clock end into the filter's monotonic nanoseconds; 0 is past.
     pub end: &'a dyn Fn(jiff::Timestamp) -> u64,
+    /// What API servers have pushed.
+    pub pushed: &'a Pushed,
+    /// Whether more will be pushed while this is in force: room is left for it.
+    pub grows: bool,
 }
 
 /// Compiles a policy; `numbers` must hold every service and client of it.
@@ -84,10 +90,10 @@ pub fn compile(
     let mut limits = LimitTable::default();
     let mut flags = filter_flags(&policy.filter);
 
-    let service_entries = services_table(policy, &services, &mut limits, &mut flags)?;
+    let service_entries = services_table(policy, numbers, &services, &mut limits, &mut flags)?;
     let owners = owners_table(policy, numbers, &services, &mut rows, &mut limits, around)?;
     let management = destinations::Management::of(policy)?;
-    let sources = sources::build(policy, numbers, &management)?;
+    let sources = sources::build(policy, numbers, &management, around.pushed)?;
     let destinations = destinations::build(policy, &services, &management, &mut rows, around.host_addresses)?;
     if destinations.addressed {
         flags |= config_flags::ADDRESSES;
@@ -95,14 +101,19 @@ pub fn compile(
     if !policy.management.is_empty() {
         flags |= config_flags::MANAGEMENT;
     }
+    let room = if around.grows {
+        Room::for_more(owners.entries.len(), sources.v4.len() + sources.v6.len())
+    } else {
+        Room::default()
+    };
     // As many lines as the buckets asked for fill, for each unit.
     let source_lines = if flags & config_flags::SOURCE_LIMIT == 0 {
         0
     } else {
         (policy.filter.source_limit_max.div_ceil(u64::from(SOURCE_WAYS))) as u32
     };
-    if rows.len() > ROWS_MAX as usize {
-        let needed = rows.len();
+    if rows.count() > ROWS_MAX as usize {
+        let needed = rows.count();
         return Err(CompileError::TableFull {
             table: "rows",
             what: "sets of services",
@@ -127,6 +138,7 @@ pub fn compile(
         limits: limits.entries,
         services: service_entries,
         source_lines,
+        room,
     })
 }
 
@@ -163,12 +175,13 @@ pub fn service_mode(policy: &Policy, service: &Service) -> Mode {
 
 fn services_table(
     policy: &Policy,
-    numbers: &[u32],
+    numbers: &Numbers,
+    services: &[u32],
     limits: &mut LimitTable,
     flags: &mut u32,
 ) -> Result<Vec<abi::Service>, CompileError> {
     let mut entries = vec![abi::Service::default(); abi::SERVICE_ENTRIES as usize];
-    for (service, number) in policy.services.iter().zip(numbers) {
+    for (service, number) in policy.services.iter().zip(services) {
         let entry = &mut entries[*number as usize];
         if service_mode(policy, service) == Mode::Observe {
             entry.flags |= abi::service_flags::OBSERVE;
@@ -176,6 +189,16 @@ fn services_table(
         entry.limits = limits.number(&service.limit, &format!("service {}", service.name))?;
         if entry.limits != 0 {
             *flags |= config_flags::SERVICE_LIMIT;
+        }
+    }
+    for publisher in &policy.publishers {
+        let what = format!("publisher {}", publisher.name);
+        let number = numbers.publisher(&publisher.name);
+        let number = number.ok_or_else(|| CompileError::Unnumbered(what.clone()))?;
+        let set = limits.number(&publisher.limit, &what)?;
+        entries[number as usize].limits = set;
+        if set != 0 {
+            *flags |= config_flags::PUBLISHER_LIMIT;
         }
     }
     let sources = limits.number(&policy.filter.source_limit, "[filter.source-limit]")?;
@@ -210,21 +233,23 @@ fn owners_table(
         port_sets: vec![0; PORT_SET_WORDS as usize],
     };
     let mut sets: HashMap<&[PortRange], u32> = HashMap::new();
-    for client in policy.clients.iter().filter(|client| client.enabled) {
-        let name = owner_name(&client.name);
+    let mut place = |name: String, owner: Owner| -> Result<(), CompileError> {
         let number = numbers.owner(&name).ok_or(CompileError::Unnumbered(name))? as usize;
         if owners.entries.len() <= number {
             owners.entries.resize(number + 1, Owner::default());
         }
+        owners.entries[number] = owner;
+        Ok(())
+    };
+    for client in policy.clients.iter().filter(|client| client.enabled) {
         let row = match &client.services {
             ServiceSet::All => rows.of(services.iter().copied()),
             ServiceSet::Some(indexes) => rows.of(indexes.iter().map(|index| services[*index])),
         };
-        let (first, last, port_set) = source_ports(client, &mut sets, &mut owners.port_sets);
-        let what = format!("client {}", client.name);
-        owners.entries[number] = Owner {
+        let (first, last, port_set) = source_ports(&client.source_ports, &mut sets, &mut owners.port_sets);
+        let owner = Owner {
             end: client.expires.map_or(u64::MAX, |expires| (around.end)(expires)),
-            limits: limits.number(&client.limit, &what)?,
+            limits: limits.number(&client.limit, &format!("client {}", client.name))?,
             row,
             source_port_first: first,
             source_port_last: last,
@@ -232,11 +257,30 @@ fn owners_table(
             publisher: 0,
             flags: owner_flags(&client.limit),
         };
+        place(owner_name(&client.name), owner)?;
+    }
+    for (name, grantee) in &around.pushed.grantees {
+        let (first, last, port_set) = source_ports(&grantee.source_ports, &mut sets, &mut owners.port_sets);
+        let named = grantee
+            .services
+            .iter()
+            .filter_map(|service| numbers.service(service));
+        let owner = Owner {
+            end: grantee.end,
+            limits: limits.number(&grantee.limit, name)?,
+            row: rows.of(named),
+            source_port_first: first,
+            source_port_last: last,
+            port_set,
+            publisher: numbers.publisher(&grantee.publisher).unwrap_or(0),
+            flags: owner_flags(&grantee.limit),
+        };
+        place(name.clone(), owner)?;
     }
     Ok(owners)
 }
 
-fn owner_flags(limit: &Limits) -> u32 {
+pub fn owner_flags(limit: &Limits) -> u32 {
     if limit.bytes.is_none() && limit.connections.is_none() {
         abi::owner_flags::PACKETS_ONLY
     } else {
@@ -246,11 +290,11 @@ fn owner_flags(limit: &Limits) -> u32 {
 
 /// One range stands in the owner itself; more make a set of bits, shared by all who ask for the same.
 fn source_ports<'a>(
-    client: &'a Client,
+    ranges: &'a [PortRange],
     sets: &mut HashMap<&'a [PortRange], u32>,
     words: &mut Vec<u64>,
 ) -> (u16, u16, u32) {
-    match client.source_ports.as_slice() {
+    match ranges {
         [] => (0, u16::MAX, 0),
         [range] => (range.first, range.last, 0),
         ranges => {
@@ -268,9 +312,13 @@ fn source_ports<'a>(
 }
 
 /// The distinct sets of limits of a generation; number 0 is none.
-struct LimitTable {
-    entries: Vec<LimitSet>,
+pub struct LimitTable {
+    pub entries: Vec<LimitSet>,
     numbers: HashMap<[(u64, u64, u32); 3], u32>,
+}
+
+fn identity(set: &LimitSet) -> [(u64, u64, u32); 3] {
+    [set.packets, set.bytes, set.connections].map(|l| (l.cost, l.span, l.shift))
 }
 
 impl Default for LimitTable {
@@ -282,9 +330,27 @@ impl Default for LimitTable {
     }
 }
 
+/// Limits as the kernel has them.
+pub fn limit_set(limits: &Limits) -> Result<LimitSet, CompileError> {
+    let mut table = LimitTable::default();
+    let number = table.number(limits, "a binding")?;
+    Ok(table.entries[number as usize])
+}
+
 impl LimitTable {
+    /// Of what a compile gave.
+    pub fn of(entries: Vec<LimitSet>) -> Self {
+        let numbers = (1..)
+            .zip(entries.iter().skip(1))
+            .map(|(number, set)| (identity(set), number));
+        Self {
+            numbers: numbers.collect(),
+            entries,
+        }
+    }
+
     /// The number of a level's limits.
-    fn number(&mut self, limits: &Limits, what: &str) -> Result<u32, CompileError> {
+    pub fn number(&mut self, limits: &Limits, what: &str) -> Result<u32, CompileError> {
         if *limits == Limits::default() {
             return Ok(0);
         }
@@ -298,8 +364,7 @@ impl LimitTable {
             bytes: made(limits.bytes, Limit::of_bytes)?,
             connections: made(limits.connections, Limit::of_tokens)?,
         };
-        let identity = [set.packets, set.bytes, set.connections].map(|l| (l.cost, l.span, l.shift));
-        Ok(*self.numbers.entry(identity).or_insert_with(|| {
+        Ok(*self.numbers.entry(identity(&set)).or_insert_with(|| {
             self.entries.push(set);
             (self.entries.len() - 1) as u32
         }))

@@ -6,9 +6,11 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use filter_common::bounds::SERVICES_MAX;
+use filter_common::abi::PUBLISHERS_START;
+use filter_common::bounds::{PUBLISHERS_MAX, SERVICES_MAX};
 use sha2::{Digest, Sha256};
 
+use super::Pushed;
 use crate::policy::model::Policy;
 
 /// The name of a client as an owner.
@@ -28,12 +30,14 @@ pub fn owner_hash(name: &str) -> [u8; 16] {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Numbers {
     services: HashMap<String, u32>,
+    publishers: HashMap<String, u32>,
     owners: HashMap<[u8; 16], u32>,
 }
 
 /// What `assign` gave out anew: the state behind these numbers is another's and must be cleared first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assigned {
+    /// Publishers among them, behind the services.
     pub services: Vec<(String, u32)>,
     pub owners: Vec<([u8; 16], u32)>,
 }
@@ -44,14 +48,37 @@ impl Numbers {
         services: impl IntoIterator<Item = (String, u32)>,
         owners: impl IntoIterator<Item = ([u8; 16], u32)>,
     ) -> Self {
+        let (publishers, services) = services
+            .into_iter()
+            .partition(|(_, number)| *number >= SERVICES_MAX);
         Self {
-            services: services.into_iter().collect(),
+            services,
+            publishers,
             owners: owners.into_iter().collect(),
         }
     }
 
     pub fn service(&self, name: &str) -> Option<u32> {
         self.services.get(name).copied()
+    }
+
+    pub fn publisher(&self, name: &str) -> Option<u32> {
+        self.publishers.get(name).copied()
+    }
+
+    /// A number for an owner added to what is in force, or the one that it has; `None` where there is none below `end`.
+    pub fn add_owner(&mut self, name: &str, next: &mut u32, end: u32) -> Option<u32> {
+        let hash = owner_hash(name);
+        if let Some(number) = self.owners.get(&hash) {
+            return Some(*number);
+        }
+        if *next >= end {
+            return None;
+        }
+        let number = *next;
+        *next += 1;
+        self.owners.insert(hash, number);
+        Some(number)
     }
 
     /// Never 0, which is nobody's.
@@ -76,7 +103,11 @@ impl Numbers {
 
     /// The numbers for a policy: known names keep theirs, new ones take numbers that no name of the policy in
     /// force has, those never used first; names that neither policy has are forgotten.
-    pub fn assign(&self, policy: &Policy, in_force: Option<&Policy>) -> (Numbers, Assigned) {
+    pub fn assign(
+        &self,
+        (policy, pushed): (&Policy, &Pushed),
+        in_force: Option<(&Policy, &Pushed)>,
+    ) -> (Numbers, Assigned) {
         let mut assigned = Assigned::default();
         let names = |policy: &Policy| {
             policy
@@ -85,23 +116,38 @@ impl Numbers {
                 .map(|service| service.name.clone())
                 .collect()
         };
-        let (services, fresh) = place(
-            &self.services,
-            names(policy),
-            in_force.map(names),
-            0..SERVICES_MAX,
-        );
+        let before = in_force.map(|(policy, _)| names(policy));
+        let (services, fresh) = place(&self.services, names(policy), before, 0..SERVICES_MAX);
         assigned.services = fresh;
         let names = |policy: &Policy| {
             policy
-                .clients
+                .publishers
                 .iter()
-                .map(|client| owner_hash(&owner_name(&client.name)))
+                .map(|publisher| publisher.name.clone())
                 .collect()
         };
-        let (owners, fresh) = place(&self.owners, names(policy), in_force.map(names), 1..u32::MAX);
+        let before = in_force.map(|(policy, _)| names(policy));
+        let range = PUBLISHERS_START..PUBLISHERS_START + PUBLISHERS_MAX;
+        let (publishers, fresh) = place(&self.publishers, names(policy), before, range);
+        assigned.services.extend(fresh);
+        let names = |(policy, pushed): (&Policy, &Pushed)| {
+            let clients = policy
+                .clients
+                .iter()
+                .map(|client| owner_hash(&owner_name(&client.name)));
+            clients
+                .chain(pushed.grantees.keys().map(|name| owner_hash(name)))
+                .collect()
+        };
+        let before = in_force.map(names);
+        let (owners, fresh) = place(&self.owners, names((policy, pushed)), before, 1..u32::MAX);
         assigned.owners = fresh;
-        (Numbers { services, owners }, assigned)
+        let numbers = Numbers {
+            services,
+            publishers,
+            owners,
+        };
+        (numbers, assigned)
     }
 }
 

@@ -120,7 +120,7 @@ impl Ports {
                 return Err(CompileError::TableFull {
                     table: "ports",
                     what: "sets of services or management entries that share a port",
-                    needed: self.masks.len().max(rows.len()),
+                    needed: self.masks.len().max(rows.count()),
                     max: u16::MAX.into(),
                 });
             }

@@ -8,8 +8,8 @@ use filter_common::lookup::prefixes::{
     parts,
 };
 
-use super::Key;
 use super::runs::{Long, Placed, Short, blocks, place_run, tops};
+use super::{Key, Room};
 
 /// One table's words.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,13 +44,6 @@ const GATE_BITS_V6_MAX: u32 = 27;
 const GATED_V6_MIN: usize = 64;
 /// Seeds tried before the table is made larger.
 const SEEDS_PER_SIZE: u32 = 4;
-
-/// Room for what is added later, in entries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Room {
-    pub hosts_v4: usize,
-    pub hosts_v6: usize,
-}
 
 /// Lays out prefixes of both families, each with the whole answer for the addresses whose longest prefix it is.
 /// Both are sorted by address, then length, without repetition.
@@ -169,7 +162,10 @@ impl Layout {
         let behind = PROBES_MAX as usize - 1;
         let lines =
             |entries: usize, tenths: usize| vec![[0; 8]; (entries * 10).div_ceil(tenths).max(1) + behind];
-        let (v4, v6) = (hosts_v4.len() + room.hosts_v4, hosts_v6.len() + room.hosts_v6);
+        let (v4, v6) = (
+            hosts_v4.len() + room.hosts_v4 as usize,
+            hosts_v6.len() + room.hosts_v6 as usize,
+        );
         if v4 != 0 {
             self.parts |= parts::HOSTS_V4;
             self.hosts_v4 = lines(v4, PER_LINE_V4 * 10);
@@ -296,6 +292,93 @@ fn put_block(line: &mut Line, placed: &Placed) -> bool {
         }
     }
     false
+}
+
+/// Where single addresses have their homes and cells: the shape of a table whose lines are the kernel's alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Homes {
+    parts: u32,
+    seed: u32,
+    gate_bits_v4: u32,
+    lines_v4: u32,
+    gate_bits_v6: u32,
+    lines_v6: u32,
+}
+
+impl Layout {
+    /// Splits off what the kernel holds: the shape of single addresses, and prefixes alone.
+    pub fn without_hosts(mut self) -> (Homes, Layout) {
+        let homes = Homes {
+            parts: self.parts,
+            seed: self.seed,
+            gate_bits_v4: self.gate_bits_v4,
+            lines_v4: self.lines_v4(),
+            gate_bits_v6: self.gate_bits_v6,
+            lines_v6: self.lines_v6(),
+        };
+        self.gate_v4 = Vec::new();
+        self.hosts_v4 = Vec::new();
+        self.gate_v6 = Vec::new();
+        self.hosts_v6 = Vec::new();
+        (homes, self)
+    }
+}
+
+impl Shape for Homes {
+    fn parts(&self) -> u32 {
+        self.parts
+    }
+    fn seed(&self) -> u32 {
+        self.seed
+    }
+}
+
+impl TableV4 for Homes {
+    fn gate_bits_v4(&self) -> u32 {
+        self.gate_bits_v4
+    }
+    fn gate_v4(&self, _: u32) -> u64 {
+        0
+    }
+    fn lines_v4(&self) -> u32 {
+        self.lines_v4
+    }
+    fn line_v4(&self, _: u32) -> Option<&Line> {
+        None
+    }
+    fn top_v4(&self, _: u32) -> u64 {
+        0
+    }
+    fn range_v4(&self, _: u32) -> u64 {
+        0
+    }
+}
+
+impl TableV6 for Homes {
+    fn gate_bits_v6(&self) -> u32 {
+        self.gate_bits_v6
+    }
+    fn gate_v6(&self, _: u32) -> u64 {
+        0
+    }
+    fn lines_v6(&self) -> u32 {
+        self.lines_v6
+    }
+    fn line_v6(&self, _: u32) -> Option<&Line> {
+        None
+    }
+    fn block_lines_v6(&self) -> u32 {
+        0
+    }
+    fn block_line_v6(&self, _: u32) -> Option<&Line> {
+        None
+    }
+    fn top_v6(&self, _: u32) -> u64 {
+        0
+    }
+    fn range_v6(&self, _: u32) -> [u64; 2] {
+        [0; 2]
+    }
 }
 
 impl Shape for Layout {

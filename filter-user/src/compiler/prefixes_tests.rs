@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 use super::Key;
-use super::prefixes::{Room, lay_out};
+use super::Room;
+use super::prefixes::lay_out;
 
 /// What no layout has a part in: the longest of all prefixes, one after the other.
 fn longest(entries: &BTreeMap<(u128, u8), u32>, address: u128) -> u32 {

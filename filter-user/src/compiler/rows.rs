@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-pub(super) struct Rows {
+pub struct Rows {
     width: usize,
-    pub(super) words: Vec<u64>,
+    pub words: Vec<u64>,
     numbers: HashMap<Vec<u64>, u32>,
 }
 
 impl Rows {
-    pub(super) fn new(width: usize) -> Self {
+    pub fn new(width: usize) -> Self {
         let empty = vec![0; width];
         Self {
             width,
@@ -18,12 +18,24 @@ impl Rows {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// Of what a compile gave.
+    pub fn of_words(width: usize, words: Vec<u64>) -> Self {
+        let numbers = (0..)
+            .zip(words.chunks(width))
+            .map(|(number, row)| (row.to_vec(), number));
+        Self {
+            width,
+            numbers: numbers.collect(),
+            words,
+        }
+    }
+
+    pub fn count(&self) -> usize {
         self.words.len() / self.width
     }
 
     /// The row that holds these services.
-    pub(super) fn of(&mut self, services: impl Iterator<Item = u32>) -> u32 {
+    pub fn of(&mut self, services: impl Iterator<Item = u32>) -> u32 {
         let mut row = vec![0u64; self.width];
         for service in services {
             row[service as usize / 64] |= 1 << (service % 64);

@@ -11,7 +11,7 @@ use filter_common::lookup::Value;
 use ipnet::IpNet;
 
 use super::destinations::Management;
-use super::{CompileError, Key, Numbers, owner_name};
+use super::{CompileError, Key, Numbers, Pushed, owner_name};
 use crate::policy::model::Policy;
 
 pub(super) struct Sources {
@@ -43,6 +43,7 @@ pub(super) fn build(
     policy: &Policy,
     numbers: &Numbers,
     management: &Management,
+    pushed: &Pushed,
 ) -> Result<Sources, CompileError> {
     let mut v4 = Vec::new();
     let mut v6 = Vec::new();
@@ -66,13 +67,30 @@ pub(super) fn build(
             });
         }
     };
+    // In the order of names: every `binding/` comes before every `client/`.
+    let mut order = 0;
+    for (name, grantee) in &pushed.grantees {
+        let number = numbers
+            .owner(name)
+            .ok_or_else(|| CompileError::Unnumbered(name.clone()))?;
+        for prefix in &grantee.sources {
+            say(prefix, Said::Owner(order, number));
+        }
+        order += 1;
+    }
     let mut by_name: Vec<_> = policy.clients.iter().filter(|client| client.enabled).collect();
     by_name.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
-    for (order, client) in by_name.into_iter().enumerate() {
+    for client in by_name {
         let name = owner_name(&client.name);
         let number = numbers.owner(&name).ok_or(CompileError::Unnumbered(name))?;
         for source in &client.sources {
-            say(&source.prefix, Said::Owner(order as u32, number));
+            say(&source.prefix, Said::Owner(order, number));
+        }
+        order += 1;
+    }
+    for (sources, end) in pushed.denies.values() {
+        for prefix in sources {
+            say(prefix, Said::Denied(*end));
         }
     }
     for source in policy.denies.iter().flat_map(|deny| &deny.sources) {

@@ -33,4 +33,30 @@ pub struct Compiled {
     pub services: Vec<Service>,
     /// Buckets of the sources' own, in lines for each unit; 0 where there is no such limit.
     pub source_lines: u32,
+    pub room: Room,
+}
+
+/// Entries left free for what is added while a generation is in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Single addresses of each family.
+    pub hosts_v4: u32,
+    pub hosts_v6: u32,
+    pub owners: u32,
+    /// Of each of the tables that many owners share: sources, lists of owners, rows, limits, port sets.
+    pub shared: u32,
+}
+
+impl Room {
+    /// Half as much again as there is, and never little: an addition that finds no room costs a generation.
+    pub fn for_more(owners: usize, sources: usize) -> Self {
+        const LEAST: usize = 4096;
+        let more = |entries: usize| (entries / 2).max(LEAST) as u32;
+        Self {
+            hosts_v4: more(sources),
+            hosts_v6: more(sources),
+            owners: more(owners),
+            shared: more(owners / 16),
+        }
+    }
 }

@@ -1,20 +1,25 @@
 //! The filter in the kernel, as the engine holds it: start or adopt, apply, look, leave.
 
 use std::fs::File;
-use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta};
+use ipnet::IpNet;
 use nix::fcntl::Flock;
 
+use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
+
 use super::Options;
+use super::attachments::{Attachments, Look, by_slot, counted, placed};
 use super::error::FilterError;
-use super::members::{Members, by_slot, counted};
+use super::live::{Live, Stop};
 use super::reader::Reader;
-use super::snapshot::{AttachMode, InterfaceState};
-use super::tables::{Overlaps, compile, host_addresses};
-use crate::compiler::{self, Numbers};
+use super::snapshot::InterfaceState;
+use super::tables::{Occasion, compile, host_addresses};
+use crate::bindings::seam::{Change, GrantError, Grantee};
+use crate::compiler::{self, Numbers, Pushed};
 use crate::kernel::attach::{self, Entry};
-use crate::kernel::interfaces::{self, Interface};
+use crate::kernel::interfaces::{self, Choice, Interface};
 use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
 use crate::kernel::log::Lines;
 use crate::kernel::observe;
@@ -22,10 +27,50 @@ use crate::kernel::pins::{Found, Pins};
 use crate::kernel::slots;
 use crate::kernel::state::{Limits, State};
 use crate::policy::Policy;
-use crate::policy::model::Attach;
 
 /// The owner table of a new filter: what later policies may grow to without a new one.
 const OWNERS_AT_LEAST: u32 = 65_536;
+/// The most that publishers' bounds alone ask for: 64 bytes each.
+const OWNERS_PUSHED_MAX: u64 = 4_000_000;
+
+/// What a policy means on this host now.
+struct Around {
+    choice: Choice,
+    host: Vec<IpNet>,
+}
+
+impl Around {
+    async fn read(policy: &Policy, occasion: Occasion) -> Result<Self, FilterError> {
+        let (patterns, present) = (&policy.filter.interfaces, interfaces::read().await?);
+        let choice = match occasion {
+            Occasion::Change => interfaces::choose_most(patterns, &present),
+            Occasion::Start | Occasion::Reload => Choice {
+                interfaces: interfaces::choose(patterns, &present)?,
+                left_out: Vec::new(),
+            },
+        };
+        Ok(Self {
+            choice,
+            host: host_addresses(policy).await?,
+        })
+    }
+}
+
+/// The numbers of names: the filter's to write, the readers' to look up.
+pub(super) type SharedNumbers = Arc<RwLock<Numbers>>;
+
+fn shared(numbers: Numbers) -> SharedNumbers {
+    Arc::new(RwLock::new(numbers))
+}
+
+// A writer only inserts and replaces whole: what a panic left is whole.
+fn read(numbers: &SharedNumbers) -> RwLockReadGuard<'_, Numbers> {
+    numbers.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(numbers: &SharedNumbers) -> RwLockWriteGuard<'_, Numbers> {
+    numbers.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The filter of one instance.
 pub struct Filter {
@@ -36,27 +81,29 @@ pub struct Filter {
     /// The loaded generation in force: its maps stay readable while it is held.
     generation: Generation,
     number: u64,
-    numbers: Numbers,
+    numbers: SharedNumbers,
     limits: Limits,
     state: State,
     log: KernelLog,
     /// The judge's own log lines, where they are switched on.
     lines: Option<Lines>,
-    interfaces: Vec<InterfaceState>,
+    attachments: Attachments,
     /// What `"host"` stands for in the generation in force; empty where the policy does not say it.
-    host: Vec<IpAddr>,
+    host: Vec<IpNet>,
     /// Set where an address of this host is a written service's too, and left to that one.
     narrowed: Option<String>,
-    /// Where each interface is counted, in the policy's order.
-    slots: Vec<Vec<u32>>,
-    members: Members,
-    members_moved: bool,
+    /// Where each interface is counted.
+    slots: Vec<(String, Vec<u32>)>,
     fill: Vec<(&'static str, u64, u64)>,
+    /// What API servers have pushed, as it is in force.
+    pushed: Pushed,
+    /// Where something may be pushed: the tables in force, to be changed entry by entry.
+    live: Option<Live>,
 }
 
 impl Filter {
     /// Puts a policy in force on its interfaces, over what an earlier daemon left or from nothing.
-    pub async fn start(options: &Options, policy: &Policy) -> Result<Self, FilterError> {
+    pub async fn start(options: &Options, policy: &Policy, pushed: Pushed) -> Result<Self, FilterError> {
         let pins = Pins::of(&options.bpf_fs, &policy.daemon.instance)?;
         let held = || FilterError::Instance(policy.daemon.instance.clone());
         // Whoever holds the folder owns what is in it, wherever its state is kept.
@@ -65,12 +112,14 @@ impl Filter {
             false => None,
         };
         let found = pins.look()?;
-        let chosen = interfaces::choose(&policy.filter.interfaces, &interfaces::read().await?)?;
+        let around = Around::read(policy, Occasion::Start).await?;
         match found {
             Found::Ours(meta) => {
                 pins.check_shapes()?;
                 let lock = lock.ok_or_else(held)?;
-                tokio::task::block_in_place(|| Self::adopt(pins, lock, options, policy, &chosen, meta))
+                tokio::task::block_in_place(|| {
+                    Self::adopt(pins, lock, options, (policy, pushed), around, meta)
+                })
             }
             Found::Nothing | Found::Half => {
                 if found == Found::Half {
@@ -82,7 +131,7 @@ impl Filter {
                 }
                 pins.create()?;
                 let lock = pins.lock()?.ok_or_else(held)?;
-                tokio::task::block_in_place(|| Self::create(pins, lock, options, policy, &chosen))
+                tokio::task::block_in_place(|| Self::create(pins, lock, options, (policy, pushed), around))
             }
         }
     }
@@ -91,10 +140,10 @@ impl Filter {
         pins: Pins,
         lock: Flock<File>,
         options: &Options,
-        policy: &Policy,
-        chosen: &[Interface],
+        (policy, pushed): (&Policy, Pushed),
+        around: Around,
     ) -> Result<Self, FilterError> {
-        let made = Self::build(pins.clone(), lock, options, policy, chosen);
+        let made = Self::build(pins.clone(), lock, options, (policy, pushed), around);
         if made.is_err() && pins.linked().is_ok_and(|linked| linked.is_empty()) {
             // Nothing was attached: leave nothing behind either.
             pins.clear()?;
@@ -106,18 +155,19 @@ impl Filter {
         pins: Pins,
         lock: Flock<File>,
         options: &Options,
-        policy: &Policy,
-        chosen: &[Interface],
+        (policy, pushed): (&Policy, Pushed),
+        around: Around,
     ) -> Result<Self, FilterError> {
-        let (numbers, assigned) = Numbers::default().assign(policy, None);
-        let host = host_addresses(policy)?;
-        let (compiled, narrowed) = compile(policy, &numbers, &host, Overlaps::Narrow)?;
-        let slots = slots::fresh(&counted(chosen));
+        let Around { choice, host } = &around;
+        let placed = placed(choice);
+        let (numbers, assigned) = Numbers::default().assign((policy, &pushed), None);
+        let (compiled, narrowed) = compile((policy, &pushed), &numbers, host, Occasion::Start)?;
+        let slots = slots::fresh(&counted(&placed));
         let maps = pins.maps();
-        let owners_max = OWNERS_AT_LEAST.max(numbers.owners_end().saturating_mul(2));
+        let owners_max = owners_max(policy, &numbers);
         let log = options.kernel_log;
         let setting = Setting {
-            interfaces: &by_slot(chosen, &slots),
+            interfaces: &by_slot(&placed, &slots),
             pins: Some(&maps),
             owners_max,
             log,
@@ -125,7 +175,7 @@ impl Filter {
         let mut generation = Generation::load(&compiled, setting)?;
         let mut state = State::of(&generation)?;
         name(&mut state, &assigned)?;
-        state.place_interfaces(&counted(chosen))?;
+        state.place_interfaces(&counted(&placed))?;
         let entry = Entry::create(&mut generation, &pins)?;
         pins.pin_generation(1, &generation)?;
         attach::swap(&mut generation)?;
@@ -138,20 +188,21 @@ impl Filter {
             entry,
             generation,
             number: 1,
-            numbers,
+            numbers: shared(numbers),
             limits,
             state,
             log,
             lines: None,
-            interfaces: Vec::new(),
-            host,
+            attachments: Attachments::default(),
+            host: host.clone(),
             narrowed,
-            slots,
-            members: Members::of(chosen),
-            members_moved: false,
+            slots: names_of(&placed).into_iter().zip(slots).collect(),
             fill,
+            live: None,
+            pushed,
         };
-        if let Err(error) = filter.attach(policy, chosen) {
+        filter.follow_single(policy, compiled)?;
+        if let Err(error) = filter.attach(policy, choice, Occasion::Start) {
             // All or none: an operator who reads the error finds the host as it was.
             filter.leave()?;
             return Err(error);
@@ -165,8 +216,8 @@ impl Filter {
         pins: Pins,
         lock: Flock<File>,
         options: &Options,
-        policy: &Policy,
-        chosen: &[Interface],
+        (policy, pushed): (&Policy, Pushed),
+        around: Around,
         meta: Meta,
     ) -> Result<Self, FilterError> {
         // A stand-in for what is in force: only its maps are of interest, and they are pinned.
@@ -194,20 +245,20 @@ impl Filter {
             _lock: lock,
             generation,
             number: meta.generation,
-            numbers: state.numbers(),
+            numbers: shared(state.numbers()),
             limits: limits.unwrap_or_default(),
             state,
             log,
             lines: None,
-            interfaces: Vec::new(),
+            attachments: Attachments::default(),
             host: Vec::new(),
             narrowed: None,
             slots: Vec::new(),
-            members: Members::default(),
-            members_moved: false,
             fill: Vec::new(),
+            live: None,
+            pushed: Pushed::default(),
         };
-        filter.put(policy, None, chosen, Overlaps::Narrow)?;
+        filter.put((policy, pushed), None, around, Occasion::Start)?;
         tracing::info!(
             generation = filter.number,
             "took over the filter of an earlier daemon"
@@ -219,35 +270,38 @@ impl Filter {
     pub async fn apply(
         &mut self,
         policy: &Policy,
+        pushed: Pushed,
         in_force: Option<&Policy>,
-        overlaps: Overlaps,
+        occasion: Occasion,
     ) -> Result<(), FilterError> {
         if !self.is_pinned() {
             return Err(FilterError::Detached);
         }
-        let chosen = interfaces::choose(&policy.filter.interfaces, &interfaces::read().await?)?;
+        let around = Around::read(policy, occasion).await?;
         // System calls for as long as a tenth of a second: the other tasks of this thread go on elsewhere.
-        tokio::task::block_in_place(|| self.put(policy, in_force, &chosen, overlaps))
+        tokio::task::block_in_place(|| self.put((policy, pushed), in_force, around, occasion))
     }
 
     fn put(
         &mut self,
-        policy: &Policy,
+        (policy, pushed): (&Policy, Pushed),
         in_force: Option<&Policy>,
-        chosen: &[Interface],
-        overlaps: Overlaps,
+        around: Around,
+        occasion: Occasion,
     ) -> Result<(), FilterError> {
-        let (numbers, assigned) = self.numbers.assign(policy, in_force);
+        let Around { choice, host } = &around;
+        let placed = placed(choice);
+        let (numbers, assigned) =
+            read(&self.numbers).assign((policy, &pushed), in_force.map(|policy| (policy, &self.pushed)));
         if numbers.owners_end() > self.state.owners_max() {
             let (needed, max) = (numbers.owners_end() - 1, self.state.owners_max() - 1);
             return Err(FilterError::OwnersFull { needed, max });
         }
-        let host = host_addresses(policy)?;
-        let (compiled, narrowed) = compile(policy, &numbers, &host, overlaps)?;
-        let slots = self.state.place_interfaces(&counted(chosen))?;
+        let (compiled, narrowed) = compile((policy, &pushed), &numbers, host, occasion)?;
+        let slots = self.state.place_interfaces(&counted(&placed))?;
         let maps = self.pins.maps();
         let setting = Setting {
-            interfaces: &by_slot(chosen, &slots),
+            interfaces: &by_slot(&placed, &slots),
             pins: Some(&maps),
             owners_max: 1,
             log: self.log,
@@ -257,15 +311,15 @@ impl Filter {
         let fill = observe::fill(&compiled, &generation, numbers.owners().count() as u64)?;
         name(&mut self.state, &assigned)?;
         // New interfaces first, still under the generation in force: a hook that is held stops the change here.
-        let (before, linked) = (self.interfaces.clone(), self.pins.linked()?);
-        let swapped = self.attach(policy, chosen).and_then(|()| {
+        let (before, linked) = (self.attachments.clone(), self.pins.linked()?);
+        let swapped = self.attach(policy, choice, occasion).and_then(|()| {
             self.pins.pin_generation(next, &generation)?;
             self.state.carry(&self.limits, &compiled);
             Ok(attach::swap(&mut generation)?)
         });
         if let Err(error) = swapped {
             self.detach_all_but(&linked);
-            self.interfaces = before;
+            self.attachments = before;
             if let Err(error) = self.pins.keep_generation(self.number) {
                 tracing::warn!("tables that are not in force stay pinned: {error}");
             }
@@ -276,55 +330,131 @@ impl Filter {
         self.generation = generation;
         self.follow_log();
         self.number = next;
-        self.numbers = numbers;
+        *write(&self.numbers) = numbers;
         self.limits = Limits::from(&compiled);
-        self.host = host;
+        self.pushed = pushed;
+        self.follow_single(policy, compiled)?;
+        self.host.clone_from(host);
         self.narrowed = narrowed;
-        self.slots = slots;
-        self.members = Members::of(chosen);
-        self.members_moved = false;
-        self.detach_all_but(&names_of(chosen));
+        let names = names_of(&placed);
+        self.detach_all_but(&names);
+        self.slots = names.into_iter().zip(slots).collect();
         if let Err(error) = self.pins.keep_generation(next) {
             tracing::warn!("an old generation's tables stay pinned: {error}");
         }
         Ok(())
     }
 
-    fn attach(&mut self, policy: &Policy, chosen: &[Interface]) -> Result<(), FilterError> {
-        let mut states = Vec::new();
-        for interface in chosen {
-            let attached = self.entry.attach(interface, policy.filter.attach, &self.pins)?;
-            if let Some(why) = &attached.fallback {
-                tracing::warn!(
-                    interface = attached.interface,
-                    "the driver takes no XDP program ({why}): attached in generic mode, which costs more a packet"
-                );
-            }
-            let follows = match policy.filter.attach {
-                Attach::Auto => true,
-                Attach::Native => !attached.generic,
-                Attach::Generic => attached.generic,
-            };
-            if !follows {
-                tracing::warn!(
-                    interface = attached.interface,
-                    "stays attached as it was: `attach` is followed after `keyfence detach --yes` and a start"
-                );
-            }
-            let mode = if attached.generic {
-                AttachMode::Generic
-            } else {
-                AttachMode::Native
-            };
-            states.push(InterfaceState {
-                name: attached.interface,
-                ifindex: attached.index,
-                mode,
-                attached: true,
-            });
+    /// Makes the tables that are in force ready for changes of single entries, where there may be some.
+    fn follow_single(&mut self, policy: &Policy, compiled: compiler::Compiled) -> Result<(), FilterError> {
+        self.live = None;
+        if !policy.publishers.is_empty() {
+            let owners_max = self.state.owners_max();
+            let around = (policy, &self.pushed);
+            let live = Live::new(
+                &mut self.generation,
+                compiled,
+                &read(&self.numbers),
+                around,
+                owners_max,
+            )?;
+            self.live = Some(live);
         }
-        self.interfaces = states;
         Ok(())
+    }
+
+    pub(super) fn shared_numbers(&self) -> SharedNumbers {
+        Arc::clone(&self.numbers)
+    }
+
+    /// What API servers have pushed, as it is in force.
+    pub fn pushed(&self) -> &Pushed {
+        &self.pushed
+    }
+
+    /// Makes changes of what is pushed: entry by entry where that can be, else as a generation. All or none.
+    pub async fn change(&mut self, policy: &Policy, changes: Vec<Change>) -> Result<(), GrantError> {
+        if !self.is_pinned() {
+            return Err(GrantError::Failed(FilterError::Detached.to_string()));
+        }
+        let (removals, additions): (Vec<_>, Vec<_>) = changes
+            .into_iter()
+            .partition(|change| matches!(change, Change::Remove { .. } | Change::Undeny { .. }));
+        let mut undo = Vec::new();
+        let mut stop = None;
+        for change in additions.into_iter().chain(removals) {
+            if stop.is_none() {
+                stop = self.change_live(&change).err();
+            }
+            undo.push(self.pushed.change(change));
+        }
+        let refused = match stop {
+            None => return Ok(()),
+            Some(Stop::TooManyOwners { prefix }) => GrantError::TooManyOwners {
+                prefix,
+                max: OWNERS_PER_SOURCE_MAX,
+            },
+            Some(Stop::Generation) => match self.again(policy).await {
+                Ok(()) => return Ok(()),
+                Err(error) => grant_error(error),
+            },
+        };
+        for undo in undo.into_iter().rev() {
+            self.pushed.undo(undo);
+        }
+        // Entries that were changed before the one that could not be are as they were again.
+        if let Err(error) = self.again(policy).await {
+            tracing::error!("a change that was refused may be in force in part: {error}");
+        }
+        Err(refused)
+    }
+
+    /// The same policy, and what is pushed as it is now, as a generation.
+    async fn again(&mut self, policy: &Policy) -> Result<(), FilterError> {
+        let pushed = self.pushed.clone();
+        self.apply(policy, pushed, Some(policy), Occasion::Change).await
+    }
+
+    fn change_live(&mut self, change: &Change) -> Result<(), Stop> {
+        let Some(live) = &mut self.live else {
+            return Err(Stop::Generation);
+        };
+        match change {
+            Change::Put(grantee) => {
+                let before = self.pushed.grantees.get(&compiler::binding_name(grantee));
+                live.put(&mut write(&self.numbers), &self.state, before, grantee)?;
+                self.carry_limits(before.map(|before| before.limit), grantee);
+                Ok(())
+            }
+            Change::End { owner, end } => live.end(&read(&self.numbers), owner, *end),
+            Change::Remove { owner } => match self.pushed.grantees.get(owner) {
+                Some(before) => live.remove(&read(&self.numbers), owner, before),
+                None => Ok(()),
+            },
+            Change::Deny { .. } | Change::Undeny { .. } => Err(Stop::Generation),
+        }
+    }
+
+    /// Where a binding's limit has changed: tokens used stay used, up to the new burst.
+    fn carry_limits(&self, before: Option<crate::policy::model::Limits>, grantee: &Grantee) {
+        let (Some(before), Some(number)) = (
+            before,
+            read(&self.numbers).owner(&compiler::binding_name(grantee)),
+        ) else {
+            return;
+        };
+        if before != grantee.limit
+            && let (Ok(before), Ok(after)) =
+                (compiler::limit_set(&before), compiler::limit_set(&grantee.limit))
+        {
+            self.state.carry_owner(number, &before, &after);
+        }
+    }
+
+    fn attach(&mut self, policy: &Policy, choice: &Choice, occasion: Occasion) -> Result<(), FilterError> {
+        let wanted = policy.filter.attach;
+        self.attachments
+            .attach(&mut self.entry, &self.pins, choice, wanted, occasion)
     }
 
     /// Takes the filter off all other interfaces that have it.
@@ -348,31 +478,24 @@ impl Filter {
         }
     }
 
-    /// Looks whether what should be filtered is; true where something has changed.
-    pub async fn look(&mut self) -> bool {
+    /// Looks whether what should be filtered is, and whether there is more of it.
+    pub async fn look(&mut self, policy: &Policy) -> Look {
         let (Ok(present), Ok(ours)) = (interfaces::read().await, self.entry.id()) else {
-            return false;
+            return Look::default();
         };
-        let before = self.interfaces.clone();
-        for state in &mut self.interfaces {
-            let found = present
-                .iter()
-                .map(|(interface, _)| interface)
-                .find(|i| i.name == state.name);
-            state.attached = found.is_some_and(|interface| interface.hook.programs().any(|id| id == ours));
-        }
-        self.members_moved = self.members.moved(&present);
-        for (was, is) in before.iter().zip(&self.interfaces) {
-            if was.attached && !is.attached {
-                tracing::error!(interface = is.name, "is not filtered any more");
-            }
-        }
-        before != self.interfaces
+        let choice = interfaces::choose_most(&policy.filter.interfaces, &present);
+        self.attachments
+            .look(&choice, &present, ours, &self.pins, policy.filter.attach)
     }
 
     /// Whether the filter's pins are still there: `detach` may have taken them while this daemon ran.
     pub fn is_pinned(&self) -> bool {
-        self.pins.linked().is_ok_and(|linked| !linked.is_empty())
+        self.pins.stands()
+    }
+
+    /// What is not filtered and should be, a sentence each.
+    pub fn unfiltered(&self) -> Vec<String> {
+        self.attachments.unfiltered()
     }
 
     /// Why a part of the policy is not judged as written; `None` where all is.
@@ -380,14 +503,11 @@ impl Filter {
         self.narrowed.as_deref()
     }
 
-    /// Whether a bond had other members when it was last looked at than when the generation was loaded.
-    pub fn members_moved(&self) -> bool {
-        self.members_moved
-    }
-
-    /// Whether `"host"` means other addresses now than when the policy was compiled.
-    pub fn host_moved(&self, policy: &Policy) -> Result<bool, FilterError> {
-        Ok(host_addresses(policy)? != self.host)
+    /// What `"host"` means now and the generation in force does not know; `None` where nothing has changed.
+    pub async fn host_moved(&self, policy: &Policy) -> Result<Option<Vec<IpNet>>, FilterError> {
+        let now = host_addresses(policy).await?;
+        let missing = now.iter().filter(|net| !self.host.contains(net)).copied();
+        Ok((now != self.host).then(|| missing.collect()))
     }
 
     /// Takes the filter off all interfaces and removes all that is pinned.
@@ -400,7 +520,7 @@ impl Filter {
     }
 
     pub fn interfaces(&self) -> &[InterfaceState] {
-        &self.interfaces
+        &self.attachments.states
     }
 
     pub fn fill(&self) -> &[(&'static str, u64, u64)] {
@@ -408,7 +528,7 @@ impl Filter {
     }
 
     pub fn service_number(&self, name: &str) -> Option<u32> {
-        self.numbers.service(name)
+        read(&self.numbers).service(name)
     }
 
     /// Reads the counters of the policy in force, apart from the engine.
@@ -416,19 +536,57 @@ impl Filter {
         let services = policy
             .services
             .iter()
-            .filter_map(|service| Some((service.name.clone(), self.numbers.service(&service.name)?)));
-        let names = self.interfaces.iter().map(|interface| interface.name.clone());
-        let interfaces = names.zip(self.slots.iter().cloned());
+            .filter_map(|service| Some((service.name.clone(), read(&self.numbers).service(&service.name)?)));
         Ok(Reader::new(
             State::of(&self.generation)?,
             services.collect(),
-            interfaces.collect(),
+            self.slots.clone(),
         ))
     }
 }
 
-fn names_of(chosen: &[Interface]) -> Vec<String> {
-    chosen.iter().map(|interface| interface.name.clone()).collect()
+fn names_of(interfaces: &[Interface]) -> Vec<String> {
+    interfaces
+        .iter()
+        .map(|interface| interface.name.clone())
+        .collect()
+}
+
+/// Entries of the owner table that is made when a filter is first attached.
+fn owners_max(policy: &Policy, numbers: &Numbers) -> u32 {
+    let pushed: u64 = policy
+        .publishers
+        .iter()
+        .map(|publisher| publisher.bindings_max)
+        .sum();
+    let wanted = (policy.clients.len() as u64 + pushed + 1).min(OWNERS_PUSHED_MAX) as u32;
+    OWNERS_AT_LEAST
+        .max(wanted)
+        .max(numbers.owners_end().saturating_mul(2))
+}
+
+fn grant_error(error: FilterError) -> GrantError {
+    match error {
+        FilterError::OwnersFull { needed, max } => GrantError::TableFull {
+            table: "owners",
+            needed: needed.into(),
+            max: max.into(),
+        },
+        FilterError::Compile(compiler::CompileError::OwnersPerSource { prefix, .. }) => {
+            GrantError::TooManyOwners {
+                prefix,
+                max: OWNERS_PER_SOURCE_MAX,
+            }
+        }
+        FilterError::Compile(compiler::CompileError::TableFull {
+            table, needed, max, ..
+        }) => GrantError::TableFull {
+            table,
+            needed: needed as u64,
+            max: max.into(),
+        },
+        error => GrantError::Failed(error.to_string()),
+    }
 }
 
 fn name(state: &mut State, assigned: &compiler::Assigned) -> Result<(), LoadError> {

@@ -3,32 +3,40 @@
 //! Whole or not at all: until the last step of an apply succeeds, what was in force stays in force. Reads and
 //! writes the kernel through `filter`; knows no listener.
 
+mod attachments;
 mod error;
 mod filter;
 #[cfg(test)]
 pub mod fixture;
 mod gate;
-mod members;
+mod live;
 mod reader;
 pub mod snapshot;
 mod tables;
+mod watch;
 
 pub use error::FilterError;
 pub use filter::Filter;
+use filter::SharedNumbers;
 pub use gate::{load_policy, refusal, unexpected};
-pub use tables::Overlaps;
+pub use tables::Occasion;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::bindings::seam::{Change, Effective, GrantError, Grants, OwnerUse};
+use crate::compiler::Pushed;
+use crate::judge::both::JudgeError;
 use crate::kernel::clock;
 use crate::policy::{self, Colour, Loaded, Policy, Severity};
 use snapshot::{
     BoxFuture, CounterValues, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, TableFill,
     View,
 };
+use watch::Woken;
 
 /// What the engine is started with.
 #[derive(Clone, Debug)]
@@ -41,23 +49,24 @@ pub struct Options {
 /// Asked of the engine by others.
 enum Command {
     Reload(Answer),
+    Change(u64, Vec<Change>, oneshot::Sender<Result<(), GrantError>>),
 }
 
 type Answer = oneshot::Sender<Result<String, ReloadError>>;
 
 /// Commands that wait; one more waits with its sender.
 const COMMANDS_WAITING_MAX: usize = 16;
-/// How far the wall clock may drift from the monotonic one before ends are armed anew: less than a tick of the
-/// check below, far more than the two reads of the clocks can differ.
-const CLOCK_JUMP_NANOS: u128 = 100_000_000;
 
 /// The engine's state; `run` drives it.
 pub struct Engine {
     options: Options,
     filter: Filter,
-    policy: Policy,
+    policy: Arc<Policy>,
     hash: String,
+    /// Who knows what is pushed; `None` where nobody can push.
+    effective: Option<Arc<dyn Effective>>,
     wall_offset: i128,
+    watch: watch::Watch,
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
 }
@@ -67,6 +76,9 @@ pub struct Shared {
     snapshot: RwLock<Arc<Snapshot>>,
     /// Replaced where the services or interfaces change; the maps it reads outlive generations.
     reader: RwLock<Arc<reader::Reader>>,
+    /// The policy in force, and how many there were before it.
+    policy: RwLock<(u64, Arc<Policy>)>,
+    numbers: SharedNumbers,
     commands: mpsc::Sender<Command>,
 }
 
@@ -76,8 +88,10 @@ impl Engine {
         options: Options,
         loaded: &Loaded,
         policy: Policy,
+        effective: Option<Arc<dyn Effective>>,
     ) -> Result<(Self, Arc<Shared>), FilterError> {
-        let filter = Filter::start(&options, &policy).await?;
+        let policy = Arc::new(policy);
+        let filter = Filter::start(&options, &policy, pushed_under(effective.as_ref(), &policy)).await?;
         let (sender, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
         let started_at = jiff::Timestamp::now();
         let state = PolicyState {
@@ -92,6 +106,8 @@ impl Engine {
         let shared = Arc::new(Shared {
             reader: RwLock::new(Arc::new(filter.reader(&policy)?)),
             snapshot: RwLock::new(Arc::new(snapshot)),
+            policy: RwLock::new((1, Arc::clone(&policy))),
+            numbers: filter.shared_numbers(),
             commands: sender,
         });
         let engine = Self {
@@ -99,31 +115,42 @@ impl Engine {
             filter,
             policy,
             hash: loaded.hash.clone(),
+            effective,
             wall_offset: clock::wall_offset(),
+            watch: watch::Watch::default(),
             shared: Arc::clone(&shared),
             commands,
         };
+        engine.say_applied();
         Ok((engine, shared))
     }
 
     /// Serves commands until told to stop; gives the filter back.
     pub async fn run(mut self, mut stop: tokio::sync::watch::Receiver<bool>) -> Filter {
-        let mut clock_check = tokio::time::interval(std::time::Duration::from_secs(1));
-        clock_check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut looks = tokio::time::interval(std::time::Duration::from_secs(1));
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut events = watch::Listener::open();
+        // What came in between requests to reload that share one.
+        let mut later = VecDeque::new();
         loop {
             tokio::select! {
-                command = self.commands.recv() => match command {
+                command = next(&mut later, &mut self.commands) => match command {
                     Some(Command::Reload(first)) => {
-                        let answers = sharing(first, &mut self.commands);
+                        let answers = sharing(first, &mut self.commands, &mut later);
                         let result = self.reload().await;
                         for answer in answers {
                             // Who asked may have gone; what was done stands either way.
                             let _ = answer.send(result.clone());
                         }
                     }
+                    Some(Command::Change(epoch, changes, answer)) => {
+                        let result = self.change(epoch, changes).await;
+                        let _ = answer.send(result);
+                    }
                     None => return self.filter,
                 },
-                _ = clock_check.tick() => self.watch().await,
+                () = events.changed() => self.watch(Woken::ByEvent).await,
+                _ = looks.tick() => self.watch(Woken::ByClock).await,
                 // An error means that the stopper itself is gone: stop as well.
                 _ = stop.changed() => return self.filter,
             }
@@ -158,6 +185,9 @@ impl Engine {
         let loaded = tokio::task::spawn_blocking(move || load_policy(&file))
             .await
             .map_err(|error| ReloadError::Failed(format!("reading the policy: {error}")))?;
+        if let Some(why) = &loaded.unreadable {
+            return Err(ReloadError::Failed(why.clone()));
+        }
         if let Some(refusal) = refusal(&loaded) {
             return Err(ReloadError::Invalid(refusal));
         }
@@ -171,66 +201,50 @@ impl Engine {
         match tried {
             Ok(None) => {}
             Ok(Some(faults)) => return Err(ReloadError::Invalid(faults)),
+            Err(JudgeError::Compile(error)) => return Err(ReloadError::Invalid(error.to_string())),
             Err(error) => return Err(ReloadError::Failed(error.to_string())),
         }
         say_warnings(&loaded);
         say_restart_keys(&self.policy, &policy);
+        let pushed = pushed_under(self.effective.as_ref(), &policy);
         self.filter
-            .apply(&policy, Some(&self.policy), Overlaps::Refuse)
+            .apply(&policy, pushed, Some(&self.policy), Occasion::Reload)
             .await
-            .map_err(|error| ReloadError::Failed(error.to_string()))?;
+            .map_err(|error| match error {
+                FilterError::Compile(error) => ReloadError::Invalid(error.to_string()),
+                error => ReloadError::Failed(error.to_string()),
+            })?;
         let summary = format!(
             "{} services and {} clients in force as generation {}",
             policy.services.len(),
             policy.clients.len(),
             self.filter.generation()
         );
-        self.policy = policy;
+        self.policy = Arc::new(policy);
+        if let Ok(mut slot) = self.shared.policy.write() {
+            *slot = (slot.0 + 1, Arc::clone(&self.policy));
+        }
+        self.say_applied();
         self.hash = loaded.hash;
         self.wall_offset = clock::wall_offset();
+        self.watch.behind = None;
         self.refresh_reader();
         Ok(summary)
     }
 
-    /// Once a second: ends follow the wall clock, and what is attached is looked at.
-    async fn watch(&mut self) {
-        let offset = clock::wall_offset();
-        let jumped = offset.abs_diff(self.wall_offset) > CLOCK_JUMP_NANOS;
-        if jumped && self.policy.clients.iter().any(|client| client.expires.is_some()) {
-            tracing::warn!("the wall clock was set (or the machine slept): ends are armed anew");
-            self.apply_again("ends go by the old clock").await;
+    async fn change(&mut self, epoch: u64, changes: Vec<Change>) -> Result<(), GrantError> {
+        if epoch != self.shared.policy_in_force().0 {
+            return Err(GrantError::PolicyChanged);
         }
-        match self.filter.host_moved(&self.policy) {
-            Ok(false) => {}
-            Ok(true) => {
-                tracing::info!("the addresses of this host have changed: \"host\" follows them");
-                self.apply_again("\"host\" means the old addresses").await;
-            }
-            Err(error) => tracing::error!("{error}"),
-        }
-        if jumped {
-            self.wall_offset = offset;
-        }
-        if self.filter.look().await {
-            let state = self.shared.snapshot().policy.clone();
-            self.publish(state);
-        }
-        if self.filter.members_moved() {
-            tracing::info!("a bond's members have changed: they are counted where the bond is");
-            self.apply_again("a bond's new members are counted nowhere").await;
-        }
+        let policy = Arc::clone(&self.policy);
+        self.filter.change(&policy, changes).await
     }
 
-    /// The policy in force once more, for what has changed around it.
-    async fn apply_again(&mut self, otherwise: &str) {
-        let policy = self.policy.clone();
-        if let Err(error) = self.filter.apply(&policy, Some(&policy), Overlaps::Narrow).await {
-            tracing::error!("{otherwise}: the tables could not be made anew: {error}");
-            return;
+    fn say_applied(&self) {
+        if let Some(effective) = &self.effective {
+            let (epoch, policy) = self.shared.policy_in_force();
+            effective.applied(epoch, &policy);
         }
-        self.refresh_reader();
-        let state = self.shared.snapshot().policy.clone();
-        self.publish(state);
     }
 
     fn refresh_reader(&self) {
@@ -246,20 +260,45 @@ impl Engine {
 
     fn publish(&self, state: PolicyState) {
         let started_at = self.shared.snapshot().started_at;
-        let snapshot = Arc::new(picture(&self.filter, &self.policy, state, started_at));
+        let mut snapshot = picture(&self.filter, &self.policy, state, started_at);
+        snapshot.not_ready.extend(self.watch.behind.clone());
+        let snapshot = Arc::new(snapshot);
         if let Ok(mut slot) = self.shared.snapshot.write() {
             *slot = snapshot;
         }
     }
 }
 
+async fn next(later: &mut VecDeque<Command>, commands: &mut mpsc::Receiver<Command>) -> Option<Command> {
+    match later.pop_front() {
+        Some(command) => Some(command),
+        None => commands.recv().await,
+    }
+}
+
+/// What holds of all that was pushed under a policy.
+fn pushed_under(effective: Option<&Arc<dyn Effective>>, policy: &Policy) -> Pushed {
+    let Some(effective) = effective else {
+        return Pushed::default();
+    };
+    let (grantees, denies) = effective.effective(policy);
+    Pushed::of(grantees, denies)
+}
+
 /// Who waits for the reload that is about to begin: it reads the file after all of them asked, so one is enough.
-fn sharing(first: Answer, commands: &mut mpsc::Receiver<Command>) -> Vec<Answer> {
+fn sharing(
+    first: Answer,
+    commands: &mut mpsc::Receiver<Command>,
+    later: &mut VecDeque<Command>,
+) -> Vec<Answer> {
     let mut answers = vec![first];
-    while answers.len() <= COMMANDS_WAITING_MAX
-        && let Ok(Command::Reload(answer)) = commands.try_recv()
+    while answers.len() + later.len() <= COMMANDS_WAITING_MAX
+        && let Ok(command) = commands.try_recv()
     {
-        answers.push(answer);
+        match command {
+            Command::Reload(answer) => answers.push(answer),
+            other => later.push_back(other),
+        }
     }
     answers
 }
@@ -310,11 +349,7 @@ fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jif
         number: filter.service_number(&service.name).unwrap_or(u32::MAX),
     });
     let interfaces: Vec<InterfaceState> = filter.interfaces().to_vec();
-    let mut not_ready: Vec<String> = interfaces
-        .iter()
-        .filter(|interface| !interface.attached)
-        .map(|interface| format!("interface {} is not filtered", interface.name))
-        .collect();
+    let mut not_ready = filter.unfiltered();
     if let Some(why) = filter.narrowed() {
         not_ready.push(format!("{why}; until then the written service has it"));
     }
@@ -345,6 +380,51 @@ fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jif
     }
 }
 
+impl Shared {
+    fn policy_in_force(&self) -> (u64, Arc<Policy>) {
+        match self.policy.read() {
+            Ok(slot) => slot.clone(),
+            Err(poisoned) => poisoned.into_inner().clone(),
+        }
+    }
+
+    fn reader(&self) -> Arc<reader::Reader> {
+        match self.reader.read() {
+            Ok(slot) => Arc::clone(&slot),
+            Err(poisoned) => Arc::clone(&poisoned.into_inner()),
+        }
+    }
+}
+
+impl Grants for Shared {
+    fn change(
+        &self,
+        epoch: u64,
+        changes: Vec<Change>,
+    ) -> crate::bindings::seam::BoxFuture<Result<(), GrantError>> {
+        let commands = self.commands.clone();
+        Box::pin(async move {
+            let (sender, answer) = oneshot::channel();
+            let gone = || GrantError::Failed(String::from("the daemon is stopping"));
+            let command = Command::Change(epoch, changes, sender);
+            commands.send(command).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        })
+    }
+
+    fn policy(&self) -> (u64, Arc<Policy>) {
+        self.policy_in_force()
+    }
+
+    fn used(&self, owner: &str) -> Option<OwnerUse> {
+        let number = match self.numbers.read() {
+            Ok(numbers) => numbers.owner(owner),
+            Err(poisoned) => poisoned.into_inner().owner(owner),
+        };
+        self.reader().used(number?)
+    }
+}
+
 impl View for Shared {
     fn snapshot(&self) -> Arc<Snapshot> {
         // A poisoned lock would mean that a writer of one pointer panicked: the pointer is whole either way.
@@ -355,11 +435,7 @@ impl View for Shared {
     }
 
     fn counters(&self) -> Result<CounterValues, String> {
-        let reader = match self.reader.read() {
-            Ok(slot) => Arc::clone(&slot),
-            Err(poisoned) => Arc::clone(&poisoned.into_inner()),
-        };
-        reader.read()
+        self.reader().read()
     }
 
     fn reload(&self) -> BoxFuture<Result<String, ReloadError>> {
@@ -389,7 +465,7 @@ mod tests {
         let Ok(Command::Reload(first)) = commands.try_recv() else {
             panic!("one was sent");
         };
-        let answers = sharing(first, &mut commands);
+        let answers = sharing(first, &mut commands, &mut VecDeque::new());
         let mut later = ask();
         assert_eq!(answers.len(), waiting.len());
         for answer in answers {

@@ -3,6 +3,8 @@
 use filter_common::account;
 use filter_common::verdict::Verdict;
 
+use crate::bindings::seam::OwnerUse;
+
 use super::snapshot::{CounterValues, InterfaceCount, VerdictCount};
 use crate::kernel::load::LoadError;
 use crate::kernel::state::{State, WITHOUT_SERVICE};
@@ -29,6 +31,17 @@ impl Reader {
 
     pub fn read(&self) -> Result<CounterValues, String> {
         self.try_read().map_err(|error| error.to_string())
+    }
+
+    /// What the owner of a number has done.
+    pub fn used(&self, number: u32) -> Option<OwnerUse> {
+        let used = self.state.owner(number)?;
+        Some(OwnerUse {
+            packets: used.packets,
+            bytes: used.bytes,
+            last_seen: used.last_seen,
+            buckets: used.buckets,
+        })
     }
 
     fn try_read(&self) -> Result<CounterValues, LoadError> {

@@ -1,14 +1,13 @@
 //! The reference on the host and, where this process may load one, the kernel program: asked the same, without taking
 //! a token or counting.
 
-use std::net::IpAddr;
-
 use filter_common::abi::{RunContext, run_flags};
 use filter_common::limit::Effect;
 use filter_common::parse::{self, Frame, Packet};
 use filter_common::pipeline;
 use filter_common::units::Nanos;
 use filter_common::verdict::Judgement;
+use ipnet::IpNet;
 use thiserror::Error;
 
 use super::copy::KernelCopy;
@@ -16,8 +15,8 @@ use super::reading::{Reader, Reading};
 use super::{BASE_NS, Bench, Names, names_host};
 use crate::compiler::CompileError;
 use crate::compiler::host::HostTables;
+use crate::kernel::addresses;
 use crate::kernel::clock::monotonic_end;
-use crate::kernel::interfaces;
 use crate::kernel::load::LoadError;
 use crate::kernel::run::{FRAME_MIN, RunError};
 use crate::policy::Policy;
@@ -38,7 +37,7 @@ pub enum JudgeError {
 pub struct Both<'a> {
     policy: &'a Policy,
     pub names: Names,
-    host_addresses: Vec<IpAddr>,
+    host_addresses: Vec<IpNet>,
     host: HostTables,
     kernel: Result<KernelCopy, String>,
 }
@@ -61,7 +60,7 @@ impl<'a> Both<'a> {
     /// `now` is the wall clock, which ends are told by; `"host"` means this host.
     pub fn new(policy: &'a Policy, now: jiff::Timestamp) -> Result<Self, JudgeError> {
         let host_addresses = if names_host(policy) {
-            interfaces::host_addresses().map_err(JudgeError::HostAddresses)?
+            addresses::read_blocking().map_err(JudgeError::HostAddresses)?
         } else {
             Vec::new()
         };

@@ -10,11 +10,11 @@ pub mod frame;
 pub mod reading;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use filter_common::verdict::Judgement;
+use ipnet::IpNet;
 
-use crate::compiler::{self, CompileError, Compiled, Numbers, Surroundings, owner_name};
+use crate::compiler::{self, CompileError, Compiled, Numbers, Pushed, Surroundings, owner_name};
 use crate::policy::Policy;
 use crate::policy::model::Addresses;
 
@@ -33,11 +33,16 @@ impl Bench {
     /// `end` turns a client's end into the clock that frames will be judged at.
     pub fn new(
         policy: &Policy,
-        host_addresses: &[IpAddr],
+        host_addresses: &[IpNet],
         end: &dyn Fn(jiff::Timestamp) -> u64,
     ) -> Result<Self, CompileError> {
-        let (numbers, _) = Numbers::default().assign(policy, None);
-        let around = Surroundings { host_addresses, end };
+        let (numbers, _) = Numbers::default().assign((policy, &Pushed::default()), None);
+        let around = Surroundings {
+            host_addresses,
+            end,
+            pushed: &Pushed::default(),
+            grows: false,
+        };
         Ok(Self {
             compiled: compiler::compile(policy, &numbers, &around)?,
             names: Names::of(policy, &numbers),

@@ -13,6 +13,7 @@ use filter_common::charge::Charge;
 use filter_common::classify::{self, Icmp};
 use filter_common::parse::{Family, Fragment, Frame, Packet, Protocol};
 use filter_common::verdict::{Reason, Verdict};
+use ipnet::IpNet;
 
 pub use self::words::{Matched, Step, address};
 use self::words::{Notes, has, in_ranges, levels, longest, said, shape, word};
@@ -41,7 +42,7 @@ pub struct Reader<'a> {
     pub names: &'a Names,
     pub host: &'a HostTables,
     /// What `"host"` means.
-    pub host_addresses: &'a [IpAddr],
+    pub host_addresses: &'a [IpNet],
 }
 
 const RULES: [&str; 11] = [
@@ -348,8 +349,8 @@ impl Reader<'_> {
         let destination = address(&packet.destination);
         match addresses {
             Addresses::Any => true,
-            Addresses::Host => self.host_addresses.contains(&destination),
-            Addresses::Prefixes(prefixes) => prefixes.iter().any(|prefix| prefix.contains(&destination)),
+            Addresses::Host => holds(self.host_addresses, destination),
+            Addresses::Prefixes(prefixes) => holds(prefixes, destination),
         }
     }
 
@@ -383,4 +384,8 @@ impl Reader<'_> {
             PassDrop::Drop => self.refuse(reason),
         }
     }
+}
+
+fn holds(prefixes: &[IpNet], address: IpAddr) -> bool {
+    prefixes.iter().any(|prefix| prefix.contains(&address))
 }

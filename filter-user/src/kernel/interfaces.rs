@@ -1,8 +1,8 @@
 //! The host's interfaces as the kernel tells them: which are Ethernet, and what holds their XDP hook.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
 
+use filter_common::bounds::INTERFACES_MAX;
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::link::{
     InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
@@ -147,60 +147,85 @@ fn hook_of(parts: &[LinkXdp]) -> Hook {
     hook
 }
 
-/// Every unicast and broadcast address of this host, and the multicast groups it has joined.
-pub fn host_addresses() -> io::Result<Vec<IpAddr>> {
-    let mut addresses: Vec<IpAddr> = Vec::new();
-    for interface in nix::ifaddrs::getifaddrs()? {
-        for address in [interface.address, interface.broadcast].into_iter().flatten() {
-            addresses.extend(address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip())));
-            addresses.extend(address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())));
-        }
-    }
-    addresses.push(IpAddr::V4(Ipv4Addr::BROADCAST));
-    addresses.extend(groups_v4(&std::fs::read_to_string("/proc/net/igmp")?));
-    // A host without IPv6 has no such file.
-    let groups = std::fs::read_to_string("/proc/net/igmp6").unwrap_or_default();
-    addresses.extend(groups_v6(&groups));
-    addresses.sort_unstable();
-    addresses.dedup();
-    Ok(addresses)
+/// What a policy's names and globs mean on a host.
+#[derive(Debug, Default)]
+pub struct Choice {
+    /// In their order, each once.
+    pub interfaces: Vec<Interface>,
+    pub left_out: Vec<LeftOut>,
 }
 
-/// The groups of /proc/net/igmp: indented lines that begin with the address in host byte order.
-fn groups_v4(text: &str) -> impl Iterator<Item = IpAddr> {
-    let lines = text.lines().filter(|line| line.starts_with('\t'));
-    let words = lines.filter_map(|line| u32::from_str_radix(line.split_whitespace().next()?, 16).ok());
-    words.map(|word| IpAddr::from(word.to_ne_bytes()))
+/// What a policy says and the host does not have, or not as it could be filtered.
+#[derive(Debug)]
+pub struct LeftOut {
+    /// `None` where a glob means none.
+    pub interface: Option<String>,
+    pub why: InterfaceError,
 }
 
-/// The groups of /proc/net/igmp6: the third column.
-fn groups_v6(text: &str) -> impl Iterator<Item = IpAddr> {
-    let words = text.lines().filter_map(|line| line.split_whitespace().nth(2));
-    words
-        .filter_map(|word| u128::from_str_radix(word, 16).ok())
-        .map(|word| IpAddr::from(word.to_be_bytes()))
-}
-
-/// The interfaces that a policy's names and globs mean, in their order, each once.
+/// The interfaces that a policy's names and globs mean; none is left out.
 pub fn choose(
     patterns: &[String],
     present: &[(Interface, Option<u32>)],
 ) -> Result<Vec<Interface>, InterfaceError> {
-    let mut chosen: Vec<Interface> = Vec::new();
+    let Choice { interfaces, left_out } = choose_most(patterns, present);
+    match left_out.into_iter().next() {
+        Some(LeftOut { why, .. }) => Err(why),
+        None => Ok(interfaces),
+    }
+}
+
+/// The interfaces that a policy's names and globs mean, as far as they are there and can be filtered together.
+pub fn choose_most(patterns: &[String], present: &[(Interface, Option<u32>)]) -> Choice {
+    let mut choice = Choice::default();
     for pattern in patterns {
-        let found = matching(pattern, present)?;
-        for interface in found {
-            if !chosen.iter().any(|known| known.index == interface.index) {
-                chosen.push(interface);
+        match matching(pattern, present) {
+            Ok(found) => {
+                for interface in found {
+                    if !choice
+                        .interfaces
+                        .iter()
+                        .any(|known| known.index == interface.index)
+                    {
+                        choice.interfaces.push(interface);
+                    }
+                }
             }
+            Err(why) => choice.left_out.push(LeftOut {
+                interface: (!is_glob(pattern)).then(|| pattern.clone()),
+                why,
+            }),
         }
     }
-    if chosen.len() > filter_common::bounds::INTERFACES_MAX as usize {
-        return Err(InterfaceError::TooMany(chosen.len()));
+    let count = choice.interfaces.len();
+    for interface in choice.interfaces.drain(count.min(INTERFACES_MAX as usize)..) {
+        choice.left_out.push(LeftOut {
+            interface: Some(interface.name),
+            why: InterfaceError::TooMany(count),
+        });
     }
+    leave_out_stacked(&mut choice, present);
+    // A member that the policy names as well is counted by itself.
+    let named: Vec<u32> = choice
+        .interfaces
+        .iter()
+        .map(|interface| interface.index)
+        .collect();
+    for interface in &mut choice.interfaces {
+        interface.members.retain(|member| !named.contains(member));
+    }
+    choice
+}
+
+/// What comes in by the upper one is judged at the lower.
+fn leave_out_stacked(choice: &mut Choice, present: &[(Interface, Option<u32>)]) {
     for (interface, lower) in present {
-        let upper = chosen.iter().find(|known| known.index == interface.index);
-        let below = chosen
+        let upper = choice
+            .interfaces
+            .iter()
+            .position(|known| known.index == interface.index);
+        let below = choice
+            .interfaces
             .iter()
             .find(|known| Some(known.index) == *lower && known.index != interface.index);
         // A veth names its peer as what it is linked to; the two are no stack.
@@ -208,23 +233,23 @@ pub fn choose(
             .iter()
             .any(|(other, link)| Some(other.index) == *lower && *link == Some(interface.index));
         if let (Some(upper), Some(lower), false) = (upper, below, peer) {
-            return Err(InterfaceError::Stacked {
-                upper: upper.name.clone(),
-                lower: lower.name.clone(),
+            let lower = lower.name.clone();
+            let upper = choice.interfaces.remove(upper).name;
+            choice.left_out.push(LeftOut {
+                interface: Some(upper.clone()),
+                why: InterfaceError::Stacked { upper, lower },
             });
         }
     }
-    // A member that the policy names as well is counted by itself.
-    let named: Vec<u32> = chosen.iter().map(|interface| interface.index).collect();
-    for interface in &mut chosen {
-        interface.members.retain(|member| !named.contains(member));
-    }
-    Ok(chosen)
+}
+
+fn is_glob(pattern: &str) -> bool {
+    pattern.contains(['*', '?', '['])
 }
 
 fn matching(pattern: &str, present: &[(Interface, Option<u32>)]) -> Result<Vec<Interface>, InterfaceError> {
     let all = present.iter().map(|(interface, _)| interface);
-    if !pattern.contains(['*', '?', '[']) {
+    if !is_glob(pattern) {
         let Some(interface) = all.clone().find(|interface| interface.name == pattern) else {
             let mut names: Vec<_> = all
                 .filter(|interface| interface.ethernet)
@@ -288,20 +313,6 @@ mod tests {
         choose(&patterns, present)
             .map(|chosen| chosen.into_iter().map(|interface| interface.name).collect())
             .map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn joined_groups_are_read() {
-        let v4 = "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n1\tlo        :     1      V3\n\t\t\t\t010000E0     1 0:00000000\t\t0\n";
-        assert_eq!(
-            groups_v4(v4).collect::<Vec<_>>(),
-            ["224.0.0.1".parse::<IpAddr>().unwrap()]
-        );
-        let v6 = "1    lo              ff020000000000000000000000000001     1 0000000C 0\n";
-        assert_eq!(
-            groups_v6(v6).collect::<Vec<_>>(),
-            ["ff02::1".parse::<IpAddr>().unwrap()]
-        );
     }
 
     #[test]
@@ -379,5 +390,33 @@ mod tests {
         assert!(is_bond(&bond) && !is_bond(&message(5, kind(InfoKind::Bridge))));
         assert!(is_member(&message(2, LinkAttribute::Controller(4)), &bond));
         assert!(!is_member(&message(2, LinkAttribute::Controller(5)), &bond));
+    }
+
+    #[test]
+    fn what_can_be_filtered_is_chosen_beside_what_is_left_out() {
+        let host = present(&[
+            ("lo", 1, false, None),
+            ("eth0", 2, true, None),
+            ("eth0.100", 3, true, Some(2)),
+        ]);
+        let patterns = ["gone0", "eth*", "wl*"].map(String::from);
+        let choice = choose_most(&patterns, &host);
+        let chosen: Vec<_> = choice.interfaces.iter().map(|i| i.name.as_str()).collect();
+        assert_eq!(chosen, ["eth0"]);
+        let left_out: Vec<_> = choice
+            .left_out
+            .iter()
+            .map(|left| left.interface.as_deref())
+            .collect();
+        assert_eq!(left_out, [Some("gone0"), None, Some("eth0.100")]);
+
+        let many: Vec<(String, u32)> = (1..=66).map(|number| (format!("eth{number}"), number)).collect();
+        let many: Vec<_> = many
+            .iter()
+            .map(|(name, number)| (name.as_str(), *number, true, None))
+            .collect();
+        let choice = choose_most(&["eth*".to_owned()], &present(&many));
+        assert_eq!((choice.interfaces.len(), choice.left_out.len()), (64, 2));
+        assert_eq!(choice.left_out[0].interface.as_deref(), Some("eth65"));
     }
 }

@@ -10,12 +10,13 @@ use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use filter_common::abi::{Owner, names};
 use filter_common::bounds::INTERFACES_MAX;
+use filter_common::lookup::PORT_SET_WORDS;
 use filter_common::lookup::prefixes::{Shape as _, TableV4 as _, TableV6 as _};
 use thiserror::Error;
 
 use super::{OBJECT, chain, memory, raw};
-use crate::compiler::prefixes::{Layout, Room, lay_out};
-use crate::compiler::{Compiled, Key};
+use crate::compiler::prefixes::{Homes, Layout, lay_out};
+use crate::compiler::{Compiled, Key, Room};
 
 #[derive(Debug, Error)]
 pub enum LoadError {
@@ -104,13 +105,17 @@ pub struct Generation {
     pub ebpf: Ebpf,
     /// What the verifier looked at.
     pub verified_instructions: u32,
+    /// Where single addresses are in its tables, and its prefixes: what a change of one entry needs to know.
+    pub homes: Homes,
+    pub prefixes: Layout,
 }
 
 impl Generation {
     pub fn load(compiled: &Compiled, setting: Setting<'_>) -> Result<Self, LoadError> {
-        let from = lay_out(&compiled.sources_v4, &compiled.sources_v6, Room::default());
-        let generation = Self::make(OBJECT, &[], &from, compiled, setting)?;
-        generation.judged()
+        let from = lay_out(&compiled.sources_v4, &compiled.sources_v6, compiled.room);
+        let mut generation = Self::make(OBJECT, &[], &from, compiled, setting)?.judged()?;
+        (generation.homes, generation.prefixes) = from.without_hosts();
+        Ok(generation)
     }
 
     /// For the benchmark alone: the same out of another build of the kernel program, whose sources stand in the
@@ -172,6 +177,8 @@ impl Generation {
         let generation = Self {
             ebpf: loader.load(object)?,
             verified_instructions: 0,
+            homes: Homes::default(),
+            prefixes: Layout::default(),
         };
         generation.fill(compiled, from, &to)?;
         Ok(generation)
@@ -282,6 +289,13 @@ fn shapes(from: &Layout, to: &Layout) -> [(&'static str, u32); 12] {
 
 /// The maps whose sizes follow the policy.
 fn sizes(compiled: &Compiled, from: &Layout, to: &Layout) -> [(&'static str, usize); 23] {
+    let shared = compiled.room.shared as usize;
+    // A set is 8 KiB: few owners ask for one of their own.
+    let port_sets = if shared == 0 {
+        0
+    } else {
+        64 * PORT_SET_WORDS as usize
+    };
     [
         (names::GATE_V4, from.gate_v4.len()),
         (names::HOSTS_V4, from.hosts_v4.len()),
@@ -292,7 +306,7 @@ fn sizes(compiled: &Compiled, from: &Layout, to: &Layout) -> [(&'static str, usi
         (names::BLOCKS_V6, from.blocks_v6.len()),
         (names::TOP_V6, from.top_v6.len()),
         (names::RANGES_V6, from.ranges_v6.len()),
-        (names::SOURCES, compiled.sources.len()),
+        (names::SOURCES, compiled.sources.len() + shared),
         (names::GATE_TO, to.gate_v6.len()),
         (names::HOSTS_TO, to.hosts_v6.len()),
         (names::BLOCKS_TO, to.blocks_v6.len()),
@@ -300,11 +314,17 @@ fn sizes(compiled: &Compiled, from: &Layout, to: &Layout) -> [(&'static str, usi
         (names::RANGES_TO, to.ranges_v6.len()),
         (names::CLASSES, compiled.classes.len()),
         (names::PORT_MASKS, compiled.port_masks.len()),
-        (names::ROWS, compiled.rows.len()),
-        (names::GRANTS, compiled.grants.len()),
-        (names::OWNERS, compiled.owners.len()),
-        (names::PORT_SETS, compiled.port_sets.len()),
-        (names::LIMITS, compiled.limits.len()),
+        (
+            names::ROWS,
+            compiled.rows.len() + shared * compiled.row_words as usize,
+        ),
+        (names::GRANTS, compiled.grants.len() + shared * 8),
+        (
+            names::OWNERS,
+            compiled.owners.len() + compiled.room.owners as usize,
+        ),
+        (names::PORT_SETS, compiled.port_sets.len() + port_sets),
+        (names::LIMITS, compiled.limits.len() + shared),
         (names::SOURCE_STATE, 3 * compiled.source_lines as usize),
     ]
 }

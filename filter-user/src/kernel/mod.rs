@@ -7,9 +7,12 @@
     reason = "raw bpf(2) calls that aya does not offer; each with its reason"
 )]
 
+pub mod addresses;
 pub mod attach;
 pub mod clock;
 pub mod devices;
+pub mod edit;
+pub mod events;
 pub mod interfaces;
 pub mod load;
 pub mod log;

@@ -177,6 +177,11 @@ impl Pins {
             .map(|found| found.into_iter().map(|name| name.replace('%', ".")).collect())
     }
 
+    /// Whether a filter stands here: what says so is written last.
+    pub fn stands(&self) -> bool {
+        self.maps().join(names::META).exists()
+    }
+
     pub fn create(&self) -> Result<(), PinError> {
         for path in [self.maps(), self.links()] {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
@@ -213,6 +218,11 @@ impl Pins {
     /// Takes an interface's filter off.
     pub fn unpin_link(&self, interface: &str) -> io::Result<()> {
         super::attach::remove_link(&self.link(interface))
+    }
+
+    /// Follows an interface that has got another name.
+    pub fn rename_link(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.link(from), self.link(to))
     }
 
     /// Makes this process the one that owns the filter; `None` where another does.

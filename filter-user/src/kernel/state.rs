@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
-use filter_common::abi::{Count, Limit, LimitSet, Meta, OwnerState, ServiceState, names};
+use filter_common::abi::{Count, Limit, LimitSet, Meta, OwnerState, SERVICE_ENTRIES, ServiceState, names};
 use filter_common::account::{self, COUNTERS};
 use filter_common::bounds::{INTERFACES_MAX, SERVICES_MAX};
 use filter_common::limit;
@@ -80,7 +80,7 @@ impl State {
 
     /// The numbers as the kernel has them.
     pub fn numbers(&self) -> Numbers {
-        let services = (0..SERVICES_MAX).filter_map(|number| Some((self.service_name(number)?, number)));
+        let services = (0..SERVICE_ENTRIES).filter_map(|number| Some((self.service_name(number)?, number)));
         let owners = (1..self.owners.entries()).filter_map(|number| {
             let words = self.owners.words(number)?;
             let mut hash = [0; 16];
@@ -103,11 +103,14 @@ impl State {
             .filter(|name| !name.is_empty())
     }
 
-    /// Names a service's number, all it had counted under another name cleared. Not while that number is in use.
+    /// Names a service's or publisher's number, all it had counted under another name cleared. Not while that number is in use.
     pub fn name_service(&mut self, number: u32, name: &str) -> Result<(), LoadError> {
         let mut value = [0u8; 128];
         value[..name.len().min(63)].copy_from_slice(&name.as_bytes()[..name.len().min(63)]);
         write_words(self.services.words(number as usize), &value);
+        if number >= SERVICES_MAX {
+            return Ok(());
+        }
         let cpus = cpus()?;
         for (verdict, reason) in account::service_reasons() {
             let zero = per_cpu(vec![Count::default(); cpus])?;
@@ -151,6 +154,17 @@ impl State {
             let (old, new) = (old.set(before.limits), set(&new.limits, service.limits));
             levels
                 .zip(pairs(&old, &new))
+                .for_each(|(word, (old, new))| carry_word(word, old, new, now));
+        }
+    }
+
+    /// The same for one owner.
+    pub fn carry_owner(&self, number: u32, old: &LimitSet, new: &LimitSet) {
+        let now = clock::monotonic();
+        if let Some(words) = self.owners.words(number as usize) {
+            let levels = words[OWNER_BUCKETS..].iter();
+            levels
+                .zip(pairs(old, new))
                 .for_each(|(word, (old, new))| carry_word(word, old, new, now));
         }
     }

@@ -43,7 +43,21 @@ pub const HTTP_ROUTES: &[&str] = &[
 ];
 /// The statuses that answers have; those that come before a request is read whole (400, 431) are not counted.
 pub const HTTP_CODES: &[&str] = &[
-    "200", "403", "404", "405", "409", "413", "422", "500", "501", "503",
+    "200", "201", "400", "401", "403", "404", "405", "408", "409", "410", "412", "413", "414", "415", "422",
+    "429", "431", "500", "501", "503", "507",
+];
+/// Of `keyfence_authorize_total`; `observe-…` was answered 200 and would have been refused.
+pub const AUTHORIZE_RESULTS: &[&str] = &[
+    "allowed",
+    "unknown",
+    "denied",
+    "ended",
+    "address",
+    "observe-unknown",
+    "observe-denied",
+    "observe-ended",
+    "observe-address",
+    "misconfigured",
 ];
 pub(super) const VERDICTS: &[&str] = &["pass", "drop", "observe"];
 pub(super) const REASONS: &[&str] = &[
@@ -111,6 +125,7 @@ pub(super) enum Id {
     HttpRequests,
     HttpSeconds,
     HttpRefused,
+    Authorized,
     PolicyInfo,
     ReloadSuccess,
     Attached,
@@ -149,6 +164,10 @@ const ROUTE: Label = Label {
 const CODE: Label = Label {
     name: "code",
     values: Values::Words(HTTP_CODES),
+};
+const RESULT: Label = Label {
+    name: "result",
+    values: Values::Words(AUTHORIZE_RESULTS),
 };
 const HASH: Label = Label {
     name: "hash",
@@ -194,6 +213,8 @@ pub const DEFINITIONS: &[Definition] = &[
         "Seconds from a request's complete header until its answer was ready."),
     define(Id::HttpRefused, Kind::Counter, "keyfence_http_connections_refused_total", &[],
         "Connections closed at once because their listener had as many as it takes."),
+    define(Id::Authorized, Kind::Counter, "keyfence_authorize_total", &[SERVICE, RESULT],
+        "Requests of gateways answered, by service and result; misconfigured ones name no service."),
     define(Id::PolicyInfo, Kind::Gauge, "keyfence_policy_info", &[HASH],
         "Always 1; the label is the hash of the policy in force."),
     define(Id::ReloadSuccess, Kind::Gauge, "keyfence_policy_reload_success", &[],

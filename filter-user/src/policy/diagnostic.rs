@@ -25,9 +25,11 @@ pub struct Diagnostic {
     /// A stable word, such as `host-bits`.
     pub code: &'static str,
     pub file: Arc<str>,
-    /// 1-based.
+    /// 1-based; 0, in JSON null, where the file could not be read.
+    #[serde(serialize_with = "nothing_of_0")]
     pub line: u32,
-    /// 1-based, in characters.
+    /// 1-based, in characters; 0 as the line is.
+    #[serde(serialize_with = "nothing_of_0")]
     pub column: u32,
     /// Bytes of the file's text.
     #[serde(serialize_with = "span_as_pair")]
@@ -39,7 +41,7 @@ pub struct Diagnostic {
 /// `policy.toml:14:12: 10.1.2.3/24 has host bits set; write 10.1.2.0/24 or 10.1.2.3/32`
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: {}", self.file, self.line, self.column, self.message)?;
+        write!(f, "{}: {}", self.shown_place(), self.message)?;
         match &self.fix {
             Some(fix) => write!(f, "; {fix}"),
             None => Ok(()),
@@ -47,8 +49,28 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn nothing_of_0<S: Serializer>(number: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    (*number > 0).then_some(*number).serialize(serializer)
+}
+
 fn span_as_pair<S: Serializer>(span: &Range<usize>, serializer: S) -> Result<S::Ok, S::Error> {
     (span.start, span.end).serialize(serializer)
+}
+
+impl Diagnostic {
+    /// Of a file of which nothing is known.
+    pub(crate) fn without_place(&mut self) {
+        (self.line, self.column) = (0, 0);
+    }
+
+    /// `policy.toml:14:12`, or the file alone.
+    pub fn shown_place(&self) -> String {
+        match self.line {
+            0 => self.file.to_string(),
+            line => format!("{}:{line}:{}", self.file, self.column),
+        }
+    }
 }
 
 struct Fault {

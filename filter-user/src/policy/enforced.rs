@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::policy::diagnostic::{Diagnostic, Severity};
 use crate::policy::load::Loaded;
-use crate::policy::model::{Limits, Listener, Origin, Policy, Role};
+use crate::policy::model::{Origin, Policy};
 use crate::policy::source::Source;
 use crate::policy::suggest::quoted;
 use crate::policy::validate::shown_address;
@@ -15,48 +15,23 @@ use crate::policy::words::Word;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotEnforced {
-    /// As it stands in the policy: `[filter.source-limit]`, ``credentials of client `acme` ``.
+    /// As it stands in the policy: `tls of listener …`, `[records]`.
     pub what: String,
     pub origin: Option<Origin>,
     /// Nobody wrote it: it is a default, said once and no reason to refuse.
     pub default: bool,
 }
 
-/// Roles that this build does not serve.
-/// `operate` is served as far as there is something to operate: reload.
-const ROLES_NOT_SERVED: [Role; 3] = [Role::Publish, Role::Authorize, Role::Deny];
-
 pub fn not_enforced(policy: &Policy) -> Vec<NotEnforced> {
     let mut found = Vec::new();
-    filter(policy, &mut found);
-    for client in policy
-        .clients
-        .iter()
-        .filter(|client| !client.credentials.is_empty())
-    {
-        found.push(written(
-            format!("credentials of client {}", quoted(&client.name)),
-            &client.origin,
-        ));
-    }
-    for publisher in &policy.publishers {
-        found.push(written(
-            format!("[[publisher]] {}", quoted(&publisher.name)),
-            &publisher.origin,
-        ));
-    }
     for listener in &policy.listeners {
-        roles(listener, &mut found);
-    }
-    let tables = [
-        ("[credentials]", &policy.credentials.origin),
-        ("[authorize]", &policy.authorize.origin),
-        ("[records]", &policy.records.origin),
-    ];
-    for (table, origin) in tables {
-        if let Some(origin) = origin {
-            found.push(written(table.to_owned(), origin));
+        if let (Some(_), Some(origin)) = (&listener.tls, &listener.origin) {
+            let address = quoted(&shown_address(&listener.address));
+            found.push(written(format!("tls of listener {address}"), origin));
         }
+    }
+    if let Some(origin) = &policy.records.origin {
+        found.push(written("[records]".to_owned(), origin));
     }
     for sink in &policy.sinks {
         match &sink.origin {
@@ -84,43 +59,6 @@ pub fn not_enforced_warnings(loaded: &Loaded) -> Vec<Diagnostic> {
         warning(sources.get(&origin.file)?, &found.what, origin)
     });
     placed.collect()
-}
-
-fn filter(policy: &Policy, found: &mut Vec<NotEnforced>) {
-    let filter = &policy.filter;
-    if let Some(origin) = &filter.source_limit_origin
-        && filter.source_limit != Limits::default()
-    {
-        found.push(written("[filter.source-limit]".to_owned(), origin));
-    }
-    if let Some(origin) = &filter.source_limit_max_origin {
-        found.push(written("source-limit-max of [filter]".to_owned(), origin));
-    }
-}
-
-fn roles(listener: &Listener, found: &mut Vec<NotEnforced>) {
-    let address = shown_address(&listener.address);
-    let missing: Vec<&str> = listener
-        .roles
-        .iter()
-        .filter(|role| ROLES_NOT_SERVED.contains(role))
-        .map(|role| role.name())
-        .collect();
-    let roles = format!("roles {} of listener {}", missing.join(", "), quoted(&address));
-    match &listener.origin {
-        Some(origin) if listener.roles_written && !missing.is_empty() => found.push(written(roles, origin)),
-        _ if missing.is_empty() => {}
-        _ => found.push(default(roles)),
-    }
-    if let (Some(_), Some(origin)) = (&listener.tls, &listener.origin) {
-        found.push(written(format!("tls of listener {}", quoted(&address)), origin));
-    }
-    if let (true, Some(origin)) = (listener.assert, &listener.origin) {
-        found.push(written(
-            format!("assert of listener {}", quoted(&address)),
-            origin,
-        ));
-    }
 }
 
 fn written(what: String, origin: &Origin) -> NotEnforced {

@@ -52,7 +52,11 @@ pub struct Loaded {
     /// SHA-256 over the files' names below the root's folder and their bytes. The root's own name does not
     /// count: a policy is the same wherever it lies.
     pub hash: String,
+    /// Why the root could not be read: nothing is known of the policy then.
+    pub unreadable: Option<String>,
 }
+
+const UNREADABLE_FIX: &str = "correct the path or the file's permissions";
 
 /// Loads a policy from this host's files.
 pub fn load(root: &Path, context: &LoadContext) -> Loaded {
@@ -71,6 +75,8 @@ pub fn load_from(files: &dyn Files, root: &Path, context: &LoadContext) -> Loade
         hash: Sha256::new(),
         bytes: 0,
         read: HashMap::new(),
+        not_utf8: HashMap::new(),
+        unreadable: None,
     };
     let mut draft = Draft::default();
     loader.read_root(context, &mut draft);
@@ -93,6 +99,9 @@ pub(crate) struct Loader<'a> {
     bytes: usize,
     /// By path below the root's folder; `None` could not be read.
     read: HashMap<PathBuf, Option<u32>>,
+    /// Where files hold what is not UTF-8, in what is shown of them.
+    pub(crate) not_utf8: HashMap<u32, Vec<usize>>,
+    unreadable: Option<String>,
 }
 
 impl Loader<'_> {
@@ -109,20 +118,27 @@ impl Loader<'_> {
         let index = match bytes {
             Ok(bytes) => self.add(name, relative, "", bytes, None),
             Err(error) => {
+                self.unreadable = Some(format!(
+                    "{} cannot be read: {error}; {UNREADABLE_FIX}",
+                    quoted(&name)
+                ));
                 self.push(name, relative, "");
                 self.unreadable(Place::start_of(0), &shown_path(&self.root.clone()), &error);
                 None
             }
         };
-        match index {
-            Some(index) => self.walk(index, FileKind::Root, context, draft),
-            None => draft.incomplete = true,
-        }
+        self.walk_if_text(index, FileKind::Root, context, draft);
     }
 
     fn read_included(&mut self, path: &Placed<PathBuf>, context: &LoadContext, draft: &mut Draft) {
-        match self.read_below(&path.value, path.place) {
-            Some(index) => self.walk(index, FileKind::Included, context, draft),
+        let index = self.read_below(&path.value, path.place);
+        self.walk_if_text(index, FileKind::Included, context, draft);
+    }
+
+    /// What is not UTF-8 is no TOML, not even in part.
+    fn walk_if_text(&mut self, index: Option<u32>, kind: FileKind, context: &LoadContext, draft: &mut Draft) {
+        match index.filter(|index| !self.not_utf8.contains_key(index)) {
+            Some(index) => self.walk(index, kind, context, draft),
             None => draft.incomplete = true,
         }
     }
@@ -282,13 +298,15 @@ impl Loader<'_> {
         match String::from_utf8(bytes) {
             Ok(text) => Some(self.push(name, relative, &text)),
             Err(error) => {
-                let valid = error.utf8_error().valid_up_to();
-                let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                let (text, places) = shown_for(error.as_bytes());
                 let index = self.push(name, relative, &text);
-                let place = Place::new(index, valid..valid + '\u{fffd}'.len_utf8());
-                self.faults
-                    .error(place, "not-utf8", "this is not UTF-8", "save the file as UTF-8");
-                None
+                for at in &places {
+                    let place = Place::new(index, *at..*at + char::REPLACEMENT_CHARACTER.len_utf8());
+                    self.faults
+                        .error(place, "not-utf8", "this is not UTF-8", "save the file as UTF-8");
+                }
+                self.not_utf8.insert(index, places);
+                Some(index)
             }
         }
     }
@@ -306,17 +324,16 @@ impl Loader<'_> {
 
     fn unreadable(&mut self, place: Place, name: &str, error: &std::io::Error) {
         let message = format!("{} cannot be read: {error}", quoted(name));
-        self.faults.error(
-            place,
-            "file-unreadable",
-            message,
-            "correct the path or the file's permissions",
-        );
+        self.faults
+            .error(place, "file-unreadable", message, UNREADABLE_FIX);
     }
 
     fn finish(self, policy: Option<Policy>) -> Loaded {
         let (errors, warnings) = (self.faults.errors, self.faults.warnings);
-        let (diagnostics, files) = self.faults.finish(self.sources);
+        let (mut diagnostics, files) = self.faults.finish(self.sources);
+        if self.unreadable.is_some() {
+            diagnostics.iter_mut().for_each(Diagnostic::without_place);
+        }
         let mut hash = String::with_capacity(64);
         for byte in self.hash.finalize() {
             // Writing to a string cannot fail.
@@ -329,8 +346,28 @@ impl Loader<'_> {
             warnings,
             files,
             hash,
+            unreadable: self.unreadable,
         }
     }
+}
+
+/// Bytes as text, with a sign in place of each piece that is none, and where the first such sign of each line is.
+fn shown_for(bytes: &[u8]) -> (String, Vec<usize>) {
+    let mut text = String::with_capacity(bytes.len());
+    let mut places = Vec::new();
+    let mut told = false;
+    for chunk in bytes.utf8_chunks() {
+        told &= !chunk.valid().contains('\n');
+        text.push_str(chunk.valid());
+        if !chunk.invalid().is_empty() {
+            if !told {
+                places.push(text.len());
+            }
+            told = true;
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    (text, places)
 }
 
 /// A path as people may see it: without characters that a terminal would act on.

@@ -11,17 +11,17 @@ mod files;
 mod keys;
 mod load;
 pub mod model;
-mod prefix;
+pub(crate) mod prefix;
 mod print;
 mod reference;
 mod render;
 mod report;
 mod schema;
-mod secret;
+pub(crate) mod secret;
 mod source;
 mod sources_file;
 mod suggest;
-mod units;
+pub(crate) mod units;
 mod validate;
 mod words;
 
@@ -33,11 +33,14 @@ pub use enforced::{NotEnforced, entry_error, not_enforced, not_enforced_warnings
 pub use files::{DiskFiles, Files, MemoryFiles};
 pub use load::{LoadContext, Loaded, load, load_from};
 pub use model::Policy;
+pub(crate) use prefix::prefix_from_text;
 pub use print::print;
 pub use reference::reference;
 pub use render::{Colour, render, render_lines};
 pub use report::check_report_json;
+pub(crate) use schema::compile_id_pattern;
 pub use source::SourceFile;
+pub(crate) use validate::share_port;
 
 /// Any bytes as a policy file: never panics, whatever they are.
 #[cfg(any(test, fuzzing))]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A whole policy, all its files merged. Entries stand in file order, included files in byte order of their names.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -97,7 +97,7 @@ pub struct Filter {
 }
 
 /// A token bucket: `rate` is an exact fraction, tokens in `per`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
     /// Tokens gained in each `per_seconds`; at least 1.
     pub rate: u64,
@@ -108,7 +108,7 @@ pub struct Limit {
 }
 
 /// The limits of one level; `None` is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     pub packets: Option<Limit>,
     pub bytes: Option<Limit>,
@@ -133,7 +133,7 @@ pub struct Protocols {
 }
 
 /// Inclusive, `first <= last`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortRange {
     pub first: u16,
     pub last: u16,

@@ -64,8 +64,9 @@ pub fn render_lines(loaded: &Loaded) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{}:{}:{}: {warning}{}{fix}",
-            diagnostic.file, diagnostic.line, diagnostic.column, diagnostic.message
+            "{}: {warning}{}{fix}",
+            diagnostic.shown_place(),
+            diagnostic.message
         );
     }
     text.push_str(&not_shown(loaded));
@@ -118,7 +119,7 @@ impl<'a> Shown<'a> {
         let excerpt = file
             .map(|file| Excerpt::new(file, diagnostic))
             .unwrap_or_default();
-        let at = format!("{}:{}:{}", diagnostic.file, diagnostic.line, diagnostic.column);
+        let at = diagnostic.shown_place();
         Shown {
             diagnostic,
             message: format!("{at}: {}", diagnostic.message),

@@ -35,7 +35,7 @@ pub fn check_report_json(loaded: &Loaded) -> Value {
         "warnings": warnings,
         "summary": loaded.policy.as_ref().map(summary),
         "files": loaded.files.len(),
-        "hash": loaded.hash,
+        "hash": loaded.unreadable.is_none().then_some(&loaded.hash),
     })
 }
 

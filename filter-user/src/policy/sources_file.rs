@@ -34,7 +34,8 @@ pub(crate) fn read_all(loader: &mut Loader<'_>, draft: &mut Draft) {
         };
         let Parsed { prefixes, sound } = parsed.entry(index).or_insert_with(|| {
             let text = loader.sources.list[index as usize].file.text.clone();
-            parse(index, &text, &mut loader.faults)
+            let not_utf8 = loader.not_utf8.get(&index).map_or(&[][..], Vec::as_slice);
+            parse(index, &text, not_utf8, &mut loader.faults)
         });
         if *sound && prefixes.is_empty() && client.sources.is_empty() {
             let message = format!("{} holds no source", quoted(&file.value));
@@ -69,8 +70,9 @@ struct Parsed {
     sound: bool,
 }
 
-/// The prefixes of a file's lines; records a fault for every line that is none.
-fn parse(file: u32, text: &str, faults: &mut Faults) -> Parsed {
+/// The prefixes of a file's lines; records a fault for every line that is none, but for those that are known to hold
+/// what is not UTF-8.
+fn parse(file: u32, text: &str, not_utf8: &[usize], faults: &mut Faults) -> Parsed {
     let errors_before = faults.errors;
     let mut prefixes = Vec::new();
     let mut line_start = 0;
@@ -82,7 +84,10 @@ fn parse(file: u32, text: &str, faults: &mut Faults) -> Parsed {
             content
         };
         let written = content.trim();
-        if !written.is_empty() {
+        let line_end = line_start + line.len();
+        let after = not_utf8.partition_point(|at| *at < line_start);
+        let is_text = not_utf8.get(after).is_none_or(|at| *at >= line_end);
+        if !written.is_empty() && is_text {
             // `written` is a part of `line`, so its offset within it is the distance of their beginnings.
             let start = line_start + (written.as_ptr() as usize - line.as_ptr() as usize);
             let place = Place::new(file, start..start + written.len());
@@ -91,10 +96,10 @@ fn parse(file: u32, text: &str, faults: &mut Faults) -> Parsed {
                 Err(fault) => faults.error(place, fault.code(), prefix_message(written, &fault), fault.fix()),
             }
         }
-        line_start += line.len();
+        line_start = line_end;
     }
     Parsed {
         prefixes: prefixes.into(),
-        sound: faults.errors == errors_before,
+        sound: faults.errors == errors_before && not_utf8.is_empty(),
     }
 }

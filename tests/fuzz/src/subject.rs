@@ -6,9 +6,10 @@ use filter_common::limit::Effect;
 use filter_common::parse::Packet;
 use filter_common::pipeline;
 use filter_common::units::Nanos;
+use ipnet::IpNet;
 
 use crate::compiler::host::HostTables;
-use crate::compiler::{Numbers, Surroundings, compile, owner_hash, owner_name};
+use crate::compiler::{Numbers, Pushed, Surroundings, compile, owner_hash, owner_name};
 use crate::oracle::judge::Judge;
 use crate::oracle::policy::Policy;
 use crate::oracle::random::{self, Budgets};
@@ -56,14 +57,18 @@ impl Subject {
         let files = MemoryFiles::new([(root.clone(), text.as_bytes().to_vec())]);
         let loaded = load_from(&files, &root, &LoadContext::at(jiff::Timestamp::UNIX_EPOCH));
         let checked = loaded.policy.expect("the policy is free of faults");
-        let (numbers, _) = Numbers::default().assign(&checked, None);
+        let (numbers, _) = Numbers::default().assign((&checked, &Pushed::default()), None);
         let end = |expires: jiff::Timestamp| {
             let left = expires.as_nanosecond() - i128::from(START_NS);
             u64::try_from(i128::from(BASE_NS) + left).unwrap_or(0)
         };
+        let addresses = policy.host_addresses.iter().copied();
+        let host_addresses: Vec<IpNet> = addresses.map(IpNet::from).collect();
         let around = Surroundings {
-            host_addresses: &policy.host_addresses,
+            host_addresses: &host_addresses,
             end: &end,
+            pushed: &Pushed::default(),
+            grows: false,
         };
         let compiled = compile(&checked, &numbers, &around).expect("the policy fits the tables");
         let by_hash: HashMap<_, _> = numbers.owners().collect();

@@ -3,7 +3,7 @@
 
 use filter_common::abi::{Class, Limit, LimitSet, Owner, Service, Source};
 
-use crate::compiler::{Compiled, Key};
+use crate::compiler::{Compiled, Key, Room};
 
 /// One judge with full buckets, and its cases in their order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -175,8 +175,10 @@ fields!(
     port_sets,
     limits,
     services,
-    source_lines
+    source_lines,
+    room
 );
+fields!(Room, [], hosts_v4, hosts_v6, owners, shared);
 
 #[cfg(test)]
 mod tests {

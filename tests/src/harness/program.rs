@@ -8,11 +8,13 @@ use std::process::{Command, Output};
 const PACKAGES: &[(&str, &str)] = &[
     ("bash", "bash"),
     ("bpftool", "bpftool"),
+    ("caddy", "caddy"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
     ("nginx", "nginx-light"),
     ("nsenter", "util-linux"),
     ("promtool", "prometheus"),
+    ("python3", "python3-minimal"),
     ("setpriv", "util-linux"),
 ];
 const ADMINISTRATORS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];

@@ -39,8 +39,8 @@ pub const STRANGER: Party = party(66);
 pub const INSIDE: &str = "srv0";
 /// The other end of its wire.
 pub const OUTSIDE: &str = "cli0";
-pub(super) const INSIDE_MAC: [u8; 6] = [2, 0, 0, 0x77, 0, 1];
-pub(super) const OUTSIDE_MAC: [u8; 6] = [2, 0, 0, 0x77, 0, 2];
+pub const INSIDE_MAC: [u8; 6] = [2, 0, 0, 0x77, 0, 1];
+pub const OUTSIDE_MAC: [u8; 6] = [2, 0, 0, 0x77, 0, 2];
 
 /// The scene. Its parts go in this order.
 #[derive(Debug)]

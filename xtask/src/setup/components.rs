@@ -90,6 +90,21 @@ pub(crate) const COMPONENTS: &[Component] = &[
             "lints /metrics as Prometheus reads it",
         )
     },
+    Component {
+        service: Some("caddy"),
+        ..row(
+            "caddy",
+            "caddy",
+            Need::Test,
+            "a gateway that asks whether a key may be used from an address",
+        )
+    },
+    row(
+        "python3",
+        "python3-minimal",
+        Need::Test,
+        "runs the example of an API server's client",
+    ),
     row(
         "ping",
         "iputils-ping",

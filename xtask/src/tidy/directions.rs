@@ -11,7 +11,8 @@ use super::{
 /// `sys` wraps system calls and `logging` sets the log up: they know none of the others.
 const LAYERS: &[&[&str]] = &[
     &["sys", "logging"],
-    &["policy", "bindings"],
+    &["policy"],
+    &["bindings"],
     &["compiler"],
     &["kernel"],
     &["judge"],

@@ -113,12 +113,26 @@ fn services_that_differ_in_one_way_do_not_overlap() {
         "address = [\"203.0.113.10\"]\nprotocol = \"udp\"\nports = [443]",
         "address = [\"203.0.113.10\"]\nprotocol = \"tcp\"\nports = [\"444-500\"]",
         "address = [\"2001:db8::/32\"]\nprotocol = \"tcp\"\nports = [443]",
-        // What the host's addresses are is not known here.
-        "address = \"host\"\nprotocol = \"tcp\"\nports = [443]",
+        "address = \"host\"\nprotocol = \"tcp\"\nports = [444]",
+        "address = \"host\"\nprotocol = \"udp\"\nports = [443]",
     ] {
         let loaded = load_text(&format!("{BASE}[[service]]\nname = \"b\"\n{other}"));
         assert_eq!(told(&loaded), Vec::<String>::new(), "{other}");
     }
+}
+
+/// What the host's addresses are is not known here.
+#[test]
+fn a_service_of_the_host_may_overlap_with_one_of_written_addresses() {
+    let host = "[[service]]\nname = \"b\"\naddress = \"host\"\nprotocol = \"tcp\"\nports = [«443»]";
+    let fix = "there a reload is refused, and a start leaves the address to the one that names it: give one of them other \
+               ports, or addresses instead of \"host\"";
+    let message = warning("service-may-overlap", host, fix, "444");
+    assert_eq!(
+        message,
+        "service `b` overlaps with service `web` at policy.toml:10 on a host with an address in 203.0.113.10/32: \
+         tcp port 443"
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{BASE, Case, ROOT, context, load_files, load_text, told};
 use crate::policy::bounds::FILE_BYTES_MAX;
+use crate::policy::check_report_json;
 use crate::policy::{DiskFiles, LoadContext, MemoryFiles, Severity, load, load_from};
 
 const CLIENT: &str = "[[client]]\nname = \"acme\"\nsources = [\"198.51.100.0/24\"]\nservices = [\"web\"]\n";
@@ -370,6 +371,26 @@ fn text_that_is_not_utf8_is_a_fault_where_it_begins() {
 }
 
 #[test]
+fn a_line_of_sources_that_is_not_utf8_hides_no_other() {
+    let list = b"10.0.0.1 # B\xfcro, Stra\xdfe\n10.0.0.2/8\n\xff\n10.0.0.3\nnowhere\n";
+    let files = MemoryFiles::new([
+        (ROOT.into(), naming("\"acme.txt\"").into_bytes()),
+        ("acme.txt".into(), list.to_vec()),
+    ]);
+    let loaded = load_from(&files, ROOT.as_ref(), &super::context());
+    assert_eq!(
+        told(&loaded),
+        [
+            "acme.txt:1:13: not-utf8",
+            "acme.txt:2:1: host-bits",
+            "acme.txt:3:1: not-utf8",
+            "acme.txt:5:1: bad-prefix"
+        ]
+    );
+    assert!(loaded.policy.is_none());
+}
+
+#[test]
 fn a_file_past_its_bound_is_a_fault() {
     let mut text = BASE.to_owned();
     text.push_str(&"#".repeat(FILE_BYTES_MAX - text.len()));
@@ -381,7 +402,28 @@ fn a_file_past_its_bound_is_a_fault() {
 #[test]
 fn a_root_that_cannot_be_read_is_a_fault_of_the_root() {
     let loaded = load_files(&[]);
-    assert_eq!(told(&loaded), ["policy.toml:1:1: file-unreadable"]);
+    assert_eq!(loaded.diagnostics.len(), 1);
+    let shown = loaded.diagnostics[0].to_string();
+    assert!(
+        shown.starts_with("policy.toml: `policy.toml` cannot be read:"),
+        "{shown}"
+    );
+    let why = loaded.unreadable.as_deref().unwrap();
+    assert!(
+        why.starts_with("`policy.toml` cannot be read:") && why.contains("permissions"),
+        "{why}"
+    );
+    let report = check_report_json(&loaded);
+    let nothing = serde_json::Value::Null;
+    assert_eq!(
+        (&report["hash"], &report["errors"][0]["line"]),
+        (&nothing, &nothing)
+    );
+    // A place in a file that could be read is one.
+    let loaded = load_files(&[(ROOT, &naming("\"none.txt\""))]);
+    assert_eq!(told(&loaded), ["policy.toml:22:16: file-unreadable"]);
+    assert!(loaded.unreadable.is_none());
+    let loaded = load_files(&[]);
     assert_eq!(loaded.files[0].name.as_ref(), ROOT);
 }
 

@@ -9,6 +9,7 @@ mod names;
 mod overlap;
 mod serving;
 
+pub(crate) use overlap::share_port;
 pub(crate) use serving::shown_address;
 
 use ipnet::IpNet;

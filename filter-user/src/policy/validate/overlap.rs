@@ -1,6 +1,7 @@
 //! Services that overlap: one protocol and port at a common address would name two services.
 //!
-//! `host` against prefixes is not known here: it is checked where the host's addresses are.
+//! `host` against prefixes is not known here: that they may overlap is a warning, and whether they do is checked where
+//! the host's addresses are.
 
 use std::collections::HashSet;
 
@@ -42,11 +43,35 @@ impl Judge<'_> {
                     | (Addresses::Any, Addresses::Host) => "this host's addresses".to_owned(),
                     (Addresses::Any, Addresses::Prefixes(prefixes))
                     | (Addresses::Prefixes(prefixes), Addresses::Any) => prefixes[0].to_string(),
-                    _ => continue,
+                    (Addresses::Host, Addresses::Prefixes(prefixes))
+                    | (Addresses::Prefixes(prefixes), Addresses::Host) => {
+                        self.tell_possible(services, (earlier, later), &prefixes[0].to_string());
+                        continue;
+                    }
+                    (Addresses::Prefixes(_), Addresses::Prefixes(_)) => continue,
                 };
                 self.tell(services, (earlier, later), &at, told);
             }
         }
+    }
+
+    /// Records the pair if it has a protocol and port in common, which matters where the host has such an address.
+    fn tell_possible(&mut self, services: &[ServiceDraft], (earlier, later): (usize, usize), at: &str) {
+        let (a, b) = (&services[earlier], &services[later]);
+        let Some((protocol, ports)) = in_common(&a.service, &b.service) else {
+            return;
+        };
+        let message = format!(
+            "service {} overlaps with service {} at {} on a host with an address in {at}: {protocol} port {}",
+            quoted(&b.service.name),
+            quoted(&a.service.name),
+            self.sources.shown(a.name),
+            shown_ports(ports),
+        );
+        let fix = "there a reload is refused, and a start leaves the address to the one that names it: give one of them \
+                   other ports, or addresses instead of \"host\"";
+        self.faults
+            .warning(port_place(b, ports), "service-may-overlap", message, fix);
     }
 
     /// Sorted by their beginnings, prefixes that hold the next one are a stack.
@@ -124,6 +149,11 @@ fn spans(services: &[ServiceDraft]) -> Vec<Span> {
         }
     }
     spans
+}
+
+/// Whether two services have a protocol and port in common.
+pub(crate) fn share_port(a: &Service, b: &Service) -> bool {
+    in_common(a, b).is_some()
 }
 
 fn in_common(a: &Service, b: &Service) -> Option<(&'static str, PortRange)> {

@@ -9,4 +9,4 @@ mod runs;
 #[path = "../../../../filter-user/src/compiler/tables.rs"]
 mod tables;
 
-pub use tables::{Compiled, Key};
+pub use tables::{Compiled, Key, Room};

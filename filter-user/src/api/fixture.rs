@@ -1,0 +1,132 @@
+//! Listeners with bindings behind them, for tests: a policy, a store of their own, and a kernel that holds anything.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::authorize::tests::policy;
+use super::tests::{Answer, ask, listener};
+use super::{Backing, Bounds, bind, serve};
+use crate::bindings::clock::SystemClock;
+use crate::bindings::seam::{BoxFuture, Change, GrantError, Grants, OwnerUse};
+use crate::bindings::{Bindings, Options};
+use crate::engine::fixture::FakeView;
+use crate::engine::snapshot::View;
+use crate::policy::Policy;
+use crate::policy::model::{Listener, ListenerAddress, Role};
+
+pub(super) const ALL: [Role; 6] = [
+    Role::Publish,
+    Role::Authorize,
+    Role::Read,
+    Role::Operate,
+    Role::Deny,
+    Role::Metrics,
+];
+
+/// Takes every change, and holds nothing.
+struct AnyGrants(Arc<Policy>);
+
+impl Grants for AnyGrants {
+    fn change(&self, _epoch: u64, _changes: Vec<Change>) -> BoxFuture<Result<(), GrantError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn policy(&self) -> (u64, Arc<Policy>) {
+        (1, Arc::clone(&self.0))
+    }
+
+    fn used(&self, _owner: &str) -> Option<OwnerUse> {
+        None
+    }
+}
+
+/// Two services, and what a test adds.
+pub(super) fn policy_with(entries: &str) -> Arc<Policy> {
+    policy(&format!(
+        "version = 1\n[filter]\ninterfaces = [\"eth0\"]\n\
+         [[service]]\nname = \"payments\"\nprotocol = \"tcp\"\nports = [443]\n\
+         [[service]]\nname = \"beta\"\nprotocol = \"tcp\"\nports = [444]\nmode = \"observe\"\n\
+         [[management]]\nname = \"ssh\"\nsources = [\"192.0.2.0/24\"]\nprotocol = \"tcp\"\nports = [22]\n{entries}\n"
+    ))
+}
+
+pub(super) fn me() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid());
+    user.unwrap().unwrap().name
+}
+
+/// A publisher of this user, with these further keys.
+pub(super) fn publisher(name: &str, keys: &str) -> String {
+    format!(
+        "[[publisher]]\nname = \"{name}\"\nuser = \"{}\"\nservices = [\"*\"]\nenvironments = [\"production\"]\n{keys}\n",
+        me()
+    )
+}
+
+/// Listeners under way; they end with this.
+pub(super) struct Running {
+    pub(super) folder: tempfile::TempDir,
+    pub(super) bindings: Bindings,
+    pub(super) stop: watch::Sender<bool>,
+    pub(super) serving: JoinHandle<()>,
+}
+
+impl Running {
+    /// With one socket, `api.sock`, that has all roles.
+    pub(super) async fn with(policy: Arc<Policy>, operators: &[&str]) -> Running {
+        Running::on(policy, operators, Bounds::default(), |folder| {
+            vec![listener(ListenerAddress::Unix(folder.join("api.sock")), &ALL)]
+        })
+        .await
+    }
+
+    pub(super) async fn on(
+        policy: Arc<Policy>,
+        operators: &[&str],
+        bounds: Bounds,
+        listeners: impl FnOnce(&Path) -> Vec<Listener>,
+    ) -> Running {
+        let folder = tempfile::tempdir().unwrap();
+        let bound = bind(&listeners(folder.path())).await.unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let options = Options {
+            folder: folder.path().join("state"),
+            clock: Arc::new(SystemClock::new().unwrap()),
+        };
+        let (bindings, writer) = Bindings::open(options, Arc::clone(&policy)).unwrap();
+        let grants: Arc<dyn Grants> = Arc::new(AnyGrants(Arc::clone(&policy)));
+        tokio::spawn(writer.run(Arc::clone(&grants), stopped.clone()));
+        let backing = Backing::new(bindings.clone(), grants, &policy);
+        let view: Arc<dyn View> = Arc::new(FakeView::default());
+        let operators = operators.iter().map(|name| (*name).to_owned()).collect();
+        let serving = tokio::spawn(serve(bound, view, Some(backing), operators, bounds, stopped));
+        Running {
+            folder,
+            bindings,
+            stop,
+            serving,
+        }
+    }
+
+    pub(super) fn socket(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Asks at `api.sock`; `rest` as for `ask`.
+    pub(super) async fn ask(&self, line: &str, rest: &str) -> Answer {
+        self.ask_at("api.sock", line, rest).await
+    }
+
+    pub(super) async fn ask_at(&self, socket: &str, line: &str, rest: &str) -> Answer {
+        ask(
+            UnixStream::connect(self.socket(socket)).await.unwrap(),
+            line,
+            rest,
+        )
+        .await
+    }
+}

@@ -1,0 +1,150 @@
+//! The query and the path of a request, read strictly: each name once, none unknown, all faults at once.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use axum::http::Uri;
+
+use super::problem::{Code, Problem};
+
+/// A request's query. Each parameter is taken; what is left when it is closed is unknown.
+#[derive(Debug)]
+pub(super) struct Query {
+    given: BTreeMap<String, String>,
+    known: Vec<&'static str>,
+    faults: Vec<String>,
+}
+
+impl Query {
+    pub(super) fn of(uri: &Uri) -> Query {
+        let mut query = Query {
+            given: BTreeMap::new(),
+            known: Vec::new(),
+            faults: Vec::new(),
+        };
+        let pairs = uri
+            .query()
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty());
+        for pair in pairs {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match (decoded(name), decoded(value)) {
+                (Some(name), Some(value)) => {
+                    if query.given.insert(name.clone(), value).is_some() {
+                        query
+                            .faults
+                            .push(format!("`{}` stands there twice", shown(&name)));
+                    }
+                }
+                _ => query.faults.push("a part of it is no text".to_owned()),
+            }
+        }
+        query
+    }
+
+    pub(super) fn text(&mut self, name: &'static str) -> Option<String> {
+        self.known.push(name);
+        self.given.remove(name)
+    }
+
+    /// `what` completes "`name` is …".
+    pub(super) fn parsed<T: FromStr>(&mut self, name: &'static str, what: &str) -> Option<T> {
+        let text = self.text(name)?;
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            self.fault(name, what);
+        }
+        parsed
+    }
+
+    /// False where it is not given.
+    pub(super) fn flag(&mut self, name: &'static str) -> bool {
+        self.parsed(name, "true or false").unwrap_or(false)
+    }
+
+    pub(super) fn fault(&mut self, name: &str, what: &str) {
+        self.faults.push(format!("`{name}` is {what}"));
+    }
+
+    /// After the last parameter.
+    pub(super) fn close(mut self) -> Result<(), Problem> {
+        if !self.given.is_empty() {
+            let unknown: Vec<String> = self
+                .given
+                .keys()
+                .map(|name| format!("`{}`", shown(name)))
+                .collect();
+            let known: Vec<String> = self.known.iter().map(|name| format!("`{name}`")).collect();
+            let known = match known.as_slice() {
+                [] => "it takes none".to_owned(),
+                known => format!("it takes {}", known.join(", ")),
+            };
+            self.faults
+                .push(format!("{} is no parameter here; {known}", unknown.join(", ")));
+        }
+        match self.faults.as_slice() {
+            [] => Ok(()),
+            faults => Err(Problem::new(Code::BadQuery, faults.join("; "))),
+        }
+    }
+}
+
+/// A caller's word in an answer: cut, and not at all where it could be a key.
+fn shown(name: &str) -> &str {
+    let plain = name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    if plain { name } else { "…" }
+}
+
+/// Percent-encoding undone (RFC 3986, 2.1); a plus is a plus.
+pub(super) fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(rest.next()?).to_digit(16);
+        let value = digit()? << 4 | digit()?;
+        bytes.push(u8::try_from(value).ok()?);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(text: &str) -> Query {
+        Query::of(&format!("/v1/bindings?{text}").parse().unwrap())
+    }
+
+    #[test]
+    fn parameters_are_decoded_and_taken_once() {
+        let mut given = query("limit=10&after=a%2Fb%25&ends_before=2026-11-22T12:00:00+01:00&progress=true&");
+        assert_eq!(given.parsed::<usize>("limit", "a number"), Some(10));
+        assert_eq!(given.text("after").as_deref(), Some("a/b%"));
+        assert!(given.parsed::<jiff::Timestamp>("ends_before", "a time").is_some());
+        assert!(given.flag("progress") && !given.flag("renewals"));
+        assert!(given.close().is_ok());
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once_and_no_value_is_quoted() {
+        let mut given = query("limit=ten&limit=11&sk_live_0123456789=1&more=2&x=%ff&y=%4");
+        assert_eq!(given.parsed::<usize>("limit", "a number"), Some(11));
+        let problem = given.close().unwrap_err();
+        assert_eq!(problem.code, Code::BadQuery);
+        for part in [
+            "`limit` stands there twice",
+            "`more`, `…` is no parameter here; it takes `limit`",
+            "no text",
+        ] {
+            assert!(problem.detail.contains(part), "{}", problem.detail);
+        }
+        let mut given = query("limit=ten");
+        given.parsed::<usize>("limit", "a number");
+        assert_eq!(given.close().unwrap_err().detail, "`limit` is a number");
+    }
+}

@@ -1,0 +1,467 @@
+//! Bindings, denies and answers to gateways over a socket, with a store behind them.
+
+use serde_json::{Value, json};
+
+use super::fixture::{Running, policy_with, publisher};
+use super::tests::{Answer, listener};
+use super::*;
+use crate::policy::model::{Listener, ListenerAddress, Role};
+
+fn json_body(body: &Value) -> String {
+    format!("content-type: application/json\r\n\r\n{body}")
+}
+
+fn binding(source: &str) -> Value {
+    json!({ "sources": [source], "services": ["payments"], "lease_seconds": 3600 })
+}
+
+async fn gateway() -> Running {
+    Running::with(policy_with(&publisher("gateway", "")), &[]).await
+}
+
+impl Running {
+    async fn put(&self, credential: &str, body: &Value) -> Answer {
+        self.ask(&format!("PUT /v1/bindings/{credential}"), &json_body(body))
+            .await
+    }
+}
+
+#[tokio::test]
+async fn binding_is_put_shown_renewed_and_deleted() {
+    let running = gateway().await;
+    let mut body = binding("198.51.100.7");
+    body["row_version"] = 7.into();
+    let created = running.put("key-1", &body).await;
+    assert_eq!(created.status, 201, "{}", created.body);
+    let answer = created.json();
+    assert_eq!(
+        (&answer["credential"], &answer["changed"]),
+        (&json!("key-1"), &json!(true))
+    );
+    let etag = format!("etag: \"{}\"", answer["etag"].as_str().unwrap());
+    let revision = format!("keyfence-revision: {}", answer["revision"]);
+    assert!(
+        created.head.contains(&etag) && created.head.contains(&revision),
+        "{}",
+        created.head
+    );
+    assert_eq!(running.put("key-1", &body).await.status, 200);
+    let shown = running.ask("GET /v1/bindings/key-1", "").await;
+    assert_eq!(shown.json()["sources"], json!(["198.51.100.7/32"]));
+    assert!(shown.head.contains(&etag), "{}", shown.head);
+    body["row_version"] = 6.into();
+    running
+        .put("key-1", &body)
+        .await
+        .is_problem(409, "stale-row-version");
+    running
+        .put("key-1", &binding("198.51.100.7"))
+        .await
+        .is_problem(409, "row-version-required");
+    let removed = running.ask("DELETE /v1/bindings/key-1?row_version=9", "").await;
+    assert_eq!((removed.status, &removed.json()["removed"]), (200, &json!(true)));
+    running
+        .ask("GET /v1/bindings/key-1", "")
+        .await
+        .is_problem(404, "unknown-credential");
+    let again = running.ask("DELETE /v1/bindings/key-1?row_version=9", "").await;
+    assert_eq!((again.status, &again.json()["removed"]), (200, &json!(false)));
+}
+
+#[tokio::test]
+async fn conditions_that_do_not_hold_are_412_and_those_that_do_are_taken() {
+    let running = gateway().await;
+    let put = "PUT /v1/bindings/key-1";
+    let with = |condition: &str, source| format!("{condition}\r\n{}", json_body(&binding(source)));
+    let first = running.ask(put, &with("if-none-match: *", "198.51.100.7")).await;
+    assert_eq!(first.status, 201, "{}", first.body);
+    running
+        .ask(put, &with("if-none-match: *", "198.51.100.8"))
+        .await
+        .is_problem(412, "condition-failed");
+    running
+        .ask(put, &with("if-match: \"c-0\"", "198.51.100.8"))
+        .await
+        .is_problem(412, "condition-failed");
+    running
+        .ask("DELETE /v1/bindings/key-1", "if-match: \"c-0\"")
+        .await
+        .is_problem(412, "condition-failed");
+    let etag = first.json()["etag"].as_str().unwrap().to_owned();
+    let second = running
+        .ask(put, &with(&format!("if-match: \"{etag}\""), "198.51.100.8"))
+        .await;
+    assert_eq!(second.status, 200, "{}", second.body);
+}
+
+#[tokio::test]
+async fn faults_of_a_binding_are_told_at_once_and_a_key_is_never_quoted() {
+    let running = gateway().await;
+    let body = json!({ "sources": ["198.51.100.7/24"], "services": [], "lease_seconds": 0, "colour": "red" });
+    let answer = running.put("key-1", &body).await;
+    answer.is_problem(422, "invalid");
+    let pointers: Vec<Value> = answer.json()["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["pointer"].clone())
+        .collect();
+    for pointer in ["/sources/0", "/services", "/lease_seconds", ""] {
+        assert!(pointers.contains(&json!(pointer)), "{pointer}: {}", answer.body);
+    }
+    let secret = "sk_live_0123456789abcdef";
+    let answer = running.put(secret, &binding("198.51.100.7")).await;
+    assert!(
+        (400..500).contains(&answer.status) && !answer.body.contains(secret),
+        "{}",
+        answer.body
+    );
+    running
+        .ask(
+            "PUT /v1/bindings/key-1",
+            "content-type: application/json\r\n\r\n{",
+        )
+        .await
+        .is_problem(400, "malformed");
+    let wide = running.put("key-1", &binding("198.51.0.0/16")).await;
+    wide.is_problem(403, "prefix-too-wide");
+    let other = running
+        .put(
+            "key-1",
+            &json!({ "sources": ["10.0.0.1"], "services": ["nothing"], "lease_seconds": 1 }),
+        )
+        .await;
+    assert!([403, 422].contains(&other.status), "{}", other.body);
+}
+
+#[tokio::test]
+async fn credential_named_as_a_route_and_one_with_odd_characters_are_reached() {
+    let running = gateway().await;
+    for credential in ["batch", "app@example.org:7", "app%40example.org%3A8"] {
+        let answer = running.put(credential, &binding("198.51.100.7")).await;
+        assert_eq!(answer.status, 201, "{credential}: {}", answer.body);
+        assert_eq!(
+            running
+                .ask(&format!("GET /v1/bindings/{credential}"), "")
+                .await
+                .status,
+            200
+        );
+    }
+}
+
+#[tokio::test]
+async fn list_pages_through_what_its_conditions_admit() {
+    let running = gateway().await;
+    for number in 1..=5 {
+        running
+            .put(
+                &format!("key-{number}"),
+                &binding(&format!("198.51.100.{number}")),
+            )
+            .await;
+    }
+    let page = running.ask("GET /v1/bindings?limit=2", "").await.json();
+    assert_eq!(page["items"].as_array().unwrap().len(), 2);
+    let mut found = 2;
+    let mut next = page["next"].as_str().map(str::to_owned);
+    while let Some(after) = next {
+        let page = running
+            .ask(&format!("GET /v1/bindings?limit=2&after={after}"), "")
+            .await
+            .json();
+        found += page["items"].as_array().unwrap().len();
+        next = page["next"].as_str().map(str::to_owned);
+    }
+    assert_eq!(found, 5);
+    for (query, count) in [
+        ("source=198.51.100.3", 1),
+        ("source=198.51.100.0/30", 3),
+        ("service=beta", 0),
+        ("state=active", 5),
+        ("ends_before=2000-01-01T00:00:00Z", 0),
+    ] {
+        let page = running.ask(&format!("GET /v1/bindings?{query}"), "").await.json();
+        assert_eq!(page["items"].as_array().unwrap().len(), count, "{query}: {page}");
+    }
+}
+
+#[tokio::test]
+async fn another_publishers_binding_is_not_there_and_an_operator_names_its_publisher() {
+    let other = "[[publisher]]\nname = \"other\"\ngroup = \"no-such-group\"\nservices = [\"*\"]\nenvironments = [\"production\"]\n";
+    let entries = format!("{}{other}", publisher("gateway", ""));
+    let running = Running::with(policy_with(&entries), &[&super::fixture::me()]).await;
+    let of_other = "PUT /v1/bindings/key-1?publisher=other";
+    let put = running.ask(of_other, &json_body(&binding("198.51.100.7"))).await;
+    assert_eq!(
+        (put.status, &put.json()["publisher"]),
+        (201, &json!("other")),
+        "{}",
+        put.body
+    );
+    running
+        .ask("GET /v1/bindings/key-1", "")
+        .await
+        .is_problem(404, "unknown-credential");
+    let own = running.ask("GET /v1/bindings", "").await.json();
+    assert_eq!(own["items"], json!([]));
+    let all = running.ask("GET /v1/bindings?publisher=*", "").await.json();
+    assert_eq!(all["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn deny_is_put_listed_and_taken_away() {
+    let running = Running::with(policy_with(""), &[]).await;
+    let body = json!({ "sources": ["198.51.100.66"], "seconds": 3600, "reason": "scans" });
+    let put = running.ask("PUT /v1/denies/abuse", &json_body(&body)).await;
+    assert_eq!(put.status, 200, "{}", put.body);
+    let list = running.ask("GET /v1/denies", "").await.json();
+    assert_eq!(
+        (&list["items"][0]["name"], &list["items"][0]["reason"]),
+        (&json!("abuse"), &json!("scans"))
+    );
+    let why = running.ask("GET /v1/why?address=198.51.100.66", "").await.json();
+    assert!(
+        why["sentence"].as_str().unwrap().contains("denied by `abuse`"),
+        "{why}"
+    );
+    let removed = running.ask("DELETE /v1/denies/abuse", "").await.json();
+    assert_eq!(removed["removed"], true);
+    let none = json!({ "sources": [], "seconds": 3600, "reason": "x" });
+    running
+        .ask("PUT /v1/denies/abuse", &json_body(&none))
+        .await
+        .is_problem(422, "invalid");
+}
+
+#[tokio::test]
+async fn why_names_what_lists_an_address_and_status_tells_of_the_store() {
+    let client = "[[client]]\nname = \"acme\"\nsources = [\"198.51.100.0/24\"]\nservices = [\"payments\"]\n";
+    let policy = policy_with(&format!("{}{client}", publisher("gateway", "")));
+    let running = Running::with(policy, &[&super::fixture::me()]).await;
+    running.put("key-1", &binding("198.51.100.7")).await;
+    let why = running
+        .ask("GET /v1/why?address=::ffff:198.51.100.7", "")
+        .await
+        .json();
+    let owners: Vec<&str> = why["grants"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|grant| grant["owner"].as_str().unwrap())
+        .collect();
+    assert_eq!(owners, ["client/acme", "binding/gateway/key-1"]);
+    let nowhere = running.ask("GET /v1/why?address=203.0.113.1", "").await.json();
+    assert!(
+        nowhere["sentence"].as_str().unwrap().contains("listed nowhere"),
+        "{nowhere}"
+    );
+    let status = running.ask("GET /v1/status", "").await.json();
+    assert_eq!(status["bindings"]["publishers"][0]["active"], 1, "{status}");
+    let audit = running.ask("GET /v1/audit", "").await;
+    let lines: Vec<Value> = audit
+        .body
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(
+        !lines.is_empty() && audit.head.contains("application/x-ndjson"),
+        "{}",
+        audit.body
+    );
+    assert_eq!(lines.last().unwrap()["hash"], status["bindings"]["audit"]["hash"]);
+    let copy = running.socket("copy");
+    let backup = running
+        .ask("POST /v1/backup", &json_body(&json!({ "path": copy })))
+        .await;
+    assert_eq!(backup.status, 200, "{}", backup.body);
+    running
+        .ask("POST /v1/backup", &json_body(&json!({ "path": "copy" })))
+        .await
+        .is_problem(422, "invalid");
+    let restored = running
+        .ask("POST /v1/restore", &json_body(&json!({ "path": copy })))
+        .await;
+    assert_eq!(restored.status, 200, "{}", restored.body);
+    let shown = running.ask("GET /v1/bindings/key-1", "").await.json();
+    assert_eq!(shown["state"], "suspended", "{shown}");
+}
+
+/// `secret-1`, listed for payments from 198.51.100.0/24.
+const CLIENTS: &str = "[[client]]\nname = \"acme\"\nsources = [\"198.51.100.0/24\"]\nservices = [\"payments\"]\n\
+    credentials = [\"sha256:f7e7c36e458e80e6b6a2c67d0a9ec09bd718dadd7bfa8d6bf6e7ad526e46c2f7\", \"key-1\"]\n\
+    [[deny]]\nname = \"abuse\"\nsources = [\"198.51.100.66\"]\n";
+
+async fn authorizing(more: &str) -> Running {
+    Running::on(
+        policy_with(&format!("{CLIENTS}{more}")),
+        &[],
+        Bounds::default(),
+        |folder| {
+            let roles = [Role::Authorize, Role::Metrics, Role::Publish];
+            let at = |name: &str| listener(ListenerAddress::Unix(folder.join(name)), &roles);
+            let asserting = Listener {
+                assert: true,
+                ..at("assert.sock")
+            };
+            vec![at("api.sock"), asserting]
+        },
+    )
+    .await
+}
+
+const FROM: &str = "keyfence-client-address: 198.51.100.7\r\n";
+
+/// Status, verdict, credential, publisher, reason; the body must be empty.
+fn said(answer: &Answer) -> (u16, String, String, String, Option<String>) {
+    assert_eq!(answer.body, "");
+    assert!(answer.head.contains("cache-control: no-store"), "{}", answer.head);
+    let header = |name: &str| {
+        let line = answer
+            .head
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("{name}: ")));
+        line.map(str::to_owned)
+    };
+    let must = |name: &str| header(name).unwrap_or_else(|| panic!("no {name}: {}", answer.head));
+    (
+        answer.status,
+        must("keyfence-verdict"),
+        must("keyfence-credential"),
+        must("keyfence-publisher"),
+        header("keyfence-reason"),
+    )
+}
+
+#[tokio::test]
+async fn key_is_let_in_from_its_address_alone() {
+    let running = authorizing(&format!(
+        "{}[authorize]\nreason-header = true\n",
+        publisher("gateway", "")
+    ))
+    .await;
+    let put = running.put("key-2", &binding("198.51.100.9")).await;
+    assert_eq!(put.status, 201, "{}", put.body);
+    let ask =
+        async |line: &str, socket: &str, headers: &str| said(&running.ask_at(socket, line, headers).await);
+    let payments = "GET /v1/authorize/payments";
+    let key = "x-api-key: secret-1\r\n";
+    let (status, verdict, _, _, reason) = ask(payments, "api.sock", &format!("{FROM}{key}")).await;
+    assert_eq!(
+        (status, verdict.as_str(), reason.as_deref()),
+        (200, "pass", Some("allowed"))
+    );
+    for (headers, status, reason) in [
+        (
+            format!("keyfence-client-address: 203.0.113.1\r\n{key}"),
+            403,
+            "address",
+        ),
+        (
+            format!("keyfence-client-address: 198.51.100.66\r\n{key}"),
+            403,
+            "denied",
+        ),
+        (format!("{FROM}x-api-key: other\r\n"), 401, "unknown"),
+        (FROM.to_owned(), 401, "unknown"),
+        (format!("{FROM}keyfence-credential: key-1\r\n"), 401, "unknown"),
+    ] {
+        let found = ask(payments, "api.sock", &headers).await;
+        assert_eq!(
+            (found.0, found.1.as_str(), found.4.as_deref()),
+            (status, "drop", Some(reason)),
+            "{headers}"
+        );
+    }
+    let asserted = ask(
+        payments,
+        "assert.sock",
+        &format!("{FROM}keyfence-credential: key-1\r\n"),
+    )
+    .await;
+    assert_eq!(
+        (asserted.0, asserted.2.as_str(), asserted.3.as_str()),
+        (200, "key-1", "")
+    );
+    let own = "keyfence-client-address: 198.51.100.9\r\nkeyfence-credential: key-2\r\n";
+    let bound = ask(payments, "assert.sock", own).await;
+    assert_eq!(
+        (bound.0, bound.2.as_str(), bound.3.as_str()),
+        (200, "key-2", "gateway")
+    );
+    // Any method, any path below, whatever length of a body is announced.
+    for line in [
+        "HEAD /v1/authorize/payments/a/b?c=d",
+        "DELETE /v1/authorize/payments/x",
+        "OPTIONS /v1/authorize/payments",
+    ] {
+        assert_eq!(
+            ask(line, "api.sock", &format!("{FROM}{key}")).await.0,
+            200,
+            "{line}"
+        );
+    }
+    let observed = ask(
+        "GET /v1/authorize/beta",
+        "api.sock",
+        &format!("{FROM}x-api-key: other\r\n"),
+    )
+    .await;
+    assert_eq!((observed.0, observed.1.as_str()), (200, "observe"));
+    let page = running.ask("GET /metrics", "").await.body;
+    for line in [
+        "keyfence_authorize_total{result=\"allowed\",service=\"payments\"} 6",
+        "keyfence_authorize_total{result=\"unknown\",service=\"payments\"} 3",
+        "keyfence_authorize_total{result=\"observe-unknown\",service=\"beta\"} 1",
+    ] {
+        assert!(page.contains(line), "{line} is not in\n{page}");
+    }
+}
+
+#[tokio::test]
+async fn reason_is_told_only_where_the_policy_says_so() {
+    let running = authorizing("").await;
+    let answer = running
+        .ask(
+            "GET /v1/authorize/payments",
+            &format!("{FROM}x-api-key: other\r\n"),
+        )
+        .await;
+    assert_eq!(said(&answer).4, None);
+    assert!(
+        answer.head.contains("www-authenticate: bearer"),
+        "{}",
+        answer.head
+    );
+}
+
+#[tokio::test]
+async fn gateway_that_is_set_up_wrongly_is_told_so() {
+    let running = authorizing("").await;
+    let key = "x-api-key: secret-1\r\n";
+    for (path, headers) in [
+        ("/v1/authorize/nothing", format!("{FROM}{key}")),
+        ("/v1/authorize/payments", key.to_owned()),
+        ("/v1/authorize/payments", format!("{FROM}{FROM}{key}")),
+        (
+            "/v1/authorize/payments",
+            format!("keyfence-client-address: me\r\n{key}"),
+        ),
+        (
+            "/v1/authorize/payments",
+            format!("{FROM}{key}keyfence-client-port: http\r\n"),
+        ),
+        ("/v1/authorize/%ff", format!("{FROM}{key}")),
+    ] {
+        let answer = running.ask(&format!("GET {path}"), &headers).await;
+        answer.is_problem(400, "gateway-misconfigured");
+        assert!(
+            !answer.body.contains("secret-1") && answer.head.contains("keyfence-verdict: "),
+            "{}",
+            answer.head
+        );
+    }
+    let page = running.ask("GET /metrics", "").await.body;
+    let line = "keyfence_authorize_total{result=\"misconfigured\",service=\"\"} 6";
+    assert!(page.contains(line), "{page}");
+}

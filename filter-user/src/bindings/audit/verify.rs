@@ -1,0 +1,154 @@
+//! `keyfence audit verify`: whether a log is whole, and whether it still holds a head that was told earlier.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::NO_HASH;
+use crate::bindings::model::credential::hex;
+use crate::bindings::requests::AuditHead;
+
+/// `,"hash":"` and 64 digits and `"}`.
+const HASH_MEMBER_BYTES: usize = 9 + 64 + 2;
+
+/// A log whose chain holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    pub head: AuditHead,
+    /// Bytes after the last whole line: a crash may leave them, and the next start cuts them off.
+    pub torn_bytes: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    #[error("the log cannot be read: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("line {line}: {what}")]
+    Broken { line: u64, what: String },
+    #[error("no line has the hash {0}: the log was cut or written anew after that head was told")]
+    HeadMissing(String),
+}
+
+/// Checks every line; with `head`, that a line has this hash (a prefix of 8 digits or more will do).
+pub fn verify(path: &Path, head: Option<&str>) -> Result<Verified, VerifyError> {
+    let mut reader = BufReader::new(File::open(path)?);
+    let mut at = AuditHead {
+        line: 0,
+        hash: NO_HASH.to_owned(),
+    };
+    let head = head.map(str::to_ascii_lowercase);
+    let mut head_seen = false;
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if reader.read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        if line.pop() != Some(b'\n') {
+            return finish(at, line.len() as u64 + 1, head, head_seen);
+        }
+        at = next(&at, &line).map_err(|what| VerifyError::Broken {
+            line: at.line + 1,
+            what,
+        })?;
+        head_seen |= head
+            .as_ref()
+            .is_some_and(|head| head.len() >= 8 && at.hash.starts_with(head.as_str()));
+    }
+    finish(at, 0, head, head_seen)
+}
+
+fn finish(
+    at: AuditHead,
+    torn_bytes: u64,
+    head: Option<String>,
+    head_seen: bool,
+) -> Result<Verified, VerifyError> {
+    match head {
+        Some(head) if !head_seen => Err(VerifyError::HeadMissing(head)),
+        _ => Ok(Verified { head: at, torn_bytes }),
+    }
+}
+
+/// The head that a line makes, if it follows the one before.
+fn next(before: &AuditHead, line: &[u8]) -> Result<AuditHead, String> {
+    let value: Value = serde_json::from_slice(line).map_err(|_| "it is not JSON".to_owned())?;
+    let split = line
+        .len()
+        .checked_sub(HASH_MEMBER_BYTES)
+        .ok_or_else(|| "it has no hash".to_owned())?;
+    let (body, member) = line.split_at(split);
+    let hash = hex(&Sha256::digest(body));
+    if member != format!(",\"hash\":\"{hash}\"}}").as_bytes() {
+        return Err("its hash is not that of its bytes: it was changed".to_owned());
+    }
+    if value["previous"].as_str() != Some(&before.hash) {
+        return Err("it does not follow the line before: lines were taken out or put in".to_owned());
+    }
+    if value["line"].as_u64() != Some(before.line + 1) {
+        return Err(format!("its number is not {}", before.line + 1));
+    }
+    Ok(AuditHead {
+        line: before.line + 1,
+        hash,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Audit, Line};
+    use super::*;
+
+    fn written(folder: &Path, lines: usize) -> std::path::PathBuf {
+        let path = folder.join("audit.jsonl");
+        let mut audit = Audit::open(&path, 0).unwrap();
+        for at in 0..lines {
+            let line = Line::new("put", None).with("credential", format!("key-{at}"));
+            audit.append(&[line.at(at as u64)], 1_000).unwrap();
+        }
+        path
+    }
+
+    #[test]
+    fn whole_log_verifies_and_each_kind_of_change_shows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path(), 5);
+        let good = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = good.lines().collect();
+        let verified = verify(&path, None).unwrap();
+        assert_eq!((verified.head.line, verified.torn_bytes), (5, 0));
+        let first: Value = serde_json::from_str(lines[0]).unwrap();
+        let first = first["hash"].as_str().unwrap();
+        assert!(verify(&path, Some(&verified.head.hash)).is_ok() && verify(&path, Some(first)).is_ok());
+        let broken = |text: String| {
+            std::fs::write(&path, text).unwrap();
+            verify(&path, None).unwrap_err().to_string()
+        };
+        assert!(broken(good.replace("key-2", "key-9")).starts_with("line 3: its hash"));
+        assert!(broken(good.replacen(lines[1], "", 1).replacen("\n\n", "\n", 1)).starts_with("line 2: "));
+        assert!(broken(lines[1..].join("\n") + "\n").starts_with("line 1: "));
+        // A cut log is whole by itself: only the head shows it.
+        std::fs::write(&path, lines[..3].join("\n") + "\n").unwrap();
+        assert_eq!(verify(&path, None).unwrap().head.line, 3);
+        let missing = verify(&path, Some(&verified.head.hash)).unwrap_err();
+        assert!(matches!(missing, VerifyError::HeadMissing(_)));
+    }
+
+    #[test]
+    fn torn_line_is_cut_off_at_the_next_start_and_the_chain_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path(), 2);
+        let mut text = std::fs::read(&path).unwrap();
+        text.extend_from_slice(b"{\"line\":3,\"ti");
+        std::fs::write(&path, &text).unwrap();
+        assert_eq!(verify(&path, None).unwrap().torn_bytes, 13);
+        let mut audit = Audit::open(&path, 0).unwrap();
+        assert_eq!(audit.head().line, 3, "the line that tells of it");
+        assert_eq!(audit.revision, 1);
+        audit.append(&[Line::new("put", None)], 0).unwrap();
+        assert_eq!(verify(&path, None).unwrap().head, audit.head());
+    }
+}

@@ -1,0 +1,376 @@
+//! Batches: any number of lines, decided in their order, a chunk a commit; failures are told beside the others.
+//!
+//! The input never waits for whoever reads the output: what is not read is counted.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::lines::{self, Body, Line, LineFault, Splitter};
+use super::model::body::Wanted;
+use super::refusal::{Code, Refusal};
+use super::requests::{Actor, Answer, BatchLine, BatchSummary, Conditions, LineFailure, Outcome};
+use super::shared::Shared;
+use super::writer::LINES_A_CHUNK;
+use super::writer::job::{BindingJob, Done, LineReply, Op, Reply};
+use super::{Bindings, allowance_of, lost};
+
+/// Failures that wait for the reader.
+const FAILURES_KEPT_MAX: usize = 1_000;
+
+/// What a publisher has under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Batch,
+    Sync,
+}
+
+/// The place of a batch or a sync; given back when it is dropped.
+pub(super) struct StreamGuard {
+    shared: Arc<Shared>,
+    publisher: String,
+}
+
+impl StreamGuard {
+    pub(super) fn take(shared: &Arc<Shared>, publisher: &str, stream: Stream) -> Answer<StreamGuard> {
+        let mut streams = lock(&shared.streams);
+        match streams.get(publisher) {
+            Some(Stream::Batch) => {
+                let detail = "a batch of this publisher is running: wait for its end";
+                return Err(Refusal::new(Code::BatchRunning, detail));
+            }
+            Some(Stream::Sync) => {
+                let detail = "a sync of this publisher is running: wait for its end";
+                return Err(Refusal::new(Code::SyncRunning, detail));
+            }
+            None => streams.insert(publisher.to_owned(), stream),
+        };
+        Ok(StreamGuard {
+            shared: Arc::clone(shared),
+            publisher: publisher.to_owned(),
+        })
+    }
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        lock(&self.shared.streams).remove(&self.publisher);
+    }
+}
+
+pub(crate) type Streams = Mutex<HashMap<String, Stream>>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A batch that is being read. Never waits for whoever reads the answers.
+pub struct BatchInput {
+    shared: Arc<Shared>,
+    actor: Arc<Actor>,
+    publisher: Arc<str>,
+    splitter: Splitter,
+    chunk: Vec<BindingJob>,
+    state: Arc<State>,
+    _guard: StreamGuard,
+}
+
+/// The answers of a batch, while it is being read.
+pub struct BatchOutput {
+    state: Arc<State>,
+    progress: bool,
+}
+
+#[derive(Default)]
+struct State {
+    inner: Mutex<Inner>,
+    /// For the reader of the output.
+    told: Notify,
+    /// For the input's end: all is decided.
+    decided: Notify,
+}
+
+#[derive(Default)]
+struct Inner {
+    failures: VecDeque<LineFailure>,
+    /// Lines that the writer has, in their order.
+    waiting: VecDeque<u64>,
+    summary: BatchSummary,
+    /// The count of the line `end`.
+    end: Option<u64>,
+    /// Up to which line all are decided, where that was not told yet.
+    done: u64,
+    done_told: u64,
+    /// The highest that a decided line got.
+    revision: u64,
+    finished: Option<Finish>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Finish {
+    /// The summary is still to be told.
+    Whole,
+    Told,
+    /// The input was dropped.
+    Broken,
+}
+
+impl Bindings {
+    /// Begins a batch: one batch or sync at a time a publisher.
+    pub fn batch(&self, actor: &Actor, publisher: &str, progress: bool) -> Answer<(BatchInput, BatchOutput)> {
+        self.shared.judge_phase()?;
+        allowance_of(&self.shared.view.load(), publisher)?;
+        let guard = StreamGuard::take(&self.shared, publisher, Stream::Batch)?;
+        let state = Arc::new(State::default());
+        let input = BatchInput {
+            shared: Arc::clone(&self.shared),
+            actor: Arc::new(actor.clone()),
+            publisher: publisher.into(),
+            splitter: Splitter::default(),
+            chunk: Vec::new(),
+            state: Arc::clone(&state),
+            _guard: guard,
+        };
+        Ok((input, BatchOutput { state, progress }))
+    }
+}
+
+impl BatchInput {
+    /// The next bytes of the body, cut anywhere. Waits while too much is undecided, never for a reader.
+    pub async fn push(&mut self, bytes: &[u8]) -> Answer<()> {
+        let mut splitter = std::mem::take(&mut self.splitter);
+        // A piece at a time, so that a large body does not become one large list of jobs.
+        for piece in bytes.chunks(super::requests::LINE_BYTES_MAX) {
+            splitter.push(piece, |line| self.line(line));
+            if self.chunk.len() >= LINES_A_CHUNK {
+                self.send().await?;
+            }
+        }
+        self.splitter = splitter;
+        // What is slow to come is not kept waiting for a full chunk.
+        if !self.chunk.is_empty()
+            && let Ok(room) = self.shared.chunks.try_reserve()
+        {
+            room.send(std::mem::take(&mut self.chunk));
+        }
+        Ok(())
+    }
+
+    /// The body's end: returns when every line is decided.
+    pub async fn finish(mut self) -> Answer<()> {
+        let mut splitter = std::mem::take(&mut self.splitter);
+        splitter.finish(|line| self.line(line));
+        self.send().await?;
+        loop {
+            let decided = self.state.decided.notified();
+            {
+                let mut inner = lock(&self.state.inner);
+                if inner.waiting.is_empty() {
+                    inner.summary.complete = inner.end == Some(inner.summary.lines);
+                    inner.summary.revision = *self.shared.published.borrow();
+                    inner.finished = Some(Finish::Whole);
+                    self.state.told.notify_one();
+                    return Ok(());
+                }
+            }
+            tokio::select! {
+                () = decided => {}
+                // The writer has stopped: what it has dropped is never decided.
+                () = self.shared.chunks.closed() => return Err(lost()),
+            }
+        }
+    }
+
+    async fn send(&mut self) -> Answer<()> {
+        if self.chunk.is_empty() {
+            return Ok(());
+        }
+        let chunk = std::mem::take(&mut self.chunk);
+        self.shared.chunks.send(chunk).await.map_err(|_| lost())
+    }
+
+    fn line(&mut self, line: Option<&[u8]>) {
+        let view = self.shared.view.load();
+        let read = match allowance_of(&view, &self.publisher) {
+            Ok(allowance) => lines::read(line, Body::Batch, &self.shared, &view, allowance),
+            Err(refusal) => Err(LineFault {
+                credential: None,
+                refusal,
+            }),
+        };
+        let mut inner = lock(&self.state.inner);
+        if let (Ok(Line::End { count }), None) = (&read, inner.end) {
+            inner.end = Some(*count);
+            return;
+        }
+        inner.summary.lines += 1;
+        let number = inner.summary.lines;
+        let line = match read {
+            Ok(_) if inner.end.is_some() => {
+                let refusal = Refusal::new(Code::Malformed, "this line stands after the end");
+                return inner.fail(number, None, &refusal, &self.state.told);
+            }
+            Err(fault) => {
+                return inner.fail(number, fault.credential, &fault.refusal, &self.state.told);
+            }
+            Ok(line) => line,
+        };
+        let Some((credential, op)) = op_of(line, view.epoch, &self.shared) else {
+            return;
+        };
+        inner.waiting.push_back(number);
+        drop(inner);
+        self.chunk.push(BindingJob {
+            publisher: Arc::clone(&self.publisher),
+            credential,
+            op,
+            actor: Some(Arc::clone(&self.actor)),
+            reply: Reply::Line(Arc::clone(&self.state) as Arc<dyn LineReply>, number),
+        });
+    }
+}
+
+/// What the writer is to do for a line; nothing for the end.
+fn op_of(line: Line, epoch: u64, shared: &Shared) -> Option<(Arc<str>, Op)> {
+    let conditions = Conditions::default();
+    Some(match line {
+        Line::Put { credential, mut body } => {
+            shared.memory.share(&mut body.content);
+            let wanted = Wanted::from(body);
+            let put = Op::Put {
+                wanted,
+                epoch,
+                conditions,
+            };
+            (credential, put)
+        }
+        Line::Renew {
+            credential,
+            lease_ms,
+            row_version,
+        } => {
+            let renew = Op::Renew {
+                lease_ms,
+                row_version,
+                epoch,
+            };
+            (credential, renew)
+        }
+        Line::Delete {
+            credential,
+            row_version,
+        } => {
+            let delete = Op::Delete {
+                row_version,
+                conditions,
+            };
+            (credential, delete)
+        }
+        Line::End { .. } => return None,
+    })
+}
+
+impl Drop for BatchInput {
+    fn drop(&mut self) {
+        let mut inner = lock(&self.state.inner);
+        if inner.finished.is_none() {
+            inner.finished = Some(Finish::Broken);
+        }
+        drop(inner);
+        self.state.told.notify_one();
+    }
+}
+
+impl Inner {
+    fn fail(&mut self, line: u64, credential: Option<String>, refusal: &Refusal, told: &Notify) {
+        self.summary.failed += 1;
+        if self.failures.len() < FAILURES_KEPT_MAX {
+            self.failures.push_back(LineFailure {
+                line,
+                credential,
+                status: refusal.code.status(),
+                code: refusal.code.slug(),
+                detail: refusal.detail.clone(),
+                errors: refusal.errors.clone(),
+            });
+        } else {
+            self.summary.failures_not_shown += 1;
+        }
+        self.settle();
+        told.notify_one();
+    }
+
+    fn settle(&mut self) {
+        self.done = match self.waiting.front() {
+            Some(first) => first - 1,
+            None => self.summary.lines,
+        };
+    }
+}
+
+impl LineReply for State {
+    fn decided(&self, line: u64, credential: &str, answer: Answer<Done>) {
+        let mut inner = lock(&self.inner);
+        // Lines are decided in their order; where not, none is lost.
+        match inner.waiting.front() == Some(&line) {
+            true => drop(inner.waiting.pop_front()),
+            false => inner.waiting.retain(|waiting| *waiting != line),
+        }
+        let revision = match &answer {
+            Ok(Done::Put { row, .. }) => row.revision,
+            Ok(Done::Delete { revision, .. }) => *revision,
+            _ => 0,
+        };
+        inner.revision = inner.revision.max(revision);
+        let summary = &mut inner.summary;
+        match answer {
+            Err(refusal) => inner.fail(line, Some(credential.to_owned()), &refusal, &self.told),
+            Ok(Done::Put { outcome, .. }) => match outcome {
+                Outcome::Created | Outcome::Changed => summary.changed += 1,
+                Outcome::Renewed => summary.renewed += 1,
+                Outcome::Unchanged => summary.unchanged += 1,
+            },
+            Ok(Done::Delete { removed: true, .. }) => summary.changed += 1,
+            Ok(_) => summary.unchanged += 1,
+        }
+        inner.settle();
+        if inner.waiting.is_empty() {
+            self.decided.notify_one();
+        }
+        self.told.notify_one();
+    }
+}
+
+impl BatchOutput {
+    /// `None` after the summary, and where the input was dropped before its end.
+    pub async fn next(&mut self) -> Option<BatchLine> {
+        loop {
+            let told = self.state.told.notified();
+            {
+                let mut inner = lock(&self.state.inner);
+                if let Some(failure) = inner.failures.pop_front() {
+                    return Some(BatchLine::Failure(failure));
+                }
+                match inner.finished {
+                    Some(Finish::Whole) => {
+                        inner.finished = Some(Finish::Told);
+                        let summary = inner.summary.clone();
+                        return Some(BatchLine::Summary { summary });
+                    }
+                    Some(Finish::Told | Finish::Broken) => return None,
+                    None => {}
+                }
+                if self.progress && inner.done > inner.done_told {
+                    inner.done_told = inner.done;
+                    let revision = inner.revision;
+                    return Some(BatchLine::Progress {
+                        done: inner.done,
+                        revision,
+                    });
+                }
+            }
+            told.await;
+        }
+    }
+}

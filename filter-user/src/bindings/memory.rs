@@ -1,0 +1,330 @@
+//! All bindings in memory, as readers see them: what is durable and in force.
+//!
+//! Only the writer changes it. One ordered map a publisher, each behind a lock that is held for a few rows at a time.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::model::content::{Content, Names, Services};
+use super::model::lease::Moment;
+use super::model::row::{Row, Told};
+use super::model::view::PublisherFacts;
+
+/// Lists of services that are shared; more are kept by each binding itself.
+const NAMES_SHARED_MAX: usize = 4_096;
+/// Rows changed under one hold of a lock, so that no reader waits long.
+const ROWS_A_HOLD: usize = 256;
+
+/// Rows copied out under one hold of a lock.
+const ROWS_A_SLICE: usize = 4_096;
+
+/// Rows to be put in place; `None` takes one out.
+pub(crate) type RowChanges = Vec<(Arc<str>, Option<Arc<Row>>)>;
+
+type Rows = BTreeMap<Arc<str>, Arc<Row>>;
+
+/// What takes the place of rows: `None` takes one out.
+type Next = BTreeMap<Arc<str>, Option<Arc<Row>>>;
+
+#[derive(Default)]
+struct Held {
+    rows: Rows,
+    /// A large change that counts already, and is on its way into the rows.
+    next: Option<Arc<Next>>,
+}
+
+#[derive(Default)]
+pub(crate) struct Memory {
+    shelves: RwLock<BTreeMap<Arc<str>, Arc<Shelf>>>,
+    names: Mutex<HashSet<Names>>,
+}
+
+/// A publisher's bindings.
+pub(crate) struct Shelf {
+    pub(crate) publisher: Arc<str>,
+    held: RwLock<Held>,
+    /// Of its last success, in this boot's time and by the wall; `i64::MIN` is never.
+    success_boot_ms: AtomicI64,
+    success_wall_ms: AtomicI64,
+    pub(crate) unsynced: AtomicBool,
+    /// How many were told to have ended.
+    ended: AtomicU64,
+    /// How many are held past their end.
+    pub(crate) past_end: AtomicU64,
+}
+
+impl Shelf {
+    fn new(publisher: Arc<str>) -> Shelf {
+        Shelf {
+            publisher,
+            held: RwLock::default(),
+            success_boot_ms: AtomicI64::new(i64::MIN),
+            success_wall_ms: AtomicI64::new(i64::MIN),
+            unsynced: AtomicBool::new(false),
+            ended: AtomicU64::new(0),
+            past_end: AtomicU64::new(0),
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Held> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Held> {
+        self.held.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn facts(&self) -> PublisherFacts {
+        PublisherFacts {
+            last_success_boot_ms: self.success_boot_ms.load(Ordering::Acquire),
+            unsynced: self.unsynced.load(Ordering::Acquire),
+        }
+    }
+
+    pub(crate) fn last_success(&self) -> Option<Moment> {
+        let boot_ms = self.success_boot_ms.load(Ordering::Acquire);
+        (boot_ms != i64::MIN).then(|| Moment {
+            boot_ms,
+            wall_ms: self.success_wall_ms.load(Ordering::Acquire),
+        })
+    }
+
+    pub(crate) fn succeeded(&self, at: Moment) {
+        self.success_wall_ms.store(at.wall_ms, Ordering::Release);
+        self.success_boot_ms.fetch_max(at.boot_ms, Ordering::AcqRel);
+    }
+
+    pub(crate) fn get(&self, credential: &str) -> Option<Arc<Row>> {
+        let held = self.read();
+        match held.next.as_ref().and_then(|next| next.get(credential)) {
+            Some(next) => next.clone(),
+            None => held.rows.get(credential).cloned(),
+        }
+    }
+
+    /// Right where no change is under way: for the writer.
+    pub(crate) fn len(&self) -> u64 {
+        self.read().rows.len() as u64
+    }
+
+    pub(crate) fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Up to `most` rows after a credential, in their order.
+    pub(crate) fn after(&self, credential: Option<&str>, most: usize) -> Vec<(Arc<str>, Arc<Row>)> {
+        let from = match credential {
+            Some(credential) => Bound::Excluded(credential),
+            None => Bound::Unbounded,
+        };
+        let held = self.read();
+        let range = (from, Bound::Unbounded);
+        let rows = held.rows.range::<str, _>(range);
+        let taken = |(credential, row): (&Arc<str>, &Arc<Row>)| (Arc::clone(credential), Arc::clone(row));
+        let Some(next) = &held.next else {
+            return rows.take(most).map(taken).collect();
+        };
+        // What is next stands in place of what is there.
+        let kept = rows.filter(|(credential, _)| !next.contains_key(*credential));
+        let coming = next.range::<str, _>(range);
+        let coming = coming.filter_map(|(credential, row)| Some((credential, row.as_ref()?)));
+        merged(kept, coming).take(most).map(taken).collect()
+    }
+
+    /// Calls for each row; the lock is held for a slice at a time.
+    pub(crate) fn each(&self, mut call: impl FnMut(&Arc<str>, &Arc<Row>)) {
+        let mut after: Option<Arc<str>> = None;
+        loop {
+            let rows = self.after(after.as_deref(), ROWS_A_SLICE);
+            let Some((last, _)) = rows.last() else { return };
+            after = Some(Arc::clone(last));
+            for (credential, row) in &rows {
+                call(credential, row);
+            }
+        }
+    }
+
+    pub(crate) fn fill(&self, rows: impl Iterator<Item = (Arc<str>, Arc<Row>)>) {
+        let rows: Rows = rows.collect();
+        let ended = rows.values().filter(|row| row.told == Told::Ended).count();
+        self.ended.store(ended as u64, Ordering::Release);
+        self.write().rows = rows;
+    }
+
+    /// Puts rows in place; `None` takes one out. Readers see all of it or nothing.
+    pub(crate) fn change(&self, changes: &[(Arc<str>, Option<Arc<Row>>)]) {
+        if changes.len() <= ROWS_A_HOLD {
+            return self.put(changes);
+        }
+        // In one step for readers, while the rows themselves follow a few at a time.
+        let next: Next = changes.iter().cloned().collect();
+        self.write().next = Some(Arc::new(next));
+        for changes in changes.chunks(ROWS_A_HOLD) {
+            self.put(changes);
+        }
+        let done = self.write().next.take();
+        // Freed after the lock.
+        drop(done);
+    }
+
+    fn put(&self, changes: &[(Arc<str>, Option<Arc<Row>>)]) {
+        let is_ended = |row: &Arc<Row>| i64::from(row.told == Told::Ended);
+        let mut ended: i64 = 0;
+        let mut held = self.write();
+        for (credential, row) in changes {
+            ended += row.as_ref().map_or(0, is_ended);
+            let before = match row {
+                Some(row) => held.rows.insert(Arc::clone(credential), Arc::clone(row)),
+                None => held.rows.remove(credential),
+            };
+            ended -= before.as_ref().map_or(0, is_ended);
+        }
+        drop(held);
+        let add = |count: u64| Some(count.saturating_add_signed(ended));
+        // Only the writer changes it, so the update always takes.
+        let _ = self.ended.fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
+    }
+}
+
+/// Two sequences in the order of their keys as one; no key is in both.
+fn merged<'r>(
+    first: impl Iterator<Item = (&'r Arc<str>, &'r Arc<Row>)>,
+    second: impl Iterator<Item = (&'r Arc<str>, &'r Arc<Row>)>,
+) -> impl Iterator<Item = (&'r Arc<str>, &'r Arc<Row>)> {
+    let (mut first, mut second) = (first.peekable(), second.peekable());
+    std::iter::from_fn(move || match (first.peek(), second.peek()) {
+        (Some((a, _)), Some((b, _))) if a < b => first.next(),
+        (_, Some(_)) => second.next(),
+        _ => first.next(),
+    })
+}
+
+impl Memory {
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Arc<str>, Arc<Shelf>>> {
+        self.shelves.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn shelf(&self, publisher: &str) -> Option<Arc<Shelf>> {
+        self.read().get(publisher).map(Arc::clone)
+    }
+
+    /// The publisher's shelf, made if there is none.
+    pub(crate) fn shelf_for(&self, publisher: &str) -> Arc<Shelf> {
+        if let Some(shelf) = self.shelf(publisher) {
+            return shelf;
+        }
+        let mut shelves = self.shelves.write().unwrap_or_else(PoisonError::into_inner);
+        let name: Arc<str> = publisher.into();
+        let shelf = shelves
+            .entry(Arc::clone(&name))
+            .or_insert_with(|| Arc::new(Shelf::new(name)));
+        Arc::clone(shelf)
+    }
+
+    /// In the order of their names.
+    pub(crate) fn shelves(&self) -> Vec<Arc<Shelf>> {
+        self.read().values().map(Arc::clone).collect()
+    }
+
+    pub(crate) fn get(&self, publisher: &str, credential: &str) -> Option<Arc<Row>> {
+        self.shelf(publisher)?.get(credential)
+    }
+
+    /// Calls for each publisher that has such a credential, until one call says enough.
+    pub(crate) fn each_with(&self, credential: &str, mut call: impl FnMut(&Shelf, &Row) -> bool) {
+        for shelf in self.read().values() {
+            if let Some(row) = shelf.get(credential)
+                && call(shelf, &row)
+            {
+                return;
+            }
+        }
+    }
+
+    /// The same content with its list of services shared.
+    pub(crate) fn share(&self, content: &mut Content) {
+        let Services::Named(names) = &mut content.services else {
+            return;
+        };
+        let mut shared = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        match shared.get(names.as_ref()) {
+            Some(known) => *names = Arc::clone(known),
+            None if shared.len() < NAMES_SHARED_MAX => {
+                shared.insert(Arc::clone(names));
+            }
+            None => {}
+        }
+    }
+
+    /// Everything goes: another store takes its place.
+    pub(crate) fn clear(&self) {
+        self.shelves
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(revision: u64) -> Arc<Row> {
+        let content = Content {
+            sources: Box::default(),
+            services: Services::All,
+            source_ports: Box::default(),
+            limit: None,
+            labels: None,
+        };
+        Arc::new(Row {
+            etag: 0,
+            content: Arc::new(content),
+            row_version: None,
+            created_ms: 0,
+            end: None,
+            revision,
+            told: Told::Active,
+        })
+    }
+
+    fn shown(shelf: &Shelf) -> Vec<(String, u64)> {
+        let rows = shelf.after(None, usize::MAX).into_iter();
+        rows.map(|(credential, row)| (credential.to_string(), row.revision))
+            .collect()
+    }
+
+    #[test]
+    fn large_change_is_seen_whole_before_its_rows_are_in_place() {
+        let shelf = Shelf::new("p".into());
+        shelf.put(&[
+            ("a".into(), Some(row(1))),
+            ("b".into(), Some(row(1))),
+            ("d".into(), Some(row(1))),
+        ]);
+        let next = [("b", None), ("c", Some(row(2))), ("d", Some(row(2)))];
+        let next = next.map(|(credential, row)| (Arc::from(credential), row));
+        shelf.write().next = Some(Arc::new(next.into_iter().collect()));
+        let expected = [("a", 1), ("c", 2), ("d", 2)].map(|(credential, at)| (credential.to_owned(), at));
+        assert_eq!(shown(&shelf), expected);
+        assert!(shelf.get("b").is_none() && shelf.get("c").is_some() && shelf.get("a").is_some());
+        assert_eq!(shelf.after(Some("a"), 1)[0].0.as_ref(), "c");
+    }
+
+    #[test]
+    fn large_change_ends_as_many_small_ones_do() {
+        let shelf = Shelf::new("p".into());
+        let key = |at: usize| -> Arc<str> { format!("key-{at:04}").into() };
+        let puts: RowChanges = (0..1_000).map(|at| (key(at), Some(row(1)))).collect();
+        shelf.change(&puts);
+        let changes: RowChanges = (500..1_500)
+            .map(|at| (key(at), (at >= 1_000).then(|| row(2))))
+            .collect();
+        shelf.change(&changes);
+        assert!(shelf.read().next.is_none());
+        let rows = shown(&shelf);
+        assert_eq!((rows.len(), rows[499].1, rows[500].1), (1_000, 1, 2));
+    }
+}

@@ -1,0 +1,144 @@
+//! Credentials: a key's id or its fingerprint, never the key.
+
+use hmac::{Hmac, Mac as _};
+use regex::Regex;
+use sha2::{Digest as _, Sha256};
+
+use crate::policy::secret::looks_like_a_key;
+
+/// Ids are at most this long, whatever the pattern says: they are keys of the store.
+pub(crate) const CREDENTIAL_BYTES_MAX: usize = 256;
+
+const FINGERPRINT_HEX: usize = 64;
+
+/// What is wrong with a credential: code, detail and fix. Never quotes it.
+pub(crate) fn fault(text: &str, id_pattern: &Regex) -> Option<(&'static str, String, &'static str)> {
+    const FIX: &str =
+        "send the key's id, or its fingerprint: sha256: or hmac-sha256:KEYID: and 64 lower-case hex digits";
+    if text.is_empty() || text.len() > CREDENTIAL_BYTES_MAX {
+        let detail = format!("a credential has 1 to {CREDENTIAL_BYTES_MAX} bytes");
+        return Some(("bad-credential", detail, FIX));
+    }
+    if looks_like_a_key(text) {
+        let detail = "this looks like a key itself: it must never leave the application".to_owned();
+        return Some(("looks-like-a-key", detail, FIX));
+    }
+    if let Some(rest) = text
+        .strip_prefix("sha256:")
+        .or_else(|| text.strip_prefix("hmac-sha256:"))
+    {
+        let hex = match text.starts_with("hmac-") {
+            true => rest.split_once(':').map_or("", |(_, hex)| hex),
+            false => rest,
+        };
+        let is_hex = hex.len() == FINGERPRINT_HEX
+            && hex
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let detail = || "a fingerprint has 64 lower-case hex digits".to_owned();
+        return (!is_hex).then(|| ("bad-fingerprint", detail(), FIX));
+    }
+    // A control character in a name would break lines of logs and headers, whatever the pattern admits.
+    if text.chars().any(char::is_control) || !id_pattern.is_match(text) {
+        let detail = "the id does not match [credentials] id-pattern".to_owned();
+        return Some(("bad-credential", detail, FIX));
+    }
+    None
+}
+
+/// How keys are fingerprinted: the scheme of the policy with its secrets.
+pub(crate) enum Fingerprints {
+    Sha256,
+    /// The first is for new ones, all are tried.
+    Hmac(Vec<(String, Hmac<Sha256>)>),
+}
+
+impl Fingerprints {
+    pub(crate) fn hmac(secrets: Vec<(String, Vec<u8>)>) -> Fingerprints {
+        let keyed = |(id, secret): (String, Vec<u8>)| {
+            let mac = Hmac::new_from_slice(&secret).expect("HMAC takes keys of any length");
+            (id, mac)
+        };
+        Fingerprints::Hmac(secrets.into_iter().map(keyed).collect())
+    }
+
+    /// Every fingerprint that the key may be stored as.
+    pub(crate) fn of(&self, key: &[u8]) -> Vec<String> {
+        match self {
+            Fingerprints::Sha256 => vec![format!("sha256:{}", hex(&Sha256::digest(key)))],
+            Fingerprints::Hmac(secrets) => secrets
+                .iter()
+                .map(|(id, mac)| {
+                    let tag = mac.clone().chain_update(key).finalize().into_bytes();
+                    format!("hmac-sha256:{id}:{}", hex(&tag))
+                })
+                .collect(),
+        }
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(text: &str) -> Option<&'static str> {
+        let pattern = Regex::new("^[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}$").unwrap();
+        fault(text, &pattern).map(|(code, _, _)| code)
+    }
+
+    #[test]
+    fn ids_and_fingerprints_are_credentials_and_keys_are_not() {
+        let hash = "0f".repeat(32);
+        for good in [
+            "key-1",
+            "app@example.org",
+            &format!("sha256:{hash}"),
+            &format!("hmac-sha256:k2:{hash}"),
+        ] {
+            assert_eq!(code(good), None, "{good}");
+        }
+        for key in [
+            "sk_live_1",
+            "ghp_x",
+            "AKIAIOSFODNN7EXAMPLE",
+            "eyJhbGciOi.eyJzdWIi.c2ln",
+        ] {
+            assert_eq!(code(key), Some("looks-like-a-key"), "{key}");
+        }
+        for bad in [
+            "sha256:00",
+            &format!("sha256:{}", "0F".repeat(32)),
+            &format!("hmac-sha256:{hash}"),
+        ] {
+            assert_eq!(code(bad), Some("bad-fingerprint"), "{bad}");
+        }
+        for bad in ["", "-x", "a b", "a\nb", &"x".repeat(300)] {
+            assert_eq!(code(bad), Some("bad-credential"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn fingerprints_are_those_of_the_published_test_vectors() {
+        // FIPS 180-2 B.1, and RFC 4231 test case 2.
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(Fingerprints::Sha256.of(b"abc"), [format!("sha256:{abc}")]);
+        let keyed = Fingerprints::hmac(vec![
+            ("k2".into(), b"Jefe".to_vec()),
+            ("k1".into(), b"x".to_vec()),
+        ]);
+        let tags = keyed.of(b"what do ya want for nothing?");
+        let expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+        assert_eq!(tags[0], format!("hmac-sha256:k2:{expected}"));
+        assert_eq!(tags.len(), 2);
+    }
+}

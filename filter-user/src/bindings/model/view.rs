@@ -1,0 +1,150 @@
+//! A row as it is shown, and as the kernel is to hold it, under a policy and at a time.
+
+use super::allowance::PolicyView;
+use super::content::{Services, etag_text};
+use super::lease::{Hold, Standing, kernel_end, monotonic, standing};
+use super::limits;
+use super::row::{Row, Told};
+use crate::bindings::clock::Now;
+use crate::bindings::requests::{BindingView, State};
+use crate::bindings::seam::Grantee;
+use crate::policy::model::PortRange;
+
+/// What is true of all bindings of a publisher, beside the policy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PublisherFacts {
+    pub(crate) last_success_boot_ms: i64,
+    /// Restored, and not synced since: nothing of it is in force.
+    pub(crate) unsynced: bool,
+}
+
+impl PublisherFacts {
+    pub(crate) fn hold(self, view: &PolicyView, publisher: &str) -> Hold {
+        Hold {
+            hold_ms: view
+                .publisher(publisher)
+                .map_or(0, |allowance| allowance.hold_ms()),
+            last_success_boot_ms: self.last_success_boot_ms,
+        }
+    }
+}
+
+pub(crate) fn owner(publisher: &str, credential: &str) -> String {
+    format!("binding/{publisher}/{credential}")
+}
+
+/// Why it has no grant, its lease aside.
+pub(crate) fn suspended(
+    view: &PolicyView,
+    publisher: &str,
+    facts: PublisherFacts,
+    row: &Row,
+) -> Option<String> {
+    if facts.unsynced {
+        return Some("the store was restored: suspended until its publisher has synced".to_owned());
+    }
+    view.suspends(publisher, &row.content, row.end.is_none())
+}
+
+pub(crate) fn state(
+    view: &PolicyView,
+    publisher: &str,
+    facts: PublisherFacts,
+    row: &Row,
+    now_boot_ms: i64,
+) -> (State, Option<String>) {
+    let standing = standing(row.end, facts.hold(view, publisher), now_boot_ms);
+    if standing == Standing::Over {
+        return (State::Ended, None);
+    }
+    match (suspended(view, publisher, facts, row), standing) {
+        (Some(why), _) => (State::Suspended, Some(why)),
+        (None, Standing::Held) => (State::Held, None),
+        (None, _) => (State::Active, None),
+    }
+}
+
+/// What the kernel is to hold for it. Ended rows have none once their end was told.
+pub(crate) fn grantee(
+    view: &PolicyView,
+    publisher: &str,
+    facts: PublisherFacts,
+    credential: &str,
+    row: &Row,
+    now: Now,
+) -> Option<Grantee> {
+    if row.told == Told::Ended || suspended(view, publisher, facts, row).is_some() {
+        return None;
+    }
+    let allowance = view.publisher(publisher)?;
+    let settings = &allowance.publisher;
+    let content = &row.content;
+    let services = allowance.resolve(&content.services);
+    Some(Grantee {
+        publisher: publisher.to_owned(),
+        credential: owner(publisher, credential),
+        sources: content.sources.to_vec(),
+        services: services.iter().map(|name| name.to_string()).collect(),
+        source_ports: content.source_ports.to_vec(),
+        limit: limits::effective(
+            content.limit.as_deref(),
+            &settings.limit_default,
+            &settings.limit_max,
+        ),
+        end: row.end.map_or(u64::MAX, |end| {
+            monotonic(kernel_end(end, facts.hold(view, publisher)), now)
+        }),
+    })
+}
+
+/// `last_seen` is the kernel's.
+pub(crate) fn show(
+    view: &PolicyView,
+    publisher: &str,
+    facts: PublisherFacts,
+    credential: &str,
+    row: &Row,
+    last_seen: Option<jiff::Timestamp>,
+    now: Now,
+) -> BindingView {
+    let (state, suspended_because) = state(view, publisher, facts, row, now.boot_ms);
+    let content = &row.content;
+    let labels = content.labels.iter().flat_map(|labels| labels.iter());
+    BindingView {
+        credential: credential.to_owned(),
+        publisher: publisher.to_owned(),
+        sources: content.sources.to_vec(),
+        services: match &content.services {
+            Services::All => vec!["*".to_owned()],
+            Services::Named(names) => names.iter().map(|name| name.to_string()).collect(),
+        },
+        source_ports: content.source_ports.iter().map(port_text).collect(),
+        limit: limits::show(content.limit.as_deref()),
+        labels: labels
+            .map(|(name, value)| (name.to_string(), serde_json::Value::from(value.as_ref())))
+            .collect(),
+        row_version: row.row_version,
+        created: timestamp(row.created_ms),
+        ends_at: row.end.map(|end| timestamp(end.wall_ms)),
+        last_seen,
+        state,
+        suspended_because,
+        etag: etag_text(row.etag),
+        revision: row.revision,
+    }
+}
+
+fn port_text(range: &PortRange) -> String {
+    match range.first == range.last {
+        true => range.first.to_string(),
+        false => format!("{}-{}", range.first, range.last),
+    }
+}
+
+/// Out of the calendar's range only where a clock is: its nearest end.
+pub(crate) fn timestamp(wall_ms: i64) -> jiff::Timestamp {
+    jiff::Timestamp::from_millisecond(wall_ms).unwrap_or(match wall_ms < 0 {
+        true => jiff::Timestamp::MIN,
+        false => jiff::Timestamp::MAX,
+    })
+}

@@ -1,0 +1,169 @@
+//! Opening: folder, store, audit log, memory, and what a crash left to tell.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::audit::{self, Audit, Line};
+use super::clock::Now;
+use super::memory::Memory;
+use super::model::allowance::PolicyView;
+use super::model::credential::Fingerprints;
+use super::model::lease::Moment;
+use super::shared::{CHUNKS_MAX, Phase, SINGLES_MAX, Shared};
+use super::store::{self, Opened, Rows, StoreError};
+use super::writer::Writer;
+use super::writer::denies::{Denies, Deny};
+use super::{Bindings, OpenError, Options};
+use crate::policy::Policy;
+use crate::policy::model::{Credentials, Scheme};
+
+/// Changes read at once.
+const SLICE: usize = 4_096;
+
+pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, Writer), OpenError> {
+    let now = options.clock.now();
+    let folder = options.folder;
+    let at_folder = |error| OpenError::Folder {
+        path: folder.clone(),
+        error,
+    };
+    // Bindings tell who calls from where: nobody else's to read.
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder);
+    made.map_err(at_folder)?;
+    let id_pattern = crate::policy::compile_id_pattern(&policy.credentials.id_pattern)
+        .map_err(|error| OpenError::Credentials(error.to_string()))?;
+    let fingerprints = fingerprints(&policy.credentials)?;
+    let path = store::path_in(&folder);
+    let opened = open_store(&path, now)?;
+    let mut audit = Audit::open(&audit::path_in(&folder), now.wall_ms).map_err(at_folder)?;
+    tell_recovered(&mut audit, &opened, now).map_err(|error| OpenError::Store {
+        path: path.clone(),
+        error,
+    })?;
+    let (singles, singles_in) = mpsc::channel(SINGLES_MAX);
+    let (chunks, chunks_in) = mpsc::channel(CHUNKS_MAX);
+    // Above whatever the audit log names, should the store have been set aside.
+    let revision = opened.revision.max(audit.revision);
+    let memory = Memory::default();
+    fill(&memory, opened.rows, &opened.successes, &opened.unsynced);
+    let deny = |(name, stored)| (name, Arc::new(Deny::read(stored, now, opened.last_write)));
+    let denies = Denies::new(opened.denies.into_iter().map(deny).collect());
+    let shared = Arc::new(Shared {
+        folder,
+        clock: options.clock,
+        memory,
+        store: opened.store,
+        store_id: ArcSwap::from_pointee(opened.id),
+        // Of no epoch: the engine says the first.
+        view: ArcSwap::from_pointee(PolicyView::new(0, policy)),
+        denies: ArcSwap::from_pointee(denies),
+        grants: OnceLock::new(),
+        published: watch::Sender::new(revision),
+        singles,
+        chunks,
+        alarms: Mutex::default(),
+        audit_head: ArcSwap::from_pointee(audit.head()),
+        id_pattern,
+        fingerprints,
+        streams: Mutex::default(),
+        phase: AtomicU8::new(Phase::Starting as u8),
+        applied: AtomicBool::new(false),
+        successes: Mutex::default(),
+        nudge: Notify::new(),
+    });
+    shared.set_alarm("store", opened.alarm);
+    let writer = Writer::new(
+        Arc::clone(&shared),
+        audit,
+        (revision, opened.dirty),
+        singles_in,
+        chunks_in,
+    );
+    Ok((Bindings { shared }, writer))
+}
+
+fn open_store(path: &Path, now: Now) -> Result<Opened, OpenError> {
+    store::open(path, now).map_err(|error| match error {
+        StoreError::Newer { found, known } => OpenError::Newer {
+            path: path.to_owned(),
+            found,
+            known,
+        },
+        error => OpenError::Store {
+            path: path.to_owned(),
+            error: error.to_string(),
+        },
+    })
+}
+
+pub(super) fn fill(memory: &Memory, rows: Rows, successes: &BTreeMap<String, Moment>, unsynced: &[String]) {
+    for (publisher, rows) in rows {
+        let shelf = memory.shelf_for(&publisher);
+        shelf.fill(rows.into_iter().map(|(credential, mut row)| {
+            if let Some(content) = Arc::get_mut(&mut row.content) {
+                memory.share(content);
+            }
+            (credential.into(), Arc::new(row))
+        }));
+    }
+    for (publisher, at) in successes {
+        memory.shelf_for(publisher).succeeded(*at);
+    }
+    for publisher in unsynced {
+        let shelf = memory.shelf_for(publisher);
+        shelf.unsynced.store(true, Ordering::Release);
+    }
+}
+
+/// What a crash kept from the audit log between the store's commit and the line: who asked is lost, it was never
+/// acknowledged.
+fn tell_recovered(audit: &mut Audit, opened: &Opened, now: Now) -> Result<(), String> {
+    let mut since = audit.revision;
+    loop {
+        let changes = opened.store.changes(since, u64::MAX, SLICE);
+        let changes = changes.map_err(|error| error.to_string())?;
+        let Some((last, _)) = changes.last() else {
+            return Ok(());
+        };
+        since = *last;
+        let line = |(revision, change): &(u64, store::StoredChange)| {
+            let event = serde_json::to_value(change.event).unwrap_or_default();
+            Line::new("recovered", None)
+                .with("event", event)
+                .with("publisher", change.publisher.as_str())
+                .with("credential", change.credential.as_str())
+                .at(*revision)
+        };
+        let lines: Vec<Line> = changes.iter().map(line).collect();
+        let written = audit.append(&lines, now.wall_ms);
+        written.map_err(|error| format!("the audit log: {error}"))?;
+    }
+}
+
+fn fingerprints(credentials: &Credentials) -> Result<Fingerprints, OpenError> {
+    if credentials.scheme == Scheme::Sha256 {
+        return Ok(Fingerprints::Sha256);
+    }
+    let mut secrets = Vec::new();
+    for (id, path) in &credentials.secret_files {
+        let secret = std::fs::read(path)
+            .map_err(|error| OpenError::Credentials(format!("{}: {error}", path.display())))?;
+        // The newline that an editor leaves is no part of the secret.
+        let secret = secret.trim_ascii_end().to_vec();
+        if secret.is_empty() {
+            let text = format!("{} is empty: write a secret into it", path.display());
+            return Err(OpenError::Credentials(text));
+        }
+        secrets.push((id.clone(), secret));
+    }
+    Ok(Fingerprints::hmac(secrets))
+}

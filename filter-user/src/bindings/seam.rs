@@ -1,0 +1,104 @@
+//! The seam between the bindings and the engine: what a binding grants, and how the kernel comes to hold it.
+//!
+//! The engine implements `Grants` and asks `Effective`; the bindings do the reverse. Nothing here knows HTTP, the
+//! store or the kernel's tables.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::policy::Policy;
+use crate::policy::model::{Limits, PortRange};
+
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What a binding grants, as the compiler takes it: names already resolved, nothing of HTTP or of the store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grantee {
+    pub publisher: String,
+    /// The owner's name: `binding/PUBLISHER/CREDENTIAL`.
+    pub credential: String,
+    /// Canonical: host bits zero, IPv4-mapped ones already IPv4.
+    pub sources: Vec<IpNet>,
+    /// Never empty; `*` already resolved against the policy.
+    pub services: Vec<String>,
+    /// Empty is any.
+    pub source_ports: Vec<PortRange>,
+    /// `limit-default` already given.
+    pub limit: Limits,
+    /// Nanoseconds of CLOCK_MONOTONIC, `lease-hold` included; `u64::MAX` is no end.
+    pub end: u64,
+}
+
+/// One change of what the kernel holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// New, or in place of the owner's whole grant.
+    Put(Grantee),
+    /// A renewal.
+    End {
+        owner: String,
+        end: u64,
+    },
+    Remove {
+        owner: String,
+    },
+    Deny {
+        name: String,
+        sources: Vec<IpNet>,
+        end: u64,
+    },
+    Undeny {
+        name: String,
+    },
+}
+
+/// Why a change is not in force: nothing of it was done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GrantError {
+    #[error("the table {table} is full: {needed} entries are needed, it holds {max}")]
+    TableFull {
+        table: &'static str,
+        needed: u64,
+        max: u64,
+    },
+    #[error("{prefix} would have more than {max} owners")]
+    TooManyOwners { prefix: String, max: u32 },
+    /// The epoch is old: compute again under the policy now in force.
+    #[error("the policy has changed meanwhile")]
+    PolicyChanged,
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What an owner's grant has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnerUse {
+    pub packets: u64,
+    pub bytes: u64,
+    /// Nanoseconds of CLOCK_MONOTONIC; 0 is never.
+    pub last_seen: u64,
+    pub buckets: [u64; 3],
+}
+
+/// Who holds the grants: the engine.
+pub trait Grants: Send + Sync {
+    /// All changes in one step, additions before removals; in force when it returns. `epoch` is that of the policy
+    /// they were computed under.
+    fn change(&self, epoch: u64, changes: Vec<Change>) -> BoxFuture<Result<(), GrantError>>;
+    /// The policy in force and its epoch, which rises with each applied policy.
+    fn policy(&self) -> (u64, Arc<Policy>);
+    fn used(&self, owner: &str) -> Option<OwnerUse>;
+}
+
+/// A deny: its name, its sources, its end as in `Grantee::end`.
+pub type DenyGrant = (String, Vec<IpNet>, u64);
+
+/// Asked by the engine at a start and, before it applies a new policy: all grants and denies that hold under it.
+pub trait Effective: Send + Sync {
+    fn effective(&self, policy: &Policy) -> (Vec<Grantee>, Vec<DenyGrant>);
+    /// The new policy is in force with this epoch (suspend and resume events are published now).
+    fn applied(&self, epoch: u64, policy: &Arc<Policy>);
+}

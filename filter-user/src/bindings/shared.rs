@@ -1,0 +1,153 @@
+//! What the handle and the writer share: all that can be read without asking the writer, and the way to it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use arc_swap::ArcSwap;
+use regex::Regex;
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::batch::Streams;
+use super::clock::Clock;
+use super::memory::Memory;
+use super::model::allowance::PolicyView;
+use super::model::credential::Fingerprints;
+use super::model::lease::Moment;
+use super::model::row::Row;
+use super::model::view::show;
+use super::refusal::{Code, Refusal};
+use super::requests::{Answer, AuditHead, BindingView};
+use super::seam::Grants;
+use super::store::Store;
+use super::writer::denies::Denies;
+use super::writer::job::{BindingJob, Job};
+use crate::policy::Policy;
+
+/// Single requests that wait for the writer; more are `busy`.
+pub(crate) const SINGLES_MAX: usize = 1_024;
+/// Chunks of batches that wait for the writer; a batch waits for room.
+pub(crate) const CHUNKS_MAX: usize = 4;
+
+pub(crate) struct Shared {
+    pub(crate) folder: PathBuf,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) memory: Memory,
+    pub(crate) store: Store,
+    pub(crate) store_id: ArcSwap<String>,
+    pub(crate) view: ArcSwap<PolicyView>,
+    pub(crate) denies: ArcSwap<Denies>,
+    pub(crate) grants: OnceLock<Arc<dyn Grants>>,
+    /// The last revision that is durable and in force.
+    pub(crate) published: watch::Sender<u64>,
+    pub(crate) singles: mpsc::Sender<Job>,
+    pub(crate) chunks: mpsc::Sender<Vec<BindingJob>>,
+    pub(crate) alarms: Mutex<BTreeMap<&'static str, String>>,
+    pub(crate) audit_head: ArcSwap<AuditHead>,
+    pub(crate) id_pattern: Regex,
+    pub(crate) fingerprints: Fingerprints,
+    /// Publishers with a batch or a sync under way.
+    pub(crate) streams: Streams,
+    pub(crate) phase: AtomicU8,
+    /// Another policy is in force: what it suspends and resumes is to be told.
+    pub(crate) applied: AtomicBool,
+    /// Publishers with held leases whose request has succeeded.
+    pub(crate) successes: Mutex<HashSet<Arc<str>>>,
+    /// Wakes the writer for these two.
+    pub(crate) nudge: Notify,
+}
+
+/// Where the daemon is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    Starting,
+    Running,
+    Draining,
+}
+
+impl Shared {
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// Whether something can be changed now.
+    pub(crate) fn judge_phase(&self) -> Result<(), Refusal> {
+        let phase = self.phase.load(Ordering::Acquire);
+        if phase == Phase::Running as u8 {
+            return Ok(());
+        }
+        Err(match phase == Phase::Starting as u8 {
+            true => Refusal::new(Code::Starting, "the daemon is starting: ask again"),
+            false => Refusal::new(Code::Draining, "the daemon is stopping: ask again"),
+        })
+    }
+
+    /// Hands a job to the writer, or says that there is no room.
+    pub(crate) fn send(&self, job: Job) -> Answer<()> {
+        self.judge_phase()?;
+        self.singles.try_send(job).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Refusal::new(
+                Code::Busy,
+                format!("{SINGLES_MAX} changes wait already: ask again"),
+            ),
+            mpsc::error::TrySendError::Closed(_) => {
+                Refusal::new(Code::Draining, "the daemon is stopping: ask again")
+            }
+        })
+    }
+
+    /// The view of this policy: the one at hand, or a new one in its place.
+    pub(crate) fn view_of(&self, epoch: u64, policy: &Arc<Policy>) -> Arc<PolicyView> {
+        let view = self.view.load_full();
+        if view.epoch == epoch && Arc::ptr_eq(&view.policy, policy) {
+            return view;
+        }
+        let view = Arc::new(PolicyView::new(epoch, Arc::clone(policy)));
+        self.view.store(Arc::clone(&view));
+        view
+    }
+
+    /// A publisher's request has succeeded: leases that are held end.
+    pub(crate) fn succeeded(&self, publisher: &str) {
+        let Some(shelf) = self.memory.shelf(publisher) else {
+            return;
+        };
+        shelf.succeeded(Moment::at(self.clock.now()));
+        if shelf.past_end.load(Ordering::Acquire) > 0 {
+            let mut successes = self.successes.lock().unwrap_or_else(PoisonError::into_inner);
+            successes.insert(Arc::clone(&shelf.publisher));
+            self.nudge.notify_one();
+        }
+    }
+
+    pub(crate) fn set_alarm(&self, kind: &'static str, text: Option<String>) {
+        let mut alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = match text {
+            Some(text) if alarms.get(kind) != Some(&text) => alarms.insert(kind, text).is_none(),
+            Some(_) => false,
+            None => {
+                alarms.remove(kind);
+                false
+            }
+        };
+        if changed && let Some(text) = alarms.get(kind) {
+            tracing::error!("{text}");
+        }
+    }
+
+    /// A binding as it is shown now.
+    pub(crate) fn show(&self, publisher: &str, credential: &str, row: &Row) -> BindingView {
+        let now = self.clock.now();
+        let view = self.view.load();
+        let facts = self.memory.shelf_for(publisher).facts();
+        let owner = super::model::view::owner(publisher, credential);
+        let used = self.grants.get().and_then(|grants| grants.used(&owner));
+        let last_seen = used.filter(|used| used.last_seen > 0).map(|used| {
+            let ago_ms = now.monotonic_ns.saturating_sub(used.last_seen) / 1_000_000;
+            super::model::view::timestamp(now.wall_ms.saturating_sub_unsigned(ago_ms))
+        });
+        show(&view, publisher, facts, credential, row, last_seen, now)
+    }
+}

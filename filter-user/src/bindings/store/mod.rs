@@ -1,0 +1,359 @@
+//! The store: the log of changes, bindings, tombstones, denies, publishers' successes, in one redb file.
+//!
+//! One writer, one transaction a group, on disk when `apply` returns (two-phase commit; quick repair). A group is
+//! appended to the log, which a watch reads and an open replays; rows follow into their table later, in the order of
+//! their keys: random ones would rewrite a page each. What cannot be read is set aside whole, never emptied.
+
+mod open;
+mod tables;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
+
+#[cfg(test)]
+pub(crate) use open::open_backend;
+pub(crate) use open::{Opened, Rows, copy_to, open, path_in, rename_store};
+use tables::{CHANGES, META, TOMBSTONES, Tables};
+pub(crate) use tables::{StoredChange, StoredDeny, key_of};
+
+use super::clock::Now;
+use super::model::lease::Moment;
+use super::model::row::Row;
+
+/// Changes that a watch can still be given.
+pub(crate) const CHANGES_MAX: u64 = 1_000_000;
+pub(crate) const CHANGES_KEPT_MS: i64 = 24 * 3_600_000;
+pub(crate) const TOMBSTONES_KEPT_MS: i64 = 24 * 3_600_000;
+/// Each write trims this many more than it adds, so that what is owed is made good without one long write.
+const TRIM_AHEAD: usize = 64;
+/// Of redb: what is read twice is in memory anyway.
+const CACHE_BYTES: usize = 64 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error("the store: {0}")]
+    Redb(Box<redb::Error>),
+    #[error("the store: an entry cannot be read: {0}")]
+    Entry(#[from] postcard::Error),
+    #[error("{0}: {1}")]
+    File(PathBuf, std::io::Error),
+    /// Left untouched.
+    #[error("store format {found}, this release reads up to {known}")]
+    Newer { found: u64, known: u64 },
+}
+
+impl StoreError {
+    /// Whether the disk is full.
+    pub(crate) fn is_full(&self) -> bool {
+        let full = |error: &std::io::Error| {
+            matches!(
+                error.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            )
+        };
+        match self {
+            StoreError::Redb(error) => matches!(&**error, redb::Error::Io(error) if full(error)),
+            StoreError::File(_, error) => full(error),
+            _ => false,
+        }
+    }
+}
+
+macro_rules! from_redb {
+    ($($error:ident),*) => {$(
+        impl From<redb::$error> for StoreError {
+            fn from(error: redb::$error) -> StoreError {
+                StoreError::Redb(Box::new(error.into()))
+            }
+        }
+    )*};
+}
+from_redb!(
+    CommitError,
+    DatabaseError,
+    StorageError,
+    TableError,
+    TransactionError
+);
+
+pub(crate) struct Store {
+    /// Taken out only while it is opened anew.
+    db: RwLock<Option<Database>>,
+    boot_id: u128,
+}
+
+/// The database for as long as one call takes.
+struct Open<'s>(RwLockReadGuard<'s, Option<Database>>);
+
+impl Open<'_> {
+    fn get(&self) -> Result<&Database, StoreError> {
+        let closed = || StoreError::Redb(Box::new(redb::Error::DatabaseClosed));
+        self.0.as_ref().ok_or_else(closed)
+    }
+}
+
+/// What one transaction writes. `None` removes.
+#[derive(Clone, Default)]
+pub(crate) struct Batch {
+    /// Each with the wall clock of its deletion.
+    pub(crate) tombstones: Vec<(String, Option<(u64, i64)>)>,
+    pub(crate) changes: Vec<(u64, StoredChange)>,
+    /// Revisions whose changes never were: what the kernel refused.
+    pub(crate) undone: Option<std::ops::RangeInclusive<u64>>,
+    pub(crate) successes: Vec<(String, Moment)>,
+    pub(crate) denies: Vec<(String, Option<StoredDeny>)>,
+    pub(crate) synced: Vec<String>,
+    pub(crate) unsynced: Vec<String>,
+    pub(crate) revision: u64,
+}
+
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tombstones.is_empty()
+            && self.changes.is_empty()
+            && self.undone.is_none()
+            && self.successes.is_empty()
+            && self.denies.is_empty()
+            && self.synced.is_empty()
+            && self.unsynced.is_empty()
+    }
+}
+
+impl Store {
+    fn db(&self) -> Open<'_> {
+        Open(self.db.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// After an error of the disk redb takes no more writes: the file is opened anew.
+    pub(crate) fn reopen(&self, path: &Path) -> Result<(), StoreError> {
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        // The old one holds the file's lock.
+        drop(db.take());
+        *db = Some(open::open_file(path)?);
+        Ok(())
+    }
+
+    /// One transaction, on disk when it returns.
+    pub(crate) fn apply(&self, batch: &Batch, now: Now) -> Result<(), StoreError> {
+        let db = self.db();
+        let mut write = db.get()?.begin_write()?;
+        write.set_two_phase_commit(true);
+        write.set_quick_repair(true);
+        {
+            let mut tables = Tables::open(&write)?;
+            self.write_facts(&mut tables, batch)?;
+            for (revision, change) in &batch.changes {
+                tables
+                    .changes
+                    .insert(revision, postcard::to_allocvec(change)?.as_slice())?;
+            }
+            if let Some(undone) = &batch.undone {
+                for revision in undone.clone() {
+                    tables.changes.remove(revision)?;
+                }
+            }
+            trim_changes(&mut tables, batch.changes.len() + TRIM_AHEAD, now.wall_ms)?;
+            trim_tombstones(&mut tables, batch.tombstones.len() + TRIM_AHEAD, now.wall_ms)?;
+            tables.meta.insert("revision", batch.revision)?;
+            tables.write_last(now)?;
+        }
+        write.commit()?;
+        Ok(())
+    }
+
+    /// Rows as they are now, into their table. With `folded`, every change up to that revision is in it.
+    pub(crate) fn fold(
+        &self,
+        rows: &[(String, Option<Arc<Row>>)],
+        folded: Option<u64>,
+    ) -> Result<(), StoreError> {
+        let db = self.db();
+        let mut write = db.get()?.begin_write()?;
+        write.set_two_phase_commit(true);
+        write.set_quick_repair(true);
+        {
+            let mut tables = Tables::open(&write)?;
+            for (key, row) in rows {
+                match row {
+                    Some(row) => {
+                        let bytes = postcard::to_allocvec(&row.stored(self.boot_id))?;
+                        tables.bindings.insert(key.as_str(), bytes.as_slice())?;
+                    }
+                    None => {
+                        tables.bindings.remove(key.as_str())?;
+                    }
+                }
+            }
+            if let Some(folded) = folded {
+                tables.meta.insert("folded", folded)?;
+            }
+        }
+        write.commit()?;
+        Ok(())
+    }
+
+    fn write_facts(&self, tables: &mut Tables<'_>, batch: &Batch) -> Result<(), StoreError> {
+        for (key, tombstone) in &batch.tombstones {
+            let before = match tombstone {
+                Some(tombstone) => tables.tombstones.insert(key.as_str(), *tombstone)?,
+                None => tables.tombstones.remove(key.as_str())?,
+            };
+            if let Some(before) = before {
+                tables.tombstone_times.remove((before.value().1, key.as_str()))?;
+            }
+            if let Some((_, wall_ms)) = tombstone {
+                tables.tombstone_times.insert((*wall_ms, key.as_str()), ())?;
+            }
+        }
+        for (publisher, moment) in &batch.successes {
+            let bytes = postcard::to_allocvec(&moment.stored(self.boot_id))?;
+            tables.successes.insert(publisher.as_str(), bytes.as_slice())?;
+        }
+        for (name, deny) in &batch.denies {
+            match deny {
+                Some(deny) => {
+                    tables
+                        .denies
+                        .insert(name.as_str(), postcard::to_allocvec(deny)?.as_slice())?;
+                }
+                None => {
+                    tables.denies.remove(name.as_str())?;
+                }
+            }
+        }
+        for publisher in &batch.synced {
+            tables.unsynced.remove(publisher.as_str())?;
+        }
+        for publisher in &batch.unsynced {
+            tables.unsynced.insert(publisher.as_str(), ())?;
+        }
+        Ok(())
+    }
+
+    /// The row version at which a credential was deleted, and when, for as long as that counts.
+    pub(crate) fn tombstone(&self, key: &str, now: Now) -> Result<Option<(u64, i64)>, StoreError> {
+        let db = self.db();
+        let read = db.get()?.begin_read()?;
+        let found = read.open_table(TOMBSTONES)?.get(key)?;
+        let found = found.map(|found| found.value());
+        Ok(found.filter(|(_, wall_ms)| now.wall_ms.saturating_sub(*wall_ms) < TOMBSTONES_KEPT_MS))
+    }
+
+    /// Changes after `since` up to `until`, at most `most`.
+    pub(crate) fn changes(
+        &self,
+        since: u64,
+        until: u64,
+        most: usize,
+    ) -> Result<Vec<(u64, StoredChange)>, StoreError> {
+        let db = self.db();
+        let read = db.get()?.begin_read()?;
+        let table = read.open_table(CHANGES)?;
+        let mut changes = Vec::new();
+        for entry in table
+            .range(since.saturating_add(1)..=until.max(since.saturating_add(1)))?
+            .take(most)
+        {
+            let (revision, change) = entry?;
+            if revision.value() <= until {
+                changes.push((revision.value(), postcard::from_bytes(change.value())?));
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Whether an attempt to open it anew has failed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.db().0.is_none()
+    }
+
+    /// Of the last transaction.
+    pub(crate) fn revision(&self) -> Result<u64, StoreError> {
+        let db = self.db();
+        let read = db.get()?.begin_read()?;
+        let meta = read.open_table(META)?;
+        Ok(meta.get("revision")?.map_or(0, |value| value.value()))
+    }
+
+    /// The revision before the oldest change that is kept: who has seen this much misses nothing.
+    pub(crate) fn changes_begin(&self) -> Result<u64, StoreError> {
+        let db = self.db();
+        let read = db.get()?.begin_read()?;
+        let meta = read.open_table(META)?;
+        Ok(meta.get("changes-begin")?.map_or(0, |value| value.value()))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn leases_of_other_boots(&self, boot_id: u128) -> Result<usize, StoreError> {
+        let db = self.db();
+        let read = db.get()?.begin_read()?;
+        let mut count = 0;
+        for entry in read.open_table(tables::BINDINGS)?.iter()? {
+            let row: super::model::row::StoredRow = postcard::from_bytes(entry?.1.value())?;
+            count += usize::from(row.is_of_another_boot(boot_id));
+        }
+        Ok(count)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> Result<(u64, u64, u64), StoreError> {
+        let db = self.db();
+        let read = db.get()?.begin_read()?;
+        let tombstones = read.open_table(TOMBSTONES)?.len()?;
+        assert_eq!(tombstones, read.open_table(tables::TOMBSTONE_TIMES)?.len()?);
+        Ok((
+            read.open_table(CHANGES)?.len()?,
+            tombstones,
+            read.open_table(tables::DENIES)?.len()?,
+        ))
+    }
+}
+
+fn trim_changes(tables: &mut Tables<'_>, most: usize, wall_ms: i64) -> Result<(), StoreError> {
+    let mut begin = None;
+    // What is not in the table of bindings yet is needed by the next start.
+    let folded = tables.meta.get("folded")?.map_or(0, |folded| folded.value());
+    for _ in 0..most {
+        let surplus = tables.changes.len()? > CHANGES_MAX;
+        let Some((revision, changed_ms)) = first_change(tables)? else {
+            break;
+        };
+        let young = wall_ms.saturating_sub(changed_ms) < CHANGES_KEPT_MS;
+        if revision > folded || (young && !surplus) {
+            break;
+        }
+        tables.changes.remove(revision)?;
+        begin = Some(revision);
+    }
+    if let Some(begin) = begin {
+        tables.meta.insert("changes-begin", begin)?;
+    }
+    Ok(())
+}
+
+/// The oldest change's revision and when it was: its first field.
+fn first_change(tables: &Tables<'_>) -> Result<Option<(u64, i64)>, StoreError> {
+    let Some((revision, change)) = tables.changes.first()? else {
+        return Ok(None);
+    };
+    let (wall_ms, _) = postcard::take_from_bytes(change.value())?;
+    Ok(Some((revision.value(), wall_ms)))
+}
+
+fn trim_tombstones(tables: &mut Tables<'_>, most: usize, wall_ms: i64) -> Result<(), StoreError> {
+    for _ in 0..most {
+        let first = tables
+            .tombstone_times
+            .first()?
+            .map(|(key, _)| (key.value().0, key.value().1.to_owned()));
+        let Some((deleted_ms, key)) = first else { break };
+        if wall_ms.saturating_sub(deleted_ms) < TOMBSTONES_KEPT_MS {
+            break;
+        }
+        tables.tombstone_times.remove((deleted_ms, key.as_str()))?;
+        tables.tombstones.remove(key.as_str())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,355 @@
+//! Opening a store: made where there is none, read whole, set aside where it cannot be read, copied for a backup.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+use redb::backends::FileBackend;
+use redb::{Builder, Database, ReadableDatabase, ReadableTable as _, StorageBackend};
+
+use super::tables::{
+    BINDINGS, CHANGES, DENIES, FORMAT, META, NAMES, SUCCESSES, StoredChange, StoredDeny, Tables, UNSYNCED,
+    key_of, split_key,
+};
+use super::{CACHE_BYTES, Store, StoreError};
+use crate::bindings::clock::Now;
+use crate::bindings::model::lease::{LastWrite, Moment, StoredMoment};
+use crate::bindings::model::row::{Row, StoredRow};
+
+/// By publisher, then by credential.
+pub(crate) type Rows = BTreeMap<String, BTreeMap<String, Row>>;
+
+/// A store and all that it holds.
+pub(crate) struct Opened {
+    pub(crate) store: Store,
+    pub(crate) id: String,
+    pub(crate) revision: u64,
+    pub(crate) rows: Rows,
+    /// Publisher and credential of what must be folded: changes after the last fold, and leases of another boot.
+    pub(crate) dirty: Vec<(String, String)>,
+    pub(crate) successes: BTreeMap<String, Moment>,
+    pub(crate) denies: BTreeMap<String, StoredDeny>,
+    pub(crate) unsynced: Vec<String>,
+    pub(crate) last_write: LastWrite,
+    /// What had to be done to open it, a sentence.
+    pub(crate) alarm: Option<String>,
+}
+
+/// Opens the file, or makes it. One that cannot be read is set aside under another name, and a new one begun.
+pub(crate) fn open(path: &Path, now: Now) -> Result<Opened, StoreError> {
+    refuse_newer(path)?;
+    match open_file(path).and_then(|db| read(db, now)) {
+        Err(StoreError::Redb(error)) if is_unreadable(&error) => set_aside(path, &error.to_string(), now),
+        Err(StoreError::Entry(error)) => set_aside(path, &error.to_string(), now),
+        other => other,
+    }
+}
+
+/// Before it is opened for writing, which changes a file. One that needs repair shows its format after that.
+fn refuse_newer(path: &Path) -> Result<(), StoreError> {
+    let Ok(db) = Builder::new().open_read_only(path) else {
+        return Ok(());
+    };
+    match format_of(&db) {
+        Ok(Some(found)) if found > FORMAT => Err(StoreError::Newer { found, known: FORMAT }),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path);
+    let file = file.map_err(|error| StoreError::File(path.to_owned(), error))?;
+    open_with(FileBackend::new(file)?)
+}
+
+fn open_with(backend: impl StorageBackend) -> Result<Database, StoreError> {
+    let mut builder = Builder::new();
+    Ok(builder.set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
+}
+
+/// For tests of crashes: a store over other storage.
+#[cfg(test)]
+pub(crate) fn open_backend(backend: impl StorageBackend, now: Now) -> Result<Opened, StoreError> {
+    read(open_with(backend)?, now)
+}
+
+/// Damage, and not a disk that fails or a lock that is held: those may pass.
+fn is_unreadable(error: &redb::Error) -> bool {
+    match error {
+        redb::Error::Corrupted(_) | redb::Error::RepairAborted | redb::Error::UpgradeRequired(_) => true,
+        redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TableIsMultimap(_)
+        | redb::Error::TypeDefinitionChanged { .. } => true,
+        // redb's own word for a file that is none of its.
+        redb::Error::Io(error) => matches!(
+            error.kind(),
+            std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof
+        ),
+        _ => false,
+    }
+}
+
+fn set_aside(path: &Path, why: &str, now: Now) -> Result<Opened, StoreError> {
+    let aside = path.with_extension(format!("unreadable-{}", now.wall_ms));
+    std::fs::rename(path, &aside).map_err(|error| StoreError::File(path.to_owned(), error))?;
+    let mut opened = read(open_file(path)?, now)?;
+    opened.alarm = Some(format!(
+        "the store could not be read ({why}): it is kept as {}; publishers must sync",
+        aside.display()
+    ));
+    Ok(opened)
+}
+
+fn read(db: Database, now: Now) -> Result<Opened, StoreError> {
+    let Prepared {
+        id,
+        revision,
+        folded,
+        last,
+    } = prepare(&db, now)?;
+    let read = db.begin_read()?;
+    let mut rows = Rows::new();
+    let mut dirty = Vec::new();
+    for entry in read.open_table(BINDINGS)?.iter()? {
+        let (key, value) = entry?;
+        let (publisher, credential) = split_key(key.value());
+        let stored: StoredRow = postcard::from_bytes(value.value())?;
+        if stored.is_of_another_boot(now.boot_id) {
+            dirty.push((publisher.to_owned(), credential.to_owned()));
+        }
+        let row = stored.in_this_boot(now, last);
+        place(&mut rows, publisher, credential, Some(row));
+    }
+    for entry in read.open_table(CHANGES)?.range(folded.saturating_add(1)..)? {
+        let (_, value) = entry?;
+        let change: StoredChange = postcard::from_bytes(value.value())?;
+        let row = change.row.map(|row| row.in_this_boot(now, last));
+        place(&mut rows, &change.publisher, &change.credential, row);
+        dirty.push((change.publisher, change.credential));
+    }
+    let mut successes = BTreeMap::new();
+    for entry in read.open_table(SUCCESSES)?.iter()? {
+        let (name, value) = entry?;
+        let moment: StoredMoment = postcard::from_bytes(value.value())?;
+        successes.insert(name.value().to_owned(), moment.in_this_boot(now, last));
+    }
+    let mut denies = BTreeMap::new();
+    for entry in read.open_table(DENIES)?.iter()? {
+        let (name, value) = entry?;
+        denies.insert(name.value().to_owned(), postcard::from_bytes(value.value())?);
+    }
+    let unsynced = read.open_table(UNSYNCED)?;
+    let unsynced = unsynced
+        .iter()?
+        .map(|entry| entry.map(|(name, _)| name.value().to_owned()));
+    let unsynced = unsynced.collect::<Result<_, _>>()?;
+    drop(read);
+    Ok(Opened {
+        store: Store {
+            db: RwLock::new(Some(db)),
+            boot_id: now.boot_id,
+        },
+        id,
+        revision,
+        rows,
+        dirty,
+        successes,
+        denies,
+        unsynced,
+        last_write: last,
+        alarm: None,
+    })
+}
+
+fn place(rows: &mut Rows, publisher: &str, credential: &str, row: Option<Row>) {
+    if !rows.contains_key(publisher) {
+        rows.insert(publisher.to_owned(), BTreeMap::new());
+    }
+    let Some(of_publisher) = rows.get_mut(publisher) else {
+        return;
+    };
+    match row {
+        Some(row) => drop(of_publisher.insert(credential.to_owned(), row)),
+        None => drop(of_publisher.remove(credential)),
+    }
+}
+
+struct Prepared {
+    id: String,
+    revision: u64,
+    folded: u64,
+    last: LastWrite,
+}
+
+/// Makes what is not there yet; refuses a newer format before anything is written.
+fn prepare(db: &Database, now: Now) -> Result<Prepared, StoreError> {
+    if let Some(found) = format_of(db)?
+        && found > FORMAT
+    {
+        return Err(StoreError::Newer { found, known: FORMAT });
+    }
+    let mut write = db.begin_write()?;
+    write.set_two_phase_commit(true);
+    write.set_quick_repair(true);
+    let prepared;
+    {
+        let mut tables = Tables::open(&write)?;
+        tables.meta.insert("format", FORMAT)?;
+        let id = tables.names.get("store")?.map(|id| id.value().to_owned());
+        let id = match id {
+            Some(id) => id,
+            None => {
+                let id = new_id()?;
+                tables.names.insert("store", id.as_str())?;
+                id
+            }
+        };
+        let last = tables.last_write()?;
+        if last.boot_id != now.boot_id {
+            let earlier_ms = last.earlier_ms.max(last.wall_ms);
+            tables
+                .meta
+                .insert("earlier-write-ms", earlier_ms.cast_unsigned())?;
+        }
+        prepared = Prepared {
+            id,
+            revision: tables.number("revision")?,
+            folded: tables.number("folded")?,
+            last,
+        };
+    }
+    write.commit()?;
+    Ok(prepared)
+}
+
+fn format_of(db: &impl ReadableDatabase) -> Result<Option<u64>, StoreError> {
+    let read = db.begin_read()?;
+    match read.open_table(META) {
+        Ok(meta) => Ok(meta.get("format")?.map(|format| format.value())),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn new_id() -> Result<String, StoreError> {
+    let mut bytes = [0; 8];
+    let path = Path::new("/dev/urandom");
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut bytes));
+    read.map_err(|error| StoreError::File(path.to_owned(), error))?;
+    Ok(crate::bindings::model::credential::hex(&bytes))
+}
+
+/// A consistent copy in a new file, on disk when it returns.
+pub(crate) fn copy_to(store: &Store, to: &Path) -> Result<(), StoreError> {
+    let fail = |error| StoreError::File(to.to_owned(), error);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to);
+    let copy = open_with(FileBackend::new(file.map_err(fail)?)?)?;
+    let db = store.db();
+    let read = db.get()?.begin_read()?;
+    let write = copy.begin_write()?;
+    {
+        let mut tables = Tables::open(&write)?;
+        for entry in read.open_table(BINDINGS)?.iter()? {
+            let (key, value) = entry?;
+            tables.bindings.insert(key.value(), value.value())?;
+        }
+        for entry in read.open_table(super::TOMBSTONES)?.iter()? {
+            let (key, value) = entry?;
+            tables.tombstones.insert(key.value(), value.value())?;
+            tables
+                .tombstone_times
+                .insert((value.value().1, key.value()), ())?;
+        }
+        for entry in read.open_table(SUCCESSES)?.iter()? {
+            let (key, value) = entry?;
+            tables.successes.insert(key.value(), value.value())?;
+        }
+        for entry in read.open_table(DENIES)?.iter()? {
+            let (key, value) = entry?;
+            tables.denies.insert(key.value(), value.value())?;
+        }
+        for entry in read.open_table(META)?.iter()? {
+            let (key, value) = entry?;
+            tables.meta.insert(key.value(), value.value())?;
+        }
+        for entry in read.open_table(NAMES)?.iter()? {
+            let (key, value) = entry?;
+            tables.names.insert(key.value(), value.value())?;
+        }
+        let folded = tables.number("folded")?;
+        for entry in read.open_table(CHANGES)?.range(folded.saturating_add(1)..)? {
+            let (_, value) = entry?;
+            let change: StoredChange = postcard::from_bytes(value.value())?;
+            let key = key_of(&change.publisher, &change.credential);
+            match &change.row {
+                Some(row) => drop(
+                    tables
+                        .bindings
+                        .insert(key.as_str(), postcard::to_allocvec(row)?.as_slice())?,
+                ),
+                None => drop(tables.bindings.remove(key.as_str())?),
+            }
+        }
+        // The log of changes stays behind: a restored store has a new id, and every watcher lists again.
+        let revision = tables.number("revision")?;
+        tables.meta.insert("folded", revision)?;
+        tables.meta.insert("changes-begin", revision)?;
+    }
+    write.commit()?;
+    drop(copy);
+    File::open(to).and_then(|file| file.sync_all()).map_err(fail)
+}
+
+/// Gives a copy a new id, and revisions above those of what it replaces; without trust its publishers are unsynced.
+pub(crate) fn rename_store(path: &Path, trust: bool, revision: u64, now: Now) -> Result<(), StoreError> {
+    let opened = read(open_file(path)?, now)?;
+    let db = opened.store.db();
+    let mut write = db.get()?.begin_write()?;
+    write.set_two_phase_commit(true);
+    {
+        let mut tables = Tables::open(&write)?;
+        let revision = revision.max(opened.revision);
+        tables.meta.insert("revision", revision)?;
+        tables.meta.insert("folded", revision)?;
+        tables.meta.insert("changes-begin", revision)?;
+        tables.names.insert("store", new_id()?.as_str())?;
+        if !trust {
+            for publisher in opened.rows.keys() {
+                tables.unsynced.insert(publisher.as_str(), ())?;
+            }
+        }
+    }
+    write.commit()?;
+    Ok(())
+}
+
+impl Store {
+    /// Reads another file in place of the one at hand.
+    pub(crate) fn replace(&self, path: &Path, now: Now) -> Result<Opened, StoreError> {
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        drop(db.take());
+        let mut opened = read(open_file(path)?, now)?;
+        let taken = opened.store.db.get_mut().unwrap_or_else(PoisonError::into_inner);
+        *db = taken.take();
+        Ok(opened)
+    }
+}
+
+/// The file of the store in the state folder.
+pub(crate) fn path_in(folder: &Path) -> PathBuf {
+    folder.join("bindings.redb")
+}

@@ -1,0 +1,9 @@
+//! The bindings from outside: requests in, answers, kernel, store and audit log out.
+
+mod crash;
+mod fixture;
+mod leases;
+mod model_based;
+mod others;
+mod single;
+mod streams;

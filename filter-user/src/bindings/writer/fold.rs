@@ -1,0 +1,93 @@
+//! Folds the log of changes into the table of bindings, while nothing else is to do: in passes over what has changed,
+//! in the order of keys, a slice a transaction.
+//!
+//! A pass that is through has put every change up to its beginning into the table; what came later is replayed by the
+//! next start. A slice writes rows as they are by then: replaying older changes over them ends at the same row.
+
+use std::collections::BTreeSet;
+
+use super::core::Core;
+use super::group::Key;
+use crate::bindings::store::key_of;
+
+const SLICE: usize = 4_096;
+/// Changes that wait for an idle moment; with more, a slice follows each group. Half of the log that a watch is promised.
+const WAITING_MAX: usize = 500_000;
+
+pub(super) struct Fold {
+    /// Changed since the pass began.
+    waiting: BTreeSet<Key>,
+    /// What the pass has left, from the last to the first, and the revision at which it began.
+    pass: Option<(Vec<Key>, u64)>,
+}
+
+impl Fold {
+    pub(super) fn new(dirty: Vec<(String, String)>) -> Fold {
+        let keys = dirty.into_iter();
+        Fold {
+            waiting: keys
+                .map(|(publisher, credential)| (publisher.into(), credential.into()))
+                .collect(),
+            pass: None,
+        }
+    }
+
+    pub(super) fn add(&mut self, key: &Key) {
+        self.waiting.insert(key.clone());
+    }
+
+    pub(super) fn is_under_way(&self) -> bool {
+        self.pass.is_some()
+    }
+}
+
+impl Core {
+    pub(super) fn is_fold_due(&self, idle: bool) -> bool {
+        let waiting = self.fold.waiting.len();
+        match &self.fold.pass {
+            Some(_) => idle || waiting > WAITING_MAX,
+            None => (idle && waiting > 0) || waiting > WAITING_MAX,
+        }
+    }
+
+    /// One slice. Blocks. What fails is tried again.
+    pub(super) fn fold(&mut self) {
+        let (mut keys, until) = self.fold.pass.take().unwrap_or_else(|| {
+            let waiting = std::mem::take(&mut self.fold.waiting);
+            (waiting.into_iter().rev().collect(), self.revision)
+        });
+        let slice = keys.split_off(keys.len().saturating_sub(SLICE));
+        let row = |key: &Key| {
+            let row = self.shared.memory.get(&key.0, &key.1);
+            (key_of(&key.0, &key.1), row)
+        };
+        let rows: Vec<_> = slice.iter().rev().map(row).collect();
+        let folded = keys.is_empty().then_some(until);
+        if let Err(error) = self.shared.store.fold(&rows, folded) {
+            tracing::error!("{error}");
+            self.shared.set_alarm("disk", Some(error.to_string()));
+            self.fold.waiting.extend(keys.into_iter().chain(slice));
+            let path = crate::bindings::store::path_in(&self.shared.folder);
+            if let Err(error) = self.shared.store.reopen(&path) {
+                tracing::error!("{error}");
+            }
+            return;
+        }
+        self.fold.pass = (!keys.is_empty()).then_some((keys, until));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn what_changes_twice_waits_once() {
+        let mut fold = Fold::new(vec![("p".to_owned(), "a".to_owned())]);
+        fold.add(&(Arc::from("p"), Arc::from("a")));
+        fold.add(&(Arc::from("p"), Arc::from("b")));
+        assert_eq!(fold.waiting.len(), 2);
+    }
+}

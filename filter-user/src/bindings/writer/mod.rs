@@ -1,0 +1,352 @@
+//! The writer: the one task that changes anything. Takes what waits, makes it one group, one commit, one change of the
+//! kernel.
+//!
+//! A group holds single requests first, then at most one chunk of a batch, then what timers and sweeps ask for: no
+//! batch makes another publisher's request wait for more than one chunk.
+
+mod answers;
+mod core;
+pub(crate) mod denies;
+mod durable;
+mod effects;
+mod fold;
+mod group;
+pub(crate) mod job;
+mod reserve;
+pub(crate) mod restore;
+mod sweep;
+pub(crate) mod sync;
+mod timers;
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use self::answers::refuse;
+use self::core::{Core, Failed, Ready};
+use super::audit::Audit;
+use super::clock::Now;
+use super::model::allowance::PolicyView;
+use super::refusal::{Code, Refusal};
+use super::seam::{GrantError, Grants};
+use super::shared::{Phase, Shared};
+use denies::{DenyJob, DenyOp};
+use job::{BindingJob, Job};
+
+/// Single requests in one group.
+const SINGLES_A_GROUP: usize = 256;
+/// Lines of a batch in one group.
+pub(crate) const LINES_A_CHUNK: usize = 2_048;
+/// Timers and sweeps in one group.
+const REVIEWS_A_GROUP: usize = 1_024;
+/// How often a group is decided anew because the policy changes under it.
+const ATTEMPTS_MAX: u32 = 8;
+/// The longest sleep: a suspend of the machine is noticed after it.
+const TURN: Duration = Duration::from_secs(1);
+
+/// The one task that changes the store; the daemon spawns it.
+pub struct Writer {
+    core: Box<Core>,
+    singles: mpsc::Receiver<Job>,
+    chunks: mpsc::Receiver<Vec<BindingJob>>,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        audit: Audit,
+        (revision, dirty): (u64, Vec<(String, String)>),
+        singles: mpsc::Receiver<Job>,
+        chunks: mpsc::Receiver<Vec<BindingJob>>,
+    ) -> Writer {
+        Writer {
+            core: Box::new(Core::new(shared, audit, revision, dirty)),
+            singles,
+            chunks,
+        }
+    }
+
+    /// Runs until `stop` says true, then decides what waits already and returns.
+    pub async fn run(mut self, grants: Arc<dyn Grants>, mut stop: watch::Receiver<bool>) {
+        let shared = Arc::clone(&self.core.shared);
+        // Set once: there is one writer.
+        let _ = shared.grants.set(Arc::clone(&grants));
+        let (epoch, policy) = grants.policy();
+        shared.view_of(epoch, &policy);
+        shared.set_phase(Phase::Running);
+        let mut core = self.core;
+        loop {
+            let mut jobs = Vec::new();
+            let mut chunk = None;
+            let mut stopping = false;
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => stopping = true,
+                Some(job) = self.singles.recv() => jobs.push(job),
+                Some(lines) = self.chunks.recv() => chunk = Some(lines),
+                () = shared.nudge.notified() => {}
+                () = tokio::time::sleep(core.sleep()) => {}
+            }
+            if stopping {
+                shared.set_phase(Phase::Draining);
+                self.singles.close();
+                self.chunks.close();
+            }
+            while jobs.len() < SINGLES_A_GROUP
+                && let Ok(job) = self.singles.try_recv()
+            {
+                jobs.push(job);
+            }
+            if chunk.is_none() {
+                chunk = self.chunks.try_recv().ok();
+            }
+            let idle = jobs.is_empty() && chunk.is_none();
+            jobs.extend(chunk.into_iter().flatten().map(Job::Binding));
+            core = turn(core, jobs, grants.as_ref()).await;
+            if stopping && idle {
+                break;
+            }
+        }
+        let now = shared.clock.now();
+        let flush = move || core.flush_renewals(now, true);
+        if tokio::task::spawn_blocking(flush).await.is_err() {
+            tracing::error!("the audit log could not be closed");
+        }
+    }
+}
+
+/// One turn: what came, then what is due.
+async fn turn(mut core: Box<Core>, jobs: Vec<Job>, grants: &dyn Grants) -> Box<Core> {
+    let idle = jobs.is_empty();
+    let mut waiting = Vec::new();
+    for job in jobs {
+        // These stand alone, and in their order.
+        let alone = matches!(job, Job::Sync(_) | Job::Restore(_));
+        if alone && !waiting.is_empty() {
+            core = decide(core, std::mem::take(&mut waiting), grants).await;
+        }
+        match job {
+            Job::Restore(job) => core = restore::restore(core, job, grants).await,
+            Job::Sync(_) => core = decide(core, vec![job], grants).await,
+            job => waiting.push(job),
+        }
+    }
+    let now = core.shared.clock.now();
+    if core.renewals.is_due(now.wall_ms) {
+        core = blocking(core, move |core| core.flush_renewals(now, false))
+            .await
+            .0;
+    }
+    core.reserve.hold();
+    let (epoch, policy) = grants.policy();
+    let view = core.shared.view_of(epoch, &policy);
+    waiting.extend(core.due(&view, now));
+    if !waiting.is_empty() {
+        core = decide(core, waiting, grants).await;
+    }
+    rearm(&mut core, grants).await;
+    if core.is_fold_due(idle) {
+        core = blocking(core, Core::fold).await.0;
+    }
+    core
+}
+
+/// Decides jobs as one group; where the kernel has no room for all, as smaller ones, so that each gets its own answer.
+async fn decide(mut core: Box<Core>, jobs: Vec<Job>, grants: &dyn Grants) -> Box<Core> {
+    let mut left = vec![(jobs, 0)];
+    while let Some((jobs, attempt)) = left.pop() {
+        let jobs = core.without_growth(jobs);
+        if jobs.is_empty() {
+            continue;
+        }
+        let now = core.shared.clock.now();
+        let (epoch, policy) = grants.policy();
+        let view: Arc<PolicyView> = core.shared.view_of(epoch, &policy);
+        let prepared;
+        (core, prepared) = blocking(core, move |core| core.prepare(jobs, &view, now)).await;
+        let mut ready: Ready = match prepared {
+            Ok(ready) => ready,
+            Err(failed) => {
+                left.extend(core.after_failure(failed).map(|jobs| (jobs, attempt)));
+                continue;
+            }
+        };
+        let changes = std::mem::take(&mut ready.changes);
+        let in_force = match changes.is_empty() {
+            true => Ok(()),
+            false => grants.change(epoch, changes).await,
+        };
+        let Err(error) = in_force else {
+            match ready.is_large() {
+                true => core = blocking(core, |core| core.publish(ready)).await.0,
+                false => core.publish(ready),
+            }
+            continue;
+        };
+        let why = error.to_string();
+        let mut jobs;
+        (core, jobs) = blocking(core, move |core| core.undo(ready, &why)).await;
+        match error {
+            GrantError::PolicyChanged if attempt < ATTEMPTS_MAX => left.push((jobs, attempt + 1)),
+            GrantError::TableFull { .. } | GrantError::TooManyOwners { .. } if jobs.len() > 1 => {
+                let second = jobs.split_off(jobs.len() / 2);
+                left.push((second, attempt));
+                left.push((jobs, attempt));
+            }
+            error => core.refuse_all(jobs, &refusal_of(&error)),
+        }
+    }
+    core
+}
+
+fn refusal_of(error: &GrantError) -> Refusal {
+    let code = match error {
+        GrantError::TableFull { .. } | GrantError::TooManyOwners { .. } => Code::TableFull,
+        GrantError::PolicyChanged => Code::Busy,
+        GrantError::Failed(_) => Code::Unavailable,
+    };
+    let refusal = Refusal::new(code, error.to_string());
+    match error {
+        GrantError::TableFull { table, .. } => refusal.with("table", *table),
+        GrantError::TooManyOwners { prefix, .. } => refusal.with("prefix", prefix.as_str()),
+        _ => refusal,
+    }
+}
+
+/// Tells the kernel its ends anew, where the machine has slept.
+async fn rearm(core: &mut Core, grants: &dyn Grants) {
+    let now = core.shared.clock.now();
+    let (epoch, policy) = grants.policy();
+    let view = core.shared.view_of(epoch, &policy);
+    let changes = core.sweep_ends(&view, now);
+    if changes.is_empty() {
+        return;
+    }
+    if let Err(error) = grants.change(epoch, changes).await {
+        tracing::warn!("ends after a suspend: {error}; trying again");
+        core.sweep_ends_again();
+    }
+}
+
+/// Work that blocks, off the runtime's threads; a panic in it goes on here.
+async fn blocking<T: Send + 'static>(
+    mut core: Box<Core>,
+    work: impl FnOnce(&mut Core) -> T + Send + 'static,
+) -> (Box<Core>, T) {
+    let worked = tokio::task::spawn_blocking(move || {
+        let answer = work(&mut core);
+        (core, answer)
+    });
+    match worked.await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+impl Core {
+    fn sleep(&self) -> Duration {
+        if self.sweeps.is_under_way() || self.fold.is_under_way() {
+            return Duration::ZERO;
+        }
+        let now = self.shared.clock.now();
+        let next = self.timers.next_in_ms(now.boot_ms);
+        next.map_or(TURN, |next| TURN.min(Duration::from_millis(next)))
+    }
+
+    /// What time, a new policy and the publishers' successes ask for.
+    fn due(&mut self, view: &PolicyView, now: Now) -> Vec<Job> {
+        if self.shared.applied.swap(false, Ordering::AcqRel) {
+            self.sweeps.policy_changed();
+        }
+        self.sweeps.notice(now);
+        let mut jobs = self.sweep_policy(view, now);
+        let successes = std::mem::take(
+            &mut *self
+                .shared
+                .successes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        for publisher in successes {
+            for credential in self.held.get(&publisher).into_iter().flatten() {
+                let review = BindingJob::review(Arc::clone(&publisher), Arc::clone(credential));
+                jobs.push(Job::Binding(review));
+            }
+        }
+        let room = REVIEWS_A_GROUP.saturating_sub(jobs.len());
+        for (publisher, credential) in self.timers.due(now.boot_ms, room) {
+            jobs.push(Job::Binding(BindingJob::review(publisher, credential)));
+        }
+        for name in self.shared.denies.load().over(now) {
+            jobs.push(Job::Deny(DenyJob {
+                name,
+                op: DenyOp::Remove,
+                actor: None,
+                reply: None,
+            }));
+        }
+        jobs
+    }
+
+    /// Without space kept back, only what needs no more room is taken.
+    fn without_growth(&self, jobs: Vec<Job>) -> Vec<Job> {
+        if self.reserve.is_held() {
+            return jobs;
+        }
+        let refusal = Refusal::new(
+            Code::StoreFull,
+            "the disk of the state folder is full: deletes and renewals alone are taken",
+        );
+        let mut kept = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let grows = match &job {
+                Job::Binding(job) => self.grows(job),
+                Job::Deny(job) => matches!(job.op, DenyOp::Put(_)),
+                Job::Sync(_) | Job::Restore(_) => true,
+                Job::Note(..) => false,
+            };
+            match grows {
+                true => refuse(job, &refusal),
+                false => kept.push(job),
+            }
+        }
+        kept
+    }
+
+    /// A PUT of equal content is a renewal.
+    fn grows(&self, job: &BindingJob) -> bool {
+        let job::Op::Put { wanted, .. } = &job.op else {
+            return false;
+        };
+        let row = self.shared.memory.get(&job.publisher, &job.credential);
+        row.is_none_or(|row| row.etag != wanted.etag)
+    }
+
+    /// The jobs that are worth another attempt; the others are refused.
+    fn after_failure(&mut self, failed: Failed) -> Option<Vec<Job>> {
+        if failed.full && self.reserve.release() {
+            return Some(failed.jobs);
+        }
+        self.refuse_all(failed.jobs, &failed.refusal);
+        None
+    }
+
+    fn refuse_all(&mut self, jobs: Vec<Job>, refusal: &Refusal) {
+        let now = self.shared.clock.now();
+        for job in jobs {
+            // Nobody else would come back to it.
+            if let Job::Binding(BindingJob {
+                op: job::Op::Review,
+                publisher,
+                credential,
+                ..
+            }) = &job
+            {
+                self.timers.add(now.boot_ms + 1_000, publisher, credential);
+            }
+            refuse(job, refusal);
+        }
+    }
+}

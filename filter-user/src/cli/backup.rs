@@ -1,0 +1,111 @@
+//! `keyfence backup` and `keyfence restore`: copies of the store, made and put back by the daemon.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::bind::parsed;
+use super::client::{self, Call, SocketArguments};
+use super::exit::{Exit, Failure};
+use super::shell::Shell;
+
+/// A store of millions of bindings takes its time; the daemon gives up at the same time.
+const PATIENCE: Duration = Duration::from_secs(605);
+
+const AFTER_BACKUP: &str = "\
+Online: bindings go on changing meanwhile, and the copy is of one moment. The daemon writes it, so the folder must be \
+one that it may write. The caller must be an operator.
+
+Exit codes:
+  0  the copy is there
+  1  refused or failed
+  5  the daemon is not reachable
+
+Example:
+  keyfence backup /var/lib/keyfence/backups/monday";
+
+/// Write a consistent copy of the bindings' store
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_BACKUP)]
+pub(crate) struct Arguments {
+    /// Where to; it must not exist
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+    #[command(flatten)]
+    daemon: SocketArguments,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
+    let path = absolute(&arguments.path)?;
+    let body = json!({ "path": path });
+    let status = ask("/v1/backup", body, &arguments.daemon)?;
+    told(&status, "the copy is of", arguments.json, shell)
+}
+
+const AFTER_RESTORE: &str = "\
+Puts a backup in place of what is there, under a new store id: watchers list anew. Its bindings stay suspended until \
+their publisher has synced, since a backup may hold what was revoked after it; --trust puts them in force at once. \
+The caller must be an operator.
+
+Exit codes:
+  0  restored
+  1  refused or failed
+  5  the daemon is not reachable
+
+Example:
+  keyfence restore /var/lib/keyfence/backups/monday";
+
+/// Put a copy in place of the bindings' store
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_RESTORE)]
+pub(crate) struct RestoreArguments {
+    /// The copy
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+    /// Its bindings are in force at once
+    #[arg(long)]
+    trust: bool,
+    #[command(flatten)]
+    daemon: SocketArguments,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn restore(arguments: &RestoreArguments, shell: &Shell) -> Result<Exit, Failure> {
+    let path = absolute(&arguments.path)?;
+    let body = json!({ "path": path, "trust": arguments.trust });
+    let status = ask("/v1/restore", body, &arguments.daemon)?;
+    told(&status, "restored:", arguments.json, shell)
+}
+
+/// The daemon has a working folder of its own.
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    let absolute = std::path::absolute(path);
+    absolute.map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", path.display())))
+}
+
+fn ask(path: &str, body: Value, daemon: &SocketArguments) -> Result<Value, Failure> {
+    let call = Call {
+        method: Method::POST,
+        path: path.to_owned(),
+        body: Some(body),
+    };
+    parsed(&client::send(&daemon.socket, call, PATIENCE)?)
+}
+
+fn told(status: &Value, what: &str, as_json: bool, shell: &Shell) -> Result<Exit, Failure> {
+    if as_json {
+        shell.write(&format!("{status}\n"))?;
+    } else {
+        let store = status["bindings"]["store"].as_str().unwrap_or("?");
+        let revision = &status["bindings"]["revision"];
+        shell.write(&format!("{what} store {store}, revision {revision}\n"))?;
+    }
+    Ok(Exit::Done)
+}

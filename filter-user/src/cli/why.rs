@@ -1,0 +1,125 @@
+//! `keyfence why`: what lists or denies an address, in a sentence and a table.
+
+use std::net::IpAddr;
+
+use comfy_table::{Cell, Table, presets};
+use hyper::Method;
+use serde_json::Value;
+
+use super::bind::parsed;
+use super::client::{self, SocketArguments, encoded};
+use super::exit::{Exit, Failure};
+use super::shell::Shell;
+
+const AFTER_HELP: &str = "\
+Drops of the last hour come with the records, which this build does not keep yet; `keyfence explain` shows each rule \
+for one packet.
+
+Exit codes:
+  0  told
+  1  failed
+  5  the daemon is not reachable
+
+Example:
+  keyfence why 198.51.100.7";
+
+/// Tell why an address passes or does not: its grants, leases left, denies
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    /// The address
+    #[arg(value_name = "ADDR")]
+    address: IpAddr,
+    #[command(flatten)]
+    daemon: SocketArguments,
+    /// The daemon's answer as it is: one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
+    let path = format!("/v1/why?address={}", encoded(&arguments.address.to_string()));
+    let answer = client::ask(&arguments.daemon.socket, Method::GET, &path, client::PATIENCE)?;
+    let why: Value = parsed(&answer)?;
+    if arguments.json {
+        shell.write(&format!("{}\n", answer.trim_end()))?;
+    } else {
+        shell.write(&page(&why))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn page(why: &Value) -> String {
+    let mut page = format!(
+        "{}\n",
+        why["sentence"].as_str().unwrap_or("The daemon gave no sentence.")
+    );
+    let grants = why["grants"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if grants.is_empty() {
+        return page;
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.force_no_tty();
+    table.set_header([
+        "grant",
+        "prefix",
+        "services",
+        "state",
+        "ends",
+        "last passed",
+        "packets",
+    ]);
+    for grant in grants {
+        let text = |name: &str, none: &str| grant[name].as_str().unwrap_or(none).to_owned();
+        let services = grant["services"].as_array().into_iter().flatten();
+        let services: Vec<&str> = services.filter_map(Value::as_str).collect();
+        let packets = grant["packets"]
+            .as_u64()
+            .map_or("-".to_owned(), |packets| packets.to_string());
+        table.add_row([
+            Cell::new(text("owner", "?")),
+            Cell::new(text("prefix", "-")),
+            Cell::new(services.join(", ")),
+            Cell::new(text("state", "?")),
+            Cell::new(text("ends_at", "never")),
+            Cell::new(text("last_seen", "-")),
+            Cell::new(packets),
+        ]);
+    }
+    page.push('\n');
+    for line in table.lines() {
+        page.push_str(line.trim_end());
+        page.push('\n');
+    }
+    if why["more_grants"] == true {
+        page.push_str("There are more; `keyfence bindings --source` lists all.\n");
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn page_is_a_sentence_and_a_row_for_each_grant() {
+        let why = json!({
+            "sentence": "198.51.100.7 is listed by client/acme.",
+            "grants": [{ "owner": "client/acme", "prefix": "198.51.100.0/24", "services": ["payments"], "state": "active" }],
+        });
+        let page = page(&why);
+        let mut lines = page.lines();
+        assert_eq!(lines.next(), Some("198.51.100.7 is listed by client/acme."));
+        let row = lines.last().unwrap();
+        for part in ["client/acme", "198.51.100.0/24", "payments", "active", "never"] {
+            assert!(row.contains(part), "{page}");
+        }
+        assert_eq!(
+            super::page(&json!({ "sentence": "Nothing.", "grants": [] })),
+            "Nothing.\n"
+        );
+    }
+}

@@ -1,0 +1,358 @@
+//! Changes of single bindings in the tables in force, without a generation of their own.
+//!
+//! Single addresses only: what adds or removes a wider prefix, or finds no room, is left to the next generation. An
+//! address' value is worked out as the compiler does it, from what stands there and from the prefixes around it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use filter_common::abi::{Owner, Source};
+use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
+use filter_common::lookup::prefixes::{GATE_PREFIXES, REMOVED, Shape as _, parts, search_v4, search_v6};
+use filter_common::lookup::{PORT_SET_WORDS, Value};
+use ipnet::IpNet;
+
+use crate::bindings::seam::Grantee;
+use crate::compiler::prefixes::Layout;
+use crate::compiler::{
+    Compiled, LimitTable, Numbers, Pushed, Rows, binding_name, owner_flags, owner_hash, owner_name,
+};
+use crate::kernel::edit::{Edit, NoRoom};
+use crate::kernel::load::{Generation, LoadError};
+use crate::kernel::state::State;
+use crate::policy::Policy;
+use crate::policy::model::PortRange;
+
+/// Why a change was not made in the tables in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The next generation can.
+    Generation,
+    TooManyOwners {
+        prefix: String,
+    },
+}
+
+impl From<NoRoom> for Stop {
+    fn from(_: NoRoom) -> Self {
+        Self::Generation
+    }
+}
+
+/// What holds at an address: management, deny, owners in their order.
+type Meaning = (u64, u64, Vec<u32>);
+
+/// The tables in force, and what is known of them.
+pub(super) struct Live {
+    edit: Edit,
+    prefixes: Layout,
+    row_words: usize,
+    rows: Rows,
+    limits: LimitTable,
+    port_sets: HashMap<Vec<PortRange>, u32>,
+    port_sets_end: u32,
+    /// The values of what is more than one owner.
+    values: HashMap<Meaning, u32>,
+    sources_end: u32,
+    grants_end: u32,
+    names: HashMap<u32, Arc<str>>,
+    next_owner: u32,
+    owners_end: u32,
+}
+
+impl Live {
+    pub(super) fn new(
+        generation: &mut Generation,
+        compiled: Compiled,
+        numbers: &Numbers,
+        (policy, pushed): (&Policy, &Pushed),
+        owners_max: u32,
+    ) -> Result<Self, LoadError> {
+        let edit = Edit::of(generation)?;
+        let clients = policy.clients.iter().map(|client| owner_name(&client.name));
+        let names = clients.chain(pushed.grantees.keys().cloned());
+        let names = names.filter_map(|name| Some((numbers.owner(&name)?, Arc::from(name))));
+        let values = (0..).zip(&compiled.sources).map(|(number, source)| {
+            let owners = match source.owners_length {
+                0 => Vec::new(),
+                1 => vec![source.owners_start],
+                length => compiled.grants[source.owners_start as usize..][..length as usize].to_vec(),
+            };
+            let meaning = (source.management, source.denied_until, owners);
+            (meaning, Value::Source(number).pack())
+        });
+        let row_words = compiled.row_words as usize;
+        Ok(Self {
+            owners_end: edit.owners().min(owners_max),
+            edit,
+            prefixes: std::mem::take(&mut generation.prefixes),
+            row_words,
+            values: values.collect(),
+            sources_end: compiled.sources.len() as u32,
+            grants_end: compiled.grants.len() as u32,
+            rows: Rows::of_words(row_words, compiled.rows),
+            limits: LimitTable::of(compiled.limits),
+            // Those of the compile are not looked for: a set said again stands there twice.
+            port_sets: HashMap::new(),
+            port_sets_end: (compiled.port_sets.len() / PORT_SET_WORDS as usize) as u32,
+            names: names.collect(),
+            next_owner: numbers.owners_end(),
+        })
+    }
+
+    /// A binding as it is now, where `before` was.
+    pub(super) fn put(
+        &mut self,
+        numbers: &mut Numbers,
+        state: &State,
+        before: Option<&Grantee>,
+        grantee: &Grantee,
+    ) -> Result<(), Stop> {
+        let known = before.map_or(&[][..], |before| &before.sources);
+        if grantee.sources.iter().chain(known).any(|source| !is_host(source)) {
+            return Err(Stop::Generation);
+        }
+        let name = binding_name(grantee);
+        let number = numbers
+            .add_owner(&name, &mut self.next_owner, self.owners_end)
+            .ok_or(Stop::Generation)?;
+        if before.is_none() {
+            // Whatever was counted under this number was another's.
+            state.name_owner(number, owner_hash(&name));
+        }
+        let owner = self.owner(numbers, grantee, &name)?;
+        self.names.entry(number).or_insert_with(|| Arc::from(name));
+        self.edit.set_owner(number, owner)?;
+        for source in grantee.sources.iter().filter(|source| !known.contains(source)) {
+            self.grant(source, number, true)?;
+        }
+        for source in known.iter().filter(|source| !grantee.sources.contains(source)) {
+            self.grant(source, number, false)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn end(&mut self, numbers: &Numbers, owner: &str, end: u64) -> Result<(), Stop> {
+        let number = numbers.owner(owner).ok_or(Stop::Generation)?;
+        Ok(self.edit.set_end(number, end)?)
+    }
+
+    pub(super) fn remove(&mut self, numbers: &Numbers, owner: &str, before: &Grantee) -> Result<(), Stop> {
+        if before.sources.iter().any(|source| !is_host(source)) {
+            return Err(Stop::Generation);
+        }
+        let number = numbers.owner(owner).ok_or(Stop::Generation)?;
+        for source in &before.sources {
+            self.grant(source, number, false)?;
+        }
+        Ok(())
+    }
+
+    fn owner(&mut self, numbers: &Numbers, grantee: &Grantee, name: &str) -> Result<Owner, Stop> {
+        let (first, last, port_set) = match grantee.source_ports.as_slice() {
+            [] => (0, u16::MAX, 0),
+            [range] => (range.first, range.last, 0),
+            ranges => (0, 0, self.port_set(ranges)?),
+        };
+        let known = self.rows.count();
+        let row = self.rows.of(grantee
+            .services
+            .iter()
+            .filter_map(|service| numbers.service(service)));
+        if self.rows.count() != known {
+            let start = row as usize * self.row_words;
+            self.edit
+                .set_row(start, &self.rows.words[start..][..self.row_words])?;
+        }
+        let known = self.limits.entries.len();
+        let limits = self
+            .limits
+            .number(&grantee.limit, name)
+            .map_err(|_| Stop::Generation)?;
+        if self.limits.entries.len() != known {
+            self.edit
+                .set_limits(limits, &self.limits.entries[limits as usize])?;
+        }
+        Ok(Owner {
+            end: grantee.end,
+            limits,
+            row,
+            source_port_first: first,
+            source_port_last: last,
+            port_set,
+            publisher: numbers.publisher(&grantee.publisher).unwrap_or(0),
+            flags: owner_flags(&grantee.limit),
+        })
+    }
+
+    fn port_set(&mut self, ranges: &[PortRange]) -> Result<u32, Stop> {
+        if let Some(set) = self.port_sets.get(ranges) {
+            return Ok(*set);
+        }
+        let mut words = vec![0u64; PORT_SET_WORDS as usize];
+        for port in ranges.iter().flat_map(|range| range.first..=range.last) {
+            words[port as usize / 64] |= 1 << (port % 64);
+        }
+        let set = self.port_sets_end;
+        self.edit.set_port_set(set as usize * words.len(), &words)?;
+        self.port_sets_end += 1;
+        self.port_sets.insert(ranges.to_vec(), set);
+        Ok(set)
+    }
+
+    /// Gives an owner a single address, or takes it away.
+    fn grant(&mut self, source: &IpNet, number: u32, gives: bool) -> Result<(), Stop> {
+        let (here, around) = self.values_at(source);
+        let inherited = self.meaning(around)?;
+        let (management, denied, owners) = match here {
+            Some(value) => self.meaning(value)?,
+            None => inherited.clone(),
+        };
+        let mut own = match here {
+            Some(_) => own_part(&owners, &inherited.2),
+            None => Vec::new(),
+        };
+        own.retain(|owner| *owner != number);
+        if gives {
+            let name = |number: &u32| self.names.get(number).cloned();
+            let place = own.partition_point(|owner| name(owner) < name(&number));
+            own.insert(place, number);
+        }
+        let value = if own.is_empty() && (management, denied) == (inherited.0, inherited.1) {
+            if here.is_none() {
+                return Ok(());
+            }
+            REMOVED
+        } else {
+            let behind = inherited.2.iter().filter(|owner| !own.contains(owner)).copied();
+            let all: Vec<u32> = own.iter().copied().chain(behind).collect();
+            if all.len() > OWNERS_PER_SOURCE_MAX as usize {
+                return Err(Stop::TooManyOwners {
+                    prefix: source.to_string(),
+                });
+            }
+            self.value((management, denied, all))?
+        };
+        match source {
+            IpNet::V4(net) => self.edit.set_host_v4(net.addr().to_bits(), value)?,
+            IpNet::V6(net) => {
+                let (upper, lower) = halves(net.addr());
+                self.edit.set_host_v6(upper, lower, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of a single address by itself, and by the prefixes around it.
+    fn values_at(&self, source: &IpNet) -> (Option<u32>, u32) {
+        let has = self.prefixes.parts();
+        match source {
+            IpNet::V4(net) => {
+                let address = net.addr().to_bits();
+                let around = if has & parts::PREFIXES_V4 != 0 {
+                    search_v4(&self.prefixes, address)
+                } else {
+                    0
+                };
+                (self.edit.host_v4(address), around)
+            }
+            IpNet::V6(net) => {
+                let (upper, lower) = halves(net.addr());
+                let around = if has & parts::PREFIXES_V6 != 0 {
+                    search_v6(&self.prefixes, upper, lower, GATE_PREFIXES)
+                } else {
+                    0
+                };
+                (self.edit.host_v6(upper, lower), around)
+            }
+        }
+    }
+
+    fn meaning(&self, value: u32) -> Result<Meaning, Stop> {
+        match Value::unpack(value) {
+            Value::None => Ok((0, 0, Vec::new())),
+            Value::Owner(number) => Ok((0, 0, vec![number])),
+            Value::Source(number) => {
+                let source = self.edit.source(number).ok_or(Stop::Generation)?;
+                let start = source.owners_start;
+                let owners = match source.owners_length {
+                    1 => Some(vec![start]),
+                    length => (start..start + length)
+                        .map(|position| self.edit.grant(position))
+                        .collect(),
+                };
+                Ok((
+                    source.management,
+                    source.denied_until,
+                    owners.ok_or(Stop::Generation)?,
+                ))
+            }
+        }
+    }
+
+    fn value(&mut self, meaning: Meaning) -> Result<u32, Stop> {
+        if let (0, 0, [number]) = (meaning.0, meaning.1, meaning.2.as_slice()) {
+            return Ok(Value::Owner(*number).pack());
+        }
+        if let Some(value) = self.values.get(&meaning) {
+            return Ok(*value);
+        }
+        let owners = &meaning.2;
+        let start = match owners.as_slice() {
+            [] => 0,
+            [number] => *number,
+            _ => {
+                self.edit.set_grants(self.grants_end, owners)?;
+                let start = self.grants_end;
+                self.grants_end += owners.len() as u32;
+                start
+            }
+        };
+        let source = Source {
+            management: meaning.0,
+            denied_until: meaning.1,
+            owners_start: start,
+            owners_length: owners.len() as u32,
+        };
+        self.edit.set_source(self.sources_end, source)?;
+        let value = Value::Source(self.sources_end).pack();
+        self.sources_end += 1;
+        self.values.insert(meaning, value);
+        Ok(value)
+    }
+}
+
+/// The owners of an address' own: all but what it has from the prefixes around it, which stands behind.
+fn own_part(owners: &[u32], inherited: &[u32]) -> Vec<u32> {
+    let is_own = |length: &usize| {
+        let (own, behind) = owners.split_at(*length);
+        behind
+            .iter()
+            .eq(inherited.iter().filter(|owner| !own.contains(owner)))
+    };
+    let length = (0..=owners.len()).find(is_own).unwrap_or(owners.len());
+    owners[..length].to_vec()
+}
+
+fn is_host(source: &IpNet) -> bool {
+    source.prefix_len() == source.max_prefix_len()
+}
+
+fn halves(address: std::net::Ipv6Addr) -> (u64, u64) {
+    let bits = address.to_bits();
+    ((bits >> 64) as u64, bits as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_own_owners_are_told_from_those_around_it() {
+        assert_eq!(own_part(&[3, 1, 2], &[1, 2]), [3]);
+        // Whether 2 is its own as well makes no difference.
+        assert_eq!(own_part(&[1, 2], &[2, 1]), [1]);
+        assert_eq!(own_part(&[5], &[]), [5]);
+        assert!(own_part(&[1, 2], &[1, 2]).is_empty());
+    }
+}

@@ -1,0 +1,135 @@
+//! The daemon's listeners with a store behind them, in this process: for tests of what asks them. The kernel is a
+//! stand-in that takes every change.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use filter_user::api::{self, Backing, Bounds};
+use filter_user::bindings::clock::SystemClock;
+use filter_user::bindings::seam::{Change, GrantError, Grants, OwnerUse};
+use filter_user::bindings::{Bindings, Options};
+use filter_user::engine::snapshot::{BoxFuture, CounterValues, PolicyState, ReloadError, Snapshot, View};
+use filter_user::policy::model::Mode;
+use filter_user::policy::{LoadContext, MemoryFiles, Policy, load_from};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+/// They end with this.
+#[derive(Debug)]
+pub struct Listeners {
+    folder: tempfile::TempDir,
+    stop: watch::Sender<bool>,
+    _runtime: Runtime,
+}
+
+impl Listeners {
+    /// Of a policy, in which `SOCKET` stands for the path of a socket.
+    pub fn start(policy: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let socket = folder.path().join("api.sock");
+        let policy = read(&policy.replace("SOCKET", &socket.display().to_string()));
+        let runtime = Runtime::new().expect("an event loop can be made");
+        let bound = runtime.block_on(api::bind(&policy.listeners));
+        let bound = bound.expect("the listeners can be bound");
+        let options = Options {
+            folder: folder.path().join("state"),
+            clock: Arc::new(SystemClock::new().expect("the clocks can be read")),
+        };
+        let opened = Bindings::open(options, Arc::clone(&policy));
+        let (bindings, writer) = opened.expect("the store can be opened");
+        let grants: Arc<dyn Grants> = Arc::new(Anything(Arc::clone(&policy)));
+        let (stop, stopped) = watch::channel(false);
+        runtime.spawn(writer.run(Arc::clone(&grants), stopped.clone()));
+        let backing = Backing::new(bindings, grants, &policy);
+        let operators = policy.daemon.operators.clone();
+        let view: Arc<dyn View> = Arc::new(Nothing);
+        runtime.spawn(api::serve(
+            bound,
+            view,
+            Some(backing),
+            operators,
+            Bounds::default(),
+            stopped,
+        ));
+        Self {
+            folder,
+            stop,
+            _runtime: runtime,
+        }
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("api.sock")
+    }
+}
+
+impl Drop for Listeners {
+    fn drop(&mut self) {
+        // Nobody may be left to hear it.
+        let _ = self.stop.send(true);
+    }
+}
+
+fn read(text: &str) -> Arc<Policy> {
+    let root = PathBuf::from("keyfence.toml");
+    let files = MemoryFiles::new([(root.clone(), text.as_bytes().to_vec())]);
+    let loaded = load_from(&files, &root, &LoadContext::at(jiff::Timestamp::now()));
+    let faults = loaded.diagnostics;
+    Arc::new(loaded.policy.unwrap_or_else(|| panic!("{faults:?}")))
+}
+
+struct Anything(Arc<Policy>);
+
+impl Grants for Anything {
+    fn change(&self, _: u64, _: Vec<Change>) -> BoxFuture<Result<(), GrantError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn policy(&self) -> (u64, Arc<Policy>) {
+        (1, Arc::clone(&self.0))
+    }
+
+    fn used(&self, _: &str) -> Option<OwnerUse> {
+        None
+    }
+}
+
+/// A daemon that filters nothing.
+struct Nothing;
+
+impl View for Nothing {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        Arc::new(Snapshot {
+            instance: "test".to_owned(),
+            version: "0",
+            started_at: now,
+            policy: PolicyState {
+                file: "keyfence.toml".to_owned(),
+                hash: String::new(),
+                in_force_since: now,
+                reload_ok: true,
+                last_error: None,
+                file_differs: false,
+            },
+            generation: 1,
+            mode: Mode::Enforce,
+            interfaces: Vec::new(),
+            services: Vec::new(),
+            tables: Vec::new(),
+            not_ready: Vec::new(),
+        })
+    }
+
+    fn counters(&self) -> Result<CounterValues, String> {
+        Ok(CounterValues::default())
+    }
+
+    fn reload(&self) -> BoxFuture<Result<String, ReloadError>> {
+        Box::pin(async { Err(ReloadError::Failed("there is nothing to reload".to_owned())) })
+    }
+}
