@@ -19,7 +19,7 @@ pub(crate) const DEVICE: &str = "kfb";
 const BATCH: u32 = 64;
 /// What drops, for every peer alike, the packets that its filter passed: the rest of the stack is no filter's cost.
 const REST: &str =
-    "table inet rest { chain pre { type filter hook prerouting priority -150; policy drop; } }";
+    "table inet rest { chain pre { type filter hook prerouting priority -150; policy drop; }\n}\n";
 
 /// The sending side of all pairs. Threads enter it.
 pub(crate) struct Ground {

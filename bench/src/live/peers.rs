@@ -180,7 +180,7 @@ fn nft(sources: &[IpNet], more: &str, rule: &str) -> String {
     }
     _ = write!(
         text,
-        "}} }}\nchain in {{ type filter hook ingress device \"{DEVICE}\" priority 0; policy drop; {rule}\n}} }}"
+        "}}\n}}\nchain in {{ type filter hook ingress device \"{DEVICE}\" priority 0; policy drop; {rule}\n}}\n}}\n"
     );
     text
 }
