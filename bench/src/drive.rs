@@ -64,8 +64,17 @@ impl Driver {
 
     /// Runs the target so many times, and answers the CPU time a packet.
     pub(crate) fn run(&mut self, packets: u32) -> Result<f64> {
+        self.run_named(self.program, packets)
+    }
+
+    /// The program that does nothing, without the driver.
+    pub(crate) fn run_bare(&mut self, packets: u32) -> Result<f64> {
+        self.run_named("empty", packets)
+    }
+
+    fn run_named(&mut self, name: &str, packets: u32) -> Result<f64> {
         let mut out = vec![0; self.frame.len()];
-        let program = xdp(&mut self.ebpf, self.program)?;
+        let program = xdp(&mut self.ebpf, name)?;
         let options = TestRunOptions {
             data_in: Some(&self.frame),
             data_out: Some(&mut out),

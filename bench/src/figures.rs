@@ -18,6 +18,9 @@ pub(crate) struct Figures {
     /// One source with so many owners, all exhausted but the last.
     pub(crate) exhausted: Vec<Exhausted>,
     pub(crate) live: Vec<Live>,
+    pub(crate) bulk: Vec<Bulk>,
+    pub(crate) single: Vec<Single>,
+    pub(crate) daemon: Vec<DaemonMemory>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -76,7 +79,9 @@ impl Traffic {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Variant {
-    /// A program that does nothing: the floor, with the driver's own cost.
+    /// A program that does nothing, without the driver: what a run costs by itself.
+    Bare,
+    /// The same behind the driver, as all the others are.
     Empty,
     /// The filter's parser alone.
     Parse,
@@ -118,6 +123,53 @@ pub(crate) struct Live {
     pub(crate) peer: Peer,
     pub(crate) traffic: Traffic,
     pub(crate) ns: Spread,
+}
+
+/// A whole policy, from the checked model to the tables in force.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Bulk {
+    pub(crate) sources: usize,
+    pub(crate) owners: Owners,
+    pub(crate) compile_ms: Spread,
+    /// Laid out, written into maps of its own, verified.
+    pub(crate) load_ms: Spread,
+    pub(crate) swap_ms: Spread,
+    pub(crate) whole_ms: Spread,
+    pub(crate) kernel_bytes_a_source: f64,
+}
+
+/// One binding at a time, from the engine to the kernel's tables.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Single {
+    /// There already.
+    pub(crate) bindings: usize,
+    pub(crate) changes: usize,
+    pub(crate) put_us: Percentiles,
+    pub(crate) remove_us: Percentiles,
+    /// How often a change took a whole generation.
+    pub(crate) generations: u64,
+}
+
+/// Of wall-clock time.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Percentiles {
+    pub(crate) half: f64,
+    pub(crate) of_99: f64,
+    pub(crate) most: f64,
+}
+
+/// The daemon with a policy of one client, from a file of addresses.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct DaemonMemory {
+    pub(crate) sources: usize,
+    /// Its own memory with one source.
+    pub(crate) empty_bytes: u64,
+    pub(crate) bytes_a_source: f64,
+    pub(crate) bytes_a_source_after_reload: f64,
+    /// The most it took while it started and reloaded, mapped tables included.
+    pub(crate) peak_bytes: u64,
+    /// SIGHUP to in force: files read, checked, compiled, loaded.
+    pub(crate) reload_ms: f64,
 }
 
 impl Figures {

@@ -32,7 +32,8 @@ pub(crate) struct Objects {
 
 /// One of those that are run in turn.
 struct Candidate<'a> {
-    program: ProgramFd,
+    /// `None`: the program that does nothing, without the driver.
+    program: Option<ProgramFd>,
     /// Whose counter must grow by each packet.
     expected: Option<(&'a State, Expected)>,
 }
@@ -113,30 +114,37 @@ fn cells(
         let ask = expected(traffic);
         let candidates = [
             (
+                Variant::Bare,
+                Candidate {
+                    program: None,
+                    expected: None,
+                },
+            ),
+            (
                 Variant::Empty,
                 Candidate {
-                    program: driver.empty()?,
+                    program: Some(driver.empty()?),
                     expected: None,
                 },
             ),
             (
                 Variant::Parse,
                 Candidate {
-                    program: parse.try_clone()?,
+                    program: Some(parse.try_clone()?),
                     expected: None,
                 },
             ),
             (
                 Variant::Keyfence,
                 Candidate {
-                    program: keyfence.try_clone()?,
+                    program: Some(keyfence.try_clone()?),
                     expected: Some((&ours.state, ask)),
                 },
             ),
             (
                 Variant::Trie,
                 Candidate {
-                    program: reference.try_clone()?,
+                    program: Some(reference.try_clone()?),
                     expected: Some((&trie.state, ask)),
                 },
             ),
@@ -189,7 +197,7 @@ pub(crate) fn features(
                 candidates.push((
                     (),
                     Candidate {
-                        program: program.try_clone()?,
+                        program: Some(program.try_clone()?),
                         expected: Some((&loaded.state, expected(traffic))),
                     },
                 ));
@@ -227,7 +235,7 @@ pub(crate) fn exhausted(objects: &Objects, effort: Effort, progress: &Progress) 
         candidates.push((
             (),
             Candidate {
-                program: program.try_clone()?,
+                program: Some(program.try_clone()?),
                 expected: Some((&loaded.state, expected(Traffic::Hit))),
             },
         ));
@@ -270,7 +278,10 @@ fn one(driver: &mut Driver, candidate: &Candidate<'_>, packets: u32) -> Result<f
         let index = account::index(expected.verdict, expected.reason, SERVICE_NUMBER);
         Ok(state.count(index)?.packets)
     };
-    driver.target(&candidate.program)?;
+    let Some(program) = &candidate.program else {
+        return driver.run_bare(packets);
+    };
+    driver.target(program)?;
     let before = counted(candidate)?;
     let ns = driver.run(packets)?;
     let judged = counted(candidate)? - before;

@@ -12,6 +12,7 @@ mod population;
 mod progress;
 mod scenario;
 mod tables;
+mod updates;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -66,10 +67,12 @@ enum Part {
     Features,
     /// On veth pairs, beside other filters.
     Live,
+    /// Bulk loads, single updates, memory.
+    Updates,
 }
 
 impl Part {
-    const ALL: [Part; 3] = [Part::Judging, Part::Features, Part::Live];
+    const ALL: [Part; 4] = [Part::Judging, Part::Features, Part::Live, Part::Updates];
 }
 
 /// How long each measurement takes.
@@ -84,6 +87,7 @@ const SIZES: [usize; 4] = [1_000, 100_000, 1_000_000, 10_000_000];
 const SIZES_QUICK: [usize; 2] = [1_000, 100_000];
 /// Where other filters are compared.
 const LIVE_SIZES: [usize; 2] = [1_000, 1_000_000];
+const UPDATE_SIZES: [usize; 2] = [100_000, 1_000_000];
 /// Where features are compared.
 const FEATURE_SIZES: [usize; 2] = [1_000, 1_000_000];
 const ROUNDS: usize = 7;
@@ -124,7 +128,10 @@ fn measure(arguments: &Arguments) -> Result<Figures> {
     };
     let usual: &[usize] = if *quick { &SIZES_QUICK } else { &SIZES };
     let sizes = sizes.as_deref().unwrap_or(usual);
-    drive::stay_on_one_cpu()?;
+    let among = |some: &[usize]| -> Vec<usize> {
+        let some = some.iter().filter(|size| sizes.contains(size));
+        some.copied().collect()
+    };
     let mut figures = Figures {
         machine: machine::describe(),
         rounds: effort.rounds,
@@ -134,21 +141,29 @@ fn measure(arguments: &Arguments) -> Result<Figures> {
         features: Vec::new(),
         exhausted: Vec::new(),
         live: Vec::new(),
+        bulk: Vec::new(),
+        single: Vec::new(),
+        daemon: Vec::new(),
     };
     let progress = Progress::start();
+    if parts.contains(&Part::Updates) {
+        for size in among(&UPDATE_SIZES) {
+            figures.bulk.extend(updates::bulk(size, effort, &progress)?);
+            figures.single.push(updates::single(size, &progress)?);
+            figures.daemon.push(updates::daemon(size, &progress)?);
+        }
+    }
+    // The others measure one thread's own time.
+    drive::stay_on_one_cpu()?;
     if parts.contains(&Part::Judging) {
         figures.judged = judging::run(&objects, kinds, sizes, effort, &progress)?;
     }
     if parts.contains(&Part::Features) {
-        let among = |size: &usize| sizes.contains(size);
-        let sizes: Vec<usize> = FEATURE_SIZES.into_iter().filter(among).collect();
-        figures.features = judging::features(&objects, &sizes, effort, &progress)?;
+        figures.features = judging::features(&objects, &among(&FEATURE_SIZES), effort, &progress)?;
         figures.exhausted = judging::exhausted(&objects, effort, &progress)?;
     }
     if parts.contains(&Part::Live) {
-        let among = |size: &usize| sizes.contains(size);
-        let sizes: Vec<usize> = LIVE_SIZES.into_iter().filter(among).collect();
-        figures.live = live::run(&objects.bench, &sizes, effort, &progress)?;
+        figures.live = live::run(&objects.bench, &among(&LIVE_SIZES), effort, &progress)?;
     }
     progress.end();
     figures.machine.load_after = machine::load();
@@ -181,6 +196,9 @@ fn print(figures: &Figures) {
     }
     if !figures.live.is_empty() {
         println!("\nLive on a veth:\n{}", tables::live(figures));
+    }
+    if !figures.bulk.is_empty() {
+        println!("\nUpdates:\n{}", tables::updates(figures));
     }
 }
 

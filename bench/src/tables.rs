@@ -116,3 +116,56 @@ pub(crate) fn live(figures: &Figures) -> Table {
     right(&mut out, 3);
     out
 }
+
+/// Loads, single updates and memory, a line each.
+pub(crate) fn updates(figures: &Figures) -> Table {
+    let mut out = table(&["what", "figure"]);
+    let mut row = |what: String, figure: String| {
+        out.add_row([what, figure]);
+    };
+    for bulk in &figures.bulk {
+        let of = format!("{} sources, {}", short(bulk.sources), bulk.owners.name());
+        row(
+            format!("{of}: compile + load + swap"),
+            format!(
+                "{:.0} + {:.0} + {:.1} = {:.0} ms",
+                bulk.compile_ms.median, bulk.load_ms.median, bulk.swap_ms.median, bulk.whole_ms.median
+            ),
+        );
+        row(
+            format!("{of}: kernel memory a source"),
+            format!("{:.1} bytes", bulk.kernel_bytes_a_source),
+        );
+    }
+    for single in &figures.single {
+        for (what, spent) in [("put", single.put_us), ("removed", single.remove_us)] {
+            row(
+                format!(
+                    "a binding {what} beside {}: half, 99 %, all within",
+                    short(single.bindings)
+                ),
+                format!("{:.0}, {:.0}, {:.0} us", spent.half, spent.of_99, spent.most),
+            );
+        }
+        row(
+            format!("of {} such changes took a whole generation", single.changes * 2),
+            single.generations.to_string(),
+        );
+    }
+    for daemon in &figures.daemon {
+        let of = format!("daemon, {} sources of a file", short(daemon.sources));
+        row(
+            format!("{of}: its own memory a source, started and reloaded"),
+            format!(
+                "{:.0}, {:.0} bytes",
+                daemon.bytes_a_source, daemon.bytes_a_source_after_reload
+            ),
+        );
+        row(
+            format!("{of}: read, checked and in force again"),
+            format!("{:.0} ms", daemon.reload_ms),
+        );
+    }
+    right(&mut out, 1);
+    out
+}
