@@ -2,12 +2,15 @@
 //! the kernel's side; run it by that. Measures and tells, and judges nothing: no figure makes it fail.
 #![deny(unsafe_code)]
 
+mod document;
 mod drive;
 mod figures;
+mod floors;
 mod frame;
 mod judging;
 mod live;
 mod machine;
+mod plots;
 mod population;
 mod progress;
 mod scenario;
@@ -57,6 +60,15 @@ struct Selection {
     /// Write all figures there.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write plots into this folder, as SVG.
+    #[arg(long, value_name = "FOLDER")]
+    plots: Option<PathBuf>,
+    /// Write all of it as Markdown.
+    #[arg(long, value_name = "FILE")]
+    document: Option<PathBuf>,
+    /// Measure nothing: show the figures that --json wrote.
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -98,13 +110,29 @@ const PACKETS_QUICK: u32 = 1 << 19;
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let figures = measure(&arguments)?;
+    let selection = &arguments.selection;
+    let figures = match &selection.from {
+        Some(file) => serde_json::from_slice(&read(file)?)
+            .with_context(|| format!("{} holds no figures of this benchmark", file.display()))?,
+        None => measure(&arguments)?,
+    };
     print(&figures);
-    if let Some(file) = &arguments.selection.json {
-        let text = serde_json::to_string_pretty(&figures)?;
-        fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    if let Some(file) = &selection.json {
+        write(file, &serde_json::to_string_pretty(&figures)?)?;
+    }
+    if let Some(file) = &selection.document {
+        write(file, &document::write(&figures))?;
+    }
+    if let Some(folder) = &selection.plots {
+        for file in plots::write(&figures, folder)? {
+            eprintln!("wrote {}", file.display());
+        }
     }
     Ok(())
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
 
 fn measure(arguments: &Arguments) -> Result<Figures> {
@@ -175,16 +203,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 }
 
 fn print(figures: &Figures) {
-    let machine = &figures.machine;
-    println!(
-        "{} CPUs, {}, Linux {}; load {:.2} before, {:.2} after; ns of CPU time a packet, medians of {} rounds",
-        machine.cpus,
-        machine.processor,
-        machine.kernel,
-        machine.load_before,
-        machine.load_after,
-        figures.rounds
-    );
+    println!("{}", document::machine(figures));
     if !figures.judged.is_empty() {
         println!("\nIn the kernel's test run:\n{}", tables::judged(figures));
     }
@@ -199,6 +218,10 @@ fn print(figures: &Figures) {
     }
     if !figures.bulk.is_empty() {
         println!("\nUpdates:\n{}", tables::updates(figures));
+    }
+    let floors = floors::of(figures);
+    if !floors.is_empty() {
+        println!("\nFloors:\n{}", tables::floors(&floors));
     }
 }
 

@@ -159,6 +159,14 @@ pub(crate) fn scant(sources: &[IpNet]) -> Result<Policy> {
     Ok(policy)
 }
 
+/// A limit for each source, that a single packet of it exhausts; buckets for twice the sources.
+pub(crate) fn scant_sources(sources: &[IpNet]) -> Result<Policy> {
+    let mut policy = policy(Feature::Whole, sources, Owners::Client)?;
+    policy.filter.source_limit = scant_limit()?;
+    policy.filter.source_limit_max = sources.len() as u64 * 2;
+    Ok(policy)
+}
+
 fn scant_limit() -> Result<Limits> {
     let scant = parse(&Feature::Whole.text().replace(AMPLE, SCANT))?;
     Ok(scant.clients[0].limit)

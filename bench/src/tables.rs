@@ -4,6 +4,7 @@ use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
 use crate::figures::{Figures, Traffic, Variant};
+use crate::floors::Floor;
 use crate::live::peers::Peer;
 use crate::short;
 
@@ -46,6 +47,7 @@ pub(crate) fn judged(figures: &Figures) -> Table {
             format!("{} {}", short(cell.sources), cell.kind.name()),
             cell.owners.name().to_owned(),
             cell.traffic.name().to_owned(),
+            shown(Variant::Bare),
             shown(Variant::Empty),
             shown(Variant::Parse),
             ns(cell.ns.median),
@@ -167,5 +169,20 @@ pub(crate) fn updates(figures: &Figures) -> Table {
         );
     }
     right(&mut out, 1);
+    out
+}
+
+/// Each floor, and what was found.
+pub(crate) fn floors(floors: &[Floor]) -> Table {
+    let mut out = table(&["what", "at least", "found", "from", ""]);
+    for floor in floors {
+        out.add_row([
+            floor.what.clone(),
+            floor.wanted(),
+            floor.found(),
+            floor.from.clone(),
+            if floor.is_met() { "reached" } else { "**short**" }.to_owned(),
+        ]);
+    }
     out
 }

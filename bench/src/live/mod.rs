@@ -74,8 +74,14 @@ fn rounds(
         say(round);
         for ((working, traffic), values) in cells.iter().zip(&mut values) {
             let sender = &mut senders[usize::from(*traffic == Traffic::Stranger)];
-            let ns = one(working, *traffic, sender, effort.packets)?;
+            let (ns, judged) = one(working, *traffic, sender, effort.packets)?;
             if round > 0 {
+                ensure!(
+                    judged.is_none_or(|judged| judged == u64::from(effort.packets)),
+                    "{}: of {} packets {judged:?} were judged as they should be",
+                    working.peer.name(),
+                    effort.packets
+                );
                 values.push(ns);
             }
         }
@@ -88,14 +94,15 @@ fn rounds(
         .collect())
 }
 
-fn one(working: &AtWork, traffic: Traffic, sender: &mut Sender, packets: u32) -> Result<f64> {
-    let judged = || -> Result<u64> {
+/// The cost, and how many packets Keyfence judged as it should: while it warms up, limits are not yet exhausted.
+fn one(working: &AtWork, traffic: Traffic, sender: &mut Sender, packets: u32) -> Result<(f64, Option<u64>)> {
+    let judged = || -> Result<Option<u64>> {
         match (&working.keyfence, working.expected(traffic)) {
             (Some(loaded), Some((verdict, reason))) => {
                 let index = account::index(verdict, reason, SERVICE_NUMBER);
-                Ok(loaded.state.count(index)?.packets)
+                Ok(Some(loaded.state.count(index)?.packets))
             }
-            _ => Ok(0),
+            _ => Ok(None),
         }
     };
     let before = (working.pair.received()?, judged()?);
@@ -106,13 +113,6 @@ fn one(working: &AtWork, traffic: Traffic, sender: &mut Sender, packets: u32) ->
         "{}: {packets} frames were sent and {received} received: the figure would not be a packet's",
         working.peer.name()
     );
-    let judged = judged()? - before.1;
-    // One packet an hour is within the limit that counts as exhausted.
-    let within = u64::from(working.peer == Peer::KeyfenceExhausted);
-    ensure!(
-        working.keyfence.is_none() || judged + within >= u64::from(packets),
-        "{}: of {packets} packets {judged} were judged as they should be",
-        working.peer.name()
-    );
-    Ok(ns)
+    let judged = judged()?.zip(before.1).map(|(after, before)| after - before);
+    Ok((ns, judged))
 }

@@ -27,32 +27,41 @@ pub(crate) enum Peer {
     Stack,
     /// One packet limit, in force and not reached.
     Keyfence,
-    /// The same, exhausted: a hit whose packets end in XDP.
+    /// The same, exhausted: a hit whose packets end in the filter, as in those below.
     KeyfenceExhausted,
+    /// A limit for each source, exhausted.
+    KeyfenceSources,
     NftSet,
     /// A set, and one limit for all.
     NftLimit,
+    NftLimitExhausted,
     /// A set, and a limit for each source.
     NftMeter,
+    NftMeterExhausted,
     Ipset,
     /// A set, and a limit for each source.
     IpsetHashlimit,
+    IpsetHashlimitExhausted,
     /// With eight addresses: it takes them one a call.
     XdpFilter,
 }
 
 impl Peer {
-    pub(crate) const ALL: [Peer; 11] = [
+    pub(crate) const ALL: [Peer; 15] = [
         Peer::XdpDrop,
         Peer::XdpPass,
         Peer::Stack,
         Peer::Keyfence,
         Peer::KeyfenceExhausted,
+        Peer::KeyfenceSources,
         Peer::NftSet,
         Peer::NftLimit,
+        Peer::NftLimitExhausted,
         Peer::NftMeter,
+        Peer::NftMeterExhausted,
         Peer::Ipset,
         Peer::IpsetHashlimit,
+        Peer::IpsetHashlimitExhausted,
         Peer::XdpFilter,
     ];
 
@@ -63,11 +72,15 @@ impl Peer {
             Peer::Stack => "no filter",
             Peer::Keyfence => "Keyfence, one limit",
             Peer::KeyfenceExhausted => "Keyfence, limit exhausted",
+            Peer::KeyfenceSources => "Keyfence, source limit exhausted",
             Peer::NftSet => "nft set",
             Peer::NftLimit => "nft set, limit",
+            Peer::NftLimitExhausted => "nft set, limit exhausted",
             Peer::NftMeter => "nft set, meter",
+            Peer::NftMeterExhausted => "nft set, meter exhausted",
             Peer::Ipset => "iptables, ipset",
             Peer::IpsetHashlimit => "iptables, ipset, hashlimit",
+            Peer::IpsetHashlimitExhausted => "iptables, ipset, hashlimit exhausted",
             Peer::XdpFilter => "xdp-filter, 8 addresses",
         }
     }
@@ -89,8 +102,13 @@ pub(crate) struct AtWork {
     _programs: Option<Ebpf>,
 }
 
-/// Limits that no measurement reaches, as ours.
-const RATE: &str = "rate 1000000000/second burst 1000000 packets";
+/// As ours: one that no measurement reaches, or one that the first packet exhausts.
+fn rate(peer: Peer) -> &'static str {
+    match peer {
+        Peer::NftLimitExhausted | Peer::NftMeterExhausted => "rate 1/hour burst 1 packets",
+        _ => "rate 1000000000/second burst 1000000 packets",
+    }
+}
 
 impl AtWork {
     pub(crate) fn start(peer: Peer, pair: Pair, sources: &[IpNet], object: &[u8]) -> Result<Self> {
@@ -106,23 +124,26 @@ impl AtWork {
                 programs = Some(ebpf);
             }
             Peer::Stack => {}
-            Peer::Keyfence | Peer::KeyfenceExhausted => {
+            Peer::Keyfence | Peer::KeyfenceExhausted | Peer::KeyfenceSources => {
                 keyfence = Some(Box::new(start_keyfence(peer, &pair, sources)?));
             }
             Peer::NftSet => pair.load_rules(&nft(sources, "", "ip saddr @listed accept"))?,
-            Peer::NftLimit => {
-                let rule = format!("ip saddr @listed limit {RATE} accept");
+            Peer::NftLimit | Peer::NftLimitExhausted => {
+                let rule = format!("ip saddr @listed limit {} accept", rate(peer));
                 pair.load_rules(&nft(sources, "", &rule))?;
             }
-            Peer::NftMeter => {
+            Peer::NftMeter | Peer::NftMeterExhausted => {
                 let meters = format!(
                     "set meters {{ type ipv4_addr; size {}; flags dynamic; }}",
                     room(sources)
                 );
-                let rule = format!("ip saddr @listed update @meters {{ ip saddr limit {RATE} }} accept");
+                let limit = rate(peer);
+                let rule = format!("ip saddr @listed update @meters {{ ip saddr limit {limit} }} accept");
                 pair.load_rules(&nft(sources, &meters, &rule))?;
             }
-            Peer::Ipset | Peer::IpsetHashlimit => start_iptables(peer, &pair, sources)?,
+            Peer::Ipset | Peer::IpsetHashlimit | Peer::IpsetHashlimitExhausted => {
+                start_iptables(peer, &pair, sources)?;
+            }
             Peer::XdpFilter => start_xdp_filter(&pair, sources)?,
         }
         Ok(Self {
@@ -138,6 +159,7 @@ impl AtWork {
         match (self.peer, traffic) {
             (Peer::Keyfence, Traffic::Hit) => Some((Verdict::Pass, Reason::Allowed)),
             (Peer::Keyfence, Traffic::Stranger) => Some((Verdict::Drop, Reason::Unlisted)),
+            (Peer::KeyfenceSources, _) => Some((Verdict::Drop, Reason::LimitSource)),
             (Peer::KeyfenceExhausted, _) => Some((Verdict::Drop, Reason::LimitGrant)),
             _ => None,
         }
@@ -150,10 +172,10 @@ fn room(sources: &[IpNet]) -> usize {
 }
 
 fn start_keyfence(peer: Peer, pair: &Pair, sources: &[IpNet]) -> Result<Loaded> {
-    let policy = if peer == Peer::Keyfence {
-        scenario::policy(Feature::Whole, sources, Owners::Client)?
-    } else {
-        scenario::scant(sources)?
+    let policy = match peer {
+        Peer::KeyfenceExhausted => scenario::scant(sources)?,
+        Peer::KeyfenceSources => scenario::scant_sources(sources)?,
+        _ => scenario::policy(Feature::Whole, sources, Owners::Client)?,
     };
     let compiled = scenario::compiled(&policy)?;
     let index = pair.inside.inside(|| nix::net::if_::if_nametoindex(DEVICE))?;
@@ -198,10 +220,14 @@ fn start_iptables(peer: Peer, pair: &Pair, sources: &[IpNet]) -> Result<()> {
     fs::write(&file, text)?;
     pair.run("ipset", &["restore", "-file", &file.path().display().to_string()])?;
     let mut rule = "-t raw -A PREROUTING -m set --match-set listed src".to_owned();
-    if peer == Peer::IpsetHashlimit {
+    if peer != Peer::Ipset {
+        let upto = match peer {
+            Peer::IpsetHashlimitExhausted => "1/hour --hashlimit-burst 1",
+            _ => "1000000/second --hashlimit-burst 1000000",
+        };
         _ = write!(
             rule,
-            " -m hashlimit --hashlimit-upto 1000000/second --hashlimit-burst 1000000 --hashlimit-mode srcip \
+            " -m hashlimit --hashlimit-upto {upto} --hashlimit-mode srcip --hashlimit-htable-expire 3600000 \
              --hashlimit-name bench --hashlimit-htable-size {} --hashlimit-htable-max {}",
             sources.len().next_power_of_two(),
             room(sources)
