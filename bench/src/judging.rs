@@ -38,6 +38,22 @@ struct Candidate<'a> {
     expected: Option<(&'a State, Expected)>,
 }
 
+impl<'a> Candidate<'a> {
+    fn floor(program: Option<ProgramFd>) -> Self {
+        Self {
+            program,
+            expected: None,
+        }
+    }
+
+    fn judge(program: &ProgramFd, state: &'a State, traffic: Traffic) -> Result<Self> {
+        Ok(Self {
+            program: Some(program.try_clone()?),
+            expected: Some((state, expected(traffic))),
+        })
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Expected {
     verdict: Verdict,
@@ -111,43 +127,15 @@ fn cells(
     for traffic in Traffic::BOTH {
         progress.step(&format!("{what}: {}s", traffic.name()));
         let mut driver = Driver::new(&objects.bench, &addresses(population, traffic), kind.is_v6())?;
-        let ask = expected(traffic);
         let candidates = [
-            (
-                Variant::Bare,
-                Candidate {
-                    program: None,
-                    expected: None,
-                },
-            ),
-            (
-                Variant::Empty,
-                Candidate {
-                    program: Some(driver.empty()?),
-                    expected: None,
-                },
-            ),
-            (
-                Variant::Parse,
-                Candidate {
-                    program: Some(parse.try_clone()?),
-                    expected: None,
-                },
-            ),
+            (Variant::Bare, Candidate::floor(None)),
+            (Variant::Empty, Candidate::floor(Some(driver.empty()?))),
+            (Variant::Parse, Candidate::floor(Some(parse.try_clone()?))),
             (
                 Variant::Keyfence,
-                Candidate {
-                    program: Some(keyfence.try_clone()?),
-                    expected: Some((&ours.state, ask)),
-                },
+                Candidate::judge(&keyfence, &ours.state, traffic)?,
             ),
-            (
-                Variant::Trie,
-                Candidate {
-                    program: Some(reference.try_clone()?),
-                    expected: Some((&trie.state, ask)),
-                },
-            ),
+            (Variant::Trie, Candidate::judge(&reference, &trie.state, traffic)?),
         ];
         let spreads = interleaved(&mut driver, &candidates, effort)?;
         for (ns, (variant, _)) in spreads.into_iter().zip(&candidates) {
@@ -194,13 +182,7 @@ pub(crate) fn features(
             let mut driver = Driver::new(&objects.bench, &addresses(&population, traffic), false)?;
             let mut candidates = Vec::new();
             for (loaded, program) in loaded.iter().zip(&programs) {
-                candidates.push((
-                    (),
-                    Candidate {
-                        program: Some(program.try_clone()?),
-                        expected: Some((&loaded.state, expected(traffic))),
-                    },
-                ));
+                candidates.push(((), Candidate::judge(program, &loaded.state, traffic)?));
             }
             let spreads = interleaved(&mut driver, &candidates, effort)?;
             featured.extend(
@@ -232,13 +214,7 @@ pub(crate) fn exhausted(objects: &Objects, effort: Effort, progress: &Progress) 
     let mut driver = Driver::new(&objects.bench, &population.hits(), false)?;
     let mut candidates = Vec::new();
     for (loaded, program) in loaded.iter().zip(&programs) {
-        candidates.push((
-            (),
-            Candidate {
-                program: Some(program.try_clone()?),
-                expected: Some((&loaded.state, expected(Traffic::Hit))),
-            },
-        ));
+        candidates.push(((), Candidate::judge(program, &loaded.state, Traffic::Hit)?));
     }
     let spreads = interleaved(&mut driver, &candidates, effort)?;
     Ok(OWNERS

@@ -116,7 +116,7 @@ fn draw_lines(
         .configure_mesh()
         .x_desc("sources")
         .y_desc("ns")
-        .x_label_formatter(&|sources| short(*sources as usize))
+        .x_label_formatter(&|sources| thousands(*sources))
         .y_label_formatter(&|ns| format!("{ns:.0}"))
         .light_line_style(WHITE)
         .draw()?;
@@ -190,6 +190,14 @@ fn draw_bars(
     }
     area.present()?;
     Ok(())
+}
+
+/// Of an axis that goes by powers of ten.
+fn thousands(sources: f64) -> String {
+    match sources {
+        sources if sources >= 1e6 => format!("{:.0}M", sources / 1e6),
+        sources => format!("{:.0}k", sources / 1e3),
+    }
 }
 
 /// The plot library's errors are tied to the file's name.

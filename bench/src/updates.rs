@@ -73,7 +73,7 @@ fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-/// As the daemon does it: the slot that the entry program jumps through. Returns after the kernel's grace period.
+/// As the daemon does it: one store, in the slot that the entry program jumps through.
 fn put_in_force(of: &mut Loaded, next: &mut Loaded) -> Result<()> {
     let judge = next.generation.program(names::JUDGE)?.fd()?.try_clone()?;
     let map = of.generation.ebpf.map_mut(names::GENERATION);
@@ -101,14 +101,13 @@ fn bytes(loaded: &Loaded) -> Result<u64> {
 pub(crate) fn single(size: usize, progress: &Progress) -> Result<Single> {
     progress.step(&format!("single updates beside {} bindings", crate::short(size)));
     let site = Site::raw();
-    let measured = site.server.inside(|| -> Result<Single> {
+    site.server.inside(|| -> Result<Single> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()?;
         runtime.block_on(change_each(&site, size))
-    });
-    measured
+    })
 }
 
 async fn change_each(site: &Site, size: usize) -> Result<Single> {
