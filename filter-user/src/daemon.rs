@@ -2,10 +2,10 @@
 //!
 //! The only spawner. Owns no state: what is in force belongs to the engine.
 
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+mod lock;
+
 use std::sync::Arc;
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,6 +19,7 @@ use crate::engine::snapshot::View;
 use crate::engine::{self, Engine, FilterError, Options};
 use crate::policy::model::OnExit;
 use crate::policy::{Loaded, Policy};
+use lock::Lock;
 
 #[derive(Debug, Error)]
 pub enum DaemonError {
@@ -44,7 +45,7 @@ pub enum DaemonError {
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(), DaemonError> {
-    let _lock = lock(&policy)?;
+    let mut lock = Lock::take(&policy.daemon.state, &policy.daemon.instance)?;
     raise_descriptors();
     let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
@@ -56,6 +57,7 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     let (bindings, writer) = open_bindings(&policy).await?;
     let effective: Arc<dyn Effective> = Arc::new(bindings.clone());
     let (engine, shared) = Engine::start(options, &loaded, policy.clone(), Some(effective)).await?;
+    lock.keep();
     let snapshot = shared.snapshot();
     for interface in &snapshot.interfaces {
         tracing::info!(
@@ -69,16 +71,17 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     let view: Arc<dyn View> = Arc::clone(&shared) as Arc<dyn View>;
     let grants: Arc<dyn Grants> = Arc::clone(&shared) as Arc<dyn Grants>;
     let operators = policy.daemon.operators.clone();
+    // Before anybody is told that the daemon is ready.
+    let (stop_writer, writer_stops) = watch::channel(false);
+    let writing = tokio::spawn(writer.run(Arc::clone(&grants), writer_stops));
     let serving = tokio::spawn(api::serve(
         bound,
         view,
-        Some(Backing::new(bindings, Arc::clone(&grants), &policy)),
+        Some(Backing::new(bindings, grants, &policy)),
         operators,
         Bounds::default(),
         api_stops,
     ));
-    let (stop_writer, writer_stops) = watch::channel(false);
-    let writing = tokio::spawn(writer.run(grants, writer_stops));
     let engine = tokio::spawn(engine.run(engine_stops));
     tracing::info!(hash = %snapshot.policy.hash, generation = snapshot.generation, mode = ?snapshot.mode, "ready");
     loop {
@@ -126,36 +129,6 @@ async fn open_bindings(policy: &Policy) -> Result<(Bindings, Writer), DaemonErro
     let policy = Arc::new(policy.clone());
     let opened = tokio::task::spawn_blocking(move || Bindings::open(options, policy)).await;
     Ok(opened.map_err(|error| DaemonError::Opening(error.to_string()))??)
-}
-
-/// One daemon an instance: the lock goes with the process, however it ends.
-fn lock(policy: &Policy) -> Result<Flock<std::fs::File>, DaemonError> {
-    let folder = &policy.daemon.state;
-    let failed = |error| DaemonError::State {
-        path: folder.display().to_string(),
-        error,
-    };
-    // Nobody else may reach the lock: who can hold it can keep the daemon from starting.
-    let made = std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder);
-    made.map_err(failed)?;
-    let path = folder.join(format!("{}.lock", policy.daemon.instance));
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path);
-    let file = file.map_err(|error| DaemonError::State {
-        path: path.display().to_string(),
-        error,
-    })?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| DaemonError::Running {
-        instance: policy.daemon.instance.clone(),
-        path: path.display().to_string(),
-    })
 }
 
 /// Connections and maps soon pass the soft limit that a shell gives.

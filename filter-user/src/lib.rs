@@ -12,4 +12,4 @@ pub mod kernel;
 pub mod logging;
 pub mod metrics;
 pub mod policy;
-pub mod sys;
+mod sys;

@@ -1,13 +1,31 @@
-//! What needs unsafe code outside the kernel's own module: settings of the allocator, and socket options.
+//! What the C library and the kernel do only by calls that Rust holds for unsafe: heaps of the allocator, the groups
+//! of a connection's other end.
 //!
-//! Wraps system calls, and knows nothing of what they are asked for.
+//! Wraps calls, and knows nothing of what they are asked for.
 #![allow(
     unsafe_code,
-    reason = "neither the allocator's settings nor these options have a safe wrapper"
+    reason = "settings of the allocator and a socket option that nix lacks; each with its reason"
 )]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// The heaps that threads share.
+#[cfg(target_env = "gnu")]
+const HEAPS_MAX: libc::c_int = 2;
+
+/// Bounds the heaps of glibc's allocator, eight a CPU unless told otherwise. Each keeps what one load of the kernel
+/// program took (20 MB), and loads run on whichever thread is free: a few dozen reloads would hold hundreds of MB.
+/// Other C libraries have one heap.
+pub(crate) fn bound_heaps() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes two numbers; called before there is a second thread.
+    let bounded = unsafe { libc::mallopt(libc::M_ARENA_MAX, HEAPS_MAX) };
+    #[cfg(target_env = "gnu")]
+    if bounded == 0 {
+        tracing::warn!("the allocator's heaps cannot be bounded: reloads may hold more memory");
+    }
+}
 
 /// Linux's bound on a process' groups (NGROUPS_MAX).
 const GROUPS_MAX: usize = 65536;
@@ -15,7 +33,7 @@ const GROUPS_MAX: usize = 65536;
 const GROUPS_USUAL: usize = 64;
 
 /// The supplementary groups of the peer of a Unix socket, as of its connect (SO_PEERGROUPS, Linux 4.13).
-pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     let mut groups = vec![0u32; GROUPS_USUAL];
     loop {
         let bytes = std::mem::size_of_val(groups.as_slice());
@@ -35,23 +53,6 @@ pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
             return Err(error);
         }
         groups.resize(count, 0);
-    }
-}
-
-/// The heaps that threads share.
-#[cfg(target_env = "gnu")]
-const HEAPS_MAX: libc::c_int = 2;
-
-/// Bounds the heaps of glibc's allocator, eight a CPU unless told otherwise. Each keeps what one load of the kernel
-/// program took (20 MB), and loads run on whichever thread is free: a few dozen reloads would hold hundreds of MB.
-/// Other C libraries have one heap.
-pub(crate) fn bound_heaps() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes two numbers; called before there is a second thread.
-    let bounded = unsafe { libc::mallopt(libc::M_ARENA_MAX, HEAPS_MAX) };
-    #[cfg(target_env = "gnu")]
-    if bounded == 0 {
-        tracing::warn!("the allocator's heaps cannot be bounded: reloads may hold more memory");
     }
 }
 

@@ -329,6 +329,8 @@ fn plain(compiled: &Compiled) -> plain::Compiled {
         limits,
         services,
         source_lines,
+        // For changes, of which there are none.
+        doubled: Vec::new(),
         room: plain::Room::default(),
     }
 }

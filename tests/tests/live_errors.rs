@@ -22,6 +22,7 @@ fn refusal(site: &Site, policy: &Policy, command: &mut Command) -> String {
         site.bpf.list("keyfence")
     );
     assert!(!site.socket().exists());
+    assert!(!site.state().exists(), "nothing of the state stays");
     log
 }
 
@@ -53,9 +54,19 @@ fn hook_held_by_another_instance_is_told_and_left_to_it() {
     let other = Daemon::elsewhere(&site, "other", &policy());
     let before = site.server.ip(&format!("link show dev {INSIDE}"));
     let log = refusal(&site, &policy(), &mut Daemon::command(&site));
-    assert_says(&log, &["holds the XDP hook of srv0", "bpftool prog show id"]);
+    assert_says(&log, &["the filter of instance other holds the XDP hook of srv0"]);
+    let fix = log
+        .split('`')
+        .find(|quoted| quoted.starts_with("keyfence detach"));
+    let fix = fix.unwrap_or_else(|| panic!("no command in {log}")).to_owned();
     assert_eq!(site.server.ip(&format!("link show dev {INSIDE}")), before);
     assert_eq!(other.get("/readyz").map(|answer| answer.status), Some(200));
+    other.kill();
+
+    // The fix that it names.
+    let mut detach = Command::new(keyfence_path());
+    run(detach.args(fix.split(' ').skip(1)));
+    drop(Daemon::start(&site, &policy()));
 }
 
 /// A program that no link holds, and that goes by the command that the error names.

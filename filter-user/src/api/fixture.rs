@@ -70,7 +70,6 @@ pub(super) fn publisher(name: &str, keys: &str) -> String {
 /// Listeners under way; they end with this.
 pub(super) struct Running {
     pub(super) folder: tempfile::TempDir,
-    pub(super) bindings: Bindings,
     pub(super) stop: watch::Sender<bool>,
     pub(super) serving: JoinHandle<()>,
 }
@@ -100,13 +99,12 @@ impl Running {
         let (bindings, writer) = Bindings::open(options, Arc::clone(&policy)).unwrap();
         let grants: Arc<dyn Grants> = Arc::new(AnyGrants(Arc::clone(&policy)));
         tokio::spawn(writer.run(Arc::clone(&grants), stopped.clone()));
-        let backing = Backing::new(bindings.clone(), grants, &policy);
+        let backing = Backing::new(bindings, grants, &policy);
         let view: Arc<dyn View> = Arc::new(FakeView::default());
         let operators = operators.iter().map(|name| (*name).to_owned()).collect();
         let serving = tokio::spawn(serve(bound, view, Some(backing), operators, bounds, stopped));
         Running {
             folder,
-            bindings,
             stop,
             serving,
         }

@@ -37,6 +37,8 @@ mod tests_callers;
 #[cfg(test)]
 mod tests_fuzz;
 #[cfg(test)]
+mod tests_gateways;
+#[cfg(test)]
 mod tests_openapi;
 #[cfg(test)]
 mod tests_streams;

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Context;
-use super::body::{self, Broken, Lines, NDJSON};
+use super::body::{self, Lines, NDJSON};
 use super::problem::Problem;
 use super::query::Query;
 use super::rates::Admitted;
@@ -49,17 +49,12 @@ pub(super) async fn batch(
 /// Hands the body on until it ends, however it ends: what is decided stays so, and the summary tells the rest.
 async fn feed(mut lines: Lines, mut input: BatchInput, admitted: Admitted) {
     let mut since = Instant::now();
-    loop {
-        match lines.next(since).await {
-            Ok(Some(bytes)) => {
-                since = Instant::now();
-                // A refusal of the whole (the disk is full, say) is told by the answer's lines.
-                if input.push(&bytes).await.is_err() {
-                    break;
-                }
-            }
-            // One who is too slow, or gone, has said all that is taken of it.
-            Ok(None) | Err(Broken::Slow | Broken::Cut) => break,
+    // One who is too slow, or gone, has said all that is taken of it.
+    while let Ok(Some(bytes)) = lines.next(since).await {
+        since = Instant::now();
+        // A refusal of the whole (the disk is full, say) is told by the answer's lines.
+        if input.push(&bytes).await.is_err() {
+            break;
         }
     }
     // Its outcome is in the answer's lines.

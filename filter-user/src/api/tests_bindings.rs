@@ -1,17 +1,15 @@
-//! Bindings, denies and answers to gateways over a socket, with a store behind them.
+//! Bindings, denies, why and copies over a socket, with a store behind them.
 
 use serde_json::{Value, json};
 
 use super::fixture::{Running, policy_with, publisher};
-use super::tests::{Answer, listener};
-use super::*;
-use crate::policy::model::{Listener, ListenerAddress, Role};
+use super::tests::Answer;
 
 fn json_body(body: &Value) -> String {
     format!("content-type: application/json\r\n\r\n{body}")
 }
 
-fn binding(source: &str) -> Value {
+pub(super) fn binding(source: &str) -> Value {
     json!({ "sources": [source], "services": ["payments"], "lease_seconds": 3600 })
 }
 
@@ -20,7 +18,7 @@ async fn gateway() -> Running {
 }
 
 impl Running {
-    async fn put(&self, credential: &str, body: &Value) -> Answer {
+    pub(super) async fn put(&self, credential: &str, body: &Value) -> Answer {
         self.ask(&format!("PUT /v1/bindings/{credential}"), &json_body(body))
             .await
     }
@@ -287,181 +285,28 @@ async fn why_names_what_lists_an_address_and_status_tells_of_the_store() {
     assert_eq!(shown["state"], "suspended", "{shown}");
 }
 
-/// `secret-1`, listed for payments from 198.51.100.0/24.
-const CLIENTS: &str = "[[client]]\nname = \"acme\"\nsources = [\"198.51.100.0/24\"]\nservices = [\"payments\"]\n\
-    credentials = [\"sha256:f7e7c36e458e80e6b6a2c67d0a9ec09bd718dadd7bfa8d6bf6e7ad526e46c2f7\", \"key-1\"]\n\
-    [[deny]]\nname = \"abuse\"\nsources = [\"198.51.100.66\"]\n";
-
-async fn authorizing(more: &str) -> Running {
-    Running::on(
-        policy_with(&format!("{CLIENTS}{more}")),
+#[tokio::test]
+async fn environments_names_and_lines_that_are_not_allowed_have_their_codes() {
+    let sandbox =
+        "[[service]]\nname = \"sandbox\"\nenvironment = \"sandbox\"\nprotocol = \"udp\"\nports = [443]\n";
+    let running = Running::with(
+        policy_with(&format!("{sandbox}{}", publisher("gateway", ""))),
         &[],
-        Bounds::default(),
-        |folder| {
-            let roles = [Role::Authorize, Role::Metrics, Role::Publish];
-            let at = |name: &str| listener(ListenerAddress::Unix(folder.join(name)), &roles);
-            let asserting = Listener {
-                assert: true,
-                ..at("assert.sock")
-            };
-            vec![at("api.sock"), asserting]
-        },
-    )
-    .await
-}
-
-const FROM: &str = "keyfence-client-address: 198.51.100.7\r\n";
-
-/// Status, verdict, credential, publisher, reason; the body must be empty.
-fn said(answer: &Answer) -> (u16, String, String, String, Option<String>) {
-    assert_eq!(answer.body, "");
-    assert!(answer.head.contains("cache-control: no-store"), "{}", answer.head);
-    let header = |name: &str| {
-        let line = answer
-            .head
-            .lines()
-            .find_map(|line| line.strip_prefix(&format!("{name}: ")));
-        line.map(str::to_owned)
-    };
-    let must = |name: &str| header(name).unwrap_or_else(|| panic!("no {name}: {}", answer.head));
-    (
-        answer.status,
-        must("keyfence-verdict"),
-        must("keyfence-credential"),
-        must("keyfence-publisher"),
-        header("keyfence-reason"),
-    )
-}
-
-#[tokio::test]
-async fn key_is_let_in_from_its_address_alone() {
-    let running = authorizing(&format!(
-        "{}[authorize]\nreason-header = true\n",
-        publisher("gateway", "")
-    ))
-    .await;
-    let put = running.put("key-2", &binding("198.51.100.9")).await;
-    assert_eq!(put.status, 201, "{}", put.body);
-    let ask =
-        async |line: &str, socket: &str, headers: &str| said(&running.ask_at(socket, line, headers).await);
-    let payments = "GET /v1/authorize/payments";
-    let key = "x-api-key: secret-1\r\n";
-    let (status, verdict, _, _, reason) = ask(payments, "api.sock", &format!("{FROM}{key}")).await;
-    assert_eq!(
-        (status, verdict.as_str(), reason.as_deref()),
-        (200, "pass", Some("allowed"))
-    );
-    for (headers, status, reason) in [
-        (
-            format!("keyfence-client-address: 203.0.113.1\r\n{key}"),
-            403,
-            "address",
-        ),
-        (
-            format!("keyfence-client-address: 198.51.100.66\r\n{key}"),
-            403,
-            "denied",
-        ),
-        (format!("{FROM}x-api-key: other\r\n"), 401, "unknown"),
-        (FROM.to_owned(), 401, "unknown"),
-        (format!("{FROM}keyfence-credential: key-1\r\n"), 401, "unknown"),
-    ] {
-        let found = ask(payments, "api.sock", &headers).await;
-        assert_eq!(
-            (found.0, found.1.as_str(), found.4.as_deref()),
-            (status, "drop", Some(reason)),
-            "{headers}"
-        );
-    }
-    let asserted = ask(
-        payments,
-        "assert.sock",
-        &format!("{FROM}keyfence-credential: key-1\r\n"),
     )
     .await;
-    assert_eq!(
-        (asserted.0, asserted.2.as_str(), asserted.3.as_str()),
-        (200, "key-1", "")
+    let body = json!({ "sources": ["198.51.100.7"], "services": ["sandbox"], "lease_seconds": 60 });
+    running
+        .put("key-1", &body)
+        .await
+        .is_problem(403, "environment-not-allowed");
+    let long = format!(
+        "content-type: application/x-ndjson\r\n\r\n{}\n",
+        "x".repeat(65 << 10)
     );
-    let own = "keyfence-client-address: 198.51.100.9\r\nkeyfence-credential: key-2\r\n";
-    let bound = ask(payments, "assert.sock", own).await;
-    assert_eq!(
-        (bound.0, bound.2.as_str(), bound.3.as_str()),
-        (200, "key-2", "gateway")
-    );
-    // Any method, any path below, whatever length of a body is announced.
-    for line in [
-        "HEAD /v1/authorize/payments/a/b?c=d",
-        "DELETE /v1/authorize/payments/x",
-        "OPTIONS /v1/authorize/payments",
-    ] {
-        assert_eq!(
-            ask(line, "api.sock", &format!("{FROM}{key}")).await.0,
-            200,
-            "{line}"
-        );
-    }
-    let observed = ask(
-        "GET /v1/authorize/beta",
-        "api.sock",
-        &format!("{FROM}x-api-key: other\r\n"),
-    )
-    .await;
-    assert_eq!((observed.0, observed.1.as_str()), (200, "observe"));
-    let page = running.ask("GET /metrics", "").await.body;
-    for line in [
-        "keyfence_authorize_total{result=\"allowed\",service=\"payments\"} 6",
-        "keyfence_authorize_total{result=\"unknown\",service=\"payments\"} 3",
-        "keyfence_authorize_total{result=\"observe-unknown\",service=\"beta\"} 1",
-    ] {
-        assert!(page.contains(line), "{line} is not in\n{page}");
-    }
-}
-
-#[tokio::test]
-async fn reason_is_told_only_where_the_policy_says_so() {
-    let running = authorizing("").await;
-    let answer = running
-        .ask(
-            "GET /v1/authorize/payments",
-            &format!("{FROM}x-api-key: other\r\n"),
-        )
-        .await;
-    assert_eq!(said(&answer).4, None);
-    assert!(
-        answer.head.contains("www-authenticate: bearer"),
-        "{}",
-        answer.head
-    );
-}
-
-#[tokio::test]
-async fn gateway_that_is_set_up_wrongly_is_told_so() {
-    let running = authorizing("").await;
-    let key = "x-api-key: secret-1\r\n";
-    for (path, headers) in [
-        ("/v1/authorize/nothing", format!("{FROM}{key}")),
-        ("/v1/authorize/payments", key.to_owned()),
-        ("/v1/authorize/payments", format!("{FROM}{FROM}{key}")),
-        (
-            "/v1/authorize/payments",
-            format!("keyfence-client-address: me\r\n{key}"),
-        ),
-        (
-            "/v1/authorize/payments",
-            format!("{FROM}{key}keyfence-client-port: http\r\n"),
-        ),
-        ("/v1/authorize/%ff", format!("{FROM}{key}")),
-    ] {
-        let answer = running.ask(&format!("GET {path}"), &headers).await;
-        answer.is_problem(400, "gateway-misconfigured");
-        assert!(
-            !answer.body.contains("secret-1") && answer.head.contains("keyfence-verdict: "),
-            "{}",
-            answer.head
-        );
-    }
-    let page = running.ask("GET /metrics", "").await.body;
-    let line = "keyfence_authorize_total{result=\"misconfigured\",service=\"\"} 6";
-    assert!(page.contains(line), "{page}");
+    let batch = running.ask("POST /v1/bindings/batch", &long).await;
+    assert!(batch.body.contains("\"line-too-long\""), "{}", batch.body);
+    running
+        .ask("PUT /v1/bindings", &long)
+        .await
+        .is_problem(413, "line-too-long");
 }

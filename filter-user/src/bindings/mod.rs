@@ -44,7 +44,7 @@ use requests::{
     Actor, Answer, AuditHead, AuditNote, BindingView, Delete, DeleteAnswer, DenyView, LINE_BYTES_MAX,
     Outcome, Put, PutAnswer, PutDeny,
 };
-use seam::{DenyGrant, Effective, Grantee};
+use seam::{BoxFuture, DenyGrant, Effective, Grantee};
 use shared::Shared;
 use writer::denies::{self, DenyJob, DenyOp};
 use writer::job::{BindingJob, Done, Job, Op, Reply};
@@ -253,6 +253,14 @@ impl Effective for Bindings {
             });
         }
         (grantees, self.shared.denies.load().grants(now))
+    }
+
+    fn caught_up(&self, changes: u64) -> BoxFuture<()> {
+        let mut settled = self.shared.settled.subscribe();
+        Box::pin(async move {
+            // The sender lives as long as anything that could be waited for.
+            let _ = settled.wait_for(|settled| *settled >= changes).await;
+        })
     }
 
     fn applied(&self, epoch: u64, policy: &Arc<Policy>) {

@@ -68,6 +68,7 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
         denies: ArcSwap::from_pointee(denies),
         grants: OnceLock::new(),
         published: watch::Sender::new(revision),
+        settled: watch::Sender::new(0),
         singles,
         chunks,
         alarms: Mutex::default(),

@@ -86,7 +86,7 @@ pub struct OwnerUse {
 /// Who holds the grants: the engine.
 pub trait Grants: Send + Sync {
     /// All changes in one step, additions before removals; in force when it returns. `epoch` is that of the policy
-    /// they were computed under.
+    /// they were computed under. None at all asks whether that policy is in force still.
     fn change(&self, epoch: u64, changes: Vec<Change>) -> BoxFuture<Result<(), GrantError>>;
     /// The policy in force and its epoch, which rises with each applied policy.
     fn policy(&self) -> (u64, Arc<Policy>);
@@ -99,6 +99,8 @@ pub type DenyGrant = (String, Vec<IpNet>, u64);
 /// Asked by the engine at a start and, before it applies a new policy: all grants and denies that hold under it.
 pub trait Effective: Send + Sync {
     fn effective(&self, policy: &Policy) -> (Vec<Grantee>, Vec<DenyGrant>);
+    /// Resolves when `effective` knows what the first so many successful calls of `Grants::change` made.
+    fn caught_up(&self, changes: u64) -> BoxFuture<()>;
     /// The new policy is in force with this epoch (suspend and resume events are published now).
     fn applied(&self, epoch: u64, policy: &Arc<Policy>);
 }

@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) grants: OnceLock<Arc<dyn Grants>>,
     /// The last revision that is durable and in force.
     pub(crate) published: watch::Sender<u64>,
+    /// Changes that the kernel has taken and that can be seen here.
+    pub(crate) settled: watch::Sender<u64>,
     pub(crate) singles: mpsc::Sender<Job>,
     pub(crate) chunks: mpsc::Sender<Vec<BindingJob>>,
     pub(crate) alarms: Mutex<BTreeMap<&'static str, String>>,
@@ -96,6 +98,11 @@ impl Shared {
                 Refusal::new(Code::Draining, "the daemon is stopping: ask again")
             }
         })
+    }
+
+    /// What the kernel has taken last can be seen here now.
+    pub(crate) fn settle(&self) {
+        self.settled.send_modify(|settled| *settled += 1);
     }
 
     /// The view of this policy: the one at hand, or a new one in its place.

@@ -67,9 +67,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     let now = jiff::Timestamp::now();
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    table.set_header(
-        ["credential", "publisher", "sources", "services", "state", "ends"].map(|title| Cell::new(title)),
-    );
+    table.set_header(["credential", "publisher", "sources", "services", "state", "ends"].map(Cell::new));
     let (mut shown, mut after) = (0, None);
     loop {
         let page = page(arguments, now, after.take(), shown)?;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::exit::{Exit, Failure};
 use super::shell::Shell;
 use crate::compiler::CompileError;
+use crate::compiler::Pushed;
 use crate::engine;
 use crate::judge::Bench;
 use crate::judge::both::JudgeError;
@@ -105,7 +106,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
 
 /// What it expects, of tables that it has on any host.
 fn tried(policy: &Policy) -> Result<Tried, JudgeError> {
-    Bench::new(policy, &[], &|_| u64::MAX)?;
+    Bench::new(policy, &[], &|_| u64::MAX, &Pushed::default())?;
     expect::expects(policy, jiff::Timestamp::now())
 }
 

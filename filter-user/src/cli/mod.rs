@@ -37,7 +37,7 @@ pub const POLICY_FILE: &str = "/etc/keyfence/keyfence.toml";
 /// Where the policy's default listener is.
 pub const SOCKET: &str = "/run/keyfence/api.sock";
 /// The BPF file system, where links, maps and programs are pinned.
-pub const BPF_FS: &str = "/sys/fs/bpf";
+pub use crate::kernel::pins::BPF_FS_DEFAULT as BPF_FS;
 
 const EXIT_CODES: &str = "\
 Exit codes:

@@ -31,6 +31,9 @@ use self::progress::Progress;
 use self::summary::About;
 use super::exit::{Exit, Failure};
 use super::shell::Shell;
+use crate::bindings::grantees_of_lines;
+use crate::bindings::refusal::Refusal;
+use crate::compiler::Pushed;
 use crate::engine;
 use crate::judge::copy::KernelCopy;
 use crate::judge::{self, Bench};
@@ -49,7 +52,7 @@ Needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 
 Exit codes:
   0  done (frames and files may have been skipped: each says why)
-  1  failed, or the policy writes what this build does not enforce
+  1  failed
   3  the policy is invalid
 
 Examples:
@@ -78,24 +81,15 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
-    if let Some(bindings) = &arguments.bindings {
-        let text = "this build does not have bindings yet; leave --bindings out to judge by the policy's clients alone";
-        return Err(Failure::new(
-            Exit::Failed,
-            format!("{}: {text}", bindings.display()),
-        ));
-    }
     let loaded = engine::load_policy(&arguments.policy);
     let Some(policy) = &loaded.policy else {
         return Err(super::run::invalid(&loaded, shell));
     };
-    if let Some(refusal) = engine::refusal(&loaded) {
-        return Err(Failure::new(Exit::Failed, refusal));
-    }
     if judge::names_host(policy) && arguments.host_address.is_empty() {
         shell.say("warning: the policy says address = \"host\", and no --host-address is given: it holds no address");
     }
-    let mut replay = Replay::new(arguments, policy)?;
+    let pushed = pushed(arguments, policy)?;
+    let mut replay = Replay::new(arguments, policy, &pushed)?;
     let named = files::find(&arguments.captures);
     let bytes = named.iter().map(|named| named.bytes).sum();
     let lines_on_terminal = arguments.json && io::stdout().is_terminal();
@@ -123,6 +117,38 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     match replay.lines.end(&summary::object(&replay.counts, &about)) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(unwritten(error)),
         _ => Ok(Exit::Done),
+    }
+}
+
+/// The bindings to judge by. Their leases begin with each file.
+fn pushed(arguments: &Arguments, policy: &Policy) -> Result<Pushed, Failure> {
+    let Some(file) = &arguments.bindings else {
+        return Ok(Pushed::default());
+    };
+    let unreadable = |error| Failure::new(Exit::Failed, format!("{}: {error}", file.display()));
+    let bytes = std::fs::read(file).map_err(unreadable)?;
+    let (grantees, bad) = grantees_of_lines(policy, &bytes, judge::BASE_NS);
+    if bad.is_empty() {
+        return Ok(Pushed::of(grantees, []));
+    }
+    let lines: Vec<String> = bad
+        .iter()
+        .map(|(line, refusal)| format!("{}:{line}: {}", file.display(), fault(refusal)))
+        .collect();
+    Err(Failure::new(Exit::Failed, lines.join("\n")))
+}
+
+/// A refusal in words, its faults of fields with it.
+fn fault(refusal: &Refusal) -> String {
+    let faults = refusal
+        .errors
+        .iter()
+        .map(|fault| format!("{}: {}; {}", fault.pointer, fault.detail, fault.fix));
+    let faults: Vec<String> = faults.collect();
+    if faults.is_empty() {
+        refusal.detail.clone()
+    } else {
+        faults.join(", ")
     }
 }
 
@@ -161,10 +187,10 @@ struct Replay {
 }
 
 impl Replay {
-    fn new(arguments: &Arguments, policy: &Policy) -> Result<Self, Failure> {
+    fn new(arguments: &Arguments, policy: &Policy, pushed: &Pushed) -> Result<Self, Failure> {
         let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error);
         let unended = Clock::default();
-        let bench = Bench::new(policy, &arguments.host_address, &|end| unended.end(end))
+        let bench = Bench::new(policy, &arguments.host_address, &|end| unended.end(end), pushed)
             .map_err(|error| super::run::uncompilable(&error))?;
         let kernel = KernelCopy::load(&bench.compiled).map_err(|error| failed(&error))?;
         Ok(Self {

@@ -5,6 +5,7 @@
 //! it on the host.
 
 mod destinations;
+mod homes;
 pub mod host;
 mod numbers;
 mod ports;
@@ -20,6 +21,7 @@ mod tables;
 pub use numbers::{Assigned, Numbers, owner_hash, owner_name};
 pub use pushed::{Pushed, Undo, binding_name};
 pub use rows::Rows;
+pub use sources::mapped;
 pub use tables::{Compiled, Key, Room};
 
 use std::collections::HashMap;
@@ -133,6 +135,7 @@ pub fn compile(
         port_masks: destinations.port_masks,
         rows: rows.words,
         grants: sources.grants,
+        doubled: sources.doubled,
         owners: owners.entries,
         port_sets: owners.port_sets,
         limits: limits.entries,

@@ -8,6 +8,7 @@ use filter_common::lookup::prefixes::{
     parts,
 };
 
+pub use super::homes::Homes;
 use super::runs::{Long, Placed, Short, blocks, place_run, tops};
 use super::{Key, Room};
 
@@ -294,17 +295,6 @@ fn put_block(line: &mut Line, placed: &Placed) -> bool {
     false
 }
 
-/// Where single addresses have their homes and cells: the shape of a table whose lines are the kernel's alone.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Homes {
-    parts: u32,
-    seed: u32,
-    gate_bits_v4: u32,
-    lines_v4: u32,
-    gate_bits_v6: u32,
-    lines_v6: u32,
-}
-
 impl Layout {
     /// Splits off what the kernel holds: the shape of single addresses, and prefixes alone.
     pub fn without_hosts(mut self) -> (Homes, Layout) {
@@ -321,63 +311,6 @@ impl Layout {
         self.gate_v6 = Vec::new();
         self.hosts_v6 = Vec::new();
         (homes, self)
-    }
-}
-
-impl Shape for Homes {
-    fn parts(&self) -> u32 {
-        self.parts
-    }
-    fn seed(&self) -> u32 {
-        self.seed
-    }
-}
-
-impl TableV4 for Homes {
-    fn gate_bits_v4(&self) -> u32 {
-        self.gate_bits_v4
-    }
-    fn gate_v4(&self, _: u32) -> u64 {
-        0
-    }
-    fn lines_v4(&self) -> u32 {
-        self.lines_v4
-    }
-    fn line_v4(&self, _: u32) -> Option<&Line> {
-        None
-    }
-    fn top_v4(&self, _: u32) -> u64 {
-        0
-    }
-    fn range_v4(&self, _: u32) -> u64 {
-        0
-    }
-}
-
-impl TableV6 for Homes {
-    fn gate_bits_v6(&self) -> u32 {
-        self.gate_bits_v6
-    }
-    fn gate_v6(&self, _: u32) -> u64 {
-        0
-    }
-    fn lines_v6(&self) -> u32 {
-        self.lines_v6
-    }
-    fn line_v6(&self, _: u32) -> Option<&Line> {
-        None
-    }
-    fn block_lines_v6(&self) -> u32 {
-        0
-    }
-    fn block_line_v6(&self, _: u32) -> Option<&Line> {
-        None
-    }
-    fn top_v6(&self, _: u32) -> u64 {
-        0
-    }
-    fn range_v6(&self, _: u32) -> [u64; 2] {
-        [0; 2]
     }
 }
 

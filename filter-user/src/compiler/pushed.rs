@@ -16,7 +16,7 @@ pub struct Pushed {
 
 /// The name of a binding as an owner.
 pub fn binding_name(grantee: &Grantee) -> String {
-    format!("binding/{}/{}", grantee.publisher, grantee.credential)
+    grantee.credential.clone()
 }
 
 impl Pushed {

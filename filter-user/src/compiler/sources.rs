@@ -4,6 +4,7 @@
 //! gives the union: a /32 for one owner never hides another owner's /8.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use filter_common::abi::Source;
 use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
@@ -21,6 +22,8 @@ pub(super) struct Sources {
     /// What values mean that are no single owner.
     pub sources: Vec<Source>,
     pub grants: Vec<u32>,
+    /// Single addresses that an owner names beside a prefix around them.
+    pub doubled: Vec<(Key<16>, u32)>,
 }
 
 /// What a policy says of one prefix itself.
@@ -28,6 +31,12 @@ pub(super) struct Sources {
 struct Statement<const N: usize> {
     key: Key<N>,
     said: Said,
+}
+
+impl<const N: usize> Statement<N> {
+    fn names(&self, owner: u32) -> bool {
+        matches!(self.said, Said::Owner(_, number) if number == owner)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -108,6 +117,7 @@ pub(super) fn build(
         v6,
         sources: lists.sources,
         grants: lists.grants,
+        doubled: lists.doubled,
     })
 }
 
@@ -118,6 +128,7 @@ struct Lists {
     starts: HashMap<Vec<u32>, u32>,
     sources: Vec<Source>,
     numbers: HashMap<(u64, u64, u32, u32), u32>,
+    doubled: Vec<(Key<16>, u32)>,
 }
 
 impl Lists {
@@ -186,6 +197,15 @@ fn sweep<const N: usize>(
             chain.pop();
         }
         let around = inherit(key, own, chain.last());
+        if usize::from(key.length) == N * 8
+            && let Some(parent) = chain.last()
+        {
+            let names = |number: &&u32| own.iter().any(|statement| statement.names(**number));
+            let both = parent.owners.iter().filter(names);
+            lists
+                .doubled
+                .extend(both.filter_map(|number| Some((mapped(address(&key)?), *number))));
+        }
         if around.owners.len() > OWNERS_PER_SOURCE_MAX as usize {
             return Err(CompileError::OwnersPerSource {
                 prefix: text(&key),
@@ -239,12 +259,26 @@ pub(super) fn holds<const N: usize>(outer: &Key<N>, inner: &Key<N>) -> bool {
         && (rest == 0 || (outer.address[whole] ^ inner.address[whole]) >> (8 - rest) == 0)
 }
 
-fn text<const N: usize>(key: &Key<N>) -> String {
-    let address = match *key.address.as_slice() {
-        [a, b, c, d] => std::net::Ipv4Addr::new(a, b, c, d).to_string(),
-        ref bytes => <[u8; 16]>::try_from(bytes)
-            .map(std::net::Ipv6Addr::from)
-            .map_or_else(|_| String::from("?"), |address| address.to_string()),
+/// A single address, IPv4 as ::ffff:a.b.c.d.
+pub fn mapped(address: IpAddr) -> Key<16> {
+    let address = match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
     };
+    Key {
+        address: address.octets(),
+        length: 128,
+    }
+}
+
+fn address<const N: usize>(key: &Key<N>) -> Option<IpAddr> {
+    match *key.address.as_slice() {
+        [a, b, c, d] => Some(Ipv4Addr::new(a, b, c, d).into()),
+        ref bytes => Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into()),
+    }
+}
+
+fn text<const N: usize>(key: &Key<N>) -> String {
+    let address = address(key).map_or_else(|| String::from("?"), |address| address.to_string());
     format!("{address}/{}", key.length)
 }

@@ -27,6 +27,8 @@ pub struct Compiled {
     pub port_masks: Vec<u64>,
     pub rows: Vec<u64>,
     pub grants: Vec<u32>,
+    /// Single addresses that an owner names beside a prefix around them; IPv4 as ::ffff:a.b.c.d.
+    pub doubled: Vec<(Key<16>, u32)>,
     pub owners: Vec<Owner>,
     pub port_sets: Vec<u64>,
     pub limits: Vec<LimitSet>,

@@ -7,19 +7,17 @@ use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta};
 use ipnet::IpNet;
 use nix::fcntl::Flock;
 
-use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
-
 use super::Options;
 use super::attachments::{Attachments, Look, by_slot, counted, placed};
 use super::error::FilterError;
-use super::live::{Live, Stop};
+use super::live::Live;
 use super::reader::Reader;
 use super::snapshot::InterfaceState;
 use super::tables::{Occasion, compile, host_addresses};
-use crate::bindings::seam::{Change, GrantError, Grantee};
 use crate::compiler::{self, Numbers, Pushed};
 use crate::kernel::attach::{self, Entry};
-use crate::kernel::interfaces::{self, Choice, Interface};
+use crate::kernel::choice::{Choice, choose, choose_most};
+use crate::kernel::interfaces::{self, Interface};
 use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
 use crate::kernel::log::Lines;
 use crate::kernel::observe;
@@ -43,9 +41,9 @@ impl Around {
     async fn read(policy: &Policy, occasion: Occasion) -> Result<Self, FilterError> {
         let (patterns, present) = (&policy.filter.interfaces, interfaces::read().await?);
         let choice = match occasion {
-            Occasion::Change => interfaces::choose_most(patterns, &present),
+            Occasion::Change => choose_most(patterns, &present),
             Occasion::Start | Occasion::Reload => Choice {
-                interfaces: interfaces::choose(patterns, &present)?,
+                interfaces: choose(patterns, &present)?,
                 left_out: Vec::new(),
             },
         };
@@ -64,11 +62,11 @@ fn shared(numbers: Numbers) -> SharedNumbers {
 }
 
 // A writer only inserts and replaces whole: what a panic left is whole.
-fn read(numbers: &SharedNumbers) -> RwLockReadGuard<'_, Numbers> {
+pub(super) fn read(numbers: &SharedNumbers) -> RwLockReadGuard<'_, Numbers> {
     numbers.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write(numbers: &SharedNumbers) -> RwLockWriteGuard<'_, Numbers> {
+pub(super) fn write(numbers: &SharedNumbers) -> RwLockWriteGuard<'_, Numbers> {
     numbers.write().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -81,9 +79,9 @@ pub struct Filter {
     /// The loaded generation in force: its maps stay readable while it is held.
     generation: Generation,
     number: u64,
-    numbers: SharedNumbers,
-    limits: Limits,
-    state: State,
+    pub(super) numbers: SharedNumbers,
+    pub(super) limits: Limits,
+    pub(super) state: State,
     log: KernelLog,
     /// The judge's own log lines, where they are switched on.
     lines: Option<Lines>,
@@ -96,9 +94,9 @@ pub struct Filter {
     slots: Vec<(String, Vec<u32>)>,
     fill: Vec<(&'static str, u64, u64)>,
     /// What API servers have pushed, as it is in force.
-    pushed: Pushed,
+    pub(super) pushed: Pushed,
     /// Where something may be pushed: the tables in force, to be changed entry by entry.
-    live: Option<Live>,
+    pub(super) live: Option<Live>,
 }
 
 impl Filter {
@@ -372,85 +370,6 @@ impl Filter {
         &self.pushed
     }
 
-    /// Makes changes of what is pushed: entry by entry where that can be, else as a generation. All or none.
-    pub async fn change(&mut self, policy: &Policy, changes: Vec<Change>) -> Result<(), GrantError> {
-        if !self.is_pinned() {
-            return Err(GrantError::Failed(FilterError::Detached.to_string()));
-        }
-        let (removals, additions): (Vec<_>, Vec<_>) = changes
-            .into_iter()
-            .partition(|change| matches!(change, Change::Remove { .. } | Change::Undeny { .. }));
-        let mut undo = Vec::new();
-        let mut stop = None;
-        for change in additions.into_iter().chain(removals) {
-            if stop.is_none() {
-                stop = self.change_live(&change).err();
-            }
-            undo.push(self.pushed.change(change));
-        }
-        let refused = match stop {
-            None => return Ok(()),
-            Some(Stop::TooManyOwners { prefix }) => GrantError::TooManyOwners {
-                prefix,
-                max: OWNERS_PER_SOURCE_MAX,
-            },
-            Some(Stop::Generation) => match self.again(policy).await {
-                Ok(()) => return Ok(()),
-                Err(error) => grant_error(error),
-            },
-        };
-        for undo in undo.into_iter().rev() {
-            self.pushed.undo(undo);
-        }
-        // Entries that were changed before the one that could not be are as they were again.
-        if let Err(error) = self.again(policy).await {
-            tracing::error!("a change that was refused may be in force in part: {error}");
-        }
-        Err(refused)
-    }
-
-    /// The same policy, and what is pushed as it is now, as a generation.
-    async fn again(&mut self, policy: &Policy) -> Result<(), FilterError> {
-        let pushed = self.pushed.clone();
-        self.apply(policy, pushed, Some(policy), Occasion::Change).await
-    }
-
-    fn change_live(&mut self, change: &Change) -> Result<(), Stop> {
-        let Some(live) = &mut self.live else {
-            return Err(Stop::Generation);
-        };
-        match change {
-            Change::Put(grantee) => {
-                let before = self.pushed.grantees.get(&compiler::binding_name(grantee));
-                live.put(&mut write(&self.numbers), &self.state, before, grantee)?;
-                self.carry_limits(before.map(|before| before.limit), grantee);
-                Ok(())
-            }
-            Change::End { owner, end } => live.end(&read(&self.numbers), owner, *end),
-            Change::Remove { owner } => match self.pushed.grantees.get(owner) {
-                Some(before) => live.remove(&read(&self.numbers), owner, before),
-                None => Ok(()),
-            },
-            Change::Deny { .. } | Change::Undeny { .. } => Err(Stop::Generation),
-        }
-    }
-
-    /// Where a binding's limit has changed: tokens used stay used, up to the new burst.
-    fn carry_limits(&self, before: Option<crate::policy::model::Limits>, grantee: &Grantee) {
-        let (Some(before), Some(number)) = (
-            before,
-            read(&self.numbers).owner(&compiler::binding_name(grantee)),
-        ) else {
-            return;
-        };
-        if before != grantee.limit
-            && let (Ok(before), Ok(after)) =
-                (compiler::limit_set(&before), compiler::limit_set(&grantee.limit))
-        {
-            self.state.carry_owner(number, &before, &after);
-        }
-    }
-
     fn attach(&mut self, policy: &Policy, choice: &Choice, occasion: Occasion) -> Result<(), FilterError> {
         let wanted = policy.filter.attach;
         self.attachments
@@ -483,7 +402,7 @@ impl Filter {
         let (Ok(present), Ok(ours)) = (interfaces::read().await, self.entry.id()) else {
             return Look::default();
         };
-        let choice = interfaces::choose_most(&policy.filter.interfaces, &present);
+        let choice = choose_most(&policy.filter.interfaces, &present);
         self.attachments
             .look(&choice, &present, ours, &self.pins, policy.filter.attach)
     }
@@ -563,30 +482,6 @@ fn owners_max(policy: &Policy, numbers: &Numbers) -> u32 {
     OWNERS_AT_LEAST
         .max(wanted)
         .max(numbers.owners_end().saturating_mul(2))
-}
-
-fn grant_error(error: FilterError) -> GrantError {
-    match error {
-        FilterError::OwnersFull { needed, max } => GrantError::TableFull {
-            table: "owners",
-            needed: needed.into(),
-            max: max.into(),
-        },
-        FilterError::Compile(compiler::CompileError::OwnersPerSource { prefix, .. }) => {
-            GrantError::TooManyOwners {
-                prefix,
-                max: OWNERS_PER_SOURCE_MAX,
-            }
-        }
-        FilterError::Compile(compiler::CompileError::TableFull {
-            table, needed, max, ..
-        }) => GrantError::TableFull {
-            table,
-            needed: needed as u64,
-            max: max.into(),
-        },
-        error => GrantError::Failed(error.to_string()),
-    }
 }
 
 fn name(state: &mut State, assigned: &compiler::Assigned) -> Result<(), LoadError> {

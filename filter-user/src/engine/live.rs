@@ -3,7 +3,7 @@
 //! Single addresses only: what adds or removes a wider prefix, or finds no room, is left to the next generation. An
 //! address' value is worked out as the compiler does it, from what stands there and from the prefixes around it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use filter_common::abi::{Owner, Source};
@@ -15,11 +15,12 @@ use ipnet::IpNet;
 use crate::bindings::seam::Grantee;
 use crate::compiler::prefixes::Layout;
 use crate::compiler::{
-    Compiled, LimitTable, Numbers, Pushed, Rows, binding_name, owner_flags, owner_hash, owner_name,
+    Compiled, Key, LimitTable, Numbers, Pushed, Rows, binding_name, mapped, owner_flags, owner_hash,
+    owner_name,
 };
 use crate::kernel::edit::{Edit, NoRoom};
 use crate::kernel::load::{Generation, LoadError};
-use crate::kernel::state::State;
+use crate::kernel::state::{Limits, State};
 use crate::policy::Policy;
 use crate::policy::model::PortRange;
 
@@ -51,6 +52,8 @@ pub(super) struct Live {
     limits: LimitTable,
     port_sets: HashMap<Vec<PortRange>, u32>,
     port_sets_end: u32,
+    /// Single addresses that an owner names beside a prefix around them.
+    doubled: HashSet<(Key<16>, u32)>,
     /// The values of what is more than one owner.
     values: HashMap<Meaning, u32>,
     sources_end: u32,
@@ -87,6 +90,7 @@ impl Live {
             edit,
             prefixes: std::mem::take(&mut generation.prefixes),
             row_words,
+            doubled: compiled.doubled.into_iter().collect(),
             values: values.collect(),
             sources_end: compiled.sources.len() as u32,
             grants_end: compiled.grants.len() as u32,
@@ -107,7 +111,7 @@ impl Live {
         state: &State,
         before: Option<&Grantee>,
         grantee: &Grantee,
-    ) -> Result<(), Stop> {
+    ) -> Result<(u32, Owner), Stop> {
         let known = before.map_or(&[][..], |before| &before.sources);
         if grantee.sources.iter().chain(known).any(|source| !is_host(source)) {
             return Err(Stop::Generation);
@@ -129,7 +133,18 @@ impl Live {
         for source in known.iter().filter(|source| !grantee.sources.contains(source)) {
             self.grant(source, number, false)?;
         }
-        Ok(())
+        Ok((number, owner))
+    }
+
+    /// What the next generation must know of an owner's limits, to carry its levels over.
+    pub(super) fn add_limits(&self, known: &mut Limits, number: u32, owner: Owner) {
+        let number = number as usize;
+        if known.owners.len() <= number {
+            known.owners.resize(number + 1, Owner::default());
+        }
+        known.owners[number] = owner;
+        let added = &self.limits.entries[known.limits.len().min(self.limits.entries.len())..];
+        known.limits.extend_from_slice(added);
     }
 
     pub(super) fn end(&mut self, numbers: &Numbers, owner: &str, end: u64) -> Result<(), Stop> {
@@ -209,10 +224,12 @@ impl Live {
             None => inherited.clone(),
         };
         let mut own = match here {
-            Some(_) => own_part(&owners, &inherited.2),
+            Some(_) => owners,
             None => Vec::new(),
         };
-        own.retain(|owner| *owner != number);
+        // Its own are all but what it has from around it, unless an owner has both.
+        let both = |owner: &u32| self.doubled.contains(&(mapped(source.addr()), *owner));
+        own.retain(|owner| *owner != number && (!inherited.2.contains(owner) || both(owner)));
         if gives {
             let name = |number: &u32| self.names.get(number).cloned();
             let place = own.partition_point(|owner| name(owner) < name(&number));
@@ -322,18 +339,6 @@ impl Live {
     }
 }
 
-/// The owners of an address' own: all but what it has from the prefixes around it, which stands behind.
-fn own_part(owners: &[u32], inherited: &[u32]) -> Vec<u32> {
-    let is_own = |length: &usize| {
-        let (own, behind) = owners.split_at(*length);
-        behind
-            .iter()
-            .eq(inherited.iter().filter(|owner| !own.contains(owner)))
-    };
-    let length = (0..=owners.len()).find(is_own).unwrap_or(owners.len());
-    owners[..length].to_vec()
-}
-
 fn is_host(source: &IpNet) -> bool {
     source.prefix_len() == source.max_prefix_len()
 }
@@ -341,18 +346,4 @@ fn is_host(source: &IpNet) -> bool {
 fn halves(address: std::net::Ipv6Addr) -> (u64, u64) {
     let bits = address.to_bits();
     ((bits >> 64) as u64, bits as u64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_own_owners_are_told_from_those_around_it() {
-        assert_eq!(own_part(&[3, 1, 2], &[1, 2]), [3]);
-        // Whether 2 is its own as well makes no difference.
-        assert_eq!(own_part(&[1, 2], &[2, 1]), [1]);
-        assert_eq!(own_part(&[5], &[]), [5]);
-        assert!(own_part(&[1, 2], &[1, 2]).is_empty());
-    }
 }

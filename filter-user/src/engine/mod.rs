@@ -4,6 +4,7 @@
 //! writes the kernel through `filter`; knows no listener.
 
 mod attachments;
+mod change;
 mod error;
 mod filter;
 #[cfg(test)]
@@ -11,14 +12,15 @@ pub mod fixture;
 mod gate;
 mod live;
 mod reader;
+mod shared;
 pub mod snapshot;
 mod tables;
 mod watch;
 
 pub use error::FilterError;
 pub use filter::Filter;
-use filter::SharedNumbers;
 pub use gate::{load_policy, refusal, unexpected};
+pub use shared::Shared;
 pub use tables::Occasion;
 
 use std::collections::VecDeque;
@@ -27,15 +29,12 @@ use std::sync::{Arc, RwLock};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::bindings::seam::{Change, Effective, GrantError, Grants, OwnerUse};
+use crate::bindings::seam::{Change, Effective, GrantError};
 use crate::compiler::Pushed;
 use crate::judge::both::JudgeError;
 use crate::kernel::clock;
 use crate::policy::{self, Colour, Loaded, Policy, Severity};
-use snapshot::{
-    BoxFuture, CounterValues, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, TableFill,
-    View,
-};
+use snapshot::{InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, TableFill, View};
 use watch::Woken;
 
 /// What the engine is started with.
@@ -57,6 +56,9 @@ type Answer = oneshot::Sender<Result<String, ReloadError>>;
 /// Commands that wait; one more waits with its sender.
 const COMMANDS_WAITING_MAX: usize = 16;
 
+/// Far longer than the bindings take to make a change seen that is in force.
+const CATCH_UP_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// The engine's state; `run` drives it.
 pub struct Engine {
     options: Options,
@@ -65,21 +67,12 @@ pub struct Engine {
     hash: String,
     /// Who knows what is pushed; `None` where nobody can push.
     effective: Option<Arc<dyn Effective>>,
+    /// Changes of what is pushed, made since the start.
+    changes: u64,
     wall_offset: i128,
     watch: watch::Watch,
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
-}
-
-/// What others see of the engine.
-pub struct Shared {
-    snapshot: RwLock<Arc<Snapshot>>,
-    /// Replaced where the services or interfaces change; the maps it reads outlive generations.
-    reader: RwLock<Arc<reader::Reader>>,
-    /// The policy in force, and how many there were before it.
-    policy: RwLock<(u64, Arc<Policy>)>,
-    numbers: SharedNumbers,
-    commands: mpsc::Sender<Command>,
 }
 
 impl Engine {
@@ -116,6 +109,7 @@ impl Engine {
             policy,
             hash: loaded.hash.clone(),
             effective,
+            changes: 0,
             wall_offset: clock::wall_offset(),
             watch: watch::Watch::default(),
             shared: Arc::clone(&shared),
@@ -206,6 +200,7 @@ impl Engine {
         }
         say_warnings(&loaded);
         say_restart_keys(&self.policy, &policy);
+        self.catch_up().await?;
         let pushed = pushed_under(self.effective.as_ref(), &policy);
         self.filter
             .apply(&policy, pushed, Some(&self.policy), Occasion::Reload)
@@ -237,7 +232,25 @@ impl Engine {
             return Err(GrantError::PolicyChanged);
         }
         let policy = Arc::clone(&self.policy);
-        self.filter.change(&policy, changes).await
+        let generation = self.filter.generation();
+        let result = self.filter.change(&policy, changes).await;
+        if self.filter.generation() != generation {
+            self.refresh_reader();
+            self.publish(self.shared.snapshot().policy.clone());
+        }
+        self.changes += u64::from(result.is_ok());
+        result
+    }
+
+    /// Waits until who pushes knows all that is in force: it is asked for all of it next.
+    async fn catch_up(&self) -> Result<(), ReloadError> {
+        let Some(effective) = &self.effective else {
+            return Ok(());
+        };
+        let caught_up = effective.caught_up(self.changes);
+        let waited = tokio::time::timeout(CATCH_UP_PATIENCE, caught_up).await;
+        waited
+            .map_err(|_| ReloadError::Failed(String::from("the bindings do not follow the kernel's tables")))
     }
 
     fn say_applied(&self) {
@@ -377,75 +390,6 @@ fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jif
             })
             .collect(),
         not_ready,
-    }
-}
-
-impl Shared {
-    fn policy_in_force(&self) -> (u64, Arc<Policy>) {
-        match self.policy.read() {
-            Ok(slot) => slot.clone(),
-            Err(poisoned) => poisoned.into_inner().clone(),
-        }
-    }
-
-    fn reader(&self) -> Arc<reader::Reader> {
-        match self.reader.read() {
-            Ok(slot) => Arc::clone(&slot),
-            Err(poisoned) => Arc::clone(&poisoned.into_inner()),
-        }
-    }
-}
-
-impl Grants for Shared {
-    fn change(
-        &self,
-        epoch: u64,
-        changes: Vec<Change>,
-    ) -> crate::bindings::seam::BoxFuture<Result<(), GrantError>> {
-        let commands = self.commands.clone();
-        Box::pin(async move {
-            let (sender, answer) = oneshot::channel();
-            let gone = || GrantError::Failed(String::from("the daemon is stopping"));
-            let command = Command::Change(epoch, changes, sender);
-            commands.send(command).await.map_err(|_| gone())?;
-            answer.await.map_err(|_| gone())?
-        })
-    }
-
-    fn policy(&self) -> (u64, Arc<Policy>) {
-        self.policy_in_force()
-    }
-
-    fn used(&self, owner: &str) -> Option<OwnerUse> {
-        let number = match self.numbers.read() {
-            Ok(numbers) => numbers.owner(owner),
-            Err(poisoned) => poisoned.into_inner().owner(owner),
-        };
-        self.reader().used(number?)
-    }
-}
-
-impl View for Shared {
-    fn snapshot(&self) -> Arc<Snapshot> {
-        // A poisoned lock would mean that a writer of one pointer panicked: the pointer is whole either way.
-        match self.snapshot.read() {
-            Ok(slot) => Arc::clone(&slot),
-            Err(poisoned) => Arc::clone(&poisoned.into_inner()),
-        }
-    }
-
-    fn counters(&self) -> Result<CounterValues, String> {
-        self.reader().read()
-    }
-
-    fn reload(&self) -> BoxFuture<Result<String, ReloadError>> {
-        let commands = self.commands.clone();
-        Box::pin(async move {
-            let (sender, answer) = oneshot::channel();
-            let gone = || ReloadError::Failed(String::from("the daemon is stopping"));
-            commands.send(Command::Reload(sender)).await.map_err(|_| gone())?;
-            answer.await.map_err(|_| gone())?
-        })
     }
 }
 

@@ -13,8 +13,8 @@ use thiserror::Error;
 use super::copy::KernelCopy;
 use super::reading::{Reader, Reading};
 use super::{BASE_NS, Bench, Names, names_host};
-use crate::compiler::CompileError;
 use crate::compiler::host::HostTables;
+use crate::compiler::{CompileError, Pushed};
 use crate::kernel::addresses;
 use crate::kernel::clock::monotonic_end;
 use crate::kernel::load::LoadError;
@@ -65,7 +65,7 @@ impl<'a> Both<'a> {
             Vec::new()
         };
         let end = |end| monotonic_end(end, now.as_nanosecond() - i128::from(BASE_NS));
-        let bench = Bench::new(policy, &host_addresses, &end)?;
+        let bench = Bench::new(policy, &host_addresses, &end, &Pushed::default())?;
         let kernel = match KernelCopy::load(&bench.compiled) {
             Ok(copy) => Ok(copy),
             Err(error @ LoadError::NotPermitted(_)) => Err(error.to_string()),

@@ -35,17 +35,18 @@ impl Bench {
         policy: &Policy,
         host_addresses: &[IpNet],
         end: &dyn Fn(jiff::Timestamp) -> u64,
+        pushed: &Pushed,
     ) -> Result<Self, CompileError> {
-        let (numbers, _) = Numbers::default().assign((policy, &Pushed::default()), None);
+        let (numbers, _) = Numbers::default().assign((policy, pushed), None);
         let around = Surroundings {
             host_addresses,
             end,
-            pushed: &Pushed::default(),
+            pushed,
             grows: false,
         };
         Ok(Self {
             compiled: compiler::compile(policy, &numbers, &around)?,
-            names: Names::of(policy, &numbers),
+            names: Names::of(policy, pushed, &numbers),
         })
     }
 
@@ -70,12 +71,11 @@ pub struct Names {
 }
 
 impl Names {
-    pub fn of(policy: &Policy, numbers: &Numbers) -> Self {
+    pub fn of(policy: &Policy, pushed: &Pushed, numbers: &Numbers) -> Self {
         let services = numbers.services().map(|(name, number)| (number, name.to_owned()));
-        let owners = policy.clients.iter().filter_map(|client| {
-            let name = owner_name(&client.name);
-            Some((numbers.owner(&name)?, name))
-        });
+        let clients = policy.clients.iter().map(|client| owner_name(&client.name));
+        let owners = clients.chain(pushed.grantees.keys().cloned());
+        let owners = owners.filter_map(|name| Some((numbers.owner(&name)?, name)));
         Self {
             services: services.collect(),
             owners: owners.collect(),

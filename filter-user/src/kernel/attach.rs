@@ -26,6 +26,16 @@ pub enum AttachError {
         /// As `ip` names it.
         hook: &'static str,
     },
+    // `ip` takes no program off that a link holds.
+    #[error(
+        "the filter of instance {instance} holds the XDP hook of {interface}: name another interface, or stop that \
+         daemon and take its filter off, which opens its interfaces: `{detach}`"
+    )]
+    HeldByInstance {
+        interface: String,
+        instance: String,
+        detach: String,
+    },
     #[error(
         "the driver of {interface} takes no XDP program ({error}); write attach = \"auto\" or \"generic\" in [filter]"
     )]
@@ -93,6 +103,13 @@ impl Entry {
             return Ok(attached(interface.hook.generic == ours, None));
         }
         if let Some(program) = interface.hook.programs().find(|id| *id != ours) {
+            if let Some(instance) = pins.holder(program, &interface.name) {
+                return Err(AttachError::HeldByInstance {
+                    interface: interface.name.clone(),
+                    detach: pins.detach_command(&instance),
+                    instance,
+                });
+            }
             return Err(AttachError::Held {
                 interface: interface.name.clone(),
                 program,

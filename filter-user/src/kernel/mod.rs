@@ -9,6 +9,7 @@
 
 pub mod addresses;
 pub mod attach;
+pub mod choice;
 pub mod clock;
 pub mod devices;
 pub mod edit;

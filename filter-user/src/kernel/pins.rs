@@ -3,12 +3,14 @@
 //! `maps/` holds what outlives a generation, `generation-N/` the tables of the one in force, `links/` a link for
 //! each interface, `keyfence` the entry program. `META` is written last, once all else stands.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, Map, MapData, MapError, MapInfo};
+use aya::programs::ProgramInfo;
 use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta, names};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{FsType, statfs};
@@ -17,6 +19,8 @@ use thiserror::Error;
 use super::chain;
 use super::load::{Generation, LoadError};
 
+/// Where the BPF file system is, unless told otherwise.
+pub const BPF_FS_DEFAULT: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS: FsType = FsType(0xcafe_4a11);
 
@@ -223,6 +227,30 @@ impl Pins {
     /// Follows an interface that has got another name.
     pub fn rename_link(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.link(from), self.link(to))
+    }
+
+    /// The other instance beside this one whose link holds an interface, if the program there is its.
+    pub fn holder(&self, program: u32, interface: &str) -> Option<String> {
+        let beside = self.root.parent()?;
+        let names = self.list(beside).ok()?.into_iter();
+        let mut others = names.map(|name| Self {
+            root: beside.join(name),
+        });
+        let other = others.find(|other| {
+            let entry = ProgramInfo::from_pin(other.entry());
+            entry.is_ok_and(|entry| entry.id() == program) && other.link(interface).exists()
+        })?;
+        Some(other.root.file_name()?.to_str()?.replace('%', "."))
+    }
+
+    /// What takes an instance off that is pinned beside this one.
+    pub fn detach_command(&self, instance: &str) -> String {
+        let mut command = format!("keyfence detach --yes --instance {instance}");
+        let bpf_fs = self.root.parent().and_then(Path::parent);
+        if let Some(path) = bpf_fs.filter(|path| *path != Path::new(BPF_FS_DEFAULT)) {
+            let _ = write!(command, " --bpf-fs {}", path.display());
+        }
+        command
     }
 
     /// Makes this process the one that owns the filter; `None` where another does.

@@ -59,9 +59,11 @@ fn span_as_pair<S: Serializer>(span: &Range<usize>, serializer: S) -> Result<S::
 }
 
 impl Diagnostic {
-    /// Of a file of which nothing is known.
-    pub(crate) fn without_place(&mut self) {
+    /// Of a file of which nothing is known: takes its place away, and says the rest.
+    pub(crate) fn without_place(&mut self) -> String {
         (self.line, self.column) = (0, 0);
+        let fix = self.fix.as_deref().unwrap_or_default();
+        format!("{}; {fix}", self.message)
     }
 
     /// `policy.toml:14:12`, or the file alone.

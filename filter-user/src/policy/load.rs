@@ -3,7 +3,6 @@
 //! All faults of all files are collected; a policy is only handed out when there is none.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use crate::policy::diagnostic::{Diagnostic, Faults};
 use crate::policy::files::{DiskFiles, Files};
 use crate::policy::model::Policy;
 use crate::policy::schema::{Draft, FileKind, Walk, walk_file};
-use crate::policy::source::{Place, Placed, Source, SourceFile, Sources};
+use crate::policy::source::{Place, Placed, Source, SourceFile, Sources, shown_for};
 use crate::policy::sources_file;
 use crate::policy::suggest::{is_unprintable, quoted};
 use crate::policy::validate::validate;
@@ -76,7 +75,7 @@ pub fn load_from(files: &dyn Files, root: &Path, context: &LoadContext) -> Loade
         bytes: 0,
         read: HashMap::new(),
         not_utf8: HashMap::new(),
-        unreadable: None,
+        without_root: false,
     };
     let mut draft = Draft::default();
     loader.read_root(context, &mut draft);
@@ -101,7 +100,7 @@ pub(crate) struct Loader<'a> {
     read: HashMap<PathBuf, Option<u32>>,
     /// Where files hold what is not UTF-8, in what is shown of them.
     pub(crate) not_utf8: HashMap<u32, Vec<usize>>,
-    unreadable: Option<String>,
+    without_root: bool,
 }
 
 impl Loader<'_> {
@@ -118,10 +117,7 @@ impl Loader<'_> {
         let index = match bytes {
             Ok(bytes) => self.add(name, relative, "", bytes, None),
             Err(error) => {
-                self.unreadable = Some(format!(
-                    "{} cannot be read: {error}; {UNREADABLE_FIX}",
-                    quoted(&name)
-                ));
+                self.without_root = true;
                 self.push(name, relative, "");
                 self.unreadable(Place::start_of(0), &shown_path(&self.root.clone()), &error);
                 None
@@ -331,14 +327,9 @@ impl Loader<'_> {
     fn finish(self, policy: Option<Policy>) -> Loaded {
         let (errors, warnings) = (self.faults.errors, self.faults.warnings);
         let (mut diagnostics, files) = self.faults.finish(self.sources);
-        if self.unreadable.is_some() {
-            diagnostics.iter_mut().for_each(Diagnostic::without_place);
-        }
-        let mut hash = String::with_capacity(64);
-        for byte in self.hash.finalize() {
-            // Writing to a string cannot fail.
-            let _ = write!(hash, "{byte:02x}");
-        }
+        let fault = diagnostics.first_mut().filter(|_| self.without_root);
+        let unreadable = fault.map(Diagnostic::without_place);
+        let hash = format!("{:x}", self.hash.finalize());
         Loaded {
             policy: policy.filter(|_| errors == 0),
             diagnostics,
@@ -346,28 +337,9 @@ impl Loader<'_> {
             warnings,
             files,
             hash,
-            unreadable: self.unreadable,
+            unreadable,
         }
     }
-}
-
-/// Bytes as text, with a sign in place of each piece that is none, and where the first such sign of each line is.
-fn shown_for(bytes: &[u8]) -> (String, Vec<usize>) {
-    let mut text = String::with_capacity(bytes.len());
-    let mut places = Vec::new();
-    let mut told = false;
-    for chunk in bytes.utf8_chunks() {
-        told &= !chunk.valid().contains('\n');
-        text.push_str(chunk.valid());
-        if !chunk.invalid().is_empty() {
-            if !told {
-                places.push(text.len());
-            }
-            told = true;
-            text.push(char::REPLACEMENT_CHARACTER);
-        }
-    }
-    (text, places)
 }
 
 /// A path as people may see it: without characters that a terminal would act on.

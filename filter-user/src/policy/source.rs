@@ -109,6 +109,25 @@ impl Sources {
     }
 }
 
+/// Bytes as text, with a sign in place of each piece that is none, and where the first such sign of each line is.
+pub(crate) fn shown_for(bytes: &[u8]) -> (String, Vec<usize>) {
+    let mut text = String::with_capacity(bytes.len());
+    let mut places = Vec::new();
+    let mut told = false;
+    for chunk in bytes.utf8_chunks() {
+        told &= !chunk.valid().contains('\n');
+        text.push_str(chunk.valid());
+        if !chunk.invalid().is_empty() {
+            if !told {
+                places.push(text.len());
+            }
+            told = true;
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    (text, places)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,8 +2,14 @@
 //! its own. Never run by itself: `cargo xtask fuzz` compiles it with libFuzzer's counters.
 #![deny(unsafe_code)]
 // Parts of other crates, of which the targets use only some.
-#![allow(dead_code, unreachable_pub, reason = "the modules are other crates' own")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "the modules are other crates' own"
+)]
 
+pub mod bindings;
 #[path = "../../../filter-user/src/compiler/mod.rs"]
 pub mod compiler;
 #[path = "../../src/oracle/mod.rs"]

@@ -171,6 +171,7 @@ fields!(
     port_masks,
     rows,
     grants,
+    doubled,
     owners,
     port_sets,
     limits,

@@ -158,6 +158,23 @@ impl Daemon {
         http::get(&self.socket, path).ok()
     }
 
+    /// A request with a body of JSON; `None` where nobody answers.
+    pub fn ask(&self, method: &str, path: &str, body: &Value) -> Option<Answer> {
+        let kind = "Content-Type: application/json\r\n";
+        http::ask(&self.socket, method, path, kind, &body.to_string()).ok()
+    }
+
+    /// A request with a body of lines.
+    pub fn ask_lines(&self, method: &str, path: &str, lines: &str) -> Option<Answer> {
+        let kind = "Content-Type: application/x-ndjson\r\n";
+        http::ask(&self.socket, method, path, kind, lines).ok()
+    }
+
+    /// A request without a body, with these header lines.
+    pub fn ask_with(&self, method: &str, path: &str, headers: &str) -> Option<Answer> {
+        http::ask(&self.socket, method, path, headers, "").ok()
+    }
+
     pub fn status(&self) -> Value {
         let answer = self.get("/v1/status").expect("a ready daemon answers");
         serde_json::from_str(&answer.body).expect("the status is JSON")

@@ -26,6 +26,19 @@ pub fn get(socket: &Path, path: &str) -> io::Result<Answer> {
     exchange(stream, path)
 }
 
+/// A request of any kind to the daemon over its socket; a body is JSON, or lines of it.
+pub(super) fn ask(socket: &Path, method: &str, path: &str, headers: &str, body: &str) -> io::Result<Answer> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    // HTTP/1.0: an answer of lines comes as it is, not in chunks.
+    write!(
+        stream,
+        "{method} {path} HTTP/1.0\r\nHost: test\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    answer(stream)
+}
+
 /// Asks a server from an address of this namespace.
 pub fn fetch(from: &Namespace, source: IpAddr, to: SocketAddr) -> io::Result<Answer> {
     let stream = connect(from, source, to, PATIENCE)?;
@@ -53,6 +66,10 @@ fn exchange(mut stream: impl Read + Write, path: &str) -> io::Result<Answer> {
         stream,
         "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
     )?;
+    answer(stream)
+}
+
+fn answer(mut stream: impl Read) -> io::Result<Answer> {
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     let broken = || io::Error::other(format!("no HTTP answer: {text}"));

@@ -5,6 +5,9 @@ use std::path::Path;
 
 use super::site::INSIDE;
 
+/// Of the tests' own listener: all there are.
+const ROLES: &str = r#"["publish", "authorize", "read", "operate", "deny", "metrics"]"#;
+
 /// Where the kernel program hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attach {
@@ -82,7 +85,7 @@ impl Policy {
              [filter]\ninterfaces = [\"{interface}\"]\nattach = \"{}\"\n{filter}\n\
              {entries}\n\
              [daemon]\n{daemon}\n\
-             [[listener]]\naddress = \"unix:{}\"\ngroup = \"root\"\nroles = [\"read\", \"metrics\", \"operate\"]\n",
+             [[listener]]\naddress = \"unix:{}\"\ngroup = \"root\"\nroles = {ROLES}\n",
             attach.name(),
             socket.display()
         )

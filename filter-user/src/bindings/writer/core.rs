@@ -59,6 +59,11 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
+    /// Whether there is anything new in it.
+    pub(super) fn has_written(&self) -> bool {
+        self.group.revision >= self.group.first_revision
+    }
+
     /// Whether it takes too long for a runtime's thread.
     pub(super) fn is_large(&self) -> bool {
         self.group.touched.len() > LARGE

@@ -58,7 +58,7 @@ impl Group {
 
     /// What the kernel gets: only what differs.
     pub(super) fn kernel(&self, view: &PolicyView, now: Now) -> Vec<Change> {
-        let mut changes = self.deny_changes.clone();
+        let mut changes = self.deny_changes();
         for key in &self.touched {
             let entry = &self.entries[key];
             let facts = entry.shelf.facts();
@@ -77,6 +77,10 @@ impl Group {
                 (Some(_), None) => changes.push(Change::Remove { owner }),
                 (None, Some(after)) => changes.push(Change::Put(after)),
                 (Some(before), Some(after)) if before == after => {}
+                // Once it has ended, the kernel may have forgotten it.
+                (Some(before), Some(after)) if before.end <= now.monotonic_ns => {
+                    changes.push(Change::Put(after));
+                }
                 (Some(mut before), Some(after)) => {
                     before.end = after.end;
                     changes.push(match before == after {
@@ -90,6 +94,13 @@ impl Group {
             }
         }
         changes
+    }
+
+    /// The last change of each deny: they are put in force as one, additions first.
+    fn deny_changes(&self) -> Vec<Change> {
+        let named = self.deny_names.iter().zip(&self.deny_changes).enumerate();
+        let last = named.filter(|(at, (name, _))| !self.deny_names[at + 1..].contains(name));
+        last.map(|(_, (_, change))| change.clone()).collect()
     }
 }
 

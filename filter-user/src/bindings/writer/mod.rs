@@ -68,14 +68,23 @@ impl Writer {
         }
     }
 
-    /// Runs until `stop` says true, then decides what waits already and returns.
-    pub async fn run(mut self, grants: Arc<dyn Grants>, mut stop: watch::Receiver<bool>) {
-        let shared = Arc::clone(&self.core.shared);
+    /// Takes changes from the call on, and decides them until `stop` says true; then those that wait already.
+    pub fn run(
+        self,
+        grants: Arc<dyn Grants>,
+        stop: watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let shared = &self.core.shared;
         // Set once: there is one writer.
         let _ = shared.grants.set(Arc::clone(&grants));
         let (epoch, policy) = grants.policy();
         shared.view_of(epoch, &policy);
         shared.set_phase(Phase::Running);
+        self.decide_all(grants, stop)
+    }
+
+    async fn decide_all(mut self, grants: Arc<dyn Grants>, mut stop: watch::Receiver<bool>) {
+        let shared = Arc::clone(&self.core.shared);
         let mut core = self.core;
         loop {
             let mut jobs = Vec::new();
@@ -174,14 +183,19 @@ async fn decide(mut core: Box<Core>, jobs: Vec<Job>, grants: &dyn Grants) -> Box
             }
         };
         let changes = std::mem::take(&mut ready.changes);
-        let in_force = match changes.is_empty() {
-            true => Ok(()),
-            false => grants.change(epoch, changes).await,
+        // What the kernel need not know under this policy it may have to under the next.
+        let asks = !changes.is_empty() || ready.has_written();
+        let in_force = match asks {
+            true => grants.change(epoch, changes).await,
+            false => Ok(()),
         };
         let Err(error) = in_force else {
             match ready.is_large() {
                 true => core = blocking(core, |core| core.publish(ready)).await.0,
                 false => core.publish(ready),
+            }
+            if asks {
+                core.shared.settle();
             }
             continue;
         };
@@ -224,9 +238,12 @@ async fn rearm(core: &mut Core, grants: &dyn Grants) {
     if changes.is_empty() {
         return;
     }
-    if let Err(error) = grants.change(epoch, changes).await {
-        tracing::warn!("ends after a suspend: {error}; trying again");
-        core.sweep_ends_again();
+    match grants.change(epoch, changes).await {
+        Ok(()) => core.shared.settle(),
+        Err(error) => {
+            tracing::warn!("ends after a suspend: {error}; trying again");
+            core.sweep_ends_again();
+        }
     }
 }
 

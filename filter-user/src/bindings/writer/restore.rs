@@ -16,7 +16,7 @@ use crate::bindings::model::view::owner;
 use crate::bindings::open;
 use crate::bindings::refusal::{Code, Refusal};
 use crate::bindings::requests::{Actor, Answer};
-use crate::bindings::seam::{Change, Grants};
+use crate::bindings::seam::{Change, GrantError, Grants};
 use crate::bindings::store::{self, Opened, StoreError};
 use crate::bindings::writer::denies::{Denies, Deny};
 
@@ -95,6 +95,11 @@ impl Core {
         shared.published.send_replace(self.revision);
     }
 
+    /// Memory has it already.
+    fn settled(&self, changed: Result<(), GrantError>) -> Result<(), GrantError> {
+        changed.inspect(|()| self.shared.settle())
+    }
+
     /// Takes out of the kernel what was there, and puts in what is there now.
     async fn put_in_force(&mut self, grants: &dyn Grants, now: Now) -> Answer<()> {
         let (epoch, policy) = grants.policy();
@@ -109,7 +114,7 @@ impl Core {
         }
         let gone = std::mem::take(&mut self.gone_denies);
         changes.extend(gone.into_iter().map(|name| Change::Undeny { name }));
-        let removed = grants.change(epoch, changes).await;
+        let removed = self.settled(grants.change(epoch, changes).await);
         let mut changes = Vec::new();
         for shelf in self.shared.memory.shelves() {
             let facts = shelf.facts();
@@ -123,7 +128,7 @@ impl Core {
         let denies = self.shared.denies.load().grants(now).into_iter();
         changes.extend(denies.map(|(name, sources, end)| Change::Deny { name, sources, end }));
         let put = match removed {
-            Ok(()) => grants.change(epoch, changes).await,
+            Ok(()) => self.settled(grants.change(epoch, changes).await),
             Err(error) => Err(error),
         };
         put.map_err(|error| {

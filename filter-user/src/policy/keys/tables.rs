@@ -98,8 +98,7 @@ pub(crate) static SERVICE: Table = Table {
         NAME,
         key("environment", Name, Default("\"production\""), "`production`, `sandbox` or any name."),
         key("address", ADDRESS, Optional("every address"),
-            "Destination addresses; `host` is every address that this host takes packets at, prefixes routed to it and joined \
-             groups included, followed as they change."),
+            "Destination addresses; `host` is every address that this host takes packets at, followed as they change."),
         key("protocol", PROTOCOL, Required("\"tcp\""), "The transport."),
         key("ports", PORTS, Required("[443]"), "Destination ports."),
         key("mode", OneOf(Mode::NAMES), Optional("the filter's"), "Enforce or observe, for this service."),

@@ -11,6 +11,7 @@ mod filter;
 mod generated;
 mod limits;
 mod serving;
+mod unread;
 mod whole;
 
 use std::path::{Path, PathBuf};
@@ -56,6 +57,11 @@ fn load_text(text: &str) -> Loaded {
 }
 
 /// What is said, without what depends on places.
+/// With a client whose sources are in a file.
+fn naming(file: &str) -> String {
+    format!("{BASE}[[client]]\nname = \"acme\"\nservices = [\"web\"]\nsources-file = {file}\n")
+}
+
 fn told(loaded: &Loaded) -> Vec<String> {
     loaded
         .diagnostics

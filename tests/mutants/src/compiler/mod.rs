@@ -1,5 +1,7 @@
 //! The tables and their walk: filter-user's own source, without the rest of its crate.
 
+#[path = "../../../../filter-user/src/compiler/homes.rs"]
+mod homes;
 #[path = "../../../../filter-user/src/compiler/host.rs"]
 pub mod host;
 #[path = "../../../../filter-user/src/compiler/prefixes.rs"]

@@ -21,6 +21,7 @@ mod rule_08_charged;
 mod rule_08_fragments;
 mod rule_09_grants;
 mod rule_10_limits;
+mod rule_10_sources;
 mod rule_11_observe;
 
 use super::frames::{Carrier, Frame, Ipv4, Ipv6};
@@ -254,6 +255,7 @@ fn pages() -> Vec<Page> {
         rule_08_charged::pages(),
         rule_09_grants::pages(),
         rule_10_limits::pages(),
+        rule_10_sources::pages(),
         rule_11_observe::pages(),
         bypass_fragments::pages(),
         bypass_headers::pages(),

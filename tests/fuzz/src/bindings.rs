@@ -1,0 +1,4 @@
+//! What the compiler knows of the bindings: filter-user's own source, without the rest of its module.
+
+#[path = "../../../filter-user/src/bindings/seam.rs"]
+pub mod seam;

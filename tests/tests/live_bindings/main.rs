@@ -1,0 +1,10 @@
+//! Bindings that API servers push, against the real daemon and the real kernel: what an answer of the API says, the
+//! next packet finds.
+
+mod commands;
+mod crash;
+mod restart;
+mod single;
+mod stage;
+mod streams;
+mod union;

@@ -1,0 +1,80 @@
+//! Publishers by the groups of their processes, as the kernel tells them.
+
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use keyfence_tests::harness::{Listeners, output, system};
+
+/// Two groups that every Debian has.
+const POLICY: &str = r#"
+version = 1
+[filter]
+interfaces = ["eth0"]
+[[service]]
+name = "payments"
+protocol = "tcp"
+ports = [8443]
+[[management]]
+name = "ssh"
+sources = ["192.0.2.0/24"]
+protocol = "tcp"
+ports = [22]
+[[publisher]]
+name = "gateway"
+group = "daemon"
+services = ["payments"]
+environments = ["production"]
+[[publisher]]
+name = "billing"
+group = "sys"
+services = ["payments"]
+environments = ["production"]
+[[listener]]
+address = "unix:SOCKET"
+mode = "0666"
+roles = ["publish"]
+"#;
+
+/// Asks for a list as an ordinary user with these groups; answers status and body.
+fn list_as(listeners: &Listeners, groups: &[&str]) -> (String, String) {
+    let groups = match groups {
+        [] => "--clear-groups".to_owned(),
+        groups => format!("--groups={}", groups.join(",")),
+    };
+    let mut command = system("setpriv");
+    command.args(["--reuid=54321", "--regid=54321", &groups, "curl", "--silent"]);
+    command
+        .args(["--write-out", "\n%{http_code}", "--unix-socket"])
+        .arg(listeners.socket());
+    let output = output(command.arg("http://keyfence/v1/bindings"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (body, status) = text.rsplit_once('\n').unwrap_or_else(|| panic!("{output:?}"));
+    (status.to_owned(), body.to_owned())
+}
+
+#[test]
+fn publisher_is_told_by_any_of_its_groups_and_two_are_refused() {
+    let listeners = Listeners::start(POLICY);
+    set_permissions(listeners.folder(), Permissions::from_mode(0o755)).expect("the folder is ours");
+    let own = list_as(&listeners, &["daemon"]);
+    assert_eq!(own.0, "200", "{}", own.1);
+    // The last of many: the kernel tells them all.
+    let many: Vec<String> = (60_000..60_200).map(|gid: u32| gid.to_string()).collect();
+    let mut many: Vec<&str> = many.iter().map(String::as_str).collect();
+    many.push("sys");
+    let last = list_as(&listeners, &many);
+    assert_eq!(last.0, "200", "{}", last.1);
+    let none = list_as(&listeners, &[]);
+    assert!(
+        none.0 == "403" && none.1.contains("not-a-publisher"),
+        "{}",
+        none.1
+    );
+    let both = list_as(&listeners, &["daemon", "sys"]);
+    assert_eq!(both.0, "403", "{}", both.1);
+    assert!(
+        both.1.contains("billing") && both.1.contains("gateway"),
+        "{}",
+        both.1
+    );
+}
