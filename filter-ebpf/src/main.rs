@@ -13,6 +13,8 @@
 mod account;
 mod frame;
 mod prefixes;
+#[cfg(feature = "lpm-trie")]
+mod reference;
 mod sockets;
 mod tables;
 

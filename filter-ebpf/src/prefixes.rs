@@ -4,6 +4,10 @@ use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::btf_map;
+#[cfg(not(feature = "lpm-trie"))]
+use filter_common::lookup::prefixes::{find_v4, find_v6};
+#[cfg(not(feature = "lpm-trie"))]
+use filter_common::parse::{Family, Packet};
 use filter_common::lookup::prefixes::{
     Line, Shape, TableV4, TableV6, probe_v4, probe_v6, search_v4, search_v6,
 };
@@ -97,6 +101,17 @@ extern "C" fn to_further_v6(line: u32, upper: u64, lower: u64) -> u32 {
 #[inline(never)]
 extern "C" fn to_prefix_v6(upper: u64, lower: u64, gate: u64) -> u32 {
     search_v6(&To, upper, lower, gate)
+}
+
+/// The value of the packet's source; 0 is none.
+#[inline(always)]
+#[cfg(not(feature = "lpm-trie"))]
+pub fn source_value(packet: &Packet) -> u32 {
+    if matches!(packet.family, Family::V4) {
+        find_v4(&From, packet.source.v4())
+    } else {
+        find_v6(&From, packet.source.upper, packet.source.lower)
+    }
 }
 
 /// The tables of the sources.

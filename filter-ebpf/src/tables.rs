@@ -22,14 +22,18 @@ use filter_common::bounds::{INTERFACES_MAX, SOURCE_WAYS};
 use filter_common::charge::{self, Charge};
 use filter_common::classify::{self, Grants, Walk};
 use filter_common::limit::{Bucket, Effect};
-use filter_common::lookup::prefixes::{find_v4, find_v6};
+use filter_common::lookup::prefixes::find_v6;
 use filter_common::lookup::{Config, GrantTables, Port, Tables, Value};
-use filter_common::parse::{Family, Packet, Protocol};
+use filter_common::parse::{Packet, Protocol};
 use filter_common::pipeline::{self, Outcome};
 use filter_common::source_limit;
 use filter_common::units::Nanos;
 
-use crate::prefixes::{From, To};
+#[cfg(not(feature = "lpm-trie"))]
+use crate::prefixes::source_value;
+use crate::prefixes::To;
+#[cfg(feature = "lpm-trie")]
+use crate::reference::source_value;
 use crate::{account, sockets};
 
 // Kept over generations and restarts.
@@ -358,11 +362,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn value(&self, packet: &Packet) -> Value {
-        Value::unpack(if matches!(packet.family, Family::V4) {
-            find_v4(&From, packet.source.v4())
-        } else {
-            find_v6(&From, packet.source.upper, packet.source.lower)
-        })
+        Value::unpack(source_value(packet))
     }
 
     #[inline(always)]

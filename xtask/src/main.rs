@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything that is done with this repository, from a fresh machine to the tests.
 //! One module a command; each calls the set-up first, for what it needs itself.
 
+mod bench;
 mod build;
 mod ebpf;
 mod fuzz;
@@ -77,6 +78,17 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         arguments: Vec<OsString>,
     },
+    /// Measure what a packet, an entry and an update cost, beside the kernel's own tries and other filters. Needs root.
+    ///
+    /// Everything is compared in one run, each in turn, by CPU time and medians of rounds; other work on the machine
+    /// shows in the figures, so let it be quiet. --quick ends within two minutes; --json FILE writes all figures.
+    /// `cargo xtask bench --help` after the build shows how to choose parts and sizes.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// For the benchmark: see its own `--help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        arguments: Vec<OsString>,
+    },
     /// Boot Debian's 6.1 and 6.12 kernels under qemu, and judge every vector and live packets there.
     ///
     /// The kernels come from Debian's packages into ~/.cache/keyfence/kernels; nothing is installed. Each boots a static
@@ -149,6 +161,7 @@ fn run(command: Command) -> Result<()> {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Mutants(options) => mutants::run(options),
         Command::Test { fast, arguments } => test::run(fast, &arguments),
+        Command::Bench { arguments } => bench::run(&arguments),
         Command::Vm { series } => vm::run(&series),
         Command::Tidy {
             bless: true,

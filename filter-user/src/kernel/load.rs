@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
+use aya::maps::lpm_trie::Key as TrieKey;
 use aya::maps::{Map, MapData, MapError};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
@@ -15,7 +16,7 @@ use thiserror::Error;
 
 use super::{OBJECT, chain, memory, raw};
 use crate::compiler::prefixes::{Homes, Layout, lay_out};
-use crate::compiler::{Compiled, Room};
+use crate::compiler::{Compiled, Key, Room};
 
 #[derive(Debug, Error)]
 pub enum LoadError {
@@ -111,15 +112,45 @@ pub struct Generation {
 
 impl Generation {
     pub fn load(compiled: &Compiled, setting: Setting<'_>) -> Result<Self, LoadError> {
+        let from = lay_out(&compiled.sources_v4, &compiled.sources_v6, compiled.room);
+        let mut generation = Self::make(OBJECT, &[], &from, compiled, setting)?.judged()?;
+        (generation.homes, generation.prefixes) = from.without_hosts();
+        Ok(generation)
+    }
+
+    /// For the benchmark alone: the same out of another build of the kernel program, whose sources stand in the
+    /// kernel's own tries.
+    pub fn load_reference(
+        object: &[u8],
+        compiled: &Compiled,
+        setting: Setting<'_>,
+    ) -> Result<Self, LoadError> {
+        const TRIES: [&str; 2] = ["TRIE_V4", "TRIE_V6"];
+        let lengths = [compiled.sources_v4.len(), compiled.sources_v6.len()];
+        let sizes = [(TRIES[0], lengths[0]), (TRIES[1], lengths[1])];
+        let nothing = lay_out(&[], &[], Room::default());
+        let generation = Self::make(object, &sizes, &nothing, compiled, setting)?;
+        generation.write_trie(TRIES[0], &compiled.sources_v4)?;
+        generation.write_trie(TRIES[1], &compiled.sources_v6)?;
+        generation.judged()
+    }
+
+    /// The maps, filled; `from` is the sources' table.
+    fn make(
+        object: &[u8],
+        more: &[(&'static str, usize)],
+        from: &Layout,
+        compiled: &Compiled,
+        setting: Setting<'_>,
+    ) -> Result<Self, LoadError> {
         let mut numbers = [0u32; INTERFACES_MAX as usize];
         for (slot, number) in numbers.iter_mut().zip(setting.interfaces) {
             *slot = *number;
         }
         let count = setting.interfaces.len() as u32;
         let level = setting.log.level();
-        let from = lay_out(&compiled.sources_v4, &compiled.sources_v6, compiled.room);
         let to = lay_out(&[], &compiled.addresses, Room::default());
-        let shapes = shapes(&from, &to);
+        let shapes = shapes(from, &to);
         let mut loader = EbpfLoader::new();
         for (name, value) in &shapes {
             loader.override_global(name, value, true);
@@ -131,8 +162,8 @@ impl Generation {
             .override_global("INTERFACE_NUMBERS", &numbers, true)
             .override_global("SOURCE_LINES", &compiled.source_lines, true)
             .override_global("AYA_LOG_LEVEL", &level, true);
-        for (name, length) in sizes(compiled, &from, &to) {
-            loader.map_max_entries(name, length.max(1) as u32);
+        for (name, length) in sizes(compiled, from, &to).iter().chain(more) {
+            loader.map_max_entries(name, (*length).max(1) as u32);
         }
         loader.map_max_entries(
             names::OWNER_STATE,
@@ -143,19 +174,23 @@ impl Generation {
                 loader.map_pin_path(name, pins.join(name));
             }
         }
-        let mut generation = Self {
-            ebpf: loader.load(OBJECT)?,
+        let generation = Self {
+            ebpf: loader.load(object)?,
             verified_instructions: 0,
             homes: Homes::default(),
             prefixes: Layout::default(),
         };
-        generation.fill(compiled, &from, &to)?;
-        let judge = generation.program(names::JUDGE)?;
+        generation.fill(compiled, from, &to)?;
+        Ok(generation)
+    }
+
+    /// With its judge in the kernel.
+    fn judged(mut self) -> Result<Self, LoadError> {
+        let judge = self.program(names::JUDGE)?;
         judge.load()?;
         let info = judge.info()?;
-        (generation.homes, generation.prefixes) = from.without_hosts();
-        generation.verified_instructions = info.verified_instruction_count().unwrap_or(0);
-        Ok(generation)
+        self.verified_instructions = info.verified_instruction_count().unwrap_or(0);
+        Ok(self)
     }
 
     pub fn program(&mut self, name: &'static str) -> Result<&mut Xdp, LoadError> {
@@ -173,7 +208,21 @@ impl Generation {
         self.write(names::OWNERS, &keys, &values)
     }
 
-    fn fill(&mut self, compiled: &Compiled, from: &Layout, to: &Layout) -> Result<(), LoadError> {
+    fn write_trie<const N: usize>(
+        &self,
+        table: &'static str,
+        entries: &[(Key<N>, u32)],
+    ) -> Result<(), LoadError>
+    where
+        TrieKey<[u8; N]>: Pod,
+    {
+        let key = |(key, _): &(Key<N>, u32)| TrieKey::new(u32::from(key.length), key.address);
+        let keys: Vec<_> = entries.iter().map(key).collect();
+        let values: Vec<u32> = entries.iter().map(|(_, value)| *value).collect();
+        self.write(table, &keys, &values)
+    }
+
+    fn fill(&self, compiled: &Compiled, from: &Layout, to: &Layout) -> Result<(), LoadError> {
         self.fill_array(names::GATE_V4, &from.gate_v4)?;
         self.fill_array(names::HOSTS_V4, &from.hosts_v4)?;
         self.fill_array(names::TOP_V4, &from.top_v4)?;
@@ -282,7 +331,9 @@ fn sizes(compiled: &Compiled, from: &Layout, to: &Layout) -> [(&'static str, usi
 
 pub(super) fn data(map: Option<&Map>) -> Option<&MapData> {
     match map? {
-        Map::Array(data) | Map::PerCpuArray(data) | Map::ProgramArray(data) => Some(data),
+        Map::Array(data) | Map::PerCpuArray(data) | Map::ProgramArray(data) | Map::LpmTrie(data) => {
+            Some(data)
+        }
         _ => None,
     }
 }

@@ -11,7 +11,7 @@ use aya::Pod;
 use aya::maps::MapData;
 
 /// Writes the first values of an array that was made with BPF_F_MMAPABLE: a copy, not a call for each entry.
-pub(super) fn fill<T: Pod>(map: &MapData, values: &[T]) -> io::Result<()> {
+pub fn fill<T: Pod>(map: &MapData, values: &[T]) -> io::Result<()> {
     // The kernel spaces values by whole words.
     let stride = size_of::<T>().next_multiple_of(8);
     if values.is_empty() {

@@ -27,6 +27,8 @@ pub mod state;
 
 use std::fmt::Write as _;
 
+pub use memory::fill;
+
 /// The kernel program, built from `filter-ebpf`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KEYFENCE_EBPF"));
 

@@ -14,6 +14,8 @@ pub(crate) enum Need {
     Vm,
     /// Tests it.
     Test,
+    /// Measures it beside others.
+    Bench,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +161,31 @@ pub(crate) const COMPONENTS: &[Component] = &[
         Need::Vm,
         "the shell and the clients under those kernels",
     ),
+    row(
+        "nft",
+        "nftables",
+        Need::Bench,
+        "measured beside us: sets, limits and meters",
+    ),
+    row(
+        "iptables",
+        "iptables",
+        Need::Bench,
+        "measured beside us: with ipset and hashlimit",
+    ),
+    row(
+        "ethtool",
+        "ethtool",
+        Need::Bench,
+        "lets a veth without XDP take the frames that are sent to it",
+    ),
+    row("ipset", "ipset", Need::Bench, "the sets of iptables"),
+    row(
+        "xdp-filter",
+        "xdp-tools",
+        Need::Bench,
+        "measured beside us: an allowlist in XDP",
+    ),
 ];
 
 /// The rows that this need asks for.
@@ -180,7 +207,7 @@ mod tests {
     fn the_build_asks_for_nothing_that_only_tests_need() {
         assert!(needed(Need::Build).all(|component| component.need == Need::Build));
         assert!(needed(Need::Run).all(|component| component.need <= Need::Run));
-        assert_eq!(needed(Need::Test).count(), COMPONENTS.len());
+        assert_eq!(needed(Need::Bench).count(), COMPONENTS.len());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: finds or installs all that the build, the lab and the tests need, and says what and why.
+//! `cargo xtask setup`: finds or installs all that the build, the lab, the tests and the benchmark need, and says what and why.
 //! The real things are looked at each time, in well under a second; nothing is remembered between runs.
 //! Every other command calls `ensure` first, for its own need only.
 
@@ -22,7 +22,7 @@ use crate::{
 /// The command itself: everything, for every need.
 pub(crate) fn run(check: bool) -> Result<()> {
     let started = Instant::now();
-    let survey = Survey::take(Need::Test);
+    let survey = Survey::take(Need::Bench);
     eprint!("{}", survey.found());
     if survey.is_complete() {
         eprintln!("Nothing is missing ({:.2} s).", started.elapsed().as_secs_f64());
@@ -31,7 +31,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
     if check {
         bail!("missing:\n{}`cargo xtask setup` installs it", survey.missing());
     }
-    install(survey, Need::Test)?;
+    install(survey, Need::Bench)?;
     eprintln!("All is there ({:.0} s).", started.elapsed().as_secs_f64());
     Ok(())
 }

@@ -31,7 +31,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ),
     ("filter-ebpf", &["filter_user", "keyfence_tests", "xtask"]),
     ("filter-user", &["filter_ebpf", "keyfence_tests", "xtask"]),
-    ("tests", &["filter_ebpf", "xtask"]),
+    ("tests", &["filter_ebpf", "keyfence_bench", "xtask"]),
+    ("bench", &["filter_ebpf", "xtask"]),
     (
         "xtask",
         &["filter_ebpf", "filter_user", "filter_common", "keyfence_tests"],

@@ -1,0 +1,124 @@
+//! docs/PERFORMANCE.md: one run, told in full. The words are here, the figures are the run's.
+
+use std::fmt::Write as _;
+
+use crate::figures::Figures;
+use crate::{floors, tables};
+
+const HEAD: &str = "\
+# Performance
+
+Made by `cargo xtask bench --document docs/PERFORMANCE.md` from one run; nothing here is written by hand. Absolute
+figures are this machine's. Ratios carry over, as far as its caches, its kernel and what else ran on it allow.
+";
+
+const METHOD: &str = "\
+## How it is measured
+
+- **In the kernel's test run.** A driver writes another source address into the frame at each run, out of a list of up to
+  8 million, and jumps to the program under test: every table is walked as if all of it were in use at once. All
+  variants are behind the same driver and run in turn, round after round; the first round is not counted, and each
+  figure is the median of the others. It is the CPU time of the one thread that runs them, kept on one CPU.
+- **The driver** costs what the column `driver` shows: an empty program behind it. `bare` is the same without it. Where
+  a floor is said gross, the driver's own share (`driver` less `bare`) is taken off both sides.
+- **LPM_TRIE** is Keyfence itself, built a second time so that the source is looked up in the kernel's own trie with the
+  same values; parser, grants, limits, clock and counters are the same code.
+- **Sources.** Addresses are random over 1.0.0.0 to 126.255.255.255 and 2000::/3; IPv6 /128s are each in a /48 of their own.
+  IPv4 mixed is 70 % /32, 15 % /28 to /31, 14 % /24 to /27, 1 % /20 to /23; IPv6 mixed is 40 % /128, 30 % /64, 20 % /56,
+  9 % /48, 1 % /40. Strangers are random over the same space, in no listed prefix.
+- **The policy** has a service with an address, a management entry and one packet limit that counts each hit and is never
+  reached. Every packet is a TCP SYN to the service. After each call the filter's own counters must hold exactly as many
+  packets, with the verdict and reason expected, as were run.
+- **Live**, frames go from the test run's live mode out of a veth with one queue into another in a namespace of its own,
+  whose filter (native XDP where it is XDP) runs inside the sender's thread; the figure is that thread's CPU time a
+  packet, sending included, and the device must have received exactly what was sent. nft and its sets hang at the
+  device's ingress, iptables in `raw`. Whatever a filter passes is dropped by the same nft chain behind it. `exhausted` are
+  hits over their limit: they end in the filter, for all alike.
+- **Updates** are wall-clock time. The kernel's memory is what it says its maps take; the daemon's is what is its own
+  (RssAnon), less that of a daemon with one source.
+";
+
+pub(crate) fn write(figures: &Figures) -> String {
+    let mut text = String::from(HEAD);
+    // Writing to a string cannot fail.
+    _ = writeln!(text, "\n{}", machine(figures));
+    _ = writeln!(text, "\n## Floors\n\n{}", floors_met(figures));
+    _ = writeln!(text, "\n{METHOD}");
+    let parts = [
+        (
+            !figures.judged.is_empty(),
+            "In the kernel's test run, ns a packet",
+            tables::judged(figures),
+        ),
+        (
+            !figures.features.is_empty(),
+            "Features on and off, ns a packet",
+            tables::features(figures),
+        ),
+        (
+            !figures.exhausted.is_empty(),
+            "Exhausted grants, ns a packet",
+            tables::exhausted(figures),
+        ),
+        (
+            !figures.live.is_empty(),
+            "Live on a veth, ns a packet",
+            tables::live(figures),
+        ),
+        (
+            !figures.bulk.is_empty(),
+            "Updates and memory",
+            tables::updates(figures),
+        ),
+    ];
+    for (_, title, table) in parts.into_iter().filter(|(wanted, ..)| *wanted) {
+        _ = writeln!(text, "## {title}\n\n{table}\n");
+    }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    text
+}
+
+/// On what, when, and how quiet it was.
+pub(crate) fn machine(figures: &Figures) -> String {
+    let machine = &figures.machine;
+    let quiet = if machine.load_before.max(machine.load_after) < QUIET {
+        "The machine was quiet."
+    } else {
+        "**The machine was not quiet**: other work shared its CPUs and caches, and every figure is dearer for it."
+    };
+    let mut text = format!(
+        "{}, commit {}: {}, {} CPUs, Linux {}. Load {:.2} when the run began and {:.2} when it ended (the run itself \
+         is 1). {quiet} Medians of {} rounds of {} packets.",
+        machine.date,
+        machine.commit,
+        machine.processor,
+        machine.cpus,
+        machine.kernel,
+        machine.load_before,
+        machine.load_after,
+        figures.rounds,
+        figures.packets
+    );
+    if !machine.mitigations.is_empty() {
+        _ = write!(
+            text,
+            "\n\nMitigations that make calls and returns in the kernel dear, if not \"Not affected\": {}.",
+            machine.mitigations.join("; ")
+        );
+    }
+    text
+}
+
+/// Ours alone is 1.
+const QUIET: f64 = 1.5;
+
+fn floors_met(figures: &Figures) -> String {
+    let floors = floors::of(figures);
+    let short = floors.iter().filter(|floor| !floor.is_met()).count();
+    let verdict = match short {
+        0 => "All of them are reached.".to_owned(),
+        short => format!("{short} of {} are not reached.", floors.len()),
+    };
+    format!("{verdict}\n\n{}", tables::floors(&floors))
+}

@@ -1,0 +1,272 @@
+//! What a packet, an entry and an update cost, beside what else there is. Started by `cargo xtask bench`, which builds
+//! the kernel's side; run it by that. Measures and tells, and judges nothing: no figure makes it fail.
+#![deny(unsafe_code)]
+
+mod document;
+mod drive;
+mod figures;
+mod floors;
+mod frame;
+mod judging;
+mod live;
+mod machine;
+mod plots;
+mod population;
+mod progress;
+mod scenario;
+mod tables;
+mod updates;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+
+use figures::Figures;
+use judging::Objects;
+use population::Kind;
+use progress::Progress;
+
+#[derive(Debug, Parser)]
+#[command(name = "keyfence-bench")]
+struct Arguments {
+    /// The kernel program of the benchmark itself.
+    #[arg(long, value_name = "FILE")]
+    driver: PathBuf,
+    /// The filter's kernel program with the kernel's tries.
+    #[arg(long, value_name = "FILE")]
+    reference: PathBuf,
+    #[command(flatten)]
+    selection: Selection,
+}
+
+#[derive(Debug, clap::Args)]
+struct Selection {
+    /// Two minutes: fewer sizes and rounds.
+    #[arg(long)]
+    quick: bool,
+    /// Only these parts.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Part::ALL)]
+    parts: Vec<Part>,
+    /// Numbers of sources, such as 1k,1M.
+    #[arg(long, value_delimiter = ',', value_parser = size)]
+    sizes: Option<Vec<usize>>,
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Kind::ALL)]
+    kinds: Vec<Kind>,
+    /// Rounds of each measurement; the median counts.
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// Write all figures there.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write plots into this folder, as SVG.
+    #[arg(long, value_name = "FOLDER")]
+    plots: Option<PathBuf>,
+    /// Write all of it as Markdown.
+    #[arg(long, value_name = "FILE")]
+    document: Option<PathBuf>,
+    /// Measure nothing: show the figures that --json wrote.
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Hits and strangers in the kernel's test run.
+    Judging,
+    /// Features on and off, and exhausted grants.
+    Features,
+    /// On veth pairs, beside other filters.
+    Live,
+    /// Bulk loads, single updates, memory.
+    Updates,
+}
+
+impl Part {
+    const ALL: [Part; 4] = [Part::Judging, Part::Features, Part::Live, Part::Updates];
+}
+
+/// How long each measurement takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    pub(crate) rounds: usize,
+    /// In each round, of each variant.
+    pub(crate) packets: u32,
+}
+
+const SIZES: [usize; 4] = [1_000, 100_000, 1_000_000, 10_000_000];
+const SIZES_QUICK: [usize; 2] = [1_000, 100_000];
+/// Where other filters are compared.
+const LIVE_SIZES: [usize; 2] = [1_000, 1_000_000];
+const UPDATE_SIZES: [usize; 2] = [100_000, 1_000_000];
+/// Where features are compared.
+const FEATURE_SIZES: [usize; 2] = [1_000, 1_000_000];
+const ROUNDS: usize = 7;
+const ROUNDS_QUICK: usize = 3;
+/// A call of the test run costs half a millisecond: under a nanosecond of each packet.
+const PACKETS: u32 = 1 << 20;
+const PACKETS_QUICK: u32 = 1 << 19;
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let selection = &arguments.selection;
+    let figures = match &selection.from {
+        Some(file) => serde_json::from_slice(&read(file)?)
+            .with_context(|| format!("{} holds no figures of this benchmark", file.display()))?,
+        None => measure(&arguments)?,
+    };
+    print(&figures);
+    if let Some(file) = &selection.json {
+        write(file, &serde_json::to_string_pretty(&figures)?)?;
+    }
+    if let Some(file) = &selection.document {
+        write(file, &document::write(&figures))?;
+    }
+    if let Some(folder) = &selection.plots {
+        for file in plots::write(&figures, folder)? {
+            eprintln!("wrote {}", file.display());
+        }
+    }
+    Ok(())
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn measure(arguments: &Arguments) -> Result<Figures> {
+    let Selection {
+        quick,
+        parts,
+        sizes,
+        kinds,
+        rounds,
+        ..
+    } = &arguments.selection;
+    let objects = Objects {
+        bench: read(&arguments.driver)?,
+        reference: read(&arguments.reference)?,
+    };
+    let effort = Effort {
+        rounds: rounds
+            .unwrap_or(if *quick { ROUNDS_QUICK } else { ROUNDS })
+            .max(1),
+        packets: if *quick { PACKETS_QUICK } else { PACKETS },
+    };
+    let usual: &[usize] = if *quick { &SIZES_QUICK } else { &SIZES };
+    let sizes = sizes.as_deref().unwrap_or(usual);
+    let among = |some: &[usize]| -> Vec<usize> {
+        let some = some.iter().filter(|size| sizes.contains(size));
+        some.copied().collect()
+    };
+    let mut figures = Figures {
+        machine: machine::describe(),
+        rounds: effort.rounds,
+        packets: effort.packets,
+        quick: *quick,
+        judged: Vec::new(),
+        features: Vec::new(),
+        exhausted: Vec::new(),
+        live: Vec::new(),
+        bulk: Vec::new(),
+        single: Vec::new(),
+        daemon: Vec::new(),
+    };
+    let progress = Progress::start();
+    if parts.contains(&Part::Updates) {
+        for size in among(&UPDATE_SIZES) {
+            figures.bulk.extend(updates::bulk(size, effort, &progress)?);
+            figures.single.push(updates::single(size, &progress)?);
+            figures.daemon.push(updates::daemon(size, &progress)?);
+        }
+    }
+    // The others measure one thread's own time.
+    drive::stay_on_one_cpu()?;
+    if parts.contains(&Part::Judging) {
+        figures.judged = judging::run(&objects, kinds, sizes, effort, &progress)?;
+    }
+    if parts.contains(&Part::Features) {
+        figures.features = judging::features(&objects, &among(&FEATURE_SIZES), effort, &progress)?;
+        figures.exhausted = judging::exhausted(&objects, effort, &progress)?;
+    }
+    if parts.contains(&Part::Live) {
+        figures.live = live::run(&objects.bench, &among(&LIVE_SIZES), effort, &progress)?;
+    }
+    progress.end();
+    figures.machine.load_after = machine::load();
+    Ok(figures)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+fn print(figures: &Figures) {
+    println!("{}", document::machine(figures));
+    if !figures.judged.is_empty() {
+        println!("\nIn the kernel's test run:\n{}", tables::judged(figures));
+    }
+    if !figures.features.is_empty() {
+        println!("\nFeatures:\n{}", tables::features(figures));
+    }
+    if !figures.exhausted.is_empty() {
+        println!("\n{}", tables::exhausted(figures));
+    }
+    if !figures.live.is_empty() {
+        println!("\nLive on a veth:\n{}", tables::live(figures));
+    }
+    if !figures.bulk.is_empty() {
+        println!("\nUpdates:\n{}", tables::updates(figures));
+    }
+    let floors = floors::of(figures);
+    if !floors.is_empty() {
+        println!("\nFloors:\n{}", tables::floors(&floors));
+    }
+}
+
+/// 1000 as 1k.
+pub(crate) fn short(number: usize) -> String {
+    match number {
+        n if n >= 1_000_000 && n.is_multiple_of(1_000_000) => format!("{}M", n / 1_000_000),
+        n if n >= 1000 && n.is_multiple_of(1000) => format!("{}k", n / 1000),
+        n => n.to_string(),
+    }
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let (digits, unit) = match text.chars().last() {
+        Some('k') => (&text[..text.len() - 1], 1000),
+        Some('M') => (&text[..text.len() - 1], 1_000_000),
+        _ => (text, 1),
+    };
+    let number: usize = digits
+        .parse()
+        .map_err(|_| format!("{text} is no number such as 100k"))?;
+    let size = number.saturating_mul(unit);
+    if (1..=10_000_000).contains(&size) {
+        Ok(size)
+    } else {
+        Err("sizes go from 1 to 10M".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_size_is_read_as_it_is_written() {
+        for text in ["1k", "100k", "1M", "10M", "123"] {
+            assert_eq!(size(text).map(short).as_deref(), Ok(text));
+        }
+        assert!(size("x").is_err() && size("11M").is_err() && size("0").is_err());
+    }
+}

@@ -1,0 +1,188 @@
+//! The figures as tables on the terminal.
+
+use comfy_table::presets::ASCII_MARKDOWN;
+use comfy_table::{CellAlignment, Table};
+
+use crate::figures::{Figures, Traffic, Variant};
+use crate::floors::Floor;
+use crate::live::peers::Peer;
+use crate::short;
+
+fn table(heads: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(ASCII_MARKDOWN).set_header(heads);
+    table
+}
+
+fn right(table: &mut Table, first: usize) {
+    for column in table.column_iter_mut().skip(first) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+}
+
+/// A cost: whole nanoseconds from 100 on.
+pub(crate) fn ns(value: f64) -> String {
+    if value < 100.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.0}")
+    }
+}
+
+/// A packet in the test run: gross, and how many times faster than with the kernel's trie.
+pub(crate) fn judged(figures: &Figures) -> Table {
+    let mut out = table(&[
+        "sources", "of", "packet", "empty", "parse", "Keyfence", "(rounds)", "LPM_TRIE", "ratio",
+    ]);
+    for cell in figures
+        .judged
+        .iter()
+        .filter(|cell| cell.variant == Variant::Keyfence)
+    {
+        let of = |variant| figures.ns(cell.kind, cell.owners, cell.sources, cell.traffic, variant);
+        let shown = |variant| of(variant).map_or_else(|| "-".to_owned(), ns);
+        let ratio =
+            of(Variant::Trie).map_or_else(|| "-".to_owned(), |trie| format!("{:.1}", trie / cell.ns.median));
+        out.add_row([
+            format!("{} {}", short(cell.sources), cell.kind.name()),
+            cell.owners.name().to_owned(),
+            cell.traffic.name().to_owned(),
+            shown(Variant::Bare),
+            shown(Variant::Empty),
+            shown(Variant::Parse),
+            ns(cell.ns.median),
+            format!("{}-{}", ns(cell.ns.low), ns(cell.ns.high)),
+            shown(Variant::Trie),
+            ratio,
+        ]);
+    }
+    right(&mut out, 3);
+    out
+}
+
+/// The features on and off.
+pub(crate) fn features(figures: &Figures) -> Table {
+    let mut out = table(&["sources", "policy", "hit", "stranger"]);
+    for cell in figures
+        .features
+        .iter()
+        .filter(|cell| cell.traffic == Traffic::Hit)
+    {
+        let stranger = figures.features.iter().find(|other| {
+            (other.sources, other.feature, other.traffic) == (cell.sources, cell.feature, Traffic::Stranger)
+        });
+        out.add_row([
+            short(cell.sources),
+            cell.feature.name().to_owned(),
+            ns(cell.ns.median),
+            stranger.map_or_else(|| "-".to_owned(), |cell| ns(cell.ns.median)),
+        ]);
+    }
+    right(&mut out, 2);
+    out
+}
+
+pub(crate) fn exhausted(figures: &Figures) -> Table {
+    let mut out = table(&["owners of one source, all exhausted but the last", "hit"]);
+    for cell in &figures.exhausted {
+        out.add_row([cell.owners.to_string(), ns(cell.ns.median)]);
+    }
+    right(&mut out, 1);
+    out
+}
+
+/// Live, beside the empty drop.
+pub(crate) fn live(figures: &Figures) -> Table {
+    let mut out = table(&[
+        "sources",
+        "filter",
+        "packet",
+        "ns",
+        "(rounds)",
+        "of an empty XDP drop",
+    ]);
+    for cell in &figures.live {
+        let floor = figures.live(cell.sources, Peer::XdpDrop, Traffic::Stranger);
+        out.add_row([
+            short(cell.sources),
+            cell.peer.name().to_owned(),
+            cell.traffic.name().to_owned(),
+            ns(cell.ns.median),
+            format!("{}-{}", ns(cell.ns.low), ns(cell.ns.high)),
+            floor.map_or_else(
+                || "-".to_owned(),
+                |floor| format!("{:.2}", cell.ns.median / floor),
+            ),
+        ]);
+    }
+    right(&mut out, 3);
+    out
+}
+
+/// Loads, single updates and memory, a line each.
+pub(crate) fn updates(figures: &Figures) -> Table {
+    let mut out = table(&["what", "figure"]);
+    let mut row = |what: String, figure: String| {
+        out.add_row([what, figure]);
+    };
+    for bulk in &figures.bulk {
+        let of = format!("{} sources, {}", short(bulk.sources), bulk.owners.name());
+        row(
+            format!("{of}: compile + load + swap"),
+            format!(
+                "{:.0} + {:.0} + {:.1} = {:.0} ms",
+                bulk.compile_ms.median, bulk.load_ms.median, bulk.swap_ms.median, bulk.whole_ms.median
+            ),
+        );
+        row(
+            format!("{of}: kernel memory a source"),
+            format!("{:.1} bytes", bulk.kernel_bytes_a_source),
+        );
+    }
+    for single in &figures.single {
+        for (what, spent) in [("put", single.put_us), ("removed", single.remove_us)] {
+            row(
+                format!(
+                    "a binding {what} beside {}: half, 99 %, all within",
+                    short(single.bindings)
+                ),
+                format!("{:.0}, {:.0}, {:.0} us", spent.half, spent.of_99, spent.most),
+            );
+        }
+        row(
+            format!("of {} such changes took a whole generation", single.changes * 2),
+            single.generations.to_string(),
+        );
+    }
+    for daemon in &figures.daemon {
+        let of = format!("daemon, {} sources of a file", short(daemon.sources));
+        row(
+            format!("{of}: its own memory a source, started and reloaded"),
+            format!(
+                "{:.0}, {:.0} bytes",
+                daemon.bytes_a_source, daemon.bytes_a_source_after_reload
+            ),
+        );
+        row(
+            format!("{of}: read, checked and in force again"),
+            format!("{:.0} ms", daemon.reload_ms),
+        );
+    }
+    right(&mut out, 1);
+    out
+}
+
+/// Each floor, and what was found.
+pub(crate) fn floors(floors: &[Floor]) -> Table {
+    let mut out = table(&["what", "at least", "found", "from", ""]);
+    for floor in floors {
+        out.add_row([
+            floor.what.clone(),
+            floor.wanted(),
+            floor.found(),
+            floor.from.clone(),
+            if floor.is_met() { "reached" } else { "**short**" }.to_owned(),
+        ]);
+    }
+    out
+}

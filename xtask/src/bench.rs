@@ -1,0 +1,59 @@
+//! `cargo xtask bench`: builds the benchmark, its kernel programs and the reference they are compared with, and runs it.
+//! The measuring is the crate `bench`; here is only how it comes about.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    privilege,
+    setup::{self, Need},
+    toolchain::{self, Toolchain},
+    workspace,
+};
+
+const WHY_ROOT: &str = "the benchmark loads programs into the kernel, and makes network namespaces";
+const PACKAGE: &str = "keyfence-bench";
+/// The feature of the kernel program that no release is built with.
+const REFERENCE: &str = "lpm-trie";
+/// The benchmark's own kernel program.
+const DRIVER: &str = "bench";
+
+pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
+    let toolchain = setup::ensure(Need::Bench)?;
+    privilege::require_root("bench", WHY_ROOT)?;
+    let (reference, driver) = kernel_programs(&toolchain)?;
+    workspace::step(
+        "building the benchmark",
+        workspace::cargo().args(["build", "--release", "--package", PACKAGE]),
+    )?;
+    let program = workspace::target_dir().join("release").join(PACKAGE);
+    let status = Command::new(&program)
+        .arg("--driver")
+        .arg(driver)
+        .arg("--reference")
+        .arg(reference)
+        .args(arguments)
+        .status()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    ensure!(status.success(), "the benchmark failed: {status}");
+    Ok(())
+}
+
+/// The reference's object file and the driver's, in a folder of their own: what operators get is never built there.
+fn kernel_programs(toolchain: &Toolchain) -> Result<(PathBuf, PathBuf)> {
+    let target = workspace::target_dir().join("ebpf-bench");
+    let mut command = toolchain::build_command(toolchain, &workspace::root().join("filter-ebpf"), &target);
+    command.args(["--features", REFERENCE]);
+    workspace::step("building the benchmark's kernel programs", &mut command)?;
+    let reference = toolchain::object_path(&target);
+    let driver = reference.with_file_name(DRIVER);
+    for object in [&reference, &driver] {
+        ensure!(Path::is_file(object), "the build left no {}", object.display());
+    }
+    Ok((reference, driver))
+}
