@@ -4,13 +4,13 @@ use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::btf_map;
+use filter_common::lookup::prefixes::{
+    Line, Shape, TableV4, TableV6, probe_v4, probe_v6, search_v4, search_v6,
+};
 #[cfg(not(feature = "lpm-trie"))]
 use filter_common::lookup::prefixes::{find_v4, find_v6};
 #[cfg(not(feature = "lpm-trie"))]
 use filter_common::parse::{Family, Packet};
-use filter_common::lookup::prefixes::{
-    Line, Shape, TableV4, TableV6, probe_v4, probe_v6, search_v4, search_v6,
-};
 
 #[btf_map]
 static GATE_V4: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();

@@ -29,9 +29,9 @@ use filter_common::pipeline::{self, Outcome};
 use filter_common::source_limit;
 use filter_common::units::Nanos;
 
+use crate::prefixes::To;
 #[cfg(not(feature = "lpm-trie"))]
 use crate::prefixes::source_value;
-use crate::prefixes::To;
 #[cfg(feature = "lpm-trie")]
 use crate::reference::source_value;
 use crate::{account, sockets};

@@ -69,7 +69,6 @@ pub fn empty(_: XdpContext) -> u32 {
     xdp_action::XDP_DROP
 }
 
-
 /// Lets all through, for a device whose driver takes frames into XDP only while it has a program.
 #[xdp(frags)]
 pub fn pass(_: XdpContext) -> u32 {

@@ -19,10 +19,16 @@ pub(super) fn count(number: usize, one: &str, many: &str) -> String {
     format!("{} {word}", thousands(number as u64))
 }
 
+/// A rate or a measure, which is never negative, as people read it: whole.
+#[allow(clippy::cast_sign_loss, reason = "clamped to what is not negative")]
+pub(super) fn whole(number: f64) -> u64 {
+    number.round().max(0.0) as u64
+}
+
 /// `3 ms`, `2.4 s`; never nothing.
 pub(super) fn seconds(seconds: f64) -> String {
     if seconds < 1.0 {
-        format!("{} ms", ((seconds * 1e3).round() as u64).max(1))
+        format!("{} ms", whole(seconds * 1e3).max(1))
     } else {
         format!("{seconds:.1} s")
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::super::words::thousands;
+use super::super::words::{thousands, whole};
 
 /// What takes no longer needs no bar.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -57,7 +57,7 @@ impl Progress {
         self.bar.set_message(format!(
             "{} frames, {}/s",
             thousands(self.frames),
-            thousands(rate as u64)
+            thousands(whole(rate))
         ));
         self.bar.set_position(self.before + taken);
     }

@@ -7,7 +7,7 @@ use filter_common::verdict::{NO_SERVICE, Reason, Verdict};
 use serde_json::{Map, Value, json};
 
 use super::super::shell::{Shell, Tone};
-use super::super::words::{count, seconds, thousands};
+use super::super::words::{count, seconds, thousands, whole};
 use super::count::{Counts, Verdicts};
 use crate::judge::Names;
 
@@ -107,7 +107,7 @@ pub(super) fn page(counts: &Counts, about: &About<'_>, shell: &Shell) -> String 
         count(judged as usize, "frame", "frames"),
         count(counts.files.len(), "file", "files"),
         seconds(about.seconds),
-        thousands((judged as f64 / about.seconds.max(1e-6)) as u64),
+        thousands(whole(judged as f64 / about.seconds.max(1e-6))),
         thousands(skipped),
     );
     let _ = writeln!(
