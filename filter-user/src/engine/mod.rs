@@ -233,9 +233,8 @@ impl Engine {
         if epoch != self.shared.policy_in_force().0 {
             return Err(GrantError::PolicyChanged);
         }
-        let policy = Arc::clone(&self.policy);
         let generation = self.filter.generation();
-        let result = self.filter.change(&policy, changes).await;
+        let result = self.filter.change(&self.policy, changes).await;
         if self.filter.generation() != generation {
             self.refresh_reader();
             self.publish(self.shared.snapshot().policy.clone());
@@ -249,8 +248,7 @@ impl Engine {
         let Some(effective) = &self.effective else {
             return Ok(());
         };
-        let caught_up = effective.caught_up(self.changes);
-        let waited = tokio::time::timeout(CATCH_UP_PATIENCE, caught_up).await;
+        let waited = tokio::time::timeout(CATCH_UP_PATIENCE, effective.caught_up(self.changes)).await;
         waited
             .map_err(|_| ReloadError::Failed(String::from("the bindings do not follow the kernel's tables")))
     }
