@@ -118,7 +118,7 @@ fn rights_missing_by(status: &str) -> Option<String> {
     ];
     let missing = missing
         .into_iter()
-        .filter(|(_, number, administers)| !has(*number) && !(*administers && has(21)));
+        .filter(|(_, number, administers)| !(has(*number) || *administers && has(21)));
     let missing: Vec<&str> = missing.map(|(name, ..)| name).collect();
     (!missing.is_empty()).then(|| {
         let missing = missing.join(", ");
