@@ -33,7 +33,7 @@ fn an_expect_that_holds_is_counted_and_one_that_differs_is_an_error() {
     let good = folder(&expect("drop"));
     let ended = run(good.path(), &["check", "policy.toml"]);
     assert_eq!(ended.exit, 0, "{ended:?}");
-    assert!(ended.output.contains("1 of 1 expects hold"), "{}", ended.output);
+    assert!(ended.output.contains("1 of 1 expect holds"), "{}", ended.output);
     assert!(ended.output.contains("by the kernel program"), "{}", ended.output);
     let bad = folder(&expect("pass"));
     let ended = run(bad.path(), &["check", "policy.toml"]);

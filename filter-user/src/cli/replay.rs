@@ -108,7 +108,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         policy: &arguments.policy.display().to_string(),
         hash: &loaded.hash,
         names: &replay.bench.names,
-        seconds: progress.done(),
+        took: progress.done(),
     };
     if !arguments.json {
         shell.write(&summary::page(&replay.counts, &about, shell))?;

@@ -1,5 +1,7 @@
 //! Numbers as people read them: thousands apart, and each with the word for one or for many.
 
+use std::time::Duration;
+
 /// `1,234,567`.
 pub(super) fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -19,19 +21,19 @@ pub(super) fn count(number: usize, one: &str, many: &str) -> String {
     format!("{} {word}", thousands(number as u64))
 }
 
-/// A rate or a measure, which is never negative, as people read it: whole.
-#[allow(clippy::cast_sign_loss, reason = "clamped to what is not negative")]
-pub(super) fn whole(number: f64) -> u64 {
-    number.round().max(0.0) as u64
+/// `3 ms`, `2.4 s`; never nothing.
+pub(super) fn time(took: Duration) -> String {
+    if took < Duration::from_secs(1) {
+        format!("{} ms", took.as_millis().max(1))
+    } else {
+        format!("{:.1} s", took.as_secs_f64())
+    }
 }
 
-/// `3 ms`, `2.4 s`; never nothing.
-pub(super) fn seconds(seconds: f64) -> String {
-    if seconds < 1.0 {
-        format!("{} ms", whole(seconds * 1e3).max(1))
-    } else {
-        format!("{seconds:.1} s")
-    }
+/// So many in that time, a second: `20,000`.
+pub(super) fn rate(number: u64, took: Duration) -> String {
+    let rate = u128::from(number) * 1_000_000 / took.as_micros().max(1);
+    thousands(u64::try_from(rate).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -52,7 +54,9 @@ mod tests {
 
     #[test]
     fn time_is_never_nothing() {
-        let shown = [0.0, 0.0034, 0.9, 12.34].map(seconds);
+        let shown = [0, 3_400, 900_000, 12_340_000].map(|micros| time(Duration::from_micros(micros)));
         assert_eq!(shown, ["1 ms", "3 ms", "900 ms", "12.3 s"]);
+        assert_eq!(rate(3_000, Duration::from_millis(1500)), "2,000");
+        assert_eq!(rate(0, Duration::ZERO), "0");
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::super::words::{thousands, whole};
+use super::super::words::{rate, thousands};
 
 /// What takes no longer needs no bar.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -53,11 +53,10 @@ impl Progress {
             self.shown = true;
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
-        let rate = self.frames as f64 / elapsed.as_secs_f64().max(1e-6);
         self.bar.set_message(format!(
             "{} frames, {}/s",
             thousands(self.frames),
-            thousands(whole(rate))
+            rate(self.frames, elapsed)
         ));
         self.bar.set_position(self.before + taken);
     }
@@ -66,9 +65,9 @@ impl Progress {
         self.before += bytes;
     }
 
-    /// Takes the bar away; gives the seconds it all took.
-    pub(super) fn done(&self) -> f64 {
+    /// Takes the bar away; gives the time it all took.
+    pub(super) fn done(&self) -> Duration {
         self.bar.finish_and_clear();
-        self.started.elapsed().as_secs_f64()
+        self.started.elapsed()
     }
 }

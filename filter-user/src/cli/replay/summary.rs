@@ -1,13 +1,14 @@
 //! The end of a replay: one JSON object, or tables for people.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment, Color, Table, presets};
 use filter_common::verdict::{NO_SERVICE, Reason, Verdict};
 use serde_json::{Map, Value, json};
 
 use super::super::shell::{Shell, Tone};
-use super::super::words::{count, seconds, thousands, whole};
+use super::super::words::{count, rate, thousands, time};
 use super::count::{Counts, Verdicts};
 use crate::judge::Names;
 
@@ -21,7 +22,7 @@ pub(super) struct About<'a> {
     pub(super) policy: &'a str,
     pub(super) hash: &'a str,
     pub(super) names: &'a Names,
-    pub(super) seconds: f64,
+    pub(super) took: Duration,
 }
 
 pub(super) fn object(counts: &Counts, about: &About<'_>) -> Value {
@@ -106,8 +107,8 @@ pub(super) fn page(counts: &Counts, about: &About<'_>, shell: &Shell) -> String 
         about.policy,
         count(judged as usize, "frame", "frames"),
         count(counts.files.len(), "file", "files"),
-        seconds(about.seconds),
-        thousands(whole(judged as f64 / about.seconds.max(1e-6))),
+        time(about.took),
+        rate(judged, about.took),
         thousands(skipped),
     );
     let _ = writeln!(
