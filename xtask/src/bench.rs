@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    privilege,
+    build, privilege,
     setup::{self, Need},
     toolchain::{self, Toolchain},
     workspace,
@@ -27,6 +27,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     let toolchain = setup::ensure(Need::Bench)?;
     privilege::require_root("bench", WHY_ROOT)?;
     let (reference, driver) = kernel_programs(&toolchain)?;
+    let keyfence = build::run()?;
     workspace::step(
         "building the benchmark",
         workspace::cargo().args(["build", "--release", "--package", PACKAGE]),
@@ -38,6 +39,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
         .arg("--reference")
         .arg(reference)
         .args(arguments)
+        .env("KEYFENCE_BIN", keyfence)
         .status()
         .with_context(|| format!("cannot start {}", program.display()))?;
     ensure!(status.success(), "the benchmark failed: {status}");
