@@ -232,8 +232,8 @@ fn instance_that_is_no_name_is_refused_and_nothing_is_removed() {
         command.args(["detach", "--yes", "--instance", instance, "--bpf-fs"]);
         let ended = output(command.arg(site.bpf.path()));
         let said = String::from_utf8_lossy(&ended.stderr);
-        assert_eq!(ended.status.code(), Some(1), "{instance}: {said}");
-        assert!(said.contains("is no instance's name"), "{said}");
+        assert_eq!(ended.status.code(), Some(2), "{instance}: {said}");
+        assert!(said.contains("a name is a letter or digit"), "{said}");
     }
     assert!(outside.join("links").is_dir() && site.pins("main").join("links").is_dir());
 }

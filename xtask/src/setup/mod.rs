@@ -235,7 +235,7 @@ mod tests {
             packages.starts_with(&COMPILER_PACKAGES) && packages.contains(&"nginx-light"),
             "{packages:?}"
         );
-        assert_eq!(services, ["nginx", "prometheus"]);
+        assert_eq!(services, ["nginx", "prometheus", "caddy"]);
     }
 
     #[test]
