@@ -229,7 +229,7 @@ impl Replay {
         };
         let mut clock = Clock::default();
         let mut number = 0;
-        self.kernel.refill();
+        self.kernel.refill().map_err(Stop::Kernel)?;
         self.write_ends(&clock)?;
         loop {
             let taken = capture.taken();

@@ -40,8 +40,9 @@ impl KernelCopy {
     }
 
     /// Fills every bucket.
-    pub fn refill(&self) {
+    pub fn refill(&self) -> Result<(), LoadError> {
         self.state.refill();
+        self.generation.refill_sources()
     }
 
     /// Puts owners with other ends in place of those of the same numbers.

@@ -202,6 +202,12 @@ impl Generation {
         data(self.ebpf.map(name)).ok_or(LoadError::Missing(name))
     }
 
+    /// Fills the sources' own buckets. For a copy of its own, which judges nothing meanwhile.
+    pub fn refill_sources(&self) -> Result<(), LoadError> {
+        let cleared = memory::clear::<[u64; 8]>(self.map(names::SOURCE_STATE)?);
+        cleared.map_err(|error| LoadError::Object(format!("{}: {error}", names::SOURCE_STATE)))
+    }
+
     /// Writes single owners anew, by their numbers.
     pub fn write_owners(&self, owners: &[(u32, Owner)]) -> Result<(), LoadError> {
         let (keys, values): (Vec<u32>, Vec<Owner>) = owners.iter().copied().unzip();

@@ -5,7 +5,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::Pod;
 use aya::maps::MapData;
@@ -35,6 +35,18 @@ pub fn fill<T: Pod>(map: &MapData, values: &[T]) -> io::Result<()> {
         let to = unsafe { target.add(at * stride) };
         // SAFETY: one value, in both.
         unsafe { std::ptr::copy_nonoverlapping(from, to, size_of::<T>()) };
+    }
+    Ok(())
+}
+
+/// Makes every value of an array zero again.
+pub(super) fn clear<T: Pod>(map: &MapData) -> io::Result<()> {
+    let mapping = Mapping::of(map, size_of::<T>().next_multiple_of(8))?;
+    for word in 0..mapping.bytes / 8 {
+        // SAFETY: inside the mapping; whole words.
+        let word = unsafe { mapping.start.add(word) };
+        // SAFETY: a live mapping, touched by atomic words alone.
+        unsafe { word.as_ref() }.store(0, Ordering::Relaxed);
     }
     Ok(())
 }

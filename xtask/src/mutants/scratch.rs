@@ -18,8 +18,11 @@ const RUN_MAX: Duration = Duration::from_secs(60);
 const POLL_EVERY: Duration = Duration::from_millis(3);
 const MEMBERS: [&str; 2] = ["filter-common", "tests/mutants"];
 /// Files of other crates that the runner reads as its own.
-const SHARED: [&str; 2] = [
+const SHARED: [&str; 5] = [
+    "filter-user/src/compiler/homes.rs",
     "filter-user/src/compiler/host.rs",
+    "filter-user/src/compiler/prefixes.rs",
+    "filter-user/src/compiler/runs.rs",
     "filter-user/src/compiler/tables.rs",
 ];
 
