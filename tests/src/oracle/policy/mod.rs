@@ -242,9 +242,7 @@ mod tests {
 
     #[test]
     fn keys_that_the_oracle_does_not_judge_are_refused() {
-        for key in ["surprise = 1"] {
-            let text = format!("version = 1\n[filter]\ninterfaces = [\"eth0\"]\n{key}\n");
-            assert!(Policy::from_toml(&text).is_err(), "{key}");
-        }
+        let text = "version = 1\n[filter]\ninterfaces = [\"eth0\"]\nsurprise = 1\n";
+        assert!(Policy::from_toml(text).is_err());
     }
 }
