@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::live::peers::Peer;
-use crate::population::Kind;
 use crate::scenario::{Feature, Owners};
+use crate::selection::Kind;
 
 /// A whole run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Figures {
     pub(crate) machine: Machine,
     pub(crate) rounds: usize,
@@ -23,7 +23,7 @@ pub(crate) struct Figures {
     pub(crate) daemon: Vec<DaemonMemory>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) kernel: String,
     pub(crate) processor: String,
@@ -192,5 +192,38 @@ impl Figures {
                 == (kind, owners, sources, traffic, variant)
         };
         self.judged.iter().find(wanted).map(|cell| cell.ns.median)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_rounds_is_theirs_in_the_middle() {
+        let spread = Spread::of(vec![9.0, 1.0, 3.0]);
+        assert_eq!((spread.low, spread.median, spread.high), (1.0, 3.0, 9.0));
+    }
+
+    #[test]
+    fn a_cell_is_found_by_all_that_it_is_of() {
+        let judged = |variant, median| Judged {
+            sources: 1000,
+            kind: Kind::HostsV4,
+            owners: Owners::Client,
+            traffic: Traffic::Hit,
+            variant,
+            ns: Spread::of(vec![median]),
+        };
+        let figures = Figures {
+            judged: vec![judged(Variant::Empty, 1.0), judged(Variant::Keyfence, 2.0)],
+            ..Figures::default()
+        };
+        let ns = |sources, variant| figures.ns(Kind::HostsV4, Owners::Client, sources, Traffic::Hit, variant);
+        assert_eq!(ns(1000, Variant::Keyfence), Some(2.0));
+        assert_eq!(
+            (ns(1000, Variant::Trie), ns(1001, Variant::Keyfence)),
+            (None, None)
+        );
     }
 }

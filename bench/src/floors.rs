@@ -2,8 +2,8 @@
 
 use crate::figures::{Figures, Traffic, Variant};
 use crate::live::peers::Peer;
-use crate::population::Kind;
 use crate::scenario::Owners;
+use crate::selection::Kind;
 
 /// A figure beside its floor.
 pub(crate) struct Floor {
@@ -215,5 +215,30 @@ fn updates(figures: &Figures, floors: &mut Vec<Floor>) {
                 daemon.bytes_a_source, daemon.bytes_a_source_after_reload
             ),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_floor_is_met_from_its_own_side() {
+        let floor = |wanted, found| Floor {
+            what: String::new(),
+            wanted,
+            found,
+            from: String::new(),
+        };
+        assert!(floor(Wanted::Times(8.0), 8.1).is_met() && !floor(Wanted::Times(8.0), 7.9).is_met());
+        assert!(floor(Wanted::Within(2.0), 1.9).is_met() && !floor(Wanted::Within(2.0), 2.1).is_met());
+        assert!(
+            floor(Wanted::AtMost(8.0, "ns"), 8.0).is_met() && !floor(Wanted::AtMost(8.0, "ns"), 9.0).is_met()
+        );
+    }
+
+    #[test]
+    fn without_figures_there_is_nothing_to_hold_to_a_floor() {
+        assert!(of(&Figures::default()).is_empty());
     }
 }

@@ -8,11 +8,12 @@ use filter_common::verdict::{Reason, Verdict};
 use filter_user::kernel::state::State;
 
 use crate::Effort;
-use crate::drive::Driver;
+use crate::drive::{self, Driver};
 use crate::figures::{Exhausted, Featured, Judged, Spread, Traffic, Variant};
-use crate::population::{Kind, Population, Wire};
+use crate::population::{Population, Wire};
 use crate::progress::Progress;
 use crate::scenario::{self, Feature, Loaded, Owners};
+use crate::selection::Kind;
 
 /// The only service has the first number.
 const SERVICE_NUMBER: u32 = 0;
@@ -81,6 +82,7 @@ pub(crate) fn run(
     effort: Effort,
     progress: &Progress,
 ) -> Result<Vec<Judged>> {
+    drive::stay_on_one_cpu()?;
     let mut judged = Vec::new();
     for kind in kinds {
         for size in sizes {
@@ -166,6 +168,7 @@ pub(crate) fn features(
     effort: Effort,
     progress: &Progress,
 ) -> Result<Vec<Featured>> {
+    drive::stay_on_one_cpu()?;
     let mut featured = Vec::new();
     for size in sizes {
         let what = format!("features at {}", crate::short(*size));
@@ -203,6 +206,7 @@ pub(crate) fn features(
 
 /// One source, several owners: what each further grant costs whose limit is exhausted.
 pub(crate) fn exhausted(objects: &Objects, effort: Effort, progress: &Progress) -> Result<Vec<Exhausted>> {
+    drive::stay_on_one_cpu()?;
     progress.step("exhausted grants");
     let population = Population::new(Kind::HostsV4, EXHAUSTED_SOURCES);
     let mut loaded = Vec::new();

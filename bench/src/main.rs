@@ -14,6 +14,7 @@ mod plots;
 mod population;
 mod progress;
 mod scenario;
+mod selection;
 mod tables;
 mod updates;
 
@@ -21,12 +22,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 
 use figures::Figures;
 use judging::Objects;
-use population::Kind;
 use progress::Progress;
+use selection::{Part, Selection};
 
 #[derive(Debug, Parser)]
 #[command(name = "keyfence-bench")]
@@ -39,52 +40,6 @@ struct Arguments {
     reference: PathBuf,
     #[command(flatten)]
     selection: Selection,
-}
-
-#[derive(Debug, clap::Args)]
-struct Selection {
-    /// Two minutes: fewer sizes and rounds.
-    #[arg(long)]
-    quick: bool,
-    /// Only these parts.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Part::ALL)]
-    parts: Vec<Part>,
-    /// Numbers of sources, such as 1k,1M.
-    #[arg(long, value_delimiter = ',', value_parser = size)]
-    sizes: Option<Vec<usize>>,
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Kind::ALL)]
-    kinds: Vec<Kind>,
-    /// Rounds of each measurement; the median counts.
-    #[arg(long, value_name = "N")]
-    rounds: Option<usize>,
-    /// Write all figures there.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write plots into this folder, as SVG.
-    #[arg(long, value_name = "FOLDER")]
-    plots: Option<PathBuf>,
-    /// Write all of it as Markdown.
-    #[arg(long, value_name = "FILE")]
-    document: Option<PathBuf>,
-    /// Measure nothing: show the figures that --json wrote.
-    #[arg(long, value_name = "FILE")]
-    from: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Part {
-    /// Hits and strangers in the kernel's test run.
-    Judging,
-    /// Features on and off, and exhausted grants.
-    Features,
-    /// On veth pairs, beside other filters.
-    Live,
-    /// Bulk loads, single updates, memory.
-    Updates,
-}
-
-impl Part {
-    const ALL: [Part; 4] = [Part::Judging, Part::Features, Part::Live, Part::Updates];
 }
 
 /// How long each measurement takes.
@@ -117,16 +72,16 @@ fn main() -> Result<()> {
         None => measure(&arguments)?,
     };
     print(&figures);
-    if let Some(file) = &selection.json {
-        write(file, &serde_json::to_string_pretty(&figures)?)?;
+    let mut plots = Vec::new();
+    if let Some(folder) = &selection.plots {
+        plots = plots::write(&figures, folder)?;
+        eprintln!("wrote {} plots into {}", plots.len(), folder.display());
     }
     if let Some(file) = &selection.document {
-        write(file, &document::write(&figures))?;
-    }
-    if let Some(folder) = &selection.plots {
-        for file in plots::write(&figures, folder)? {
-            eprintln!("wrote {}", file.display());
-        }
+        let beside = file.parent().unwrap_or(Path::new(""));
+        let told = |plot: &PathBuf| Some(plot.strip_prefix(beside).ok()?.display().to_string());
+        let plots: Vec<String> = plots.iter().filter_map(told).collect();
+        write(file, &document::write(&figures, &plots))?;
     }
     Ok(())
 }
@@ -165,37 +120,43 @@ fn measure(arguments: &Arguments) -> Result<Figures> {
         rounds: effort.rounds,
         packets: effort.packets,
         quick: *quick,
-        judged: Vec::new(),
-        features: Vec::new(),
-        exhausted: Vec::new(),
-        live: Vec::new(),
-        bulk: Vec::new(),
-        single: Vec::new(),
-        daemon: Vec::new(),
+        ..Figures::default()
     };
     let progress = Progress::start();
-    if parts.contains(&Part::Updates) {
-        for size in among(&UPDATE_SIZES) {
-            figures.bulk.extend(updates::bulk(size, effort, &progress)?);
-            figures.single.push(updates::single(size, &progress)?);
-            figures.daemon.push(updates::daemon(size, &progress)?);
+    for part in Part::ALL.iter().filter(|part| parts.contains(part)) {
+        match part {
+            Part::Updates => {
+                for size in among(&UPDATE_SIZES) {
+                    figures.bulk.extend(updates::bulk(size, effort, &progress)?);
+                    figures.single.push(updates::single(size, &progress)?);
+                    figures.daemon.push(updates::daemon(size, &progress)?);
+                }
+            }
+            Part::Judging => {
+                figures.judged = judging::run(&objects, kinds, sizes, effort, &progress)?;
+            }
+            Part::Features => {
+                figures.features = judging::features(&objects, &among(&FEATURE_SIZES), effort, &progress)?;
+                figures.exhausted = judging::exhausted(&objects, effort, &progress)?;
+            }
+            Part::Live => {
+                figures.live = live::run(&objects.bench, &among(&LIVE_SIZES), effort, &progress)?;
+            }
         }
-    }
-    // The others measure one thread's own time.
-    drive::stay_on_one_cpu()?;
-    if parts.contains(&Part::Judging) {
-        figures.judged = judging::run(&objects, kinds, sizes, effort, &progress)?;
-    }
-    if parts.contains(&Part::Features) {
-        figures.features = judging::features(&objects, &among(&FEATURE_SIZES), effort, &progress)?;
-        figures.exhausted = judging::exhausted(&objects, effort, &progress)?;
-    }
-    if parts.contains(&Part::Live) {
-        figures.live = live::run(&objects.bench, &among(&LIVE_SIZES), effort, &progress)?;
+        figures.machine.load_after = machine::load();
+        // What is measured stays, however the next part ends.
+        save(&arguments.selection, &figures)?;
     }
     progress.end();
-    figures.machine.load_after = machine::load();
     Ok(figures)
+}
+
+/// Writes the figures where they were asked for.
+fn save(selection: &Selection, figures: &Figures) -> Result<()> {
+    match &selection.json {
+        Some(file) => write(file, &serde_json::to_string_pretty(figures)?),
+        None => Ok(()),
+    }
 }
 
 fn read(file: &Path) -> Result<Vec<u8>> {
@@ -234,23 +195,6 @@ pub(crate) fn short(number: usize) -> String {
     }
 }
 
-fn size(text: &str) -> Result<usize, String> {
-    let (digits, unit) = match text.chars().last() {
-        Some('k') => (&text[..text.len() - 1], 1000),
-        Some('M') => (&text[..text.len() - 1], 1_000_000),
-        _ => (text, 1),
-    };
-    let number: usize = digits
-        .parse()
-        .map_err(|_| format!("{text} is no number such as 100k"))?;
-    let size = number.saturating_mul(unit);
-    if (1..=10_000_000).contains(&size) {
-        Ok(size)
-    } else {
-        Err("sizes go from 1 to 10M".to_owned())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -264,6 +208,7 @@ mod tests {
 
     #[test]
     fn a_size_is_read_as_it_is_written() {
+        use selection::size;
         for text in ["1k", "100k", "1M", "10M", "123"] {
             assert_eq!(size(text).map(short).as_deref(), Ok(text));
         }

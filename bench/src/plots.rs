@@ -6,8 +6,8 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
 use crate::figures::{Figures, Traffic, Variant};
-use crate::population::Kind;
 use crate::scenario::Owners;
+use crate::selection::Kind;
 use crate::short;
 
 const SIZE: (u32, u32) = (760, 420);

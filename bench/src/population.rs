@@ -6,25 +6,10 @@
 use std::collections::HashSet;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use serde::{Deserialize, Serialize};
 
-/// What the sources are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Kind {
-    /// IPv4 /32s.
-    HostsV4,
-    /// IPv4: 70 % /32, 15 % /28 to /31, 14 % /24 to /27, 1 % /20 to /23.
-    MixedV4,
-    /// IPv6 /128s, each in a /48 of its own.
-    HostsV6,
-    /// IPv6: 40 % /128, 30 % /64, 20 % /56, 9 % /48, 1 % /40.
-    MixedV6,
-}
+use crate::selection::Kind;
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 4] = [Kind::HostsV4, Kind::MixedV4, Kind::HostsV6, Kind::MixedV6];
-
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::HostsV4 => "IPv4 /32",

@@ -32,7 +32,7 @@ pub(crate) fn ns(value: f64) -> String {
 /// A packet in the test run: gross, and how many times faster than with the kernel's trie.
 pub(crate) fn judged(figures: &Figures) -> Table {
     let mut out = table(&[
-        "sources", "of", "packet", "empty", "parse", "Keyfence", "(rounds)", "LPM_TRIE", "ratio",
+        "sources", "of", "packet", "bare", "driver", "parse", "Keyfence", "(rounds)", "LPM_TRIE", "ratio",
     ]);
     for cell in figures
         .judged

@@ -18,9 +18,10 @@ use keyfence_tests::subject;
 
 use crate::Effort;
 use crate::figures::{Bulk, DaemonMemory, Single, Spread};
-use crate::population::{Kind, Population};
+use crate::population::Population;
 use crate::progress::Progress;
 use crate::scenario::{self, Feature, Loaded, Owners};
+use crate::selection::Kind;
 
 /// Bindings put and removed one at a time.
 const CHANGES: usize = 2000;

@@ -83,6 +83,36 @@ fn detach_asks_before_it_opens_and_works_without_a_daemon() {
     assert_eq!((code, log.contains("filters nothing")), (Some(0), true), "{log}");
 }
 
+/// Root takes away what a daemon of another user pinned; nobody takes over what is not his, and a folder that others
+/// may write in is nobody's.
+#[test]
+fn root_detaches_what_another_user_pinned() {
+    let site = Site::new();
+    let mut probe = Probe::open(&site);
+    Daemon::start(&site, &policy()).kill();
+    let nobody = Some(nix::unistd::Uid::from_raw(65534));
+    let parent = site.bpf.path().join("keyfence");
+    let instance = std::fs::read_dir(&parent)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    for folder in [&parent, &instance] {
+        nix::unistd::chown(folder, nobody, None).unwrap();
+    }
+    let own = std::fs::metadata(&parent).unwrap().permissions();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(&parent, open).unwrap();
+    let Ended { code, log } = Daemon::detach(&site, &["--yes"]);
+    assert_eq!(code, Some(1), "{log}");
+    probe.assert_filtered();
+    std::fs::set_permissions(&parent, own).unwrap();
+    let Ended { code, log } = Daemon::detach(&site, &["--yes"]);
+    assert_eq!(code, Some(0), "{log}");
+    probe.assert_open();
+}
+
 /// The kernel lets go of a link some time after its last pin, later while it is busy with other interfaces:
 /// `detach` is done when the hook is free.
 #[test]

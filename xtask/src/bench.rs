@@ -1,6 +1,9 @@
 //! `cargo xtask bench`: builds the benchmark, its kernel programs and the reference they are compared with, and runs it.
 //! The measuring is the crate `bench`; here is only how it comes about.
 
+#[path = "../../bench/src/selection.rs"]
+mod selection;
+
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
@@ -8,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use clap::Parser;
 
 use crate::{
     build, privilege,
@@ -23,7 +27,23 @@ const REFERENCE: &str = "lpm-trie";
 /// The benchmark's own kernel program.
 const DRIVER: &str = "bench";
 
+/// Measures what a packet, an entry and an update cost, beside what else there is. Needs root, and a quiet machine.
+///
+/// All sizes and parts take about two hours. Measures and tells, and judges nothing: no figure makes it fail.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask bench",
+    bin_name = "cargo xtask bench",
+    max_term_width = 100
+)]
+struct Arguments {
+    #[command(flatten)]
+    _selection: selection::Selection,
+}
+
 pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
+    // Faults and --help before anything is built.
+    Arguments::parse_from([OsString::from("bench")].iter().chain(arguments));
     let toolchain = setup::ensure(Need::Bench)?;
     privilege::require_root("bench", WHY_ROOT)?;
     let (reference, driver) = kernel_programs(&toolchain)?;

@@ -7,8 +7,9 @@ use anyhow::{Result, ensure};
 use filter_common::account;
 
 use crate::figures::{Live, Spread, Traffic};
-use crate::population::{Kind, Population};
+use crate::population::Population;
 use crate::progress::Progress;
+use crate::selection::Kind;
 use crate::{Effort, drive};
 use ground::{Ground, Sender};
 use peers::{AtWork, Peer};

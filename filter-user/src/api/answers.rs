@@ -256,6 +256,9 @@ struct Reloaded {
     /// The mode before, where it was another.
     mode_was: Option<Mode>,
     services: usize,
+    clients: usize,
+    /// The policy's, one a line, with its place.
+    warnings: Vec<String>,
 }
 
 async fn reload(context: &Arc<Context>, who: &Who) -> Result<Response, Problem> {
@@ -268,16 +271,18 @@ async fn reload(context: &Arc<Context>, who: &Who) -> Result<Response, Problem> 
         Err(error) => Err(ReloadError::Failed(error.to_string())),
     };
     match result {
-        Ok(detail) => {
+        Ok(applied) => {
             let now = context.view.snapshot();
             let reloaded = Reloaded {
                 schema: 1,
-                detail,
+                detail: applied.detail,
                 generation: now.generation,
                 hash: now.policy.hash.clone(),
                 mode: now.mode,
                 mode_was: (before != now.mode).then_some(before),
                 services: now.services.len(),
+                clients: applied.clients,
+                warnings: applied.warnings,
             };
             Ok(axum::Json(reloaded).into_response())
         }

@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         None => instance_of(&arguments.policy)?,
     };
     let failed = |error: PinError| Failure::new(Exit::Failed, error);
-    let pins = Pins::of(&arguments.bpf_fs, &instance).map_err(failed)?;
+    let pins = Pins::to_clear(&arguments.bpf_fs, &instance).map_err(failed)?;
     let linked = pins.linked().map_err(failed)?;
     if linked.is_empty() && !pins.root().exists() {
         shell.say(&format!("instance {instance} filters nothing"));

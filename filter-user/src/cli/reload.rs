@@ -44,6 +44,8 @@ struct Reloaded {
     detail: String,
     mode: Option<String>,
     mode_was: Option<String>,
+    #[serde(default)]
+    warnings: Vec<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
@@ -89,7 +91,11 @@ fn told(body: &str) -> Result<String, Failure> {
         (Some(mode), Some(was)) => format!(", mode {mode} (was {was})"),
         _ => String::new(),
     };
-    Ok(answer.detail + &mode)
+    let warnings = answer
+        .warnings
+        .iter()
+        .map(|warning| format!("\nwarning: {warning}"));
+    Ok(answer.detail + &mode + &warnings.collect::<String>())
 }
 
 #[cfg(test)]
@@ -107,6 +113,12 @@ mod tests {
         assert_eq!(
             told(&answer.to_string()).unwrap(),
             "generation 8, mode enforce (was observe)"
+        );
+        answer["warnings"] = json!(["a.toml:3:1: no client"]);
+        assert!(
+            told(&answer.to_string())
+                .unwrap()
+                .ends_with("\nwarning: a.toml:3:1: no client")
         );
         assert_eq!(
             told(r#"{"detail": "of an older daemon"}"#).unwrap(),

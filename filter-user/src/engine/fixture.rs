@@ -9,7 +9,7 @@ use crate::policy::model::Mode;
 pub struct FakeView {
     pub snapshot: Mutex<Arc<Snapshot>>,
     pub counters: Mutex<Result<CounterValues, String>>,
-    pub reload: Mutex<Result<String, ReloadError>>,
+    pub reload: Mutex<Result<Applied, ReloadError>>,
 }
 
 impl Default for FakeView {
@@ -17,7 +17,11 @@ impl Default for FakeView {
         FakeView {
             snapshot: Mutex::new(Arc::new(snapshot())),
             counters: Mutex::new(Ok(counters())),
-            reload: Mutex::new(Ok("generation 8 is in force".to_owned())),
+            reload: Mutex::new(Ok(Applied {
+                detail: "generation 8 is in force".to_owned(),
+                clients: 1,
+                warnings: Vec::new(),
+            })),
         }
     }
 }
@@ -40,7 +44,7 @@ impl View for FakeView {
         self.counters.lock().unwrap().clone()
     }
 
-    fn reload(&self) -> BoxFuture<Result<String, ReloadError>> {
+    fn reload(&self) -> BoxFuture<Result<Applied, ReloadError>> {
         let result = self.reload.lock().unwrap().clone();
         Box::pin(async move { result })
     }

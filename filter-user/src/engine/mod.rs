@@ -17,6 +17,7 @@ mod reader;
 mod shared;
 pub mod snapshot;
 mod tables;
+mod told;
 mod watch;
 
 pub use error::FilterError;
@@ -24,6 +25,7 @@ pub use filter::Filter;
 pub use gate::{load_policy, refusal, unexpected};
 pub use shared::Shared;
 pub use tables::Occasion;
+pub use told::say_warnings;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -35,8 +37,9 @@ use crate::bindings::seam::{Change, Effective, GrantError};
 use crate::compiler::Pushed;
 use crate::judge::both::JudgeError;
 use crate::kernel::clock;
-use crate::policy::{self, Colour, Loaded, Policy, Severity};
-use snapshot::{InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, TableFill, View};
+use crate::policy::{self, Colour, Loaded, Policy};
+use snapshot::{Applied, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, TableFill, View};
+use told::{counted, restart_keys, warnings};
 use watch::Woken;
 
 /// What the engine is started with.
@@ -53,7 +56,7 @@ enum Command {
     Change(u64, Vec<Change>, oneshot::Sender<Result<(), GrantError>>),
 }
 
-type Answer = oneshot::Sender<Result<String, ReloadError>>;
+type Answer = oneshot::Sender<Result<Applied, ReloadError>>;
 
 /// Commands that wait; one more waits with its sender.
 const COMMANDS_WAITING_MAX: usize = 16;
@@ -153,17 +156,17 @@ impl Engine {
         }
     }
 
-    async fn reload(&mut self) -> Result<String, ReloadError> {
+    async fn reload(&mut self) -> Result<Applied, ReloadError> {
         let result = self.try_reload().await;
         let mut state = self.shared.snapshot().policy.clone();
         match &result {
-            Ok(summary) => {
+            Ok(applied) => {
                 state.reload_ok = true;
                 state.last_error = None;
                 state.file_differs = false;
                 state.hash = self.hash.clone();
                 state.in_force_since = jiff::Timestamp::now();
-                tracing::info!(hash = %self.hash, generation = self.filter.generation(), "reload: {summary}");
+                tracing::info!(hash = %self.hash, generation = self.filter.generation(), "reload: {}", applied.detail);
             }
             Err(error) => {
                 state.reload_ok = false;
@@ -176,7 +179,7 @@ impl Engine {
         result
     }
 
-    async fn try_reload(&mut self) -> Result<String, ReloadError> {
+    async fn try_reload(&mut self) -> Result<Applied, ReloadError> {
         let file = self.options.policy_file.clone();
         let loaded = tokio::task::spawn_blocking(move || load_policy(&file))
             .await
@@ -200,8 +203,11 @@ impl Engine {
             Err(JudgeError::Compile(error)) => return Err(ReloadError::Invalid(error.to_string())),
             Err(error) => return Err(ReloadError::Failed(error.to_string())),
         }
-        say_warnings(&loaded);
-        say_restart_keys(&self.policy, &policy);
+        let mut warnings = warnings(&loaded);
+        warnings.extend(restart_keys(&self.policy, &policy));
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
         self.catch_up().await?;
         let pushed = pushed_under(self.effective.as_ref(), &policy);
         self.filter
@@ -211,10 +217,11 @@ impl Engine {
                 FilterError::Compile(error) => ReloadError::Invalid(error.to_string()),
                 error => ReloadError::Failed(error.to_string()),
             })?;
-        let summary = format!(
-            "{} services and {} clients in force as generation {}",
-            policy.services.len(),
-            policy.clients.len(),
+        let clients = policy.clients.len();
+        let detail = format!(
+            "{} and {} in force as generation {}",
+            counted(policy.services.len(), "service"),
+            counted(clients, "client"),
             self.filter.generation()
         );
         self.policy = Arc::new(policy);
@@ -226,7 +233,11 @@ impl Engine {
         self.wall_offset = clock::wall_offset();
         self.watch.behind = None;
         self.refresh_reader();
-        Ok(summary)
+        Ok(Applied {
+            detail,
+            clients,
+            warnings,
+        })
     }
 
     async fn change(&mut self, epoch: u64, changes: Vec<Change>) -> Result<(), GrantError> {
@@ -316,44 +327,6 @@ fn sharing(
     answers
 }
 
-/// The warnings of a policy, and the defaults that this build does not enforce, said once a load.
-pub fn say_warnings(loaded: &Loaded) {
-    let warnings = loaded
-        .diagnostics
-        .iter()
-        .filter(|diagnostic| diagnostic.severity == Severity::Warning);
-    for warning in warnings {
-        tracing::warn!(
-            "{}:{}:{}: {}",
-            warning.file,
-            warning.line,
-            warning.column,
-            warning.message
-        );
-    }
-}
-
-/// What is read at start only, and differs: said, since the reload leaves it as it is.
-fn say_restart_keys(old: &Policy, new: &Policy) {
-    let differs = [
-        ("[daemon]", old.daemon != new.daemon),
-        (
-            "[[listener]]",
-            old.listeners
-                .iter()
-                .map(|l| &l.address)
-                .ne(new.listeners.iter().map(|l| &l.address)),
-        ),
-        ("[credentials]", old.credentials != new.credentials),
-        ("[authorize]", old.authorize != new.authorize),
-    ];
-    for (table, differs) in differs {
-        if differs {
-            tracing::warn!("{table} has changed and is read at start only: restart the daemon for it");
-        }
-    }
-}
-
 fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jiff::Timestamp) -> Snapshot {
     let services = policy.services.iter().map(|service| ServiceState {
         name: service.name.clone(),
@@ -412,11 +385,16 @@ mod tests {
         let answers = sharing(first, &mut commands, &mut VecDeque::new());
         let mut later = ask();
         assert_eq!(answers.len(), waiting.len());
+        let done = Applied {
+            detail: "done".to_owned(),
+            clients: 0,
+            warnings: Vec::new(),
+        };
         for answer in answers {
-            answer.send(Ok("done".to_owned())).unwrap();
+            answer.send(Ok(done.clone())).unwrap();
         }
         for mut asked in waiting {
-            assert_eq!(asked.try_recv().unwrap(), Ok("done".to_owned()));
+            assert_eq!(asked.try_recv().unwrap(), Ok(done.clone()));
         }
         assert!(later.try_recv().is_err());
     }

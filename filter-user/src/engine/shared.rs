@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
 use super::filter::SharedNumbers;
-use super::snapshot::{BoxFuture, CounterValues, ReloadError, Snapshot, View};
+use super::snapshot::{Applied, BoxFuture, CounterValues, ReloadError, Snapshot, View};
 use super::{Command, reader};
 use crate::bindings::seam::{Change, GrantError, Grants, OwnerUse};
 use crate::policy::Policy;
@@ -79,7 +79,7 @@ impl View for Shared {
         self.reader().read()
     }
 
-    fn reload(&self) -> BoxFuture<Result<String, ReloadError>> {
+    fn reload(&self) -> BoxFuture<Result<Applied, ReloadError>> {
         let commands = self.commands.clone();
         Box::pin(async move {
             let (sender, answer) = oneshot::channel();

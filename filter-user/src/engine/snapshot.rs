@@ -135,11 +135,22 @@ pub enum ReloadError {
     Failed(String),
 }
 
+/// What a reload that succeeded has to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// In a sentence, what is in force now.
+    pub detail: String,
+    /// The clients of the policy.
+    pub clients: usize,
+    /// Those of the policy, one a line, with its place.
+    pub warnings: Vec<String>,
+}
+
 /// What the listeners see of the daemon.
 pub trait View: Send + Sync {
     fn snapshot(&self) -> Arc<Snapshot>;
     /// As `Counters::read`: it may block.
     fn counters(&self) -> Result<CounterValues, String>;
-    /// Applies the file that `run` was given; says in a sentence what changed.
-    fn reload(&self) -> BoxFuture<Result<String, ReloadError>>;
+    /// Applies the file that `run` was given.
+    fn reload(&self) -> BoxFuture<Result<Applied, ReloadError>>;
 }

@@ -16,7 +16,7 @@ use filter_common::verdict::{Reason, Verdict};
 use ipnet::IpNet;
 
 pub use self::words::{Matched, Step, address};
-use self::words::{Notes, has, in_ranges, levels, longest, said, shape, word};
+use self::words::{Notes, entries, has, in_ranges, levels, longest, said, shape, word};
 use super::Names;
 use crate::compiler::host::HostTables;
 use crate::compiler::service_mode;
@@ -160,7 +160,7 @@ impl Reader<'_> {
         notes.step(
             3,
             "no",
-            format!("{} entries, none for this packet", self.policy.management.len()),
+            format!("{}, none for this packet", entries(self.policy.management.len())),
         );
         let denied = self
             .policy
@@ -181,7 +181,7 @@ impl Reader<'_> {
         notes.step(
             4,
             "no",
-            format!("{} entries, none holds {source}", self.policy.denies.len()),
+            format!("{}, none holds {source}", entries(self.policy.denies.len())),
         );
         None
     }

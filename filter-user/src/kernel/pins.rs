@@ -14,6 +14,7 @@ use aya::programs::ProgramInfo;
 use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta, names};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{FsType, statfs};
+use nix::unistd::{Uid, geteuid};
 use thiserror::Error;
 
 use super::chain;
@@ -68,6 +69,19 @@ pub struct Pins {
 
 impl Pins {
     pub fn of(bpf_fs: &Path, instance: &str) -> Result<Self, PinError> {
+        let pins = Self::named(bpf_fs, instance)?;
+        pins.refuse_strangers_folders(&|owner| owner == geteuid())?;
+        Ok(pins)
+    }
+
+    /// As `of`, to take the filter away: root may do so with what another user's daemon pinned.
+    pub fn to_clear(bpf_fs: &Path, instance: &str) -> Result<Self, PinError> {
+        let pins = Self::named(bpf_fs, instance)?;
+        pins.refuse_strangers_folders(&|owner| geteuid().is_root() || owner == geteuid())?;
+        Ok(pins)
+    }
+
+    fn named(bpf_fs: &Path, instance: &str) -> Result<Self, PinError> {
         let kind = statfs(bpf_fs).map_err(|error| PinError::Io {
             path: bpf_fs.into(),
             error: error.into(),
@@ -78,15 +92,13 @@ impl Pins {
         if !is_name(instance) {
             return Err(PinError::Name(instance.into()));
         }
-        let pins = Self {
+        Ok(Self {
             root: bpf_fs.join("keyfence").join(instance.replace('.', "%")),
-        };
-        pins.refuse_strangers_folders()?;
-        Ok(pins)
+        })
     }
 
-    /// Whoever may write in these folders may move the filter's pins away: they must be this user's alone.
-    fn refuse_strangers_folders(&self) -> Result<(), PinError> {
+    /// Whoever may write in these folders may move the filter's pins away: they must be one user's alone.
+    fn refuse_strangers_folders(&self, trusted: &dyn Fn(Uid) -> bool) -> Result<(), PinError> {
         let parent = self.root.parent().unwrap_or(&self.root);
         for folder in [parent, self.root.as_path()] {
             let found = match fs::symlink_metadata(folder) {
@@ -94,8 +106,8 @@ impl Pins {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(self.io(folder, error)),
             };
-            let ours = found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
-            if !ours || !found.is_dir() {
+            let alone = trusted(Uid::from_raw(found.uid())) && found.mode() & 0o022 == 0;
+            if !alone || !found.is_dir() {
                 return Err(PinError::Foreign(folder.into()));
             }
         }

@@ -8,7 +8,9 @@ use filter_user::api::{self, Backing, Bounds};
 use filter_user::bindings::clock::SystemClock;
 use filter_user::bindings::seam::{Change, GrantError, Grants, OwnerUse};
 use filter_user::bindings::{Bindings, Options};
-use filter_user::engine::snapshot::{BoxFuture, CounterValues, PolicyState, ReloadError, Snapshot, View};
+use filter_user::engine::snapshot::{
+    Applied, BoxFuture, CounterValues, PolicyState, ReloadError, Snapshot, View,
+};
 use filter_user::policy::model::Mode;
 use filter_user::policy::{LoadContext, MemoryFiles, Policy, load_from};
 use tokio::runtime::Runtime;
@@ -129,7 +131,7 @@ impl View for Nothing {
         Ok(CounterValues::default())
     }
 
-    fn reload(&self) -> BoxFuture<Result<String, ReloadError>> {
+    fn reload(&self) -> BoxFuture<Result<Applied, ReloadError>> {
         Box::pin(async { Err(ReloadError::Failed("there is nothing to reload".to_owned())) })
     }
 }

@@ -48,6 +48,12 @@ impl Matched {
     }
 }
 
+/// Such as `1 entry` and `2 entries`.
+pub(super) fn entries(number: usize) -> String {
+    let noun = if number == 1 { "entry" } else { "entries" };
+    format!("{number} {noun}")
+}
+
 /// The answers as they come.
 #[derive(Default)]
 pub(super) struct Notes {
