@@ -25,7 +25,6 @@ pub fn judge<F: PacketBytes + ?Sized, T: Tables>(frame: &F, tables: &T, packet: 
 #[inline(always)]
 fn decide<F: PacketBytes + ?Sized, T: Tables>(frame: &F, tables: &T, packet: &mut Packet) -> Judgement {
     let config = tables.config();
-    *packet = Packet::default();
     let (outcome, bytes) = match parse::parse(frame, packet) {
         Frame::Ip => (ip(tables, packet), packet.length),
         Frame::LinkControl => (Outcome::pass(Reason::Essential), frame.length()),

@@ -43,14 +43,15 @@ pub struct Window(usize);
 
 /// A load that need not be aligned: the target has none that the compiler knows of, the kernels have.
 macro_rules! load {
-    ($size:literal, $at:expr) => {{
+    ($size:literal, $window:expr, $at:expr) => {{
         let value: u64;
         // SAFETY: the bytes are inside the window, whose length was checked where it was made; the verifier sees to it.
         unsafe {
             core::arch::asm!(
-                concat!("{value} = *(", $size, " *)({at} + 0)"),
+                concat!("{value} = *(", $size, " *)({window} + {at})"),
                 value = out(reg) value,
-                at = in(reg) $at,
+                window = in(reg) $window.0,
+                at = const $at,
                 options(pure, readonly, nostack),
             );
         };
@@ -60,20 +61,20 @@ macro_rules! load {
 
 impl Bytes for Window {
     #[inline(always)]
-    fn u8(&self, at: usize) -> u8 {
-        load!("u8", self.0 + at) as u8
+    fn u8<const AT: usize>(&self) -> u8 {
+        load!("u8", self, AT) as u8
     }
     #[inline(always)]
-    fn u16(&self, at: usize) -> u16 {
-        u16::from_be(load!("u16", self.0 + at) as u16)
+    fn u16<const AT: usize>(&self) -> u16 {
+        u16::from_be(load!("u16", self, AT) as u16)
     }
     #[inline(always)]
-    fn u32(&self, at: usize) -> u32 {
-        u32::from_be(load!("u32", self.0 + at) as u32)
+    fn u32<const AT: usize>(&self) -> u32 {
+        u32::from_be(load!("u32", self, AT) as u32)
     }
     #[inline(always)]
-    fn u64(&self, at: usize) -> u64 {
-        u64::from_be(load!("u64", self.0 + at))
+    fn u64<const AT: usize>(&self) -> u64 {
+        u64::from_be(load!("u64", self, AT))
     }
 }
 
@@ -95,6 +96,20 @@ impl PacketBytes for Frame {
             return None;
         }
         Some(Window(at as usize))
+    }
+
+    #[inline(always)]
+    fn first_bytes<const N: usize>(&self) -> Option<Window> {
+        if self.data + N <= self.data_end {
+            Some(Window(self.data))
+        } else {
+            None
+        }
+    }
+
+    #[inline(always)]
+    fn first_holds(&self, length: u32) -> bool {
+        length <= self.linear()
     }
 
     #[inline(always)]

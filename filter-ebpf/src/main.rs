@@ -22,6 +22,7 @@ use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
+use aya_log_ebpf::macro_support::{Level, level_enabled};
 use filter_common::account::index;
 use filter_common::pipeline;
 use filter_common::verdict::{Judgement, NO_SERVICE, Reason, Verdict};
@@ -48,7 +49,10 @@ pub fn judge(ctx: XdpContext) -> u32 {
     let run = RunFrame::of(&ctx, desk);
     let tables = KernelTables::new(ctx.ctx, desk.run_flags, desk.run_now);
     let judgement = pipeline::judge(&Frame::new(&ctx), &tables, &mut desk.packet);
-    log(&ctx, &judgement);
+    // Asked here, not in there: a call costs as much as a look-up, and the verifier removes no call.
+    if level_enabled(Level::Debug) {
+        log(&ctx, &judgement);
+    }
     run.answer(&ctx, &judgement);
     match judgement.verdict {
         Verdict::Drop => xdp_action::XDP_DROP,

@@ -21,13 +21,13 @@ const TAG_LENGTH: u32 = 4;
 #[inline(always)]
 pub(super) fn parse<F: PacketBytes + ?Sized>(frame: &F) -> Option<Payload> {
     let header = frame.bytes::<14>(0)?;
-    let mut ethertype = header.u16(12);
+    let mut ethertype = header.u16::<12>();
     let mut at = HEADER_LENGTH;
     for _ in 0..VLAN_TAGS_MAX {
         if !is_vlan(ethertype) {
             break;
         }
-        ethertype = frame.bytes::<4>(at)?.u16(2);
+        ethertype = frame.bytes::<4>(at)?.u16::<2>();
         at += TAG_LENGTH;
     }
     match ethertype {
@@ -50,5 +50,5 @@ fn is_vlan(ethertype: u16) -> bool {
 /// The reserved group addresses of 802.1Q (spanning tree, LACP, LLDP): bridges do not forward them.
 #[inline(always)]
 fn is_link_control<B: Bytes>(header: &B) -> bool {
-    header.u32(0) == 0x0180_c200 && header.u16(4) & 0xfff0 == 0
+    header.u32::<0>() == 0x0180_c200 && header.u16::<4>() & 0xfff0 == 0
 }

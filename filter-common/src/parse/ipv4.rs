@@ -8,24 +8,24 @@ const HEADER_LENGTH_MIN: u32 = 20;
 #[inline(always)]
 pub(super) fn parse<F: PacketBytes + ?Sized>(frame: &F, at: u32, packet: &mut Packet) -> Option<()> {
     let header = frame.bytes::<20>(at)?;
-    let first = header.u8(0);
+    let first = header.u8::<0>();
     let header_length = (first & 0x0f) as u32 * 4;
     if first >> 4 != 4 || header_length < HEADER_LENGTH_MIN {
         return None;
     }
-    let total = header.u16(2);
+    let total = header.u16::<2>();
     let end = packet_end(frame, at, total, total as u32)?;
     if end < at + header_length {
         return None;
     }
     packet.family = Family::V4;
     packet.length = end - at;
-    packet.hop_limit = header.u8(8);
-    packet.protocol_number = header.u8(9);
-    packet.source = Address::of_v4(header.u32(12));
-    packet.destination = Address::of_v4(header.u32(16));
+    packet.hop_limit = header.u8::<8>();
+    packet.protocol_number = header.u8::<9>();
+    packet.source = Address::of_v4(header.u32::<12>());
+    packet.destination = Address::of_v4(header.u32::<16>());
 
-    let fragment = header.u16(6);
+    let fragment = header.u16::<6>();
     let offset = fragment & 0x1fff;
     if offset != 0 {
         // Later fragments carry no ports (RFC 791, 3.2).

@@ -15,23 +15,23 @@ const DESTINATION_OPTIONS: u8 = 60;
 #[inline(always)]
 pub(super) fn parse<F: PacketBytes + ?Sized>(frame: &F, at: u32, packet: &mut Packet) -> Option<()> {
     let header = frame.bytes::<40>(at)?;
-    if header.u8(0) >> 4 != 6 {
+    if header.u8::<0>() >> 4 != 6 {
         return None;
     }
-    let payload = header.u16(4);
+    let payload = header.u16::<4>();
     let end = packet_end(frame, at, payload, HEADER_LENGTH + payload as u32)?;
     packet.family = Family::V6;
     packet.length = end - at;
-    packet.hop_limit = header.u8(7);
+    packet.hop_limit = header.u8::<7>();
     packet.source = Address {
-        upper: header.u64(8),
-        lower: header.u64(16),
+        upper: header.u64::<8>(),
+        lower: header.u64::<16>(),
     };
     packet.destination = Address {
-        upper: header.u64(24),
-        lower: header.u64(32),
+        upper: header.u64::<24>(),
+        lower: header.u64::<32>(),
     };
-    let next = header.u8(6);
+    let next = header.u8::<6>();
     // A socket would take these for the IPv4 peer (RFC 4942, 2.2).
     if packet.source.is_mapped() || packet.destination.is_mapped() {
         return None;
@@ -105,16 +105,16 @@ pub fn extension<F: PacketBytes + ?Sized>(frame: &F, at: u32, end: u32, next: u8
         return MALFORMED;
     };
     // Type 0 is forbidden (RFC 5095); with segments left the packet is for somebody else.
-    if next == ROUTING && (header.u8(2) == 0 || header.u8(3) != 0) {
+    if next == ROUTING && (header.u8::<2>() == 0 || header.u8::<3>() != 0) {
         return MALFORMED;
     }
-    let behind = at + extension_length(next, header.u8(1));
+    let behind = at + extension_length(next, header.u8::<1>());
     if behind > end {
         return MALFORMED;
     }
-    let mut step = behind as u64 | (header.u8(0) as u64) << 32;
+    let mut step = behind as u64 | (header.u8::<0>() as u64) << 32;
     if next == FRAGMENT {
-        let field = header.u16(2);
+        let field = header.u16::<2>();
         if field & 0xfff8 != 0 {
             step |= LATER;
         } else if field & 1 != 0 {

@@ -6,6 +6,7 @@
 mod ethernet;
 mod ipv4;
 pub mod ipv6;
+mod straight;
 pub mod transport;
 
 /// Read-only view of one frame, whole or in several buffers.
@@ -17,6 +18,14 @@ pub trait PacketBytes {
 
     /// `N` bytes at `offset`, or `None` where the frame is shorter.
     fn bytes<const N: usize>(&self, offset: u32) -> Option<Self::Bytes<'_>>;
+    /// `N` bytes at the frame's start, or `None` where they are not all in its first buffer.
+    fn first_bytes<const N: usize>(&self) -> Option<Self::Bytes<'_>> {
+        self.bytes::<N>(0)
+    }
+    /// Whether the first buffer has at least `length` bytes.
+    fn first_holds(&self, length: u32) -> bool {
+        self.holds(length)
+    }
     /// Whether the frame has at least `length` bytes.
     fn holds(&self, length: u32) -> bool;
     /// The whole frame's length; may cost more than `holds`.
@@ -37,28 +46,28 @@ pub trait PacketBytes {
 
 /// Bytes that are there: each read stays inside the number asked for. Numbers are in network order on the wire.
 pub trait Bytes {
-    fn u8(&self, at: usize) -> u8;
-    fn u16(&self, at: usize) -> u16;
-    fn u32(&self, at: usize) -> u32;
-    fn u64(&self, at: usize) -> u64;
+    fn u8<const AT: usize>(&self) -> u8;
+    fn u16<const AT: usize>(&self) -> u16;
+    fn u32<const AT: usize>(&self) -> u32;
+    fn u64<const AT: usize>(&self) -> u64;
 }
 
 impl Bytes for &[u8] {
-    fn u8(&self, at: usize) -> u8 {
-        self[at]
+    fn u8<const AT: usize>(&self) -> u8 {
+        self[AT]
     }
-    fn u16(&self, at: usize) -> u16 {
-        self[at..at + 2]
+    fn u16<const AT: usize>(&self) -> u16 {
+        self[AT..AT + 2]
             .iter()
             .fold(0, |word, byte| word << 8 | *byte as u16)
     }
-    fn u32(&self, at: usize) -> u32 {
-        self[at..at + 4]
+    fn u32<const AT: usize>(&self) -> u32 {
+        self[AT..AT + 4]
             .iter()
             .fold(0, |word, byte| word << 8 | *byte as u32)
     }
-    fn u64(&self, at: usize) -> u64 {
-        self[at..at + 8]
+    fn u64<const AT: usize>(&self) -> u64 {
+        self[AT..AT + 8]
             .iter()
             .fold(0, |word, byte| word << 8 | *byte as u64)
     }
@@ -184,6 +193,16 @@ pub enum Frame {
 /// Reads the headers of a frame into `packet`.
 #[inline(always)]
 pub fn parse<F: PacketBytes + ?Sized>(frame: &F, packet: &mut Packet) -> Frame {
+    if straight::parse(frame, packet) {
+        return Frame::Ip;
+    }
+    by_layers(frame, packet)
+}
+
+/// The same, layer by layer, for frames of any form.
+#[inline(always)]
+fn by_layers<F: PacketBytes + ?Sized>(frame: &F, packet: &mut Packet) -> Frame {
+    *packet = Packet::default();
     match ethernet::parse(frame) {
         Some(ethernet::Payload::Ipv4(at)) => ip(ipv4::parse(frame, at, packet)),
         Some(ethernet::Payload::Ipv6(at)) => ip(ipv6::parse(frame, at, packet)),

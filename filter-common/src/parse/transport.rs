@@ -31,13 +31,13 @@ fn tcp<F: PacketBytes + ?Sized>(frame: &F, at: u32, end: u32, packet: &mut Packe
         return None;
     }
     let header = frame.bytes::<14>(at)?;
-    let length = (header.u8(12) >> 4) as u32 * 4;
+    let length = (header.u8::<12>() >> 4) as u32 * 4;
     if length < 20 || at + length > end {
         return None;
     }
-    packet.source_port = header.u16(0);
-    packet.destination_port = header.u16(2);
-    packet.tcp_flags = header.u8(13);
+    packet.source_port = header.u16::<0>();
+    packet.destination_port = header.u16::<2>();
+    packet.tcp_flags = header.u8::<13>();
     Some(())
 }
 
@@ -47,13 +47,13 @@ fn udp<F: PacketBytes + ?Sized>(frame: &F, at: u32, end: u32, packet: &mut Packe
         return None;
     }
     let header = frame.bytes::<8>(at)?;
-    let length = header.u16(4) as u32;
+    let length = header.u16::<4>() as u32;
     // A first fragment names the whole datagram's length, which it does not hold.
     if length < 8 || (packet.fragment as u8 == Fragment::Whole as u8 && at + length > end) {
         return None;
     }
-    packet.source_port = header.u16(0);
-    packet.destination_port = header.u16(2);
+    packet.source_port = header.u16::<0>();
+    packet.destination_port = header.u16::<2>();
     Some(())
 }
 
@@ -63,7 +63,7 @@ fn icmp<F: PacketBytes + ?Sized>(frame: &F, at: u32, end: u32, packet: &mut Pack
         return None;
     }
     let header = frame.bytes::<2>(at)?;
-    packet.icmp_type = header.u8(0);
-    packet.icmp_code = header.u8(1);
+    packet.icmp_type = header.u8::<0>();
+    packet.icmp_code = header.u8::<1>();
     Some(())
 }

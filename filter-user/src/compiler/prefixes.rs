@@ -36,8 +36,11 @@ const PER_LINE_V4: usize = 4;
 /// In tenths, of three and of four.
 const PER_LINE_V6_TENTHS: usize = 15;
 const PER_LINE_BLOCK_TENTHS: usize = 20;
-/// Gate cells for each /24 or /48 that is marked: one stranger in eight finds a mark of somebody else's.
+/// Gate cells for each /24 or /48 that is marked: one stranger in eight finds a mark of somebody else's, one in four
+/// where the gate would not stay in a core's own cache else. A mebibyte does: larger ones were measured slower.
 const CELLS_PER_MARK: usize = 8;
+const CELLS_PER_MARK_LEAST: usize = 4;
+const GATE_BITS_NEAR: u32 = 22;
 const GATE_BITS_MIN: u32 = 10;
 const GATE_BITS_V4_MAX: u32 = 24;
 const GATE_BITS_V6_MAX: u32 = 27;
@@ -267,8 +270,12 @@ impl Layout {
 }
 
 fn gate_bits(marks: usize, max: u32) -> u32 {
-    let cells = marks.saturating_mul(CELLS_PER_MARK).max(1);
-    cells.next_power_of_two().ilog2().clamp(GATE_BITS_MIN, max)
+    let bits = |cells: usize| marks.saturating_mul(cells).max(1).next_power_of_two().ilog2();
+    let least = bits(CELLS_PER_MARK_LEAST);
+    bits(CELLS_PER_MARK)
+        .min(GATE_BITS_NEAR)
+        .max(least)
+        .clamp(GATE_BITS_MIN, max)
 }
 
 fn put_v6(line: &mut Line, upper: u64, lower: u64, value: u32) -> bool {
