@@ -28,16 +28,19 @@ pub fn pays<T: Tables>(tables: &T, packet: &Packet, charge: Charge, now: Nanos) 
             || unit_pays(tables, tag, 2, &limits.connections, charge.connections, now))
 }
 
+/// What is no upper half of a source: Linux takes no packet from a multicast address (RFC 4291, 2.7).
+const NO_UPPER_HALF: u64 = 0xff00 << 48;
+
 /// Whose bucket it is: an IPv4 address, or the upper half of an IPv6 one. 0 is nobody's.
 #[inline(always)]
 fn tag(packet: &Packet) -> u64 {
-    // The lower half of a mapped address is ::ffff:a.b.c.d, which is no upper half that is routed.
-    let tag = if matches!(packet.family, Family::V4) {
-        packet.source.lower
+    if matches!(packet.family, Family::V4) {
+        NO_UPPER_HALF | packet.source.v4() as u64
+    } else if packet.source.upper == 0 {
+        NO_UPPER_HALF | 1 << 32
     } else {
         packet.source.upper
-    };
-    if tag == 0 { u64::MAX } else { tag }
+    }
 }
 
 #[inline(always)]

@@ -19,13 +19,9 @@ pub trait PacketBytes {
     /// `N` bytes at `offset`, or `None` where the frame is shorter.
     fn bytes<const N: usize>(&self, offset: u32) -> Option<Self::Bytes<'_>>;
     /// `N` bytes at the frame's start, or `None` where they are not all in its first buffer.
-    fn first_bytes<const N: usize>(&self) -> Option<Self::Bytes<'_>> {
-        self.bytes::<N>(0)
-    }
+    fn first_bytes<const N: usize>(&self) -> Option<Self::Bytes<'_>>;
     /// Whether the first buffer has at least `length` bytes.
-    fn first_holds(&self, length: u32) -> bool {
-        self.holds(length)
-    }
+    fn first_holds(&self, length: u32) -> bool;
     /// Whether the frame has at least `length` bytes.
     fn holds(&self, length: u32) -> bool;
     /// The whole frame's length; may cost more than `holds`.
@@ -79,6 +75,12 @@ impl PacketBytes for [u8] {
     fn bytes<const N: usize>(&self, offset: u32) -> Option<&[u8]> {
         let start = offset as usize;
         self.get(start..start.checked_add(N)?)
+    }
+    fn first_bytes<const N: usize>(&self) -> Option<&[u8]> {
+        self.bytes::<N>(0)
+    }
+    fn first_holds(&self, length: u32) -> bool {
+        self.holds(length)
     }
     fn holds(&self, length: u32) -> bool {
         self.len() >= length as usize

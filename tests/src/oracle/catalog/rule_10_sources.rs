@@ -18,7 +18,7 @@ limit = { packets = { rate = 1, burst = 5 } }
 "#;
 
 pub(super) fn pages() -> Vec<Page> {
-    vec![packets(), ipv6(), levels(), fragments()]
+    vec![packets(), ipv6(), lookalikes(), levels(), fragments()]
 }
 
 const ORDER: &str = "3.10: in this order: the source's own, the grant's, its publisher's, the service's";
@@ -130,6 +130,45 @@ fn ipv6() -> Page {
         allowed("payments", "acme"),
         why
     );
+    p
+}
+
+/// Addresses whose numbers meet in a shorter form of them.
+fn lookalikes() -> Page {
+    let mut p = Page::new(
+        "10-source-lookalikes",
+        "Rule 10: no source spends the bucket of one that only looks like it",
+        policy(
+            "source-limit = { packets = { rate = 1, burst = 1 } }\n",
+            &ENTRIES_OF_TWO
+                .replace(
+                    "\"198.51.100.0/24\", \"2001:db8:ac::/48\"",
+                    "\"0.0.0.0/0\", \"::/0\"",
+                )
+                .replace("burst = 5", "burst = 20"),
+        ),
+    );
+    let why = "2: one bucket for each listed source address (IPv6: each /64)";
+    let fours = ["198.51.100.7", "0.0.0.0", "255.255.255.255"];
+    let sixes = [
+        "0:0:c633:6407::1",
+        "0:ffff:c633:6407::1",
+        "::7",
+        "ffff:ffff:ffff:ffff::7",
+    ];
+    for (time, expected) in [
+        ("has its own", allowed("payments", "acme")),
+        ("has it once", drop("limit-source").at("payments")),
+    ] {
+        for source in fours {
+            let name = format!("{source} {time}");
+            case!(p, &name, v4(source, API).tcp(40000, 443), expected.clone(), why);
+        }
+        for source in sixes {
+            let name = format!("the /64 of {source} {time}");
+            case!(p, &name, v6(source, API6).tcp(40000, 443), expected.clone(), why);
+        }
+    }
     p
 }
 

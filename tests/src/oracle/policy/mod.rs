@@ -1,7 +1,7 @@
 //! The oracle's own policy: plain lists, as an operator would read the file aloud.
 //!
 //! Never validates: what Keyfence refuses (overlapping services, unknown names) is not its business. It has
-//! no publishers, bindings or source limit. `write` gives Keyfence's file syntax, `read` takes it.
+//! no publishers and no bindings. `write` gives Keyfence's file syntax, `read` takes it.
 
 mod date;
 mod read;

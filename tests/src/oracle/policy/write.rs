@@ -35,6 +35,7 @@ pub(super) fn policy(policy: &Policy) -> String {
     if !policy.observe && policy.other_traffic_drop && policy.management.is_empty() {
         line(&mut out, "management-none", "true");
     }
+    limits(&mut out, "source-limit", &policy.source_limit);
     if let Some(limit) = &policy.icmp_limit {
         out.push_str("[filter.icmp-limit]\n");
         line(&mut out, "packets", &bucket(limit));
@@ -60,7 +61,7 @@ fn service(out: &mut String, service: &Service) {
     if let Some(observe) = service.observe {
         line(out, "mode", if observe { "\"observe\"" } else { "\"enforce\"" });
     }
-    limits(out, &service.limit);
+    limits(out, "limit", &service.limit);
 }
 
 fn client(out: &mut String, client: &Client) {
@@ -74,7 +75,7 @@ fn client(out: &mut String, client: &Client) {
         Services::Named(names) => texts(names),
     };
     line(out, "services", &services);
-    limits(out, &client.limit);
+    limits(out, "limit", &client.limit);
     if let Some(ns) = client.expires_ns {
         line(out, "expires", &date::write(ns));
     }
@@ -140,7 +141,7 @@ fn ports(ranges: &[(u16, u16)]) -> String {
     format!("[{}]", ranges.iter().map(text).collect::<Vec<_>>().join(", "))
 }
 
-fn limits(out: &mut String, limits: &Limits) {
+fn limits(out: &mut String, key: &str, limits: &Limits) {
     let all = [
         ("packets", &limits.packets),
         ("bytes", &limits.bytes),
@@ -149,7 +150,7 @@ fn limits(out: &mut String, limits: &Limits) {
     let set = |(name, limit): (&str, &Option<Limit>)| Some(format!("{name} = {}", bucket(limit.as_ref()?)));
     let set: Vec<String> = all.into_iter().filter_map(set).collect();
     if !set.is_empty() {
-        line(out, "limit", &format!("{{ {} }}", set.join(", ")));
+        line(out, key, &format!("{{ {} }}", set.join(", ")));
     }
 }
 

@@ -113,6 +113,7 @@ pub fn policy(seed: u64, budgets: Budgets) -> Policy {
     for index in 0..rng.below(3) {
         policy.management.push(management(rng, index));
     }
+    policy.source_limit = limits(rng, budgets, 15);
     policy
 }
 
