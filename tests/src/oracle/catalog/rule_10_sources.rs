@@ -162,11 +162,11 @@ fn lookalikes() -> Page {
     ] {
         for source in fours {
             let name = format!("{source} {time}");
-            case!(p, &name, v4(source, API).tcp(40000, 443), expected.clone(), why);
+            case!(p, &name, v4(source, API).tcp(40000, 443), expected, why);
         }
         for source in sixes {
             let name = format!("the /64 of {source} {time}");
-            case!(p, &name, v6(source, API6).tcp(40000, 443), expected.clone(), why);
+            case!(p, &name, v6(source, API6).tcp(40000, 443), expected, why);
         }
     }
     p
