@@ -226,7 +226,8 @@ impl Loaded {
         Self::of(Generation::load_reference(object, compiled, setting(INTERFACES))?)
     }
 
-    fn of(generation: Generation) -> Result<Self> {
+    fn of(mut generation: Generation) -> Result<Self> {
+        generation.wind(0)?;
         let state = State::of(&generation)?;
         Ok(Self { generation, state })
     }

@@ -127,6 +127,10 @@ mod tests {
     #[test]
     fn the_numbering_is_the_pinned_one() {
         assert_eq!(COUNTERS, 96 + 1024 * 16);
+        assert_eq!(SHARED_SOURCES, 31);
+        // What names no service has no place of its own at one.
+        assert_eq!(index(Verdict::Drop, Reason::LimitIcmp, 5), 96 + 5 * 16);
+        assert_eq!(index(Verdict::Observe, Reason::Internal, 5), 96 + 5 * 16);
         assert_eq!(index(Verdict::Observe, Reason::Internal, NO_SERVICE), 2 * 32 + 18);
         assert_eq!(index(Verdict::Drop, Reason::Other, SERVICES_MAX), 32 + 3);
         assert_eq!(index(Verdict::Pass, Reason::Allowed, 0), 96);

@@ -211,3 +211,6 @@ impl Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use crate::classify::{self, Icmp, Query, Walk};
 use crate::limit::Effect;
 use crate::lookup::{Config, Port, Tables, Value, config_flags, port_index};
 use crate::parse::{self, Fragment, Frame, Packet, PacketBytes, Protocol};
+use crate::units::Nanos;
 use crate::verdict::{Judgement, NO_OWNER, NO_SERVICE, Reason, Verdict};
 
 /// Judges one frame and counts it; `packet` is left as far as it could be read.
@@ -162,7 +163,8 @@ fn ip<T: Tables>(tables: &T, packet: &Packet) -> Outcome {
     {
         return Outcome::pass(Reason::Management);
     }
-    if is_denied(tables, &source) {
+    // Rule 5. The clock is asked only where a deny ends.
+    if is_denied(source.denied_until, || tables.now()) {
         return Outcome::drop(config, Reason::Denied);
     }
     if port.row != 0 {
@@ -231,10 +233,9 @@ fn source<T: Tables>(tables: &T, packet: &Packet) -> Option<Source> {
     }
 }
 
-/// Rule 5. The clock is asked only where a deny ends.
 #[inline(always)]
-fn is_denied<T: Tables>(tables: &T, source: &Source) -> bool {
-    source.denied_until != 0 && (source.denied_until == u64::MAX || source.denied_until > tables.now().0)
+fn is_denied(until: u64, now: impl FnOnce() -> Nanos) -> bool {
+    until != 0 && (until == u64::MAX || until > now().0)
 }
 
 #[inline(always)]
@@ -345,6 +346,15 @@ pub const ANY_ROW: u32 = u32::MAX;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_deny_holds_until_it_ends() {
+        let at = |now| move || Nanos(now);
+        assert!(!is_denied(0, || unreachable!("nothing ends")));
+        assert!(is_denied(u64::MAX, || unreachable!("it never ends")));
+        assert!(is_denied(1, at(0)) && is_denied(10, at(9)));
+        assert!(!is_denied(10, at(10)) && !is_denied(10, at(11)));
+    }
 
     #[test]
     fn an_outcome_comes_out_of_a_word_as_it_went_in() {

@@ -5,11 +5,12 @@ use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
-use filter_common::abi::{MAGIC, RunAnswer, RunContext};
+use filter_common::abi::{ClockAnswer, MAGIC, RunAnswer, RunContext, run_flags};
 use filter_common::bounds::HEADER_OFFSET_MAX;
 use filter_common::parse::{Bytes, Packet, PacketBytes, ipv6, transport};
 use filter_common::verdict::Judgement;
 
+use crate::clock;
 use crate::tables::{Desk, desk};
 
 /// Test runs come from the loopback device, to which the filter is never attached; its number is always 1.
@@ -198,12 +199,17 @@ impl RunFrame {
 
     /// Answers in the run context's place.
     #[inline(always)]
-    pub fn answer(&self, ctx: &XdpContext, judgement: &Judgement) {
+    pub fn answer(&self, ctx: &XdpContext, flags: u32, judgement: &Judgement) {
         if !self.0 {
             return;
         }
         let start = ctx.metadata();
         if start + size_of::<RunAnswer>() > ctx.metadata_end() {
+            return;
+        }
+        if flags & run_flags::CLOCK != 0 {
+            // SAFETY: inside data_meta..data, checked above: the two answers are of one size.
+            unsafe { core::ptr::write_unaligned(start as *mut ClockAnswer, clock::answer()) };
             return;
         }
         let answer = RunAnswer {

@@ -11,6 +11,7 @@
 #![feature(core_intrinsics, asm_experimental_arch)]
 
 mod account;
+mod clock;
 mod frame;
 mod prefixes;
 #[cfg(feature = "lpm-trie")]
@@ -47,13 +48,13 @@ pub fn judge(ctx: XdpContext) -> u32 {
         return xdp_action::XDP_DROP;
     };
     let run = RunFrame::of(&ctx, desk);
-    let tables = KernelTables::new(ctx.ctx, desk.run_flags, desk.run_now);
+    let tables = KernelTables::<false>::new(ctx.ctx, desk.run_flags, desk.run_now);
     let judgement = pipeline::judge(&Frame::new(&ctx), &tables, &mut desk.packet);
     // Asked here, not in there: a call costs as much as a look-up, and the verifier removes no call.
     if level_enabled(Level::Debug) {
         log(&ctx, &judgement);
     }
-    run.answer(&ctx, &judgement);
+    run.answer(&ctx, desk.run_flags, &judgement);
     match judgement.verdict {
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::Pass | Verdict::Observe => xdp_action::XDP_PASS,

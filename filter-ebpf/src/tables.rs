@@ -9,7 +9,7 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_md};
 use aya_ebpf::btf_maps::{Array, PerCpuArray, ProgramArray};
-use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_loop};
+use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use filter_common::abi::{
@@ -34,7 +34,7 @@ use crate::prefixes::To;
 use crate::prefixes::source_value;
 #[cfg(feature = "lpm-trie")]
 use crate::reference::source_value;
-use crate::{account, sockets};
+use crate::{account, clock, sockets};
 
 // Kept over generations and restarts.
 #[btf_map]
@@ -92,15 +92,16 @@ pub static INTERFACE_COUNT: Global<u32> = Global::new(0);
 pub static INTERFACE_NUMBERS: Global<[u32; INTERFACES_MAX as usize]> =
     Global::new([0; INTERFACES_MAX as usize]);
 
-/// The tables of the generation, and what a test run asked for.
-pub struct KernelTables {
+/// The tables of the generation, and what a test run asked for. `IN_STAGE` for the stages that are calls of their own:
+/// these have less stack, and ask for the time by a call.
+pub struct KernelTables<const IN_STAGE: bool> {
     ctx: *mut xdp_md,
     run_flags: u32,
     /// Read once a packet: 0 until then.
     now: Cell<u64>,
 }
 
-impl KernelTables {
+impl<const IN_STAGE: bool> KernelTables<IN_STAGE> {
     #[inline(always)]
     pub fn new(ctx: *mut xdp_md, run_flags: u32, now: u64) -> Self {
         Self {
@@ -157,7 +158,7 @@ extern "C" fn unserved(ctx: *mut xdp_md, class_number: u32, port_row: u32) -> u6
     let Some(desk) = desk() else {
         return Outcome::INTERNAL.pack();
     };
-    let tables = KernelTables::new(ctx, desk.run_flags, desk.run_now);
+    let tables = KernelTables::<true>::new(ctx, desk.run_flags, desk.run_now);
     let outcome = pipeline::unserved(&tables, &desk.packet, &desk.source, class_number, port_row);
     // The clock, where it was read, serves the accounts too.
     desk.run_now = tables.now.get();
@@ -171,10 +172,16 @@ extern "C" fn fragment(row: u32, observed: u32) -> u64 {
     let Some(desk) = desk() else {
         return Outcome::INTERNAL.pack();
     };
-    let tables = KernelTables::new(core::ptr::null_mut(), desk.run_flags, desk.run_now);
+    let tables = KernelTables::<true>::new(core::ptr::null_mut(), desk.run_flags, desk.run_now);
     let outcome = admit::fragment(&tables, &desk.packet, &desk.source, row, observed != 0);
     desk.run_now = tables.now.get();
     outcome.pack()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn clock() -> u64 {
+    clock::now()
 }
 
 #[unsafe(no_mangle)]
@@ -186,7 +193,7 @@ extern "C" fn service_in_both(first_row: u32, second_row: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn owner_pays(number: u32, bytes: u32, connections: u32, now: u64, run_flags: u32) -> u32 {
-    let tables = KernelTables::new(core::ptr::null_mut(), run_flags, now);
+    let tables = KernelTables::<true>::new(core::ptr::null_mut(), run_flags, now);
     u32::from(charge::owner_pays(
         &tables,
         number,
@@ -198,7 +205,7 @@ extern "C" fn owner_pays(number: u32, bytes: u32, connections: u32, now: u64, ru
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn shared_pays(number: u32, bytes: u32, connections: u32, now: u64, run_flags: u32) -> u32 {
-    let tables = KernelTables::new(core::ptr::null_mut(), run_flags, now);
+    let tables = KernelTables::<true>::new(core::ptr::null_mut(), run_flags, now);
     u32::from(charge::shared_pays(
         &tables,
         number,
@@ -211,7 +218,7 @@ extern "C" fn shared_pays(number: u32, bytes: u32, connections: u32, now: u64, r
 #[inline(never)]
 extern "C" fn source_pays(bytes: u32, connections: u32, now: u64, run_flags: u32) -> u32 {
     let Some(desk) = desk() else { return 0 };
-    let tables = KernelTables::new(core::ptr::null_mut(), run_flags, now);
+    let tables = KernelTables::<true>::new(core::ptr::null_mut(), run_flags, now);
     u32::from(source_limit::pays(
         &tables,
         &desk.packet,
@@ -227,7 +234,7 @@ extern "C" fn service_of_many(number: u32) -> u64 {
     let Some(desk) = desk() else {
         return Outcome::INTERNAL.pack();
     };
-    let tables = KernelTables::new(core::ptr::null_mut(), desk.run_flags, desk.run_now);
+    let tables = KernelTables::<true>::new(core::ptr::null_mut(), desk.run_flags, desk.run_now);
     let outcome = admit::service_of_many(&tables, &desk.packet, &desk.source, number);
     desk.run_now = tables.now.get();
     outcome.pack()
@@ -302,7 +309,7 @@ fn walk_all(length: u32) {
     unsafe { bpf_loop(length, step, core::ptr::null_mut(), 0) };
 }
 
-impl GrantTables for KernelTables {
+impl<const IN_STAGE: bool> GrantTables for KernelTables<IN_STAGE> {
     #[inline(always)]
     fn row_words(&self) -> u32 {
         Maps.row_words()
@@ -329,7 +336,7 @@ impl GrantTables for KernelTables {
     }
 }
 
-impl Tables for KernelTables {
+impl<const IN_STAGE: bool> Tables for KernelTables<IN_STAGE> {
     type Bucket<'b>
         = Word
     where
@@ -354,8 +361,7 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn now(&self) -> Nanos {
         if self.now.get() == 0 {
-            // SAFETY: a helper without arguments.
-            self.now.set(unsafe { bpf_ktime_get_coarse_ns() });
+            self.now.set(if IN_STAGE { clock() } else { clock::now() });
         }
         Nanos(self.now.get())
     }

@@ -28,6 +28,9 @@ pub mod names {
     /// Those that are pinned once and reused by every generation.
     pub const PERSISTENT: [&str; 6] = [META, GENERATION, COUNTERS, INTERFACES, OWNER_STATE, SERVICE_STATE];
 
+    /// What the program keeps in words of its own: its clock's constants.
+    pub const DATA: &str = ".bss";
+
     // Made anew for each generation. Sources first: gate, single addresses and prefixes of each family.
     pub const GATE_V4: &str = "GATE_V4";
     pub const HOSTS_V4: &str = "HOSTS_V4";
@@ -96,7 +99,9 @@ pub struct Meta {
     pub layout_checksum: u32,
     /// Rises with each swap.
     pub generation: u64,
-    pub reserved: [u64; 5],
+    /// The monotonic time at jiffy 0, wrapped, as the first daemon measured it; 0 where none did.
+    pub jiffy_zero: u64,
+    pub reserved: [u64; 4],
 }
 
 /// A token bucket's limit in bucket time: see `limit`.
@@ -289,6 +294,8 @@ pub mod run_flags {
     pub const DRY: u32 = 1;
     /// Look at no socket.
     pub const NO_SOCKETS: u32 = 2;
+    /// Answer with a `ClockAnswer`.
+    pub const CLOCK: u32 = 4;
 }
 
 /// The judge's answer to a test run, where the run context was.
@@ -304,6 +311,19 @@ pub struct RunAnswer {
     pub reserved: u32,
 }
 
+/// How the kernel program tells the time, in the place of its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ClockAnswer {
+    pub magic: u64,
+    pub jiffies: u64,
+    /// Nanoseconds of the kernel's monotonic clock, read right after.
+    pub monotonic: u64,
+    /// What a packet would be judged by.
+    pub now: u64,
+}
+
+const _: () = assert!(size_of::<ClockAnswer>() == size_of::<RunAnswer>());
 // Test runs take metadata in multiples of 4 up to 32 bytes on the oldest kernel.
 const _: () = assert!(size_of::<RunContext>() == 32 && size_of::<RunAnswer>() == 32);
 const _: () = assert!(size_of::<Meta>() == 64);

@@ -213,4 +213,42 @@ mod tests {
         }
         assert_eq!(Port::unpack(0), Port::NONE);
     }
+
+    #[test]
+    fn a_value_comes_out_of_a_word_as_it_went_in() {
+        let numbers = [0, 1, 2, Value::SOURCE - 1];
+        let owners = numbers[1..].iter().copied().map(Value::Owner);
+        let sources = numbers.into_iter().map(Value::Source);
+        for value in core::iter::once(Value::None).chain(owners).chain(sources) {
+            assert_eq!(Value::unpack(value.pack()), value);
+        }
+        assert_eq!(Value::None.pack(), 0, "an empty slot is no prefix");
+    }
+
+    #[test]
+    fn every_switch_is_a_bit_of_its_own() {
+        use config_flags as flags;
+        let all = [
+            flags::OBSERVE,
+            flags::OTHER_TRAFFIC_DROP,
+            flags::OTHER_ADDRESS_DROP,
+            flags::NON_IP_DROP,
+            flags::FRAGMENTS_LISTED,
+            flags::FRAGMENTS_DROP,
+            flags::PING_LISTED,
+            flags::PING_DROP,
+            flags::ADDRESSES,
+            flags::MANAGEMENT,
+            flags::ICMP_LIMIT,
+            flags::SERVICE_LIMIT,
+            flags::PUBLISHER_LIMIT,
+            flags::SOURCE_LIMIT,
+        ];
+        let mut seen = 0;
+        for flag in all {
+            assert_eq!((flag.count_ones(), seen & flag), (1, 0), "{flag:b}");
+            seen |= flag;
+        }
+        assert_eq!(seen, (1 << all.len()) - 1, "without a gap");
+    }
 }

@@ -24,6 +24,7 @@ use crate::kernel::observe;
 use crate::kernel::pins::{Found, Pins};
 use crate::kernel::slots;
 use crate::kernel::state::{Limits, State};
+use crate::kernel::tick::Jiffy;
 use crate::policy::Policy;
 
 /// The owner table of a new filter: what later policies may grow to without a new one.
@@ -82,6 +83,8 @@ pub struct Filter {
     pub(super) numbers: SharedNumbers,
     pub(super) limits: Limits,
     pub(super) state: State,
+    /// By what the judge in force tells the time, where not by the coarse clock.
+    jiffy: Option<Jiffy>,
     log: KernelLog,
     /// The judge's own log lines, where they are switched on.
     lines: Option<Lines>,
@@ -171,13 +174,15 @@ impl Filter {
             log,
         };
         let mut generation = Generation::load(&compiled, setting)?;
+        let jiffy = generation.wind(0)?;
+        tracing::info!(jiffies = jiffy.is_some(), "the program's clock");
         let mut state = State::of(&generation)?;
         name(&mut state, &assigned)?;
         state.place_interfaces(&counted(&placed))?;
         let entry = Entry::create(&mut generation, &pins)?;
         pins.pin_generation(1, &generation)?;
         attach::swap(&mut generation)?;
-        state.write_meta(meta(1))?;
+        state.write_meta(meta(1, jiffy))?;
         let fill = observe::fill(&compiled, &generation, numbers.owners().count() as u64)?;
         let limits = Limits::from(&compiled);
         let mut filter = Self {
@@ -189,6 +194,7 @@ impl Filter {
             numbers: shared(numbers),
             limits,
             state,
+            jiffy,
             log,
             lines: None,
             attachments: Attachments::default(),
@@ -246,6 +252,10 @@ impl Filter {
             numbers: shared(state.numbers()),
             limits: limits.unwrap_or_default(),
             state,
+            jiffy: Some(Jiffy {
+                nanos: 0,
+                zero: meta.jiffy_zero,
+            }),
             log,
             lines: None,
             attachments: Attachments::default(),
@@ -305,6 +315,7 @@ impl Filter {
             log: self.log,
         };
         let mut generation = Generation::load(&compiled, setting)?;
+        let jiffy = generation.wind(self.jiffy.unwrap_or_default().zero)?;
         let next = self.number + 1;
         let fill = observe::fill(&compiled, &generation, numbers.owners().count() as u64)?;
         name(&mut self.state, &assigned)?;
@@ -323,7 +334,8 @@ impl Filter {
             }
             return Err(error);
         }
-        self.state.write_meta(meta(next))?;
+        self.state.write_meta(meta(next, jiffy))?;
+        self.jiffy = jiffy;
         self.fill = fill;
         self.generation = generation;
         self.follow_log();
@@ -434,6 +446,21 @@ impl Filter {
         Ok(self.pins.clear()?)
     }
 
+    /// Has the judge ask the coarse clock from now on where its own has lost the monotonic one.
+    pub fn check_clock(&mut self) {
+        let Some(jiffy) = self.jiffy else { return };
+        let lost = match self.generation.rewind(jiffy) {
+            Ok(lost) => lost,
+            Err(error) => return tracing::warn!("{error}"),
+        };
+        if lost {
+            tracing::warn!(
+                "jiffies do not follow the monotonic clock: packets are judged by the coarse clock"
+            );
+            self.jiffy = None;
+        }
+    }
+
     pub fn generation(&self) -> u64 {
         self.number
     }
@@ -494,12 +521,13 @@ fn name(state: &mut State, assigned: &compiler::Assigned) -> Result<(), LoadErro
     Ok(())
 }
 
-fn meta(generation: u64) -> Meta {
+fn meta(generation: u64, jiffy: Option<Jiffy>) -> Meta {
     Meta {
         magic: MAGIC,
         layout_version: LAYOUT_VERSION,
         layout_checksum: LAYOUT_CHECKSUM,
         generation,
-        reserved: [0; 5],
+        jiffy_zero: jiffy.unwrap_or_default().zero,
+        reserved: [0; 4],
     }
 }

@@ -71,6 +71,9 @@ impl Engine {
         if jumped && has_ends {
             causes.push(Cause::Clock);
         }
+        if woken == Woken::ByClock {
+            self.filter.check_clock();
+        }
         let look = self.filter.look(&self.policy).await;
         if look.moved {
             causes.push(Cause::Interfaces);

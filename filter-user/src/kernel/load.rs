@@ -14,6 +14,8 @@ use filter_common::lookup::PORT_SET_WORDS;
 use filter_common::lookup::prefixes::{Shape as _, TableV4 as _, TableV6 as _};
 use thiserror::Error;
 
+use super::run::Runner;
+use super::tick::Jiffy;
 use super::{OBJECT, chain, memory, raw};
 use crate::compiler::prefixes::{Homes, Layout, lay_out};
 use crate::compiler::{Compiled, Key, Room};
@@ -191,6 +193,29 @@ impl Generation {
         let info = judge.info()?;
         self.verified_instructions = info.verified_instruction_count().unwrap_or(0);
         Ok(self)
+    }
+
+    /// Has its clock run by jiffies, where they follow the monotonic one, and says by which.
+    pub fn wind(&mut self, kept: u64) -> Result<Option<Jiffy>, LoadError> {
+        let jiffy = Jiffy::of(self.program(names::JUDGE)?, kept)?;
+        self.write_jiffy(jiffy.unwrap_or_default())?;
+        Ok(jiffy)
+    }
+
+    /// Where jiffies have lost the monotonic clock, has the program ask the coarse one, and says so.
+    pub fn rewind(&mut self, jiffy: Jiffy) -> Result<bool, LoadError> {
+        let judge = self.program(names::JUDGE)?;
+        let followed = jiffy.is_followed(&mut Runner::default(), judge);
+        let lost =
+            !followed.map_err(|error| LoadError::Object(format!("reading the program's clock: {error}")))?;
+        if lost {
+            self.write_jiffy(Jiffy::default())?;
+        }
+        Ok(lost)
+    }
+
+    fn write_jiffy(&self, jiffy: Jiffy) -> Result<(), LoadError> {
+        self.write(names::DATA, &[0u32], &[[jiffy.nanos, jiffy.zero]])
     }
 
     pub fn program(&mut self, name: &'static str) -> Result<&mut Xdp, LoadError> {

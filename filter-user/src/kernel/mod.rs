@@ -24,6 +24,7 @@ mod raw;
 pub mod run;
 pub mod slots;
 pub mod state;
+pub mod tick;
 
 use std::fmt::Write as _;
 

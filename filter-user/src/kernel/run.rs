@@ -3,8 +3,9 @@
 //! A run context goes in front of the frame, where no packet can reach; the judge answers in its place.
 
 use aya::TestRun as _;
-use aya::programs::{ProgramError, TestRunOptions, Xdp};
-use filter_common::abi::{MAGIC, RunAnswer, RunContext};
+pub use aya::programs::Xdp;
+use aya::programs::{ProgramError, TestRunOptions};
+use filter_common::abi::{ClockAnswer, MAGIC, RunAnswer, RunContext, run_flags};
 use filter_common::verdict::{Judgement, Reason, Verdict};
 use thiserror::Error;
 
@@ -52,6 +53,28 @@ const CONTEXT: usize = size_of::<RunContext>();
 
 impl Runner {
     pub fn judge(&mut self, program: &Xdp, frame: &[u8], context: RunContext) -> Result<Judgement, RunError> {
+        self.run(program, frame, context)?;
+        let answer: RunAnswer = from_bytes(&self.output[..CONTEXT]);
+        // An unanswered context still has its own words where the verdict would be.
+        judgement(&answer)
+            .filter(|_| self.output[..CONTEXT] != self.input[..CONTEXT])
+            .ok_or(RunError::NoAnswer)
+    }
+
+    /// How the program tells the time.
+    pub fn clock(&mut self, program: &Xdp) -> Result<ClockAnswer, RunError> {
+        let context = RunContext {
+            flags: run_flags::CLOCK | run_flags::DRY | run_flags::NO_SOCKETS,
+            ..RunContext::default()
+        };
+        self.run(program, &[0; FRAME_MIN], context)?;
+        let answer: ClockAnswer = from_bytes(&self.output[..CONTEXT]);
+        let is_answered = answer.magic == MAGIC && self.output[..CONTEXT] != self.input[..CONTEXT];
+        is_answered.then_some(answer).ok_or(RunError::NoAnswer)
+    }
+
+    /// Leaves the answer at the start of the output.
+    fn run(&mut self, program: &Xdp, frame: &[u8], context: RunContext) -> Result<(), RunError> {
         let context = RunContext {
             magic: MAGIC,
             ..context
@@ -73,12 +96,8 @@ impl Runner {
         };
         program
             .test_run(options)
-            .map_err(|error| refused(&error, frame.len()))?;
-        let answer: RunAnswer = from_bytes(&self.output[..CONTEXT]);
-        // An unanswered context still has its own words where the verdict would be.
-        judgement(&answer)
-            .filter(|_| self.output[..CONTEXT] != self.input[..CONTEXT])
-            .ok_or(RunError::NoAnswer)
+            .map_err(|error| refused(&error, frame.len()))
+            .map(drop)
     }
 }
 
@@ -113,11 +132,13 @@ fn bytes_of<T: Copy>(value: &T) -> &[u8] {
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
 }
 
-fn from_bytes(bytes: &[u8]) -> RunAnswer {
-    assert!(
-        bytes.len() >= size_of::<RunAnswer>(),
-        "the caller cuts a whole answer"
-    );
+/// What a judge may answer with: integers alone.
+trait Answer: Copy {}
+impl Answer for RunAnswer {}
+impl Answer for ClockAnswer {}
+
+fn from_bytes<T: Answer>(bytes: &[u8]) -> T {
+    assert!(bytes.len() >= size_of::<T>(), "the caller cuts a whole answer");
     // SAFETY: long enough, checked above; integers take any bytes, and the read needs no alignment.
     unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) }
 }

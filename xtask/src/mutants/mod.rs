@@ -26,15 +26,18 @@ use syntax::File;
 use weave::Mutant;
 
 /// The rules of the contract.
-const RULES: [&str; 12] = [
+const RULES: [&str; 15] = [
     "parse/mod.rs",
+    "parse/straight.rs",
     "parse/ethernet.rs",
     "parse/ipv4.rs",
     "parse/ipv6.rs",
     "parse/transport.rs",
     "classify.rs",
     "pipeline.rs",
+    "admit.rs",
     "charge.rs",
+    "source_limit.rs",
     "limit.rs",
     "account.rs",
     "lookup/mod.rs",

@@ -1,0 +1,38 @@
+//! The monotonic clock to a tick. Jiffies are two loads, the coarse clock is a call that costs as much as a look-up.
+
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
+use filter_common::abi::{ClockAnswer, MAGIC};
+
+/// Nanoseconds of a jiffy and the monotonic time at jiffy 0, wrapped, from the daemon that measured them; zeros where
+/// jiffies do not follow the monotonic clock: then the coarse clock is asked.
+#[unsafe(no_mangle)]
+static mut JIFFY: [u64; 2] = [0; 2];
+
+#[inline(always)]
+pub fn now() -> u64 {
+    let words = (&raw const JIFFY).cast::<u64>();
+    // SAFETY: the first of two aligned words, which the daemon writes whole.
+    let nanos = unsafe { core::ptr::read_volatile(words) };
+    if nanos == 0 {
+        // SAFETY: a helper without arguments.
+        return unsafe { bpf_ktime_get_coarse_ns() };
+    }
+    // SAFETY: the second of the two, written before the first.
+    let zero = unsafe { core::ptr::read_volatile(words.add(1)) };
+    // SAFETY: a helper without arguments.
+    let jiffies = unsafe { bpf_jiffies64() };
+    jiffies.wrapping_mul(nanos).wrapping_add(zero)
+}
+
+/// For the daemon, which holds the two against each other.
+#[inline(always)]
+pub fn answer() -> ClockAnswer {
+    ClockAnswer {
+        magic: MAGIC,
+        // SAFETY: a helper without arguments.
+        jiffies: unsafe { bpf_jiffies64() },
+        // SAFETY: as above.
+        monotonic: unsafe { bpf_ktime_get_ns() },
+        now: now(),
+    }
+}
