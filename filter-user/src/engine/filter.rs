@@ -9,7 +9,9 @@ use nix::fcntl::Flock;
 
 use super::Options;
 use super::attachments::{Attachments, Look, by_slot, counted, placed};
+use super::drift::InForce;
 use super::error::FilterError;
+use super::fill::Fill;
 use super::live::Live;
 use super::reader::Reader;
 use super::snapshot::InterfaceState;
@@ -20,10 +22,10 @@ use crate::kernel::choice::{Choice, choose, choose_most};
 use crate::kernel::interfaces::{self, Interface};
 use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
 use crate::kernel::log::Lines;
-use crate::kernel::observe;
 use crate::kernel::pins::{Found, Pins};
 use crate::kernel::slots;
 use crate::kernel::state::{Limits, State};
+use crate::kernel::written::ReadBack;
 use crate::policy::Policy;
 
 /// The owner table of a new filter: what later policies may grow to without a new one.
@@ -92,7 +94,8 @@ pub struct Filter {
     narrowed: Option<String>,
     /// Where each interface is counted.
     slots: Vec<(String, Vec<u32>)>,
-    fill: Vec<(&'static str, u64, u64)>,
+    pub(super) fill: Arc<Fill>,
+    in_force: Arc<InForce>,
     /// What API servers have pushed, as it is in force.
     pub(super) pushed: Pushed,
     /// Where something may be pushed: the tables in force, to be changed entry by entry.
@@ -158,7 +161,7 @@ impl Filter {
     ) -> Result<Self, FilterError> {
         let Around { choice, host } = &around;
         let placed = placed(choice);
-        let (numbers, assigned) = Numbers::default().assign((policy, &pushed), None);
+        let (numbers, assigned) = Numbers::default().assign((policy, &pushed), None, u32::MAX);
         let (compiled, narrowed) = compile((policy, &pushed), &numbers, host, Occasion::Start)?;
         let slots = slots::fresh(&counted(&placed));
         let maps = pins.maps();
@@ -176,9 +179,11 @@ impl Filter {
         state.place_interfaces(&counted(&placed))?;
         let entry = Entry::create(&mut generation, &pins)?;
         pins.pin_generation(1, &generation)?;
-        attach::swap(&mut generation)?;
+        let in_force = InForce::default();
+        let tables = ReadBack::of(&generation)?;
+        in_force.put(1, tables, || attach::swap(&mut generation))?;
         state.write_meta(meta(1))?;
-        let fill = observe::fill(&compiled, &generation, numbers.owners().count() as u64)?;
+        let fill = Fill::of(&compiled, owners_of(policy, &pushed), state.owners_max());
         let limits = Limits::from(&compiled);
         let mut filter = Self {
             pins,
@@ -195,7 +200,8 @@ impl Filter {
             host: host.clone(),
             narrowed,
             slots: names_of(&placed).into_iter().zip(slots).collect(),
-            fill,
+            fill: Arc::new(fill),
+            in_force: Arc::new(in_force),
             live: None,
             pushed,
         };
@@ -252,7 +258,8 @@ impl Filter {
             host: Vec::new(),
             narrowed: None,
             slots: Vec::new(),
-            fill: Vec::new(),
+            fill: Arc::new(Fill::of(&empty, 0, 1)),
+            in_force: Arc::default(),
             live: None,
             pushed: Pushed::default(),
         };
@@ -290,9 +297,10 @@ impl Filter {
         let Around { choice, host } = &around;
         let placed = placed(choice);
         let (numbers, assigned) =
-            read(&self.numbers).assign((policy, &pushed), in_force.map(|policy| (policy, &self.pushed)));
-        if numbers.owners_end() > self.state.owners_max() {
-            let (needed, max) = (numbers.owners_end() - 1, self.state.owners_max() - 1);
+            read(&self.numbers).assign((policy, &pushed), in_force, self.state.owners_max());
+        if assigned.unnumbered != 0 {
+            let max = self.state.owners_max() - 1;
+            let needed = owners_of(policy, &pushed) as u32;
             return Err(FilterError::OwnersFull { needed, max });
         }
         let (compiled, narrowed) = compile((policy, &pushed), &numbers, host, occasion)?;
@@ -306,14 +314,16 @@ impl Filter {
         };
         let mut generation = Generation::load(&compiled, setting)?;
         let next = self.number + 1;
-        let fill = observe::fill(&compiled, &generation, numbers.owners().count() as u64)?;
+        let fill = Fill::of(&compiled, owners_of(policy, &pushed), self.state.owners_max());
+        let tables = ReadBack::of(&generation)?;
         name(&mut self.state, &assigned)?;
         // New interfaces first, still under the generation in force: a hook that is held stops the change here.
         let (before, linked) = (self.attachments.clone(), self.pins.linked()?);
         let swapped = self.attach(policy, choice, occasion).and_then(|()| {
             self.pins.pin_generation(next, &generation)?;
             self.state.carry(&self.limits, &compiled);
-            Ok(attach::swap(&mut generation)?)
+            let swap = || attach::swap(&mut generation);
+            Ok(self.in_force.put(next, tables, swap)?)
         });
         if let Err(error) = swapped {
             self.detach_all_but(&linked);
@@ -324,7 +334,7 @@ impl Filter {
             return Err(error);
         }
         self.state.write_meta(meta(next))?;
-        self.fill = fill;
+        self.fill = Arc::new(fill);
         self.generation = generation;
         self.follow_log();
         self.number = next;
@@ -348,11 +358,11 @@ impl Filter {
         self.live = None;
         if !policy.publishers.is_empty() {
             let owners_max = self.state.owners_max();
-            let around = (policy, &self.pushed);
+            let around = (policy, &self.pushed, &self.fill);
             let live = Live::new(
                 &mut self.generation,
                 compiled,
-                &read(&self.numbers),
+                &mut write(&self.numbers),
                 around,
                 owners_max,
             )?;
@@ -442,8 +452,12 @@ impl Filter {
         &self.attachments.states
     }
 
-    pub fn fill(&self) -> &[(&'static str, u64, u64)] {
+    pub(super) fn fill(&self) -> &Arc<Fill> {
         &self.fill
+    }
+
+    pub(super) fn in_force(&self) -> Arc<InForce> {
+        Arc::clone(&self.in_force)
     }
 
     pub fn service_number(&self, name: &str) -> Option<u32> {
@@ -462,6 +476,11 @@ impl Filter {
             self.slots.clone(),
         ))
     }
+}
+
+/// How many owners there are.
+fn owners_of(policy: &Policy, pushed: &Pushed) -> usize {
+    policy.clients.len() + pushed.grantees.len()
 }
 
 fn names_of(interfaces: &[Interface]) -> Vec<String> {

@@ -6,23 +6,24 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use filter_common::abi::{Owner, Source};
+use filter_common::abi::{LimitSet, Owner, Source};
 use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
 use filter_common::lookup::prefixes::{GATE_PREFIXES, REMOVED, Shape as _, parts, search_v4, search_v6};
 use filter_common::lookup::{PORT_SET_WORDS, Value};
 use ipnet::IpNet;
 
+use super::fill::Fill;
 use crate::bindings::seam::Grantee;
 use crate::compiler::prefixes::Layout;
 use crate::compiler::{
-    Compiled, Key, LimitTable, Numbers, Pushed, Rows, binding_name, mapped, owner_flags, owner_hash,
-    owner_name,
+    Compiled, Key, LimitTable, Numbers, Pushed, Rows, binding_name, limit_set, mapped, owner_flags,
+    owner_hash,
 };
 use crate::kernel::edit::{Edit, NoRoom};
 use crate::kernel::load::{Generation, LoadError};
 use crate::kernel::state::{Limits, State};
 use crate::policy::Policy;
-use crate::policy::model::PortRange;
+use crate::policy::model::{Limits as PolicyLimits, PortRange};
 
 /// Why a change was not made in the tables in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub(super) enum Stop {
     TooManyOwners {
         prefix: String,
     },
+    /// Which table, how many entries it needs, and how many it has.
+    Full(&'static str, u64, u64),
 }
 
 impl From<NoRoom> for Stop {
@@ -61,20 +64,28 @@ pub(super) struct Live {
     names: HashMap<u32, Arc<str>>,
     next_owner: u32,
     owners_end: u32,
+    /// Numbers that owners had before their terms changed, and those that they have since.
+    moved: Vec<(u32, u32)>,
+    fill: Arc<Fill>,
+}
+
+/// What a single address is to say.
+struct Planned {
+    source: IpNet,
+    value: u32,
 }
 
 impl Live {
     pub(super) fn new(
         generation: &mut Generation,
         compiled: Compiled,
-        numbers: &Numbers,
-        (policy, pushed): (&Policy, &Pushed),
+        numbers: &mut Numbers,
+        (policy, pushed, fill): (&Policy, &Pushed, &Arc<Fill>),
         owners_max: u32,
     ) -> Result<Self, LoadError> {
         let edit = Edit::of(generation)?;
-        let clients = policy.clients.iter().map(|client| owner_name(&client.name));
-        let names = clients.chain(pushed.grantees.keys().cloned());
-        let names = names.filter_map(|name| Some((numbers.owner(&name)?, Arc::from(name))));
+        let names = numbers.take_listed(policy, pushed);
+        let names = names.map(|(number, name)| (number, Arc::from(name)));
         let values = (0..).zip(&compiled.sources).map(|(number, source)| {
             let owners = match source.owners_length {
                 0 => Vec::new(),
@@ -101,10 +112,13 @@ impl Live {
             port_sets_end: (compiled.port_sets.len() / PORT_SET_WORDS as usize) as u32,
             names: names.collect(),
             next_owner: numbers.owners_end(),
+            moved: Vec::new(),
+            fill: Arc::clone(fill),
         })
     }
 
-    /// A binding as it is now, where `before` was.
+    /// A binding as it is now, where `before` was. A packet sees the one or the other: other terms are written under
+    /// another number, and each source's value is one word.
     pub(super) fn put(
         &mut self,
         numbers: &mut Numbers,
@@ -117,23 +131,84 @@ impl Live {
             return Err(Stop::Generation);
         }
         let name = binding_name(grantee);
+        match before.filter(|before| !same_terms(before, grantee)) {
+            Some(before) => self.put_moved(numbers, state, before, grantee, &name),
+            None => self.put_same(numbers, state, before, grantee, &name),
+        }
+    }
+
+    /// A new one, or one whose sources and end alone have changed.
+    fn put_same(
+        &mut self,
+        numbers: &mut Numbers,
+        state: &State,
+        before: Option<&Grantee>,
+        grantee: &Grantee,
+        name: &str,
+    ) -> Result<(u32, Owner), Stop> {
         let number = numbers
-            .add_owner(&name, &mut self.next_owner, self.owners_end)
+            .add_owner(name, &mut self.next_owner, self.owners_end)
             .ok_or(Stop::Generation)?;
         if before.is_none() {
             // Whatever was counted under this number was another's.
-            state.name_owner(number, owner_hash(&name));
+            state.name_owner(number, owner_hash(name));
         }
-        let owner = self.owner(numbers, grantee, &name)?;
+        let owner = self.owner(numbers, grantee, name)?;
         self.names.entry(number).or_insert_with(|| Arc::from(name));
+        let known = before.map_or(&[][..], |before| &before.sources);
+        let added = grantee.sources.iter().filter(|source| !known.contains(source));
+        let added = self.plan(added, None, Some(number))?;
+        let gone = known.iter().filter(|source| !grantee.sources.contains(source));
+        let gone = self.plan(gone, Some(number), None)?;
         self.edit.set_owner(number, owner)?;
-        for source in grantee.sources.iter().filter(|source| !known.contains(source)) {
-            self.grant(source, number, true)?;
-        }
-        for source in known.iter().filter(|source| !grantee.sources.contains(source)) {
-            self.grant(source, number, false)?;
-        }
+        self.write(added)?;
+        self.write(gone)?;
         Ok((number, owner))
+    }
+
+    /// One whose terms have changed.
+    fn put_moved(
+        &mut self,
+        numbers: &mut Numbers,
+        state: &State,
+        before: &Grantee,
+        grantee: &Grantee,
+        name: &str,
+    ) -> Result<(u32, Owner), Stop> {
+        let from = numbers.owner(name).ok_or(Stop::Generation)?;
+        if self.next_owner >= self.owners_end {
+            return Err(Stop::Generation);
+        }
+        let to = self.next_owner;
+        let owner = self.owner(numbers, grantee, name)?;
+        let (old, new) = (self.limits_of(&before.limit)?, self.limits_of(&grantee.limit)?);
+        self.names.insert(to, Arc::from(name));
+        let kept = self.plan(grantee.sources.iter(), Some(from), Some(to))?;
+        let gone = before
+            .sources
+            .iter()
+            .filter(|source| !grantee.sources.contains(source));
+        let gone = self.plan(gone, Some(from), None)?;
+        self.edit.set_owner(to, owner)?;
+        state.move_buckets((from, to), owner_hash(name), &old, &new);
+        self.next_owner += 1;
+        numbers.move_owner(name, to);
+        self.write(kept)?;
+        self.write(gone)?;
+        state.move_counts(from, to);
+        self.moved.push((from, to));
+        Ok((to, owner))
+    }
+
+    /// Counts what packets that were under way have left under old numbers.
+    pub(super) fn settle(&mut self, state: &State) {
+        for (from, to) in self.moved.drain(..) {
+            state.move_counts(from, to);
+        }
+    }
+
+    fn limits_of(&self, limit: &PolicyLimits) -> Result<LimitSet, Stop> {
+        limit_set(limit).map_err(|_| Stop::Generation)
     }
 
     /// What the next generation must know of an owner's limits, to carry its levels over.
@@ -157,10 +232,8 @@ impl Live {
             return Err(Stop::Generation);
         }
         let number = numbers.owner(owner).ok_or(Stop::Generation)?;
-        for source in &before.sources {
-            self.grant(source, number, false)?;
-        }
-        Ok(())
+        let gone = self.plan(before.sources.iter(), Some(number), None)?;
+        self.write(gone)
     }
 
     fn owner(&mut self, numbers: &Numbers, grantee: &Grantee, name: &str) -> Result<Owner, Stop> {
@@ -178,6 +251,7 @@ impl Live {
             let start = row as usize * self.row_words;
             self.edit
                 .set_row(start, &self.rows.words[start..][..self.row_words])?;
+            self.fill.rows.set(self.rows.count() as u64);
         }
         let known = self.limits.entries.len();
         let limits = self
@@ -215,8 +289,39 @@ impl Live {
         Ok(set)
     }
 
-    /// Gives an owner a single address, or takes it away.
-    fn grant(&mut self, source: &IpNet, number: u32, gives: bool) -> Result<(), Stop> {
+    /// What single addresses are to say without one owner, and with another. Nothing refers to it yet.
+    fn plan<'s>(
+        &mut self,
+        sources: impl Iterator<Item = &'s IpNet>,
+        without: Option<u32>,
+        with: Option<u32>,
+    ) -> Result<Vec<Planned>, Stop> {
+        let mut planned = Vec::new();
+        for source in sources {
+            planned.extend(self.plan_one(source, without, with)?);
+        }
+        let new = planned
+            .iter()
+            .filter(|planned| self.values_at(&planned.source).0.is_none());
+        let (v4, v6): (Vec<_>, Vec<_>) = new.partition(|planned| planned.source.addr().is_ipv4());
+        let (v4, v6) = (v4.len() as u64, v6.len() as u64);
+        let full = self
+            .fill
+            .sources_v4
+            .refuses(v4)
+            .or_else(|| self.fill.sources_v6.refuses(v6));
+        match full.filter(|_| with.is_some()) {
+            Some((table, needed, max)) => Err(Stop::Full(table, needed, max)),
+            None => Ok(planned),
+        }
+    }
+
+    fn plan_one(
+        &mut self,
+        source: &IpNet,
+        without: Option<u32>,
+        with: Option<u32>,
+    ) -> Result<Option<Planned>, Stop> {
         let (here, around) = self.values_at(source);
         let inherited = self.meaning(around)?;
         let (management, denied, owners) = match here {
@@ -229,15 +334,18 @@ impl Live {
         };
         // Its own are all but what it has from around it, unless an owner has both.
         let both = |owner: &u32| self.doubled.contains(&(mapped(source.addr()), *owner));
-        own.retain(|owner| *owner != number && (!inherited.2.contains(owner) || both(owner)));
-        if gives {
-            let name = |number: &u32| self.names.get(number).cloned();
+        own.retain(|owner| {
+            let stays = Some(*owner) != without && Some(*owner) != with;
+            stays && (!inherited.2.contains(owner) || both(owner))
+        });
+        if let Some(number) = with {
+            let name = |number: &u32| self.names.get(number);
             let place = own.partition_point(|owner| name(owner) < name(&number));
             own.insert(place, number);
         }
         let value = if own.is_empty() && (management, denied) == (inherited.0, inherited.1) {
             if here.is_none() {
-                return Ok(());
+                return Ok(None);
             }
             REMOVED
         } else {
@@ -250,11 +358,30 @@ impl Live {
             }
             self.value((management, denied, all))?
         };
-        match source {
-            IpNet::V4(net) => self.edit.set_host_v4(net.addr().to_bits(), value)?,
-            IpNet::V6(net) => {
-                let (upper, lower) = halves(net.addr());
-                self.edit.set_host_v6(upper, lower, value)?;
+        Ok(Some(Planned {
+            source: *source,
+            value,
+        }))
+    }
+
+    fn write(&self, planned: Vec<Planned>) -> Result<(), Stop> {
+        for Planned { source, value } in planned {
+            let was = self.values_at(&source).0.is_some();
+            let table = match source {
+                IpNet::V4(net) => {
+                    self.edit.set_host_v4(net.addr().to_bits(), value)?;
+                    &self.fill.sources_v4
+                }
+                IpNet::V6(net) => {
+                    let (upper, lower) = halves(net.addr());
+                    self.edit.set_host_v6(upper, lower, value)?;
+                    &self.fill.sources_v6
+                }
+            };
+            match (was, value != REMOVED) {
+                (false, true) => table.add(),
+                (true, false) => table.take(),
+                _ => {}
             }
         }
         Ok(())
@@ -337,6 +464,12 @@ impl Live {
         self.values.insert(meaning, value);
         Ok(value)
     }
+}
+
+/// Whether all but sources and end is the same.
+fn same_terms(one: &Grantee, other: &Grantee) -> bool {
+    let terms = |grantee: &Grantee| (grantee.limit, grantee.publisher.clone());
+    one.services == other.services && one.source_ports == other.source_ports && terms(one) == terms(other)
 }
 
 fn is_host(source: &IpNet) -> bool {

@@ -4,8 +4,12 @@
 //! writes the kernel through `filter`; knows no listener.
 
 mod attachments;
+#[cfg(test)]
+mod beside_tests;
 mod change;
+mod drift;
 mod error;
+mod fill;
 mod filter;
 #[cfg(test)]
 pub mod fixture;
@@ -19,6 +23,7 @@ pub mod snapshot;
 mod tables;
 mod watch;
 
+pub use drift::read_back;
 pub use error::FilterError;
 pub use filter::Filter;
 pub use gate::{load_policy, refusal, unexpected};
@@ -36,7 +41,7 @@ use crate::compiler::Pushed;
 use crate::judge::both::JudgeError;
 use crate::kernel::clock;
 use crate::policy::{self, Colour, Loaded, Policy, Severity};
-use snapshot::{InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, TableFill, View};
+use snapshot::{Drift, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, View};
 use watch::Woken;
 
 /// What the engine is started with.
@@ -73,6 +78,7 @@ pub struct Engine {
     changes: u64,
     wall_offset: i128,
     watch: watch::Watch,
+    told: fill::Told,
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
 }
@@ -81,17 +87,16 @@ impl Engine {
     /// Puts a checked policy in force, taking over what an earlier daemon left.
     pub async fn start(
         options: Options,
-        loaded: &Loaded,
-        policy: Policy,
+        hash: String,
+        policy: Arc<Policy>,
         effective: Option<Arc<dyn Effective>>,
     ) -> Result<(Self, Arc<Shared>), FilterError> {
-        let policy = Arc::new(policy);
         let filter = Filter::start(&options, &policy, pushed_under(effective.as_ref(), &policy)).await?;
         let (sender, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
         let started_at = jiff::Timestamp::now();
         let state = PolicyState {
             file: options.policy_file.display().to_string(),
-            hash: loaded.hash.clone(),
+            hash: hash.clone(),
             in_force_since: started_at,
             reload_ok: true,
             last_error: None,
@@ -103,21 +108,26 @@ impl Engine {
             snapshot: RwLock::new(Arc::new(snapshot)),
             policy: RwLock::new((1, Arc::clone(&policy))),
             numbers: filter.shared_numbers(),
+            fill: RwLock::new(Arc::clone(filter.fill())),
+            in_force: filter.in_force(),
+            found: RwLock::default(),
             commands: sender,
         });
         let engine = Self {
             options,
             filter,
             policy,
-            hash: loaded.hash.clone(),
+            hash,
             effective,
             changes: 0,
             wall_offset: clock::wall_offset(),
             watch: watch::Watch::default(),
+            told: fill::Told::default(),
             shared: Arc::clone(&shared),
             commands,
         };
         engine.say_applied();
+        tokio::task::spawn_blocking(crate::sys::give_back_memory);
         Ok((engine, shared))
     }
 
@@ -178,7 +188,7 @@ impl Engine {
 
     async fn try_reload(&mut self) -> Result<String, ReloadError> {
         let file = self.options.policy_file.clone();
-        let loaded = tokio::task::spawn_blocking(move || load_policy(&file))
+        let mut loaded = tokio::task::spawn_blocking(move || load_policy(&file))
             .await
             .map_err(|error| ReloadError::Failed(format!("reading the policy: {error}")))?;
         if let Some(why) = &loaded.unreadable {
@@ -187,10 +197,14 @@ impl Engine {
         if let Some(refusal) = refusal(&loaded) {
             return Err(ReloadError::Invalid(refusal));
         }
-        let Some(policy) = loaded.policy.clone() else {
+        let Some(policy) = loaded.policy.take() else {
             return Err(ReloadError::Invalid(policy::render(&loaded, Colour::Never)));
         };
-        let tried = policy.clone();
+        say_warnings(&loaded);
+        let (hash, policy) = (loaded.hash, Arc::new(policy));
+        // As large as all sources.
+        drop(loaded.files);
+        let tried = Arc::clone(&policy);
         let tried = tokio::task::spawn_blocking(move || unexpected(&tried))
             .await
             .map_err(|error| ReloadError::Failed(format!("trying what the policy expects: {error}")))?;
@@ -200,7 +214,6 @@ impl Engine {
             Err(JudgeError::Compile(error)) => return Err(ReloadError::Invalid(error.to_string())),
             Err(error) => return Err(ReloadError::Failed(error.to_string())),
         }
-        say_warnings(&loaded);
         say_restart_keys(&self.policy, &policy);
         self.catch_up().await?;
         let pushed = pushed_under(self.effective.as_ref(), &policy);
@@ -217,15 +230,16 @@ impl Engine {
             policy.clients.len(),
             self.filter.generation()
         );
-        self.policy = Arc::new(policy);
+        self.policy = policy;
         if let Ok(mut slot) = self.shared.policy.write() {
             *slot = (slot.0 + 1, Arc::clone(&self.policy));
         }
         self.say_applied();
-        self.hash = loaded.hash;
+        self.hash = hash;
         self.wall_offset = clock::wall_offset();
         self.watch.behind = None;
         self.refresh_reader();
+        tokio::task::spawn_blocking(crate::sys::give_back_memory);
         Ok(summary)
     }
 
@@ -278,6 +292,9 @@ impl Engine {
         let snapshot = Arc::new(snapshot);
         if let Ok(mut slot) = self.shared.snapshot.write() {
             *slot = snapshot;
+        }
+        if let Ok(mut slot) = self.shared.fill.write() {
+            *slot = Arc::clone(self.filter.fill());
         }
     }
 }
@@ -380,15 +397,8 @@ fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jif
         mode: policy.filter.mode,
         interfaces,
         services: services.collect(),
-        tables: filter
-            .fill()
-            .iter()
-            .map(|(table, entries, capacity)| TableFill {
-                table,
-                entries: *entries,
-                capacity: *capacity,
-            })
-            .collect(),
+        tables: filter.fill().shown(),
+        drift: Drift::default(),
         not_ready,
     }
 }

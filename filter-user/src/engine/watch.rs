@@ -71,6 +71,8 @@ impl Engine {
         if jumped && has_ends {
             causes.push(Cause::Clock);
         }
+        self.told.look(self.filter.fill());
+        self.filter.settle();
         let look = self.filter.look(&self.policy).await;
         if look.moved {
             causes.push(Cause::Interfaces);

@@ -8,7 +8,7 @@ use filter_common::abi::{MAGIC, RunAnswer, RunContext};
 use filter_common::verdict::{Judgement, Reason, Verdict};
 use thiserror::Error;
 
-use super::chain;
+use super::{bytes_of, chain};
 
 /// Frames under 14 bytes are refused by the kernel's test run.
 pub const FRAME_MIN: usize = 14;
@@ -106,11 +106,6 @@ fn judgement(answer: &RunAnswer) -> Option<Judgement> {
         owner: answer.owner,
         bytes: answer.bytes,
     })
-}
-
-fn bytes_of<T: Copy>(value: &T) -> &[u8] {
-    // SAFETY: called for repr(C) structs of integers without padding (RunContext, Md), alive as long as the slice.
-    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
 }
 
 fn from_bytes(bytes: &[u8]) -> RunAnswer {
