@@ -53,10 +53,12 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     // Listeners first: a socket that is taken stops the start before anything is filtered.
     let bound = api::bind(&policy.listeners).await?;
     engine::say_warnings(&loaded);
+    // The files' text is as large as all sources: it goes here, and of the policy there is one copy.
+    let (hash, policy) = (loaded.hash, Arc::new(policy));
     say_defaults(&policy);
     let (bindings, writer) = open_bindings(&policy).await?;
     let effective: Arc<dyn Effective> = Arc::new(bindings.clone());
-    let (engine, shared) = Engine::start(options, &loaded, policy.clone(), Some(effective)).await?;
+    let (engine, shared) = Engine::start(options, hash, Arc::clone(&policy), Some(effective)).await?;
     lock.keep();
     let snapshot = shared.snapshot();
     for interface in &snapshot.interfaces {
@@ -82,6 +84,7 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
         Bounds::default(),
         api_stops,
     ));
+    let reading = tokio::spawn(engine::read_back(Arc::clone(&shared), engine_stops.clone()));
     let engine = tokio::spawn(engine.run(engine_stops));
     tracing::info!(hash = %snapshot.policy.hash, generation = snapshot.generation, mode = ?snapshot.mode, "ready");
     loop {
@@ -106,6 +109,9 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
         tracing::error!("the bindings' writer ended badly: {error}");
     }
     let _ = stop_engine.send(true);
+    if let Err(error) = reading.await {
+        tracing::error!("the read-back of the tables ended badly: {error}");
+    }
     match (engine.await, policy.daemon.on_exit) {
         (Ok(filter), OnExit::Detach) => {
             filter.leave()?;
@@ -121,12 +127,12 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
 }
 
 /// The bindings of the state folder, under the policy about to be in force.
-async fn open_bindings(policy: &Policy) -> Result<(Bindings, Writer), DaemonError> {
+async fn open_bindings(policy: &Arc<Policy>) -> Result<(Bindings, Writer), DaemonError> {
     let options = bindings::Options {
         folder: policy.daemon.state.clone(),
         clock: Arc::new(SystemClock::new().map_err(DaemonError::Clock)?),
     };
-    let policy = Arc::new(policy.clone());
+    let policy = Arc::clone(policy);
     let opened = tokio::task::spawn_blocking(move || Bindings::open(options, policy)).await;
     Ok(opened.map_err(|error| DaemonError::Opening(error.to_string()))??)
 }
