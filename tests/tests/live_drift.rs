@@ -1,8 +1,9 @@
 //! Tables that another program has changed: the read-back finds it, status and metric tell of it.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use keyfence_tests::harness::{Attach, Daemon, Policy, Site, keyfence, output, run, system, until};
+use keyfence_tests::harness::{Attach, Daemon, PATIENCE, Policy, Site, keyfence, output, run, system};
 use serde_json::Value;
 
 const ENTRIES: &str = r#"
@@ -24,11 +25,16 @@ fn bpftool(map: &Path, command: &str, rest: &[&str]) {
 
 /// The drift in status, once a read-back of the generation in force has ended that found so many entries.
 fn drift(daemon: &Daemon, entries: u64) -> Value {
-    until("a read-back has ended", || {
+    let deadline = Instant::now() + 3 * PATIENCE;
+    loop {
         let drift = daemon.status()["drift"].clone();
-        let found = drift["entries"] == entries && !drift["checked_at"].is_null();
-        found.then_some(drift)
-    })
+        if drift["entries"] == entries && !drift["checked_at"].is_null() {
+            return drift;
+        }
+        // A read-back comes every few seconds, and takes as long.
+        assert!(Instant::now() < deadline, "not {entries} but {drift}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn status_exit(site: &Site) -> Option<i32> {

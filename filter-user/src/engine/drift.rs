@@ -14,13 +14,13 @@ use super::snapshot::{Drift, TableDrift};
 use crate::kernel::written::{Place, ReadBack};
 
 /// From the start of a read-back to the next.
-const PERIOD: Duration = Duration::from_secs(10);
+const PERIOD: Duration = Duration::from_secs(5);
 /// A read-back takes about this long, however much there is to read.
 const SPREAD: Duration = Duration::from_secs(2);
 /// Bytes between two pauses: a fraction of a millisecond.
 const SLICE_BYTES: usize = 1 << 20;
 /// It takes at most this share of one CPU's time: with very many sources it lasts longer instead.
-const SHARE: u32 = 50;
+const SHARE: u32 = 20;
 /// What is named where packets go to another program than the engine's.
 const OTHER_JUDGE: &str = filter_common::abi::names::GENERATION;
 

@@ -3,7 +3,8 @@
 //! A run context goes in front of the frame, where no packet can reach; the judge answers in its place.
 
 use aya::TestRun as _;
-use aya::programs::{ProgramError, TestRunOptions, Xdp};
+pub use aya::programs::Xdp;
+use aya::programs::{ProgramError, TestRunOptions};
 use filter_common::abi::{MAGIC, RunAnswer, RunContext};
 use filter_common::verdict::{Judgement, Reason, Verdict};
 use thiserror::Error;

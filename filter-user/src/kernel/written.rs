@@ -68,14 +68,14 @@ impl Sums {
     }
 
     fn holds(&self, group: usize, words: &[AtomicU64]) -> bool {
-        let parts = words
-            .iter()
-            .enumerate()
-            .map(|(place, word)| part(place, word.load(Ordering::Relaxed)));
-        let sum = parts.fold(0u32, u32::wrapping_add);
-        self.groups
-            .get(group)
-            .is_none_or(|expected| expected.load(Ordering::Relaxed) == sum)
+        let Some(expected) = self.groups.get(group) else {
+            return true;
+        };
+        let mut sum = 0u32;
+        for (place, word) in words.iter().enumerate() {
+            sum = sum.wrapping_add(part(place, word.load(Ordering::Relaxed)));
+        }
+        expected.load(Ordering::Relaxed) == sum
     }
 }
 
@@ -191,7 +191,11 @@ impl ReadBack {
 
     /// Whether this generation's judge is the one that packets go to.
     pub fn judges(&self) -> io::Result<bool> {
-        Ok(raw::look_up(self.in_force.as_fd(), 0)? == self.judge)
+        match raw::look_up(self.in_force.as_fd(), 0) {
+            // No program at all is not ours either.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            program => Ok(program? == self.judge),
+        }
     }
 
     /// Reads about so many bytes on from a place, and tells of each entry that is not as it was written. `None` behind
