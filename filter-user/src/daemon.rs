@@ -53,8 +53,7 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     // Listeners first: a socket that is taken stops the start before anything is filtered.
     let bound = api::bind(&policy.listeners).await?;
     engine::say_warnings(&loaded);
-    // The files' text is as large as all sources: it goes here, and of the policy there is one copy.
-    let (hash, policy) = (loaded.hash, Arc::new(policy));
+    let (hash, policy) = (loaded.hash, Arc::new(policy)); // The files' text, as large as all sources, goes here.
     say_defaults(&policy);
     let (bindings, writer) = open_bindings(&policy).await?;
     let effective: Arc<dyn Effective> = Arc::new(bindings.clone());
@@ -72,7 +71,6 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     let (stop_engine, engine_stops) = watch::channel(false);
     let view: Arc<dyn View> = Arc::clone(&shared) as Arc<dyn View>;
     let grants: Arc<dyn Grants> = Arc::clone(&shared) as Arc<dyn Grants>;
-    let operators = policy.daemon.operators.clone();
     // Before anybody is told that the daemon is ready.
     let (stop_writer, writer_stops) = watch::channel(false);
     let writing = tokio::spawn(writer.run(Arc::clone(&grants), writer_stops));
@@ -80,11 +78,10 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
         bound,
         view,
         Some(Backing::new(bindings, grants, &policy)),
-        operators,
+        policy.daemon.operators.clone(),
         Bounds::default(),
         api_stops,
     ));
-    let reading = tokio::spawn(engine::read_back(Arc::clone(&shared), engine_stops.clone()));
     let engine = tokio::spawn(engine.run(engine_stops));
     tracing::info!(hash = %snapshot.policy.hash, generation = snapshot.generation, mode = ?snapshot.mode, "ready");
     loop {
@@ -109,9 +106,6 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
         tracing::error!("the bindings' writer ended badly: {error}");
     }
     let _ = stop_engine.send(true);
-    if let Err(error) = reading.await {
-        tracing::error!("the read-back of the tables ended badly: {error}");
-    }
     match (engine.await, policy.daemon.on_exit) {
         (Ok(filter), OnExit::Detach) => {
             filter.leave()?;

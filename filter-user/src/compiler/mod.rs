@@ -7,6 +7,7 @@
 mod destinations;
 mod homes;
 pub mod host;
+mod limits;
 mod numbers;
 mod ports;
 pub mod prefixes;
@@ -18,6 +19,7 @@ mod runs;
 mod sources;
 mod tables;
 
+pub use limits::{LimitTable, limit_set};
 pub use numbers::{Assigned, Numbers, owner_hash, owner_name};
 pub use pushed::{Pushed, Undo, binding_name};
 pub use rows::Rows;
@@ -26,7 +28,7 @@ pub use tables::{Compiled, Key, Room};
 
 use std::collections::HashMap;
 
-use filter_common::abi::{self, ICMP_ANSWERS, ICMP_REQUESTS, Limit, LimitSet, Owner, SOURCE_LIMIT};
+use filter_common::abi::{self, ICMP_ANSWERS, ICMP_REQUESTS, Owner, SOURCE_LIMIT};
 use filter_common::bounds::{OWNERS_PER_SOURCE_MAX, ROWS_MAX, SOURCE_WAYS};
 use filter_common::lookup::{PORT_SET_WORDS, config_flags};
 use ipnet::IpNet;
@@ -97,16 +99,7 @@ pub fn compile(
     let owners = owners_table(policy, numbers, &services, &mut rows, &mut limits, around)?;
     let management = destinations::Management::of(policy)?;
     let sources = sources::build(policy, numbers, &management, around.pushed)?;
-    for (table, needed) in [("SOURCES_V4", sources.v4.len()), ("SOURCES_V6", sources.v6.len())] {
-        if needed > SOURCES_MAX {
-            return Err(CompileError::TableFull {
-                table,
-                what: "sources",
-                needed,
-                max: SOURCES_MAX as u32,
-            });
-        }
-    }
+    bounded(&sources)?;
     let destinations = destinations::build(policy, &services, &management, &mut rows, around.host_addresses)?;
     if destinations.addressed {
         flags |= config_flags::ADDRESSES;
@@ -154,6 +147,21 @@ pub fn compile(
         source_lines,
         room,
     })
+}
+
+/// Sources of each family, those pushed among them.
+fn bounded(sources: &sources::Sources) -> Result<(), CompileError> {
+    for (table, needed) in [("SOURCES_V4", sources.v4.len()), ("SOURCES_V6", sources.v6.len())] {
+        if needed > SOURCES_MAX {
+            return Err(CompileError::TableFull {
+                table,
+                what: "sources",
+                needed,
+                max: SOURCES_MAX as u32,
+            });
+        }
+    }
+    Ok(())
 }
 
 fn filter_flags(filter: &Filter) -> u32 {
@@ -359,65 +367,3 @@ fn source_ports<'a>(
         }
     }
 }
-
-/// The distinct sets of limits of a generation; number 0 is none.
-pub struct LimitTable {
-    pub entries: Vec<LimitSet>,
-    numbers: HashMap<[(u64, u64, u32); 3], u32>,
-}
-
-fn identity(set: &LimitSet) -> [(u64, u64, u32); 3] {
-    [set.packets, set.bytes, set.connections].map(|l| (l.cost, l.span, l.shift))
-}
-
-impl Default for LimitTable {
-    fn default() -> Self {
-        Self {
-            entries: vec![LimitSet::default()],
-            numbers: HashMap::new(),
-        }
-    }
-}
-
-/// Limits as the kernel has them.
-pub fn limit_set(limits: &Limits) -> Result<LimitSet, CompileError> {
-    let mut table = LimitTable::default();
-    let number = table.number(limits, "a binding")?;
-    Ok(table.entries[number as usize])
-}
-
-impl LimitTable {
-    /// Of what a compile gave.
-    pub fn of(entries: Vec<LimitSet>) -> Self {
-        let numbers = (1..)
-            .zip(entries.iter().skip(1))
-            .map(|(number, set)| (identity(set), number));
-        Self {
-            numbers: numbers.collect(),
-            entries,
-        }
-    }
-
-    /// The number of a level's limits.
-    pub fn number(&mut self, limits: &Limits, what: &str) -> Result<u32, CompileError> {
-        if *limits == Limits::default() {
-            return Ok(0);
-        }
-        let made = |limit: Option<crate::policy::model::Limit>, make: Make| match limit {
-            None => Ok(Limit::NONE),
-            Some(limit) => make(limit.rate, limit.per_seconds, limit.burst)
-                .ok_or_else(|| CompileError::Limit(what.into())),
-        };
-        let set = LimitSet {
-            packets: made(limits.packets, Limit::of_tokens)?,
-            bytes: made(limits.bytes, Limit::of_bytes)?,
-            connections: made(limits.connections, Limit::of_tokens)?,
-        };
-        Ok(*self.numbers.entry(identity(&set)).or_insert_with(|| {
-            self.entries.push(set);
-            (self.entries.len() - 1) as u32
-        }))
-    }
-}
-
-type Make = fn(u64, u32, u64) -> Option<Limit>;

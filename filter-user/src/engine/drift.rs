@@ -7,8 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
-
 use super::shared::Shared;
 use super::snapshot::{Drift, TableDrift};
 use crate::kernel::written::{Place, ReadBack};
@@ -89,16 +87,8 @@ impl Drift {
     }
 }
 
-/// Reads back what is in force, again and again, until told to stop.
-pub async fn read_back(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
-    tokio::select! {
-        () = passes(&shared) => {}
-        // An error means that the stopper itself is gone: stop as well.
-        _ = stop.changed() => {}
-    }
-}
-
-async fn passes(shared: &Shared) {
+/// Reads back what is in force, again and again: on other threads, whoever polls this.
+pub(super) async fn read_back(shared: Arc<Shared>) {
     loop {
         let started = Instant::now();
         if let Some(generation) = shared.in_force.now()

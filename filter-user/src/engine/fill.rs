@@ -6,12 +6,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use filter_common::bounds::ROWS_MAX;
 
 use super::snapshot::TableFill;
-use crate::compiler::Compiled;
+use crate::compiler::{Compiled, Numbers, Pushed};
+use crate::policy::Policy;
 use crate::policy::bounds::SOURCES_MAX;
 
 /// From here on a table's fill is told of, once; again only after it was well below.
 const TOLD_FROM_PERCENT: u64 = 80;
 const FORGOTTEN_BELOW_PERCENT: u64 = 75;
+
+/// The owner table of a new filter: what later policies may grow to without a new one.
+const OWNERS_AT_LEAST: u32 = 65_536;
+/// The most that publishers' bounds alone ask for: 64 bytes each.
+const OWNERS_PUSHED_MAX: u64 = 4_000_000;
 
 /// One table's fill.
 #[derive(Debug)]
@@ -100,6 +106,24 @@ impl Fill {
         });
         shown.collect()
     }
+}
+
+/// How many owners there are.
+pub(super) fn owners_of(policy: &Policy, pushed: &Pushed) -> usize {
+    policy.clients.len() + pushed.grantees.len()
+}
+
+/// Entries of the owner table that is made when a filter is first attached.
+pub(super) fn owners_max(policy: &Policy, numbers: &Numbers) -> u32 {
+    let pushed: u64 = policy
+        .publishers
+        .iter()
+        .map(|publisher| publisher.bindings_max)
+        .sum();
+    let wanted = (policy.clients.len() as u64 + pushed + 1).min(OWNERS_PUSHED_MAX) as u32;
+    OWNERS_AT_LEAST
+        .max(wanted)
+        .max(numbers.owners_end().saturating_mul(2))
 }
 
 /// Which tables are told of as nearly full.

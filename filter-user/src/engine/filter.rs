@@ -11,7 +11,7 @@ use super::Options;
 use super::attachments::{Attachments, Look, by_slot, counted, placed};
 use super::drift::InForce;
 use super::error::FilterError;
-use super::fill::Fill;
+use super::fill::{Fill, owners_max, owners_of};
 use super::live::Live;
 use super::reader::Reader;
 use super::snapshot::InterfaceState;
@@ -27,11 +27,6 @@ use crate::kernel::slots;
 use crate::kernel::state::{Limits, State};
 use crate::kernel::written::ReadBack;
 use crate::policy::Policy;
-
-/// The owner table of a new filter: what later policies may grow to without a new one.
-const OWNERS_AT_LEAST: u32 = 65_536;
-/// The most that publishers' bounds alone ask for: 64 bytes each.
-const OWNERS_PUSHED_MAX: u64 = 4_000_000;
 
 /// What a policy means on this host now.
 struct Around {
@@ -478,29 +473,11 @@ impl Filter {
     }
 }
 
-/// How many owners there are.
-fn owners_of(policy: &Policy, pushed: &Pushed) -> usize {
-    policy.clients.len() + pushed.grantees.len()
-}
-
 fn names_of(interfaces: &[Interface]) -> Vec<String> {
     interfaces
         .iter()
         .map(|interface| interface.name.clone())
         .collect()
-}
-
-/// Entries of the owner table that is made when a filter is first attached.
-fn owners_max(policy: &Policy, numbers: &Numbers) -> u32 {
-    let pushed: u64 = policy
-        .publishers
-        .iter()
-        .map(|publisher| publisher.bindings_max)
-        .sum();
-    let wanted = (policy.clients.len() as u64 + pushed + 1).min(OWNERS_PUSHED_MAX) as u32;
-    OWNERS_AT_LEAST
-        .max(wanted)
-        .max(numbers.owners_end().saturating_mul(2))
 }
 
 fn name(state: &mut State, assigned: &compiler::Assigned) -> Result<(), LoadError> {

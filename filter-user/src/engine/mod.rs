@@ -21,9 +21,10 @@ mod reader;
 mod shared;
 pub mod snapshot;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod watch;
 
-pub use drift::read_back;
 pub use error::FilterError;
 pub use filter::Filter;
 pub use gate::{load_policy, refusal, unexpected};
@@ -136,6 +137,7 @@ impl Engine {
         let mut looks = tokio::time::interval(std::time::Duration::from_secs(1));
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut events = watch::Listener::open();
+        let mut reading = std::pin::pin!(drift::read_back(Arc::clone(&self.shared)));
         // What came in between requests to reload that share one.
         let mut later = VecDeque::new();
         loop {
@@ -156,6 +158,7 @@ impl Engine {
                     None => return self.filter,
                 },
                 () = events.changed() => self.watch(Woken::ByEvent).await,
+                () = &mut reading => {}
                 _ = looks.tick() => self.watch(Woken::ByClock).await,
                 // An error means that the stopper itself is gone: stop as well.
                 _ = stop.changed() => return self.filter,
@@ -400,34 +403,5 @@ fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jif
         tables: filter.fill().shown(),
         drift: Drift::default(),
         not_ready,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn requests_that_wait_share_one_reload_and_later_ones_do_not() {
-        let (sender, mut commands) = mpsc::channel(COMMANDS_WAITING_MAX);
-        let ask = || {
-            let (answer, asked) = oneshot::channel();
-            sender.try_send(Command::Reload(answer)).unwrap();
-            asked
-        };
-        let waiting: Vec<_> = (0..COMMANDS_WAITING_MAX).map(|_| ask()).collect();
-        let Ok(Command::Reload(first)) = commands.try_recv() else {
-            panic!("one was sent");
-        };
-        let answers = sharing(first, &mut commands, &mut VecDeque::new());
-        let mut later = ask();
-        assert_eq!(answers.len(), waiting.len());
-        for answer in answers {
-            answer.send(Ok("done".to_owned())).unwrap();
-        }
-        for mut asked in waiting {
-            assert_eq!(asked.try_recv().unwrap(), Ok("done".to_owned()));
-        }
-        assert!(later.try_recv().is_err());
     }
 }

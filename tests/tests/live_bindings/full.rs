@@ -20,6 +20,20 @@ fn policy(bindings_max: u32) -> Policy {
     )
 }
 
+/// Entries and capacity of the owner table, by status and metrics alike.
+fn owners(stage: &Stage) -> (u32, u32) {
+    let status = stage.daemon().status();
+    let tables = status["tables"].as_array().expect("tables are listed");
+    let table = tables.iter().find(|table| table["table"] == "OWNER_STATE");
+    let table = table.expect("it is among them");
+    let of = |what: &str| u32::try_from(table[what].as_u64().expect("a number")).expect("it is small");
+    let (entries, capacity) = (of("entries"), of("capacity"));
+    for (series, value) in [(OWNERS, entries), (OWNERS_MAX, capacity)] {
+        assert_eq!(stage.daemon().metric(series), f64::from(value), "{series}");
+    }
+    (entries, capacity)
+}
+
 /// So many lines from a number on, each with an address of its own.
 fn lines(from: u32, count: u32) -> String {
     let mut lines = String::new();
@@ -39,29 +53,24 @@ fn full_owner_table_is_an_error_to_the_pusher_and_told_of_before() {
     // The table is made for the first policy, and stays.
     let mut stage = Stage::with(&policy(10));
     stage.reload(&policy(200_000));
-    let metric = |stage: &Stage, series| stage.daemon().metric(series) as u32;
-    let (entries, capacity) = (metric(&stage, OWNERS), metric(&stage, OWNERS_MAX));
+    let (entries, capacity) = owners(&stage);
     let free = capacity - entries;
     assert!(!stage.daemon().log().contains("% full"));
     stage.bind("key-1", &["10.77.0.99"]);
-    assert_eq!(
-        metric(&stage, OWNERS),
-        entries + 1,
-        "a single change counts at once"
-    );
+    assert_eq!(owners(&stage).0, entries + 1, "a single change counts at once");
 
     let answer = stage
         .daemon()
         .ask_lines("POST", "/v1/bindings/batch", &lines(0, free - 2));
     let answer = answer.expect("the daemon answers");
     assert!(answer.body.contains("\"failed\":0"), "{}", answer.body);
-    assert_eq!(metric(&stage, OWNERS), capacity - 1);
+    assert_eq!(owners(&stage).0, capacity - 1);
     until("it is told of", || {
         stage.daemon().log().contains("% full").then_some(())
     });
 
     stage.bind("last", &["10.77.0.98"]);
-    assert_eq!(metric(&stage, OWNERS), capacity);
+    assert_eq!(owners(&stage).0, capacity);
     let before = stage.daemon().generation();
     let refused = stage.ask(
         "PUT",
@@ -79,7 +88,7 @@ fn full_owner_table_is_an_error_to_the_pusher_and_told_of_before() {
         before,
         "a refusal makes no generation"
     );
-    assert_eq!(metric(&stage, OWNERS), capacity);
+    assert_eq!(owners(&stage).0, capacity);
 
     // What is there can still be changed, and what goes makes room.
     stage.bind("last", &["10.77.0.66"]);
@@ -88,5 +97,5 @@ fn full_owner_table_is_an_error_to_the_pusher_and_told_of_before() {
     assert!(!stage.passes(STRANGER4));
     stage.bind("key-2", &["10.77.0.66"]);
     assert!(stage.passes(STRANGER4));
-    assert_eq!(metric(&stage, OWNERS), capacity);
+    assert_eq!(owners(&stage).0, capacity);
 }
