@@ -105,8 +105,8 @@ pub(super) async fn read_back(shared: Arc<Shared>) {
 /// All tables of a generation once; `None` where another came into force meanwhile.
 async fn pass(in_force: &InForce, (generation, tables): Generation) -> Option<Found> {
     let mut found = BTreeMap::<&'static str, u64>::new();
-    let slices = tables.bytes().div_ceil(SLICE_BYTES).max(1);
-    let pause = SPREAD / u32::try_from(slices).unwrap_or(u32::MAX);
+    let steps = u32::try_from(tables.steps(SLICE_BYTES)).unwrap_or(u32::MAX);
+    let pause = SPREAD / steps.max(1);
     let mut place = Some(Place::default());
     while let Some(from) = place {
         if !in_force.is(generation) {

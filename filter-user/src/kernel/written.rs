@@ -181,11 +181,11 @@ impl ReadBack {
         })
     }
 
-    /// Bytes that a whole read-back reads.
-    pub fn bytes(&self) -> usize {
-        self.tables
-            .iter()
-            .map(|(_, words, _)| words.all().len() * 8)
+    /// How many steps of so many bytes a whole read-back takes; each table is begun with one.
+    pub fn steps(&self, bytes: usize) -> usize {
+        let tables = self.tables.iter();
+        tables
+            .map(|(_, words, _)| (words.all().len() * 8).div_ceil(bytes).max(1))
             .sum()
     }
 
