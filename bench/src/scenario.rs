@@ -193,7 +193,7 @@ fn parse(text: &str) -> Result<Policy> {
 
 pub(crate) fn compiled(policy: &Policy) -> Result<Compiled> {
     let pushed = Pushed::default();
-    let (numbers, _) = Numbers::default().assign((policy, &pushed), None);
+    let (numbers, _) = Numbers::default().assign((policy, &pushed), None, u32::MAX);
     let around = Surroundings {
         host_addresses: &[],
         end: &|_| u64::MAX,

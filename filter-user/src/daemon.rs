@@ -53,10 +53,11 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     // Listeners first: a socket that is taken stops the start before anything is filtered.
     let bound = api::bind(&policy.listeners).await?;
     engine::say_warnings(&loaded);
+    let (hash, policy) = (loaded.hash, Arc::new(policy)); // The files' text, as large as all sources, goes here.
     say_defaults(&policy);
     let (bindings, writer) = open_bindings(&policy).await?;
     let effective: Arc<dyn Effective> = Arc::new(bindings.clone());
-    let (engine, shared) = Engine::start(options, &loaded, policy.clone(), Some(effective)).await?;
+    let (engine, shared) = Engine::start(options, hash, Arc::clone(&policy), Some(effective)).await?;
     lock.keep();
     let snapshot = shared.snapshot();
     for interface in &snapshot.interfaces {
@@ -70,7 +71,6 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     let (stop_engine, engine_stops) = watch::channel(false);
     let view: Arc<dyn View> = Arc::clone(&shared) as Arc<dyn View>;
     let grants: Arc<dyn Grants> = Arc::clone(&shared) as Arc<dyn Grants>;
-    let operators = policy.daemon.operators.clone();
     // Before anybody is told that the daemon is ready.
     let (stop_writer, writer_stops) = watch::channel(false);
     let writing = tokio::spawn(writer.run(Arc::clone(&grants), writer_stops));
@@ -78,7 +78,7 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
         bound,
         view,
         Some(Backing::new(bindings, grants, &policy)),
-        operators,
+        policy.daemon.operators.clone(),
         Bounds::default(),
         api_stops,
     ));
@@ -121,12 +121,12 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
 }
 
 /// The bindings of the state folder, under the policy about to be in force.
-async fn open_bindings(policy: &Policy) -> Result<(Bindings, Writer), DaemonError> {
+async fn open_bindings(policy: &Arc<Policy>) -> Result<(Bindings, Writer), DaemonError> {
     let options = bindings::Options {
         folder: policy.daemon.state.clone(),
         clock: Arc::new(SystemClock::new().map_err(DaemonError::Clock)?),
     };
-    let policy = Arc::new(policy.clone());
+    let policy = Arc::clone(policy);
     let opened = tokio::task::spawn_blocking(move || Bindings::open(options, policy)).await;
     Ok(opened.map_err(|error| DaemonError::Opening(error.to_string()))??)
 }

@@ -139,6 +139,7 @@ impl Metrics {
                 snapshot.interfaces.iter().map(value).collect()
             }
             Id::Generation => vec![sample(of, &[], snapshot.generation)],
+            Id::Drift => vec![sample(of, &[], snapshot.drift.entries)],
             Id::BuildInfo => vec![sample(of, &[snapshot.version], 1)],
         }
     }

@@ -27,6 +27,13 @@ pub(crate) fn bound_heaps() {
     }
 }
 
+/// Gives memory that was freed back to the kernel: what a compile takes is many times what stays of it.
+pub(crate) fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number, and may be called at any time.
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
 /// Linux's bound on a process' groups (NGROUPS_MAX).
 const GROUPS_MAX: usize = 65536;
 /// Enough for nearly all; the kernel says how many there are where it is not.

@@ -58,7 +58,7 @@ impl Subject {
     /// Without the kernel: no root needed.
     pub fn on_host(text: &str, host_addresses: &[IpAddr], start_ns: u64) -> Result<Self, String> {
         let policy = parse(text)?;
-        let (numbers, _) = Numbers::default().assign((&policy, &Pushed::default()), None);
+        let (numbers, _) = Numbers::default().assign((&policy, &Pushed::default()), None, u32::MAX);
         let end = |expires: jiff::Timestamp| {
             let left = expires.as_nanosecond() - i128::from(start_ns);
             u64::try_from(i128::from(BASE_NS) + left).unwrap_or(0)

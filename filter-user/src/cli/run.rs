@@ -64,13 +64,16 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     crate::logging::init(log_level.as_deref(), *log_format, shell.colour_errors)
         .map_err(|error| Failure::new(Exit::Usage, error))?;
     crate::sys::bound_heaps();
-    let loaded = engine::load_policy(file);
-    let Some(mut policy) = loaded.policy.clone() else {
+    let mut loaded = engine::load_policy(file);
+    if loaded.policy.is_none() {
         return Err(invalid(&loaded, shell));
-    };
+    }
     if let Some(refusal) = engine::refusal(&loaded) {
         return Err(Failure::new(Exit::Failed, refusal));
     }
+    let Some(mut policy) = loaded.policy.take() else {
+        return Err(invalid(&loaded, shell));
+    };
     if let Some(missing) = rights_missing() {
         return Err(Failure::new(Exit::Failed, missing));
     }

@@ -90,7 +90,25 @@ fn page(status: &Status, (now, gone): (jiff::Timestamp, bool), shell: &Shell) ->
             let _ = writeln!(page, "{}", line.trim_end());
         }
     }
+    read_back(&mut page, status, now, shell);
     page
+}
+
+/// Whether the tables hold what the daemon wrote; what is wrong stands at the head already.
+fn read_back(page: &mut String, status: &Status, now: jiff::Timestamp, shell: &Shell) {
+    let Some(at) = status.drift.checked_at else {
+        return;
+    };
+    let ago = elapsed(now.as_second().saturating_sub(at.as_second()));
+    let found = match status.drift.entries {
+        0 => "all as written".to_owned(),
+        1 => shell.paint(Tone::Bad, "1 entry is not as written"),
+        entries => shell.paint(
+            Tone::Bad,
+            &format!("{} entries are not as written", thousands(entries)),
+        ),
+    };
+    let _ = writeln!(page, "  read back {ago} ago: {found}");
 }
 
 /// What concerns the whole daemon; what is wrong comes first.

@@ -7,6 +7,7 @@
 mod destinations;
 mod homes;
 pub mod host;
+mod limits;
 mod numbers;
 mod ports;
 pub mod prefixes;
@@ -18,6 +19,7 @@ mod runs;
 mod sources;
 mod tables;
 
+pub use limits::{LimitTable, limit_set};
 pub use numbers::{Assigned, Numbers, owner_hash, owner_name};
 pub use pushed::{Pushed, Undo, binding_name};
 pub use rows::Rows;
@@ -26,12 +28,13 @@ pub use tables::{Compiled, Key, Room};
 
 use std::collections::HashMap;
 
-use filter_common::abi::{self, ICMP_ANSWERS, ICMP_REQUESTS, Limit, LimitSet, Owner, SOURCE_LIMIT};
+use filter_common::abi::{self, ICMP_ANSWERS, ICMP_REQUESTS, Owner, SOURCE_LIMIT};
 use filter_common::bounds::{OWNERS_PER_SOURCE_MAX, ROWS_MAX, SOURCE_WAYS};
 use filter_common::lookup::{PORT_SET_WORDS, config_flags};
 use ipnet::IpNet;
 use thiserror::Error;
 
+use crate::policy::bounds::SOURCES_MAX;
 use crate::policy::model::{
     Filter, Limits, Mode, PassDrop, PassListedDrop, Policy, PortRange, Service, ServiceSet,
 };
@@ -96,6 +99,7 @@ pub fn compile(
     let owners = owners_table(policy, numbers, &services, &mut rows, &mut limits, around)?;
     let management = destinations::Management::of(policy)?;
     let sources = sources::build(policy, numbers, &management, around.pushed)?;
+    bounded(&sources)?;
     let destinations = destinations::build(policy, &services, &management, &mut rows, around.host_addresses)?;
     if destinations.addressed {
         flags |= config_flags::ADDRESSES;
@@ -143,6 +147,21 @@ pub fn compile(
         source_lines,
         room,
     })
+}
+
+/// Sources of each family, those pushed among them.
+fn bounded(sources: &sources::Sources) -> Result<(), CompileError> {
+    for (table, needed) in [("SOURCES_V4", sources.v4.len()), ("SOURCES_V6", sources.v6.len())] {
+        if needed > SOURCES_MAX {
+            return Err(CompileError::TableFull {
+                table,
+                what: "sources",
+                needed,
+                max: SOURCES_MAX as u32,
+            });
+        }
+    }
+    Ok(())
 }
 
 fn filter_flags(filter: &Filter) -> u32 {
@@ -236,23 +255,30 @@ fn owners_table(
         port_sets: vec![0; PORT_SET_WORDS as usize],
     };
     let mut sets: HashMap<&[PortRange], u32> = HashMap::new();
-    let mut place = |name: String, owner: Owner| -> Result<(), CompileError> {
-        let number = numbers.owner(&name).ok_or(CompileError::Unnumbered(name))? as usize;
+    let mut place = |number: u32, owner: Owner| {
+        let number = number as usize;
         if owners.entries.len() <= number {
             owners.entries.resize(number + 1, Owner::default());
         }
         owners.entries[number] = owner;
-        Ok(())
     };
-    for client in policy.clients.iter().filter(|client| client.enabled) {
-        let row = match &client.services {
-            ServiceSet::All => rows.of(services.iter().copied()),
-            ServiceSet::Some(indexes) => rows.of(indexes.iter().map(|index| services[*index])),
-        };
+    // Neighbours often have the same: a million of them ask once.
+    let mut row_of = Last::default();
+    let mut limits_of = Last::default();
+    let clients = policy.clients.iter().zip(numbers.clients(policy)?);
+    for (client, number) in clients.filter(|(client, _)| client.enabled) {
+        let row = row_of.or_ask(&client.services, || {
+            Ok(match &client.services {
+                ServiceSet::All => rows.of(services.iter().copied()),
+                ServiceSet::Some(indexes) => rows.of(indexes.iter().map(|index| services[*index])),
+            })
+        })?;
         let (first, last, port_set) = source_ports(&client.source_ports, &mut sets, &mut owners.port_sets);
         let owner = Owner {
             end: client.expires.map_or(u64::MAX, |expires| (around.end)(expires)),
-            limits: limits.number(&client.limit, &format!("client {}", client.name))?,
+            limits: limits_of.or_ask(&client.limit, || {
+                limits.number(&client.limit, &format!("client {}", client.name))
+            })?,
             row,
             source_port_first: first,
             source_port_last: last,
@@ -260,27 +286,55 @@ fn owners_table(
             publisher: 0,
             flags: owner_flags(&client.limit),
         };
-        place(owner_name(&client.name), owner)?;
+        place(*number, owner);
     }
-    for (name, grantee) in &around.pushed.grantees {
+    let mut row_of = Last::default();
+    let grantees = around.pushed.grantees.iter();
+    for ((name, grantee), number) in grantees.zip(numbers.grantees(around.pushed)?) {
         let (first, last, port_set) = source_ports(&grantee.source_ports, &mut sets, &mut owners.port_sets);
-        let named = grantee
-            .services
-            .iter()
-            .filter_map(|service| numbers.service(service));
+        let row = row_of.or_ask(&grantee.services, || {
+            let named = grantee.services.iter();
+            Ok(rows.of(named.filter_map(|service| numbers.service(service))))
+        })?;
         let owner = Owner {
             end: grantee.end,
-            limits: limits.number(&grantee.limit, name)?,
-            row: rows.of(named),
+            limits: limits_of.or_ask(&grantee.limit, || limits.number(&grantee.limit, name))?,
+            row,
             source_port_first: first,
             source_port_last: last,
             port_set,
             publisher: numbers.publisher(&grantee.publisher).unwrap_or(0),
             flags: owner_flags(&grantee.limit),
         };
-        place(name.clone(), owner)?;
+        place(*number, owner);
     }
     Ok(owners)
+}
+
+/// The last answer, for who asks the same again.
+struct Last<'a, K>(Option<(&'a K, u32)>);
+
+impl<K> Default for Last<'_, K> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<'a, K: PartialEq> Last<'a, K> {
+    fn or_ask(
+        &mut self,
+        key: &'a K,
+        ask: impl FnOnce() -> Result<u32, CompileError>,
+    ) -> Result<u32, CompileError> {
+        match self.0 {
+            Some((last, answer)) if last == key => Ok(answer),
+            _ => {
+                let answer = ask()?;
+                self.0 = Some((key, answer));
+                Ok(answer)
+            }
+        }
+    }
 }
 
 pub fn owner_flags(limit: &Limits) -> u32 {
@@ -313,65 +367,3 @@ fn source_ports<'a>(
         }
     }
 }
-
-/// The distinct sets of limits of a generation; number 0 is none.
-pub struct LimitTable {
-    pub entries: Vec<LimitSet>,
-    numbers: HashMap<[(u64, u64, u32); 3], u32>,
-}
-
-fn identity(set: &LimitSet) -> [(u64, u64, u32); 3] {
-    [set.packets, set.bytes, set.connections].map(|l| (l.cost, l.span, l.shift))
-}
-
-impl Default for LimitTable {
-    fn default() -> Self {
-        Self {
-            entries: vec![LimitSet::default()],
-            numbers: HashMap::new(),
-        }
-    }
-}
-
-/// Limits as the kernel has them.
-pub fn limit_set(limits: &Limits) -> Result<LimitSet, CompileError> {
-    let mut table = LimitTable::default();
-    let number = table.number(limits, "a binding")?;
-    Ok(table.entries[number as usize])
-}
-
-impl LimitTable {
-    /// Of what a compile gave.
-    pub fn of(entries: Vec<LimitSet>) -> Self {
-        let numbers = (1..)
-            .zip(entries.iter().skip(1))
-            .map(|(number, set)| (identity(set), number));
-        Self {
-            numbers: numbers.collect(),
-            entries,
-        }
-    }
-
-    /// The number of a level's limits.
-    pub fn number(&mut self, limits: &Limits, what: &str) -> Result<u32, CompileError> {
-        if *limits == Limits::default() {
-            return Ok(0);
-        }
-        let made = |limit: Option<crate::policy::model::Limit>, make: Make| match limit {
-            None => Ok(Limit::NONE),
-            Some(limit) => make(limit.rate, limit.per_seconds, limit.burst)
-                .ok_or_else(|| CompileError::Limit(what.into())),
-        };
-        let set = LimitSet {
-            packets: made(limits.packets, Limit::of_tokens)?,
-            bytes: made(limits.bytes, Limit::of_bytes)?,
-            connections: made(limits.connections, Limit::of_tokens)?,
-        };
-        Ok(*self.numbers.entry(identity(&set)).or_insert_with(|| {
-            self.entries.push(set);
-            (self.entries.len() - 1) as u32
-        }))
-    }
-}
-
-type Make = fn(u64, u32, u64) -> Option<Limit>;

@@ -3,6 +3,10 @@
 //! The kernel keeps the names beside what is counted (a service's name, an owner's hash); a restarted daemon
 //! reads them back from there.
 
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
@@ -10,7 +14,7 @@ use filter_common::abi::PUBLISHERS_START;
 use filter_common::bounds::{PUBLISHERS_MAX, SERVICES_MAX};
 use sha2::{Digest, Sha256};
 
-use super::Pushed;
+use super::{CompileError, Pushed};
 use crate::policy::model::Policy;
 
 /// The name of a client as an owner.
@@ -20,10 +24,7 @@ pub fn owner_name(client: &str) -> String {
 
 /// How an owner is known in the kernel's tables: the first half of the SHA-256 of its name.
 pub fn owner_hash(name: &str) -> [u8; 16] {
-    let digest = Sha256::digest(name.as_bytes());
-    let mut hash = [0; 16];
-    hash.copy_from_slice(&digest[..16]);
-    hash
+    half_of(Sha256::new().chain_update(name))
 }
 
 /// Which name has which number.
@@ -31,15 +32,24 @@ pub fn owner_hash(name: &str) -> [u8; 16] {
 pub struct Numbers {
     services: HashMap<String, u32>,
     publishers: HashMap<String, u32>,
-    owners: HashMap<[u8; 16], u32>,
+    owners: HashMap<OwnerHash, u32>,
+    /// Of names that only what was in force before has: forgotten by the next assignment.
+    leaving: HashMap<OwnerHash, u32>,
+    /// As they were assigned: of the policy's clients, and of the pushed grantees, each in their order.
+    clients: Vec<u32>,
+    grantees: Vec<u32>,
 }
+
+type OwnerHash = [u8; 16];
 
 /// What `assign` gave out anew: the state behind these numbers is another's and must be cleared first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assigned {
     /// Publishers among them, behind the services.
     pub services: Vec<(String, u32)>,
-    pub owners: Vec<([u8; 16], u32)>,
+    pub owners: Vec<(OwnerHash, u32)>,
+    /// Owners for whom there was no number left.
+    pub unnumbered: usize,
 }
 
 impl Numbers {
@@ -54,8 +64,38 @@ impl Numbers {
         Self {
             services,
             publishers,
-            owners: owners.into_iter().collect(),
+            // Whoever of them is not named again is forgotten.
+            leaving: owners.into_iter().collect(),
+            ..Self::default()
         }
+    }
+
+    /// The numbers of a policy's clients, in their order, as they were assigned for it.
+    pub(super) fn clients(&self, policy: &Policy) -> Result<&[u32], CompileError> {
+        let fits = self.clients.len() == policy.clients.len();
+        fits.then_some(self.clients.as_slice())
+            .ok_or_else(|| CompileError::Unnumbered(String::from("a client")))
+    }
+
+    /// The same of what is pushed.
+    pub(super) fn grantees(&self, pushed: &Pushed) -> Result<&[u32], CompileError> {
+        let fits = self.grantees.len() == pushed.grantees.len();
+        fits.then_some(self.grantees.as_slice())
+            .ok_or_else(|| CompileError::Unnumbered(String::from("a binding")))
+    }
+
+    /// Names and numbers of all owners, as they were assigned; nobody asks for the order after this.
+    pub fn take_listed<'n>(
+        &mut self,
+        policy: &'n Policy,
+        pushed: &'n Pushed,
+    ) -> impl Iterator<Item = (u32, Cow<'n, str>)> + use<'n> {
+        let clients = std::mem::take(&mut self.clients).into_iter();
+        let clients = clients.zip(&policy.clients);
+        let clients = clients.map(|(number, client)| (number, Cow::from(owner_name(&client.name))));
+        let grantees = std::mem::take(&mut self.grantees).into_iter();
+        let grantees = grantees.zip(pushed.grantees.keys());
+        clients.chain(grantees.map(|(number, name)| (number, Cow::from(name.as_str()))))
     }
 
     pub fn service(&self, name: &str) -> Option<u32> {
@@ -72,18 +112,26 @@ impl Numbers {
         if let Some(number) = self.owners.get(&hash) {
             return Some(*number);
         }
-        if *next >= end {
-            return None;
-        }
-        let number = *next;
-        *next += 1;
+        let number = match self.leaving.remove(&hash) {
+            Some(number) => number,
+            None if *next >= end => return None,
+            None => {
+                *next += 1;
+                *next - 1
+            }
+        };
         self.owners.insert(hash, number);
         Some(number)
     }
 
+    /// An owner that is in force under another number now.
+    pub fn move_owner(&mut self, name: &str, to: u32) {
+        self.owners.insert(owner_hash(name), to);
+    }
+
     /// Never 0, which is nobody's.
     pub fn owner(&self, name: &str) -> Option<u32> {
-        self.owners.get(&owner_hash(name)).copied()
+        self.owner_of(&owner_hash(name))
     }
 
     pub fn services(&self) -> impl Iterator<Item = (&str, u32)> {
@@ -92,21 +140,24 @@ impl Numbers {
             .map(|(name, number)| (name.as_str(), *number))
     }
 
-    pub fn owners(&self) -> impl Iterator<Item = ([u8; 16], u32)> {
-        self.owners.iter().map(|(hash, number)| (*hash, *number))
+    pub fn owners(&self) -> impl Iterator<Item = (OwnerHash, u32)> {
+        let all = self.owners.iter().chain(&self.leaving);
+        all.map(|(hash, number)| (*hash, *number))
     }
 
     /// One past the highest owner's number.
     pub fn owners_end(&self) -> u32 {
-        self.owners.values().max().map_or(1, |highest| highest + 1)
+        let all = self.owners.values().chain(self.leaving.values());
+        all.max().map_or(1, |highest| highest + 1)
     }
 
     /// The numbers for a policy: known names keep theirs, new ones take numbers that no name of the policy in
-    /// force has, those never used first; names that neither policy has are forgotten.
+    /// force has, those never used first; names that neither policy has are forgotten. Owners' are below `owners_end`.
     pub fn assign(
         &self,
         (policy, pushed): (&Policy, &Pushed),
-        in_force: Option<(&Policy, &Pushed)>,
+        in_force: Option<&Policy>,
+        owners_end: u32,
     ) -> (Numbers, Assigned) {
         let mut assigned = Assigned::default();
         let names = |policy: &Policy| {
@@ -116,7 +167,7 @@ impl Numbers {
                 .map(|service| service.name.clone())
                 .collect()
         };
-        let before = in_force.map(|(policy, _)| names(policy));
+        let before = in_force.map(names);
         let (services, fresh) = place(&self.services, names(policy), before, 0..SERVICES_MAX);
         assigned.services = fresh;
         let names = |policy: &Policy| {
@@ -126,29 +177,99 @@ impl Numbers {
                 .map(|publisher| publisher.name.clone())
                 .collect()
         };
-        let before = in_force.map(|(policy, _)| names(policy));
+        let before = in_force.map(names);
         let range = PUBLISHERS_START..PUBLISHERS_START + PUBLISHERS_MAX;
         let (publishers, fresh) = place(&self.publishers, names(policy), before, range);
         assigned.services.extend(fresh);
-        let names = |(policy, pushed): (&Policy, &Pushed)| {
-            let clients = policy
-                .clients
-                .iter()
-                .map(|client| owner_hash(&owner_name(&client.name)));
-            clients
-                .chain(pushed.grantees.keys().map(|name| owner_hash(name)))
-                .collect()
-        };
-        let before = in_force.map(names);
-        let (owners, fresh) = place(&self.owners, names((policy, pushed)), before, 1..u32::MAX);
-        assigned.owners = fresh;
+        let hashes = owner_hashes(policy, pushed);
+        let owned = self.place_owners(&hashes, owners_end);
+        assigned.unnumbered = owned.iter().filter(|number| **number == 0).count();
+        let mut owners = HashMap::with_capacity(hashes.len());
+        for (hash, number) in hashes.iter().zip(&owned).filter(|(_, number)| **number != 0) {
+            if self.owner_of(hash) != Some(*number) {
+                assigned.owners.push((*hash, *number));
+            }
+            owners.insert(*hash, *number);
+        }
+        // What only the policy in force has keeps its number for one change more, unless it was the last to be had.
+        let given = Set::of(owned.iter().copied());
+        let leaving = self.owners.iter();
+        let leaving = leaving.filter(|(_, number)| !given.holds(**number));
         let numbers = Numbers {
             services,
             publishers,
+            leaving: leaving.map(|(hash, number)| (*hash, *number)).collect(),
             owners,
+            clients: owned[..policy.clients.len()].to_vec(),
+            grantees: owned[policy.clients.len()..].to_vec(),
         };
         (numbers, assigned)
     }
+
+    fn owner_of(&self, hash: &OwnerHash) -> Option<u32> {
+        let known = self.owners.get(hash).or_else(|| self.leaving.get(hash));
+        known.copied()
+    }
+
+    /// As `place`, for as many as a million; 0 for whom there is none left.
+    fn place_owners(&self, wanted: &[OwnerHash], end: u32) -> Vec<u32> {
+        let mut numbers: Vec<u32> = wanted
+            .iter()
+            .map(|hash| self.owner_of(hash).filter(|number| *number < end).unwrap_or(0))
+            .collect();
+        let end = end.min(self.owners_end().saturating_add(wanted.len() as u32));
+        let taken = Set::of(numbers.iter().copied());
+        let busy = Set::of(self.owners.values().copied());
+        let idle = Set::of(self.leaving.values().copied());
+        let unknown = (1..end).filter(|number| !busy.holds(*number) && !idle.holds(*number));
+        let idle = (1..end).filter(|number| idle.holds(*number) && !busy.holds(*number));
+        let last = (1..end).filter(|number| busy.holds(*number));
+        let mut free = unknown
+            .chain(idle)
+            .chain(last)
+            .filter(|number| !taken.holds(*number));
+        for number in numbers.iter_mut().filter(|number| **number == 0) {
+            *number = free.next().unwrap_or(0);
+        }
+        numbers
+    }
+}
+
+/// Numbers as bits.
+struct Set(Vec<u64>);
+
+impl Set {
+    fn of(numbers: impl Iterator<Item = u32>) -> Self {
+        let mut words = Vec::new();
+        for number in numbers {
+            let word = number as usize / 64;
+            if words.len() <= word {
+                words.resize((word + 1).next_power_of_two(), 0);
+            }
+            words[word] |= 1 << (number % 64);
+        }
+        Self(words)
+    }
+
+    fn holds(&self, number: u32) -> bool {
+        let word = self.0.get(number as usize / 64);
+        word.is_some_and(|word| word >> (number % 64) & 1 == 1)
+    }
+}
+
+/// The clients', then the grantees'.
+fn owner_hashes(policy: &Policy, pushed: &Pushed) -> Vec<OwnerHash> {
+    let clients = policy.clients.iter().map(|client| ("client/", &client.name));
+    let names = clients.chain(pushed.grantees.keys().map(|name| ("", name)));
+    let hash = |(start, name): (&str, &String)| half_of(Sha256::new().chain_update(start).chain_update(name));
+    names.map(hash).collect()
+}
+
+fn half_of(hasher: Sha256) -> OwnerHash {
+    let digest = hasher.finalize();
+    let mut hash = [0; 16];
+    hash.copy_from_slice(&digest[..16]);
+    hash
 }
 
 type Placed<K> = (HashMap<K, u32>, Vec<(K, u32)>);
@@ -197,58 +318,4 @@ fn place<K: Clone + Eq + std::hash::Hash>(
         numbers.entry(name).or_insert(number);
     }
     (numbers, fresh)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn placed(
-        known: &[(&str, u32)],
-        wanted: &[&str],
-        in_force: &[&str],
-    ) -> (Vec<(String, u32)>, Vec<String>) {
-        let known = known
-            .iter()
-            .map(|(name, number)| (name.to_string(), *number))
-            .collect();
-        let text = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
-        let (numbers, fresh) = place(&known, text(wanted), Some(text(in_force)), 1..4);
-        let mut numbers: Vec<_> = numbers.into_iter().collect();
-        numbers.sort();
-        (numbers, fresh.into_iter().map(|(name, _)| name).collect())
-    }
-
-    fn pairs(list: &[(&str, u32)]) -> Vec<(String, u32)> {
-        list.iter()
-            .map(|(name, number)| (name.to_string(), *number))
-            .collect()
-    }
-
-    #[test]
-    fn known_names_keep_their_numbers_and_new_ones_are_named_as_fresh() {
-        let (numbers, fresh) = placed(&[("a", 7), ("b", 2)], &["b", "c", "a"], &["a", "b"]);
-        assert_eq!(numbers, pairs(&[("a", 7), ("b", 2), ("c", 1)]));
-        assert_eq!(fresh, ["c"]);
-    }
-
-    #[test]
-    fn the_number_of_a_name_still_in_force_is_nobody_elses() {
-        let (numbers, _) = placed(&[("old", 1)], &["new"], &["old"]);
-        assert_eq!(numbers, pairs(&[("new", 2), ("old", 1)]));
-    }
-
-    #[test]
-    fn numbers_never_used_come_first_then_those_that_nobody_has_any_more() {
-        let (numbers, _) = placed(&[("gone", 1)], &["x", "y", "z"], &[]);
-        assert_eq!(numbers, pairs(&[("x", 2), ("y", 3), ("z", 1)]));
-    }
-
-    #[test]
-    fn a_policy_of_other_names_only_finds_numbers_too() {
-        let known = [("a", 1), ("b", 2), ("c", 3)];
-        let (numbers, fresh) = placed(&known, &["x", "y", "z"], &["a", "b", "c"]);
-        assert_eq!(numbers, pairs(&[("x", 1), ("y", 2), ("z", 3)]));
-        assert_eq!(fresh, ["x", "y", "z"]);
-    }
 }

@@ -3,6 +3,7 @@
 //! A prefix inherits from the shorter ones around it (denied, management, owners), so the kernel's one look-up
 //! gives the union: a /32 for one owner never hides another owner's /8.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,8 +13,8 @@ use filter_common::lookup::Value;
 use ipnet::IpNet;
 
 use super::destinations::Management;
-use super::{CompileError, Key, Numbers, Pushed, owner_name};
-use crate::policy::model::Policy;
+use super::{CompileError, Key, Numbers, Pushed};
+use crate::policy::model::{Client, Policy};
 
 pub(super) struct Sources {
     /// Prefixes and their `Value`s.
@@ -44,7 +45,7 @@ enum Said {
     /// Until when, in the filter's clock.
     Denied(u64),
     Management(u64),
-    /// The owner's place in the order of names, and its number.
+    /// The owner's place (see `Lists::by_name`), and its number.
     Owner(u32, u32),
 }
 
@@ -77,25 +78,21 @@ pub(super) fn build(
         }
     };
     // In the order of names: every `binding/` comes before every `client/`.
-    let mut order = 0;
-    for (name, grantee) in &pushed.grantees {
-        let number = numbers
-            .owner(name)
-            .ok_or_else(|| CompileError::Unnumbered(name.clone()))?;
+    let grantees = pushed.grantees.values().zip(numbers.grantees(pushed)?);
+    for (order, (grantee, number)) in (0..).zip(grantees) {
         for prefix in &grantee.sources {
-            say(prefix, Said::Owner(order, number));
+            say(prefix, Said::Owner(order, *number));
         }
-        order += 1;
     }
-    let mut by_name: Vec<_> = policy.clients.iter().filter(|client| client.enabled).collect();
-    by_name.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
-    for client in by_name {
-        let name = owner_name(&client.name);
-        let number = numbers.owner(&name).ok_or(CompileError::Unnumbered(name))?;
-        for source in &client.sources {
-            say(&source.prefix, Said::Owner(order, number));
+    let first_client = pushed.grantees.len() as u32;
+    let clients = policy.clients.iter().zip(numbers.clients(policy)?);
+    for (order, (client, number)) in (first_client..).zip(clients) {
+        if !client.enabled {
+            continue;
         }
-        order += 1;
+        for source in &client.sources {
+            say(&source.prefix, Said::Owner(order, *number));
+        }
     }
     for (sources, end) in pushed.denies.values() {
         for prefix in sources {
@@ -110,7 +107,11 @@ pub(super) fn build(
             say(&source.prefix, Said::Management(*mask));
         }
     }
-    let mut lists = Lists::default();
+    let mut lists = Lists {
+        clients: &policy.clients,
+        first_client,
+        ..Lists::default()
+    };
     let (v4, v6) = (sweep(v4, &mut lists)?, sweep(v6, &mut lists)?);
     Ok(Sources {
         v4,
@@ -123,7 +124,10 @@ pub(super) fn build(
 
 /// The lists of owners and what else sources are, each distinct one once.
 #[derive(Default)]
-struct Lists {
+struct Lists<'p> {
+    clients: &'p [Client],
+    /// The place of the first of them; before it stands what is pushed, in the order of names.
+    first_client: u32,
     grants: Vec<u32>,
     starts: HashMap<Vec<u32>, u32>,
     sources: Vec<Source>,
@@ -131,7 +135,16 @@ struct Lists {
     doubled: Vec<(Key<16>, u32)>,
 }
 
-impl Lists {
+impl Lists<'_> {
+    /// Places in the order of their owners' names: clients are compared only where they meet.
+    fn by_name(&self, one: u32, other: u32) -> Ordering {
+        let name = |place: u32| {
+            let client = self.clients.get(place.checked_sub(self.first_client)? as usize);
+            client.map(|client| client.name.as_bytes())
+        };
+        name(one).cmp(&name(other)).then(one.cmp(&other))
+    }
+
     /// The value of what holds at a prefix.
     fn value<const N: usize>(&mut self, around: &Around<N>) -> u32 {
         let owners_start = match around.owners.as_slice() {
@@ -183,20 +196,39 @@ struct Around<const N: usize> {
 /// Sorted by address and length, a prefix comes right behind all that hold it: one pass with the chain of them.
 fn sweep<const N: usize>(
     mut statements: Vec<Statement<N>>,
-    lists: &mut Lists,
+    lists: &mut Lists<'_>,
 ) -> Result<Vec<(Key<N>, u32)>, CompileError> {
-    statements.sort_by_key(|statement| statement.key);
-    let mut entries = Vec::new();
+    // What is said of one prefix may come in any order.
+    if !statements.is_sorted_by_key(|statement| statement.key) {
+        statements.sort_unstable_by_key(|statement| statement.key);
+    }
+    let mut entries = Vec::with_capacity(statements.len());
     let mut chain: Vec<Around<N>> = Vec::new();
     let mut rest = statements.as_slice();
     while let Some(first) = rest.first() {
         let key = first.key;
-        let (own, behind) = rest.split_at(rest.partition_point(|statement| statement.key == key));
+        let same = rest.iter().take_while(|statement| statement.key == key).count();
+        let (own, behind) = rest.split_at(same);
         rest = behind;
         while chain.last().is_some_and(|around| !holds(&around.key, &key)) {
             chain.pop();
         }
-        let around = inherit(key, own, chain.last());
+        // Most are single addresses that one owner names, inside of nothing.
+        if let (
+            &[
+                Statement {
+                    said: Said::Owner(_, number),
+                    ..
+                },
+            ],
+            None,
+        ) = (own, chain.last())
+            && usize::from(key.length) == N * 8
+        {
+            entries.push((key, Value::Owner(number).pack()));
+            continue;
+        }
+        let around = inherit(key, own, chain.last(), lists);
         if usize::from(key.length) == N * 8
             && let Some(parent) = chain.last()
         {
@@ -222,7 +254,12 @@ fn sweep<const N: usize>(
 
 /// What holds at a prefix: its own statements first (longest prefix first), then what is around it, each owner
 /// once, at its longest prefix.
-fn inherit<const N: usize>(key: Key<N>, own: &[Statement<N>], parent: Option<&Around<N>>) -> Around<N> {
+fn inherit<const N: usize>(
+    key: Key<N>,
+    own: &[Statement<N>],
+    parent: Option<&Around<N>>,
+    lists: &Lists<'_>,
+) -> Around<N> {
     let mut around = Around {
         key,
         denied_until: parent.map_or(0, |parent| parent.denied_until),
@@ -237,7 +274,7 @@ fn inherit<const N: usize>(key: Key<N>, own: &[Statement<N>], parent: Option<&Ar
             Said::Owner(order, number) => named.push((order, number)),
         }
     }
-    named.sort_unstable();
+    named.sort_unstable_by(|(one, _), (other, _)| lists.by_name(*one, *other));
     named.dedup();
     around.owners.extend(named.into_iter().map(|(_, number)| number));
     let own_length = around.owners.len();

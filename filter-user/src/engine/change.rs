@@ -7,7 +7,7 @@ use super::filter::{Filter, read, write};
 use super::live::Stop;
 use super::tables::Occasion;
 use crate::bindings::seam::{Change, GrantError, Grantee};
-use crate::compiler;
+use crate::compiler::{self, Undo};
 use crate::kernel::clock;
 use crate::policy::Policy;
 
@@ -23,11 +23,15 @@ impl Filter {
         let (removals, additions): (Vec<_>, Vec<_>) = changes
             .into_iter()
             .partition(|change| matches!(change, Change::Remove { .. } | Change::Undeny { .. }));
+        // Removals make room: only the whole tells then whether it fits.
+        let makes_room = !removals.is_empty();
         let mut undo = Vec::new();
+        let mut live = 0;
         let mut stop = None;
         for change in additions.into_iter().chain(removals) {
             if stop.is_none() {
                 stop = self.change_live(&change).err();
+                live += usize::from(stop.is_none());
             }
             undo.push(self.pushed.change(change));
         }
@@ -37,21 +41,48 @@ impl Filter {
                 prefix,
                 max: OWNERS_PER_SOURCE_MAX,
             },
-            Some(Stop::Generation) => match self.again(policy).await {
+            Some(Stop::Full(table, needed, max)) if !makes_room => {
+                GrantError::TableFull { table, needed, max }
+            }
+            Some(Stop::Generation | Stop::Full(..)) => match self.again(policy).await {
                 Ok(()) => return Ok(()),
                 Err(error) => grant_error(error),
             },
         };
-        for undo in undo.into_iter().rev() {
+        self.take_back(policy, undo, live).await;
+        Err(refused)
+    }
+
+    /// Takes changes back, the first so many of which were made in the tables in force.
+    async fn take_back(&mut self, policy: &Policy, undo: Vec<Undo>, live: usize) {
+        let mut whole = true;
+        for (at, undo) in undo.into_iter().enumerate().rev() {
+            if at < live
+                && let Undo::Grantee(owner, before) = &undo
+            {
+                let back = match before {
+                    Some(before) => Change::Put(Grantee::clone(before)),
+                    None => Change::Remove { owner: owner.clone() },
+                };
+                whole &= self.change_live(&back).is_ok();
+            }
             self.pushed.undo(undo);
         }
-        // Entries that were changed before the one that could not be are as they were again.
+        if whole {
+            return;
+        }
         if let Err(error) = self.again(policy).await {
             tracing::error!("a change that was refused may be in force in part: {error}");
             // The next change makes a generation, and with it all is as it should be.
             self.live = None;
         }
-        Err(refused)
+    }
+
+    /// Once a second: packets that were under way when owners got other numbers have gone by then.
+    pub(super) fn settle(&mut self) {
+        if let Some(live) = &mut self.live {
+            live.settle(&self.state);
+        }
     }
 
     /// The first owner that is to be renewed and has no grant.
@@ -78,35 +109,30 @@ impl Filter {
         match change {
             Change::Put(grantee) => {
                 let before = self.pushed.grantees.get(&compiler::binding_name(grantee));
+                if before.is_none()
+                    && let Some((table, needed, max)) = self.fill.owners.refuses(1)
+                {
+                    return Err(Stop::Full(table, needed, max));
+                }
                 let (number, owner) = live.put(&mut write(&self.numbers), &self.state, before, grantee)?;
                 live.add_limits(&mut self.limits, number, owner);
-                self.carry_limits(before.map(|before| before.limit), grantee);
+                if before.is_none() {
+                    self.fill.owners.add();
+                }
                 Ok(())
             }
             // It has ended since it was asked for, and is not there any more.
             Change::End { owner, .. } if !self.pushed.grantees.contains_key(owner) => Ok(()),
             Change::End { owner, end } => live.end(&read(&self.numbers), owner, *end),
             Change::Remove { owner } => match self.pushed.grantees.get(owner) {
-                Some(before) => live.remove(&read(&self.numbers), owner, before),
+                Some(before) => {
+                    live.remove(&read(&self.numbers), owner, before)?;
+                    self.fill.owners.take();
+                    Ok(())
+                }
                 None => Ok(()),
             },
             Change::Deny { .. } | Change::Undeny { .. } => Err(Stop::Generation),
-        }
-    }
-
-    /// Where a binding's limit has changed: tokens used stay used, up to the new burst.
-    fn carry_limits(&self, before: Option<crate::policy::model::Limits>, grantee: &Grantee) {
-        let (Some(before), Some(number)) = (
-            before,
-            read(&self.numbers).owner(&compiler::binding_name(grantee)),
-        ) else {
-            return;
-        };
-        if before != grantee.limit
-            && let (Ok(before), Ok(after)) =
-                (compiler::limit_set(&before), compiler::limit_set(&grantee.limit))
-        {
-            self.state.carry_owner(number, &before, &after);
         }
     }
 }
@@ -114,7 +140,7 @@ impl Filter {
 fn grant_error(error: FilterError) -> GrantError {
     match error {
         FilterError::OwnersFull { needed, max } => GrantError::TableFull {
-            table: "owners",
+            table: filter_common::abi::names::OWNER_STATE,
             needed: needed.into(),
             max: max.into(),
         },

@@ -9,7 +9,9 @@ use nix::fcntl::Flock;
 
 use super::Options;
 use super::attachments::{Attachments, Look, by_slot, counted, placed};
+use super::drift::InForce;
 use super::error::FilterError;
+use super::fill::{Fill, owners_max, owners_of};
 use super::live::Live;
 use super::reader::Reader;
 use super::snapshot::InterfaceState;
@@ -20,17 +22,12 @@ use crate::kernel::choice::{Choice, choose, choose_most};
 use crate::kernel::interfaces::{self, Interface};
 use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
 use crate::kernel::log::Lines;
-use crate::kernel::observe;
 use crate::kernel::pins::{Found, Pins};
 use crate::kernel::slots;
 use crate::kernel::state::{Limits, State};
 use crate::kernel::tick::Jiffy;
+use crate::kernel::written::ReadBack;
 use crate::policy::Policy;
-
-/// The owner table of a new filter: what later policies may grow to without a new one.
-const OWNERS_AT_LEAST: u32 = 65_536;
-/// The most that publishers' bounds alone ask for: 64 bytes each.
-const OWNERS_PUSHED_MAX: u64 = 4_000_000;
 
 /// What a policy means on this host now.
 struct Around {
@@ -95,7 +92,8 @@ pub struct Filter {
     narrowed: Option<String>,
     /// Where each interface is counted.
     slots: Vec<(String, Vec<u32>)>,
-    fill: Vec<(&'static str, u64, u64)>,
+    pub(super) fill: Arc<Fill>,
+    in_force: Arc<InForce>,
     /// What API servers have pushed, as it is in force.
     pub(super) pushed: Pushed,
     /// Where something may be pushed: the tables in force, to be changed entry by entry.
@@ -161,7 +159,7 @@ impl Filter {
     ) -> Result<Self, FilterError> {
         let Around { choice, host } = &around;
         let placed = placed(choice);
-        let (numbers, assigned) = Numbers::default().assign((policy, &pushed), None);
+        let (numbers, assigned) = Numbers::default().assign((policy, &pushed), None, u32::MAX);
         let (compiled, narrowed) = compile((policy, &pushed), &numbers, host, Occasion::Start)?;
         let slots = slots::fresh(&counted(&placed));
         let maps = pins.maps();
@@ -181,9 +179,11 @@ impl Filter {
         state.place_interfaces(&counted(&placed))?;
         let entry = Entry::create(&mut generation, &pins)?;
         pins.pin_generation(1, &generation)?;
-        attach::swap(&mut generation)?;
+        let in_force = InForce::default();
+        let tables = ReadBack::of(&generation)?;
+        in_force.put(1, tables, || attach::swap(&mut generation))?;
         state.write_meta(meta(1, jiffy))?;
-        let fill = observe::fill(&compiled, &generation, numbers.owners().count() as u64)?;
+        let fill = Fill::of(&compiled, owners_of(policy, &pushed), state.owners_max());
         let limits = Limits::from(&compiled);
         let mut filter = Self {
             pins,
@@ -201,7 +201,8 @@ impl Filter {
             host: host.clone(),
             narrowed,
             slots: names_of(&placed).into_iter().zip(slots).collect(),
-            fill,
+            fill: Arc::new(fill),
+            in_force: Arc::new(in_force),
             live: None,
             pushed,
         };
@@ -262,7 +263,8 @@ impl Filter {
             host: Vec::new(),
             narrowed: None,
             slots: Vec::new(),
-            fill: Vec::new(),
+            fill: Arc::new(Fill::of(&empty, 0, 1)),
+            in_force: Arc::default(),
             live: None,
             pushed: Pushed::default(),
         };
@@ -300,9 +302,10 @@ impl Filter {
         let Around { choice, host } = &around;
         let placed = placed(choice);
         let (numbers, assigned) =
-            read(&self.numbers).assign((policy, &pushed), in_force.map(|policy| (policy, &self.pushed)));
-        if numbers.owners_end() > self.state.owners_max() {
-            let (needed, max) = (numbers.owners_end() - 1, self.state.owners_max() - 1);
+            read(&self.numbers).assign((policy, &pushed), in_force, self.state.owners_max());
+        if assigned.unnumbered != 0 {
+            let max = self.state.owners_max() - 1;
+            let needed = owners_of(policy, &pushed) as u32;
             return Err(FilterError::OwnersFull { needed, max });
         }
         let (compiled, narrowed) = compile((policy, &pushed), &numbers, host, occasion)?;
@@ -317,14 +320,16 @@ impl Filter {
         let mut generation = Generation::load(&compiled, setting)?;
         let jiffy = generation.wind(self.jiffy.unwrap_or_default().zero)?;
         let next = self.number + 1;
-        let fill = observe::fill(&compiled, &generation, numbers.owners().count() as u64)?;
+        let fill = Fill::of(&compiled, owners_of(policy, &pushed), self.state.owners_max());
+        let tables = ReadBack::of(&generation)?;
         name(&mut self.state, &assigned)?;
         // New interfaces first, still under the generation in force: a hook that is held stops the change here.
         let (before, linked) = (self.attachments.clone(), self.pins.linked()?);
         let swapped = self.attach(policy, choice, occasion).and_then(|()| {
             self.pins.pin_generation(next, &generation)?;
             self.state.carry(&self.limits, &compiled);
-            Ok(attach::swap(&mut generation)?)
+            let swap = || attach::swap(&mut generation);
+            Ok(self.in_force.put(next, tables, swap)?)
         });
         if let Err(error) = swapped {
             self.detach_all_but(&linked);
@@ -336,7 +341,7 @@ impl Filter {
         }
         self.state.write_meta(meta(next, jiffy))?;
         self.jiffy = jiffy;
-        self.fill = fill;
+        self.fill = Arc::new(fill);
         self.generation = generation;
         self.follow_log();
         self.number = next;
@@ -360,11 +365,11 @@ impl Filter {
         self.live = None;
         if !policy.publishers.is_empty() {
             let owners_max = self.state.owners_max();
-            let around = (policy, &self.pushed);
+            let around = (policy, &self.pushed, &self.fill);
             let live = Live::new(
                 &mut self.generation,
                 compiled,
-                &read(&self.numbers),
+                &mut write(&self.numbers),
                 around,
                 owners_max,
             )?;
@@ -469,8 +474,12 @@ impl Filter {
         &self.attachments.states
     }
 
-    pub fn fill(&self) -> &[(&'static str, u64, u64)] {
+    pub(super) fn fill(&self) -> &Arc<Fill> {
         &self.fill
+    }
+
+    pub(super) fn in_force(&self) -> Arc<InForce> {
+        Arc::clone(&self.in_force)
     }
 
     pub fn service_number(&self, name: &str) -> Option<u32> {
@@ -496,19 +505,6 @@ fn names_of(interfaces: &[Interface]) -> Vec<String> {
         .iter()
         .map(|interface| interface.name.clone())
         .collect()
-}
-
-/// Entries of the owner table that is made when a filter is first attached.
-fn owners_max(policy: &Policy, numbers: &Numbers) -> u32 {
-    let pushed: u64 = policy
-        .publishers
-        .iter()
-        .map(|publisher| publisher.bindings_max)
-        .sum();
-    let wanted = (policy.clients.len() as u64 + pushed + 1).min(OWNERS_PUSHED_MAX) as u32;
-    OWNERS_AT_LEAST
-        .max(wanted)
-        .max(numbers.owners_end().saturating_mul(2))
 }
 
 fn name(state: &mut State, assigned: &compiler::Assigned) -> Result<(), LoadError> {

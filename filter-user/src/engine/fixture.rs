@@ -83,6 +83,7 @@ pub fn snapshot() -> Snapshot {
             entries: 3,
             capacity: 1024,
         }],
+        drift: Drift::default(),
         not_ready: Vec::new(),
     }
 }

@@ -3,26 +3,26 @@
 //! Single addresses only: what adds or removes a wider prefix, or finds no room, is left to the next generation. An
 //! address' value is worked out as the compiler does it, from what stands there and from the prefixes around it.
 
+mod addresses;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use filter_common::abi::{Owner, Source};
-use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
-use filter_common::lookup::prefixes::{GATE_PREFIXES, REMOVED, Shape as _, parts, search_v4, search_v6};
+use filter_common::abi::{LimitSet, Owner};
 use filter_common::lookup::{PORT_SET_WORDS, Value};
 use ipnet::IpNet;
 
+use super::fill::Fill;
 use crate::bindings::seam::Grantee;
 use crate::compiler::prefixes::Layout;
 use crate::compiler::{
-    Compiled, Key, LimitTable, Numbers, Pushed, Rows, binding_name, mapped, owner_flags, owner_hash,
-    owner_name,
+    Compiled, Key, LimitTable, Numbers, Pushed, Rows, binding_name, limit_set, owner_flags, owner_hash,
 };
 use crate::kernel::edit::{Edit, NoRoom};
 use crate::kernel::load::{Generation, LoadError};
 use crate::kernel::state::{Limits, State};
 use crate::policy::Policy;
-use crate::policy::model::PortRange;
+use crate::policy::model::{Limits as PolicyLimits, PortRange};
 
 /// Why a change was not made in the tables in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub(super) enum Stop {
     TooManyOwners {
         prefix: String,
     },
+    /// Which table, how many entries it needs, and how many it has.
+    Full(&'static str, u64, u64),
 }
 
 impl From<NoRoom> for Stop {
@@ -61,20 +63,22 @@ pub(super) struct Live {
     names: HashMap<u32, Arc<str>>,
     next_owner: u32,
     owners_end: u32,
+    /// Numbers that owners had before their terms changed, and those that they have since.
+    moved: Vec<(u32, u32)>,
+    fill: Arc<Fill>,
 }
 
 impl Live {
     pub(super) fn new(
         generation: &mut Generation,
         compiled: Compiled,
-        numbers: &Numbers,
-        (policy, pushed): (&Policy, &Pushed),
+        numbers: &mut Numbers,
+        (policy, pushed, fill): (&Policy, &Pushed, &Arc<Fill>),
         owners_max: u32,
     ) -> Result<Self, LoadError> {
         let edit = Edit::of(generation)?;
-        let clients = policy.clients.iter().map(|client| owner_name(&client.name));
-        let names = clients.chain(pushed.grantees.keys().cloned());
-        let names = names.filter_map(|name| Some((numbers.owner(&name)?, Arc::from(name))));
+        let names = numbers.take_listed(policy, pushed);
+        let names = names.map(|(number, name)| (number, Arc::from(name)));
         let values = (0..).zip(&compiled.sources).map(|(number, source)| {
             let owners = match source.owners_length {
                 0 => Vec::new(),
@@ -101,10 +105,13 @@ impl Live {
             port_sets_end: (compiled.port_sets.len() / PORT_SET_WORDS as usize) as u32,
             names: names.collect(),
             next_owner: numbers.owners_end(),
+            moved: Vec::new(),
+            fill: Arc::clone(fill),
         })
     }
 
-    /// A binding as it is now, where `before` was.
+    /// A binding as it is now, where `before` was. A packet sees the one or the other: other terms are written under
+    /// another number, and each source's value is one word.
     pub(super) fn put(
         &mut self,
         numbers: &mut Numbers,
@@ -117,23 +124,84 @@ impl Live {
             return Err(Stop::Generation);
         }
         let name = binding_name(grantee);
+        match before.filter(|before| !same_terms(before, grantee)) {
+            Some(before) => self.put_moved(numbers, state, before, grantee, &name),
+            None => self.put_same(numbers, state, before, grantee, &name),
+        }
+    }
+
+    /// A new one, or one whose sources and end alone have changed.
+    fn put_same(
+        &mut self,
+        numbers: &mut Numbers,
+        state: &State,
+        before: Option<&Grantee>,
+        grantee: &Grantee,
+        name: &str,
+    ) -> Result<(u32, Owner), Stop> {
         let number = numbers
-            .add_owner(&name, &mut self.next_owner, self.owners_end)
+            .add_owner(name, &mut self.next_owner, self.owners_end)
             .ok_or(Stop::Generation)?;
         if before.is_none() {
             // Whatever was counted under this number was another's.
-            state.name_owner(number, owner_hash(&name));
+            state.name_owner(number, owner_hash(name));
         }
-        let owner = self.owner(numbers, grantee, &name)?;
+        let owner = self.owner(numbers, grantee, name)?;
         self.names.entry(number).or_insert_with(|| Arc::from(name));
+        let known = before.map_or(&[][..], |before| &before.sources);
+        let added = grantee.sources.iter().filter(|source| !known.contains(source));
+        let added = self.plan(added, None, Some(number))?;
+        let gone = known.iter().filter(|source| !grantee.sources.contains(source));
+        let gone = self.plan(gone, Some(number), None)?;
         self.edit.set_owner(number, owner)?;
-        for source in grantee.sources.iter().filter(|source| !known.contains(source)) {
-            self.grant(source, number, true)?;
-        }
-        for source in known.iter().filter(|source| !grantee.sources.contains(source)) {
-            self.grant(source, number, false)?;
-        }
+        self.write(added)?;
+        self.write(gone)?;
         Ok((number, owner))
+    }
+
+    /// One whose terms have changed.
+    fn put_moved(
+        &mut self,
+        numbers: &mut Numbers,
+        state: &State,
+        before: &Grantee,
+        grantee: &Grantee,
+        name: &str,
+    ) -> Result<(u32, Owner), Stop> {
+        let from = numbers.owner(name).ok_or(Stop::Generation)?;
+        if self.next_owner >= self.owners_end {
+            return Err(Stop::Generation);
+        }
+        let to = self.next_owner;
+        let owner = self.owner(numbers, grantee, name)?;
+        let (old, new) = (self.limits_of(&before.limit)?, self.limits_of(&grantee.limit)?);
+        self.names.insert(to, Arc::from(name));
+        let kept = self.plan(grantee.sources.iter(), Some(from), Some(to))?;
+        let gone = before
+            .sources
+            .iter()
+            .filter(|source| !grantee.sources.contains(source));
+        let gone = self.plan(gone, Some(from), None)?;
+        self.edit.set_owner(to, owner)?;
+        state.move_buckets((from, to), owner_hash(name), &old, &new);
+        self.next_owner += 1;
+        numbers.move_owner(name, to);
+        self.write(kept)?;
+        self.write(gone)?;
+        state.move_counts(from, to);
+        self.moved.push((from, to));
+        Ok((to, owner))
+    }
+
+    /// Counts what packets that were under way have left under old numbers.
+    pub(super) fn settle(&mut self, state: &State) {
+        for (from, to) in self.moved.drain(..) {
+            state.move_counts(from, to);
+        }
+    }
+
+    fn limits_of(&self, limit: &PolicyLimits) -> Result<LimitSet, Stop> {
+        limit_set(limit).map_err(|_| Stop::Generation)
     }
 
     /// What the next generation must know of an owner's limits, to carry its levels over.
@@ -157,10 +225,8 @@ impl Live {
             return Err(Stop::Generation);
         }
         let number = numbers.owner(owner).ok_or(Stop::Generation)?;
-        for source in &before.sources {
-            self.grant(source, number, false)?;
-        }
-        Ok(())
+        let gone = self.plan(before.sources.iter(), Some(number), None)?;
+        self.write(gone)
     }
 
     fn owner(&mut self, numbers: &Numbers, grantee: &Grantee, name: &str) -> Result<Owner, Stop> {
@@ -178,6 +244,7 @@ impl Live {
             let start = row as usize * self.row_words;
             self.edit
                 .set_row(start, &self.rows.words[start..][..self.row_words])?;
+            self.fill.rows.set(self.rows.count() as u64);
         }
         let known = self.limits.entries.len();
         let limits = self
@@ -214,129 +281,12 @@ impl Live {
         self.port_sets.insert(ranges.to_vec(), set);
         Ok(set)
     }
+}
 
-    /// Gives an owner a single address, or takes it away.
-    fn grant(&mut self, source: &IpNet, number: u32, gives: bool) -> Result<(), Stop> {
-        let (here, around) = self.values_at(source);
-        let inherited = self.meaning(around)?;
-        let (management, denied, owners) = match here {
-            Some(value) => self.meaning(value)?,
-            None => inherited.clone(),
-        };
-        let mut own = match here {
-            Some(_) => owners,
-            None => Vec::new(),
-        };
-        // Its own are all but what it has from around it, unless an owner has both.
-        let both = |owner: &u32| self.doubled.contains(&(mapped(source.addr()), *owner));
-        own.retain(|owner| *owner != number && (!inherited.2.contains(owner) || both(owner)));
-        if gives {
-            let name = |number: &u32| self.names.get(number).cloned();
-            let place = own.partition_point(|owner| name(owner) < name(&number));
-            own.insert(place, number);
-        }
-        let value = if own.is_empty() && (management, denied) == (inherited.0, inherited.1) {
-            if here.is_none() {
-                return Ok(());
-            }
-            REMOVED
-        } else {
-            let behind = inherited.2.iter().filter(|owner| !own.contains(owner)).copied();
-            let all: Vec<u32> = own.iter().copied().chain(behind).collect();
-            if all.len() > OWNERS_PER_SOURCE_MAX as usize {
-                return Err(Stop::TooManyOwners {
-                    prefix: source.to_string(),
-                });
-            }
-            self.value((management, denied, all))?
-        };
-        match source {
-            IpNet::V4(net) => self.edit.set_host_v4(net.addr().to_bits(), value)?,
-            IpNet::V6(net) => {
-                let (upper, lower) = halves(net.addr());
-                self.edit.set_host_v6(upper, lower, value)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The value of a single address by itself, and by the prefixes around it.
-    fn values_at(&self, source: &IpNet) -> (Option<u32>, u32) {
-        let has = self.prefixes.parts();
-        match source {
-            IpNet::V4(net) => {
-                let address = net.addr().to_bits();
-                let around = if has & parts::PREFIXES_V4 != 0 {
-                    search_v4(&self.prefixes, address)
-                } else {
-                    0
-                };
-                (self.edit.host_v4(address), around)
-            }
-            IpNet::V6(net) => {
-                let (upper, lower) = halves(net.addr());
-                let around = if has & parts::PREFIXES_V6 != 0 {
-                    search_v6(&self.prefixes, upper, lower, GATE_PREFIXES)
-                } else {
-                    0
-                };
-                (self.edit.host_v6(upper, lower), around)
-            }
-        }
-    }
-
-    fn meaning(&self, value: u32) -> Result<Meaning, Stop> {
-        match Value::unpack(value) {
-            Value::None => Ok((0, 0, Vec::new())),
-            Value::Owner(number) => Ok((0, 0, vec![number])),
-            Value::Source(number) => {
-                let source = self.edit.source(number).ok_or(Stop::Generation)?;
-                let start = source.owners_start;
-                let owners = match source.owners_length {
-                    1 => Some(vec![start]),
-                    length => (start..start + length)
-                        .map(|position| self.edit.grant(position))
-                        .collect(),
-                };
-                Ok((
-                    source.management,
-                    source.denied_until,
-                    owners.ok_or(Stop::Generation)?,
-                ))
-            }
-        }
-    }
-
-    fn value(&mut self, meaning: Meaning) -> Result<u32, Stop> {
-        if let (0, 0, [number]) = (meaning.0, meaning.1, meaning.2.as_slice()) {
-            return Ok(Value::Owner(*number).pack());
-        }
-        if let Some(value) = self.values.get(&meaning) {
-            return Ok(*value);
-        }
-        let owners = &meaning.2;
-        let start = match owners.as_slice() {
-            [] => 0,
-            [number] => *number,
-            _ => {
-                self.edit.set_grants(self.grants_end, owners)?;
-                let start = self.grants_end;
-                self.grants_end += owners.len() as u32;
-                start
-            }
-        };
-        let source = Source {
-            management: meaning.0,
-            denied_until: meaning.1,
-            owners_start: start,
-            owners_length: owners.len() as u32,
-        };
-        self.edit.set_source(self.sources_end, source)?;
-        let value = Value::Source(self.sources_end).pack();
-        self.sources_end += 1;
-        self.values.insert(meaning, value);
-        Ok(value)
-    }
+/// Whether all but sources and end is the same.
+fn same_terms(one: &Grantee, other: &Grantee) -> bool {
+    let terms = |grantee: &Grantee| (grantee.limit, grantee.publisher.clone());
+    one.services == other.services && one.source_ports == other.source_ports && terms(one) == terms(other)
 }
 
 fn is_host(source: &IpNet) -> bool {

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
+use super::fill::Fill;
 use super::live::{Live, Stop};
 use super::tables::{Occasion, compile};
 use crate::bindings::seam::{Change, Grantee};
@@ -56,7 +58,7 @@ services = ["a", "b"]
 environments = ["production"]
 "#;
 
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     let root = Path::new("keyfence.toml");
     let files = MemoryFiles::new([(root.to_owned(), POLICY.as_bytes().to_vec())]);
     let now = "2026-06-01T00:00:00Z".parse().unwrap();
@@ -104,7 +106,7 @@ fn grantee() -> impl Strategy<Value = Grantee> {
     )
 }
 
-fn change() -> impl Strategy<Value = Change> {
+pub(super) fn change() -> impl Strategy<Value = Change> {
     let owner = |name: u8| format!("binding/gateway/key-{name}");
     prop_oneof![
         4 => grantee().prop_map(Change::Put),
@@ -121,15 +123,15 @@ struct Said {
 }
 
 /// Tables of the test's own, in the kernel.
-struct Tables {
-    live: Live,
-    state: State,
-    numbers: Numbers,
-    _generation: Generation,
+pub(super) struct Tables {
+    pub(super) live: Live,
+    pub(super) state: State,
+    pub(super) numbers: Numbers,
+    pub(super) generation: Generation,
 }
 
-fn tables(policy: &Policy, pushed: &Pushed) -> Tables {
-    let (numbers, _) = Numbers::default().assign((policy, pushed), None);
+pub(super) fn tables(policy: &Policy, pushed: &Pushed) -> Tables {
+    let (mut numbers, _) = Numbers::default().assign((policy, pushed), None, u32::MAX);
     let (compiled, _) = compile((policy, pushed), &numbers, &[], Occasion::Start).unwrap();
     let setting = Setting {
         interfaces: &[],
@@ -140,17 +142,25 @@ fn tables(policy: &Policy, pushed: &Pushed) -> Tables {
     let mut generation = Generation::load(&compiled, setting)
         .unwrap_or_else(|error| panic!("this test puts tables into the kernel: run it as root ({error})"));
     let state = State::of(&generation).unwrap();
-    let live = Live::new(&mut generation, compiled, &numbers, (policy, pushed), 10_000).unwrap();
+    let fill = Arc::new(Fill::of(&compiled, pushed.grantees.len(), 10_000));
+    let live = Live::new(
+        &mut generation,
+        compiled,
+        &mut numbers,
+        (policy, pushed, &fill),
+        10_000,
+    )
+    .unwrap();
     Tables {
         live,
         state,
         numbers,
-        _generation: generation,
+        generation,
     }
 }
 
 impl Tables {
-    fn change(&mut self, pushed: &Pushed, change: &Change) -> Result<(), Stop> {
+    pub(super) fn change(&mut self, pushed: &Pushed, change: &Change) -> Result<(), Stop> {
         match change {
             Change::Put(grantee) => {
                 let before = pushed.grantees.get(&grantee.credential);

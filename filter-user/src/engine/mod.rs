@@ -4,8 +4,12 @@
 //! writes the kernel through `filter`; knows no listener.
 
 mod attachments;
+#[cfg(test)]
+mod beside_tests;
 mod change;
+mod drift;
 mod error;
+mod fill;
 mod filter;
 #[cfg(test)]
 pub mod fixture;
@@ -17,6 +21,8 @@ mod reader;
 mod shared;
 pub mod snapshot;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod told;
 mod watch;
 
@@ -37,8 +43,8 @@ use crate::bindings::seam::{Change, Effective, GrantError};
 use crate::compiler::Pushed;
 use crate::judge::both::JudgeError;
 use crate::kernel::clock;
-use crate::policy::{self, Colour, Loaded, Policy};
-use snapshot::{Applied, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, TableFill, View};
+use crate::policy::{self, Colour, Policy};
+use snapshot::{Applied, Drift, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, View};
 use told::{counted, restart_keys, warnings};
 use watch::Woken;
 
@@ -76,6 +82,7 @@ pub struct Engine {
     changes: u64,
     wall_offset: i128,
     watch: watch::Watch,
+    told: fill::Told,
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
 }
@@ -84,17 +91,16 @@ impl Engine {
     /// Puts a checked policy in force, taking over what an earlier daemon left.
     pub async fn start(
         options: Options,
-        loaded: &Loaded,
-        policy: Policy,
+        hash: String,
+        policy: Arc<Policy>,
         effective: Option<Arc<dyn Effective>>,
     ) -> Result<(Self, Arc<Shared>), FilterError> {
-        let policy = Arc::new(policy);
         let filter = Filter::start(&options, &policy, pushed_under(effective.as_ref(), &policy)).await?;
         let (sender, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
         let started_at = jiff::Timestamp::now();
         let state = PolicyState {
             file: options.policy_file.display().to_string(),
-            hash: loaded.hash.clone(),
+            hash: hash.clone(),
             in_force_since: started_at,
             reload_ok: true,
             last_error: None,
@@ -106,21 +112,26 @@ impl Engine {
             snapshot: RwLock::new(Arc::new(snapshot)),
             policy: RwLock::new((1, Arc::clone(&policy))),
             numbers: filter.shared_numbers(),
+            fill: RwLock::new(Arc::clone(filter.fill())),
+            in_force: filter.in_force(),
+            found: RwLock::default(),
             commands: sender,
         });
         let engine = Self {
             options,
             filter,
             policy,
-            hash: loaded.hash.clone(),
+            hash,
             effective,
             changes: 0,
             wall_offset: clock::wall_offset(),
             watch: watch::Watch::default(),
+            told: fill::Told::default(),
             shared: Arc::clone(&shared),
             commands,
         };
         engine.say_applied();
+        tokio::task::spawn_blocking(crate::sys::give_back_memory);
         Ok((engine, shared))
     }
 
@@ -129,6 +140,7 @@ impl Engine {
         let mut looks = tokio::time::interval(std::time::Duration::from_secs(1));
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut events = watch::Listener::open();
+        let mut reading = std::pin::pin!(drift::read_back(Arc::clone(&self.shared)));
         // What came in between requests to reload that share one.
         let mut later = VecDeque::new();
         loop {
@@ -149,6 +161,7 @@ impl Engine {
                     None => return self.filter,
                 },
                 () = events.changed() => self.watch(Woken::ByEvent).await,
+                () = &mut reading => {}
                 _ = looks.tick() => self.watch(Woken::ByClock).await,
                 // An error means that the stopper itself is gone: stop as well.
                 _ = stop.changed() => return self.filter,
@@ -181,7 +194,7 @@ impl Engine {
 
     async fn try_reload(&mut self) -> Result<Applied, ReloadError> {
         let file = self.options.policy_file.clone();
-        let loaded = tokio::task::spawn_blocking(move || load_policy(&file))
+        let mut loaded = tokio::task::spawn_blocking(move || load_policy(&file))
             .await
             .map_err(|error| ReloadError::Failed(format!("reading the policy: {error}")))?;
         if let Some(why) = &loaded.unreadable {
@@ -190,10 +203,14 @@ impl Engine {
         if let Some(refusal) = refusal(&loaded) {
             return Err(ReloadError::Invalid(refusal));
         }
-        let Some(policy) = loaded.policy.clone() else {
+        let Some(policy) = loaded.policy.take() else {
             return Err(ReloadError::Invalid(policy::render(&loaded, Colour::Never)));
         };
-        let tried = policy.clone();
+        let mut warnings = warnings(&loaded);
+        let (hash, policy) = (loaded.hash, Arc::new(policy));
+        // As large as all sources.
+        drop(loaded.files);
+        let tried = Arc::clone(&policy);
         let tried = tokio::task::spawn_blocking(move || unexpected(&tried))
             .await
             .map_err(|error| ReloadError::Failed(format!("trying what the policy expects: {error}")))?;
@@ -203,7 +220,6 @@ impl Engine {
             Err(JudgeError::Compile(error)) => return Err(ReloadError::Invalid(error.to_string())),
             Err(error) => return Err(ReloadError::Failed(error.to_string())),
         }
-        let mut warnings = warnings(&loaded);
         warnings.extend(restart_keys(&self.policy, &policy));
         for warning in &warnings {
             tracing::warn!("{warning}");
@@ -224,15 +240,16 @@ impl Engine {
             counted(clients, "client"),
             self.filter.generation()
         );
-        self.policy = Arc::new(policy);
+        self.policy = policy;
         if let Ok(mut slot) = self.shared.policy.write() {
             *slot = (slot.0 + 1, Arc::clone(&self.policy));
         }
         self.say_applied();
-        self.hash = loaded.hash;
+        self.hash = hash;
         self.wall_offset = clock::wall_offset();
         self.watch.behind = None;
         self.refresh_reader();
+        tokio::task::spawn_blocking(crate::sys::give_back_memory);
         Ok(Applied {
             detail,
             clients,
@@ -289,6 +306,9 @@ impl Engine {
         let snapshot = Arc::new(snapshot);
         if let Ok(mut slot) = self.shared.snapshot.write() {
             *slot = snapshot;
+        }
+        if let Ok(mut slot) = self.shared.fill.write() {
+            *slot = Arc::clone(self.filter.fill());
         }
     }
 }
@@ -353,49 +373,8 @@ fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jif
         mode: policy.filter.mode,
         interfaces,
         services: services.collect(),
-        tables: filter
-            .fill()
-            .iter()
-            .map(|(table, entries, capacity)| TableFill {
-                table,
-                entries: *entries,
-                capacity: *capacity,
-            })
-            .collect(),
+        tables: filter.fill().shown(),
+        drift: Drift::default(),
         not_ready,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn requests_that_wait_share_one_reload_and_later_ones_do_not() {
-        let (sender, mut commands) = mpsc::channel(COMMANDS_WAITING_MAX);
-        let ask = || {
-            let (answer, asked) = oneshot::channel();
-            sender.try_send(Command::Reload(answer)).unwrap();
-            asked
-        };
-        let waiting: Vec<_> = (0..COMMANDS_WAITING_MAX).map(|_| ask()).collect();
-        let Ok(Command::Reload(first)) = commands.try_recv() else {
-            panic!("one was sent");
-        };
-        let answers = sharing(first, &mut commands, &mut VecDeque::new());
-        let mut later = ask();
-        assert_eq!(answers.len(), waiting.len());
-        let done = Applied {
-            detail: "done".to_owned(),
-            clients: 0,
-            warnings: Vec::new(),
-        };
-        for answer in answers {
-            answer.send(Ok(done.clone())).unwrap();
-        }
-        for mut asked in waiting {
-            assert_eq!(asked.try_recv().unwrap(), Ok(done.clone()));
-        }
-        assert!(later.try_recv().is_err());
     }
 }

@@ -1,9 +1,11 @@
 //! What others hold of the engine: pictures of its state, and the way to ask it for changes.
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::drift::{Found, InForce};
+use super::fill::Fill;
 use super::filter::SharedNumbers;
 use super::snapshot::{Applied, BoxFuture, CounterValues, ReloadError, Snapshot, View};
 use super::{Command, reader};
@@ -18,6 +20,10 @@ pub struct Shared {
     /// The policy in force, and how many there were before it.
     pub(super) policy: RwLock<(u64, Arc<Policy>)>,
     pub(super) numbers: SharedNumbers,
+    /// Of the generation in force; kept up by single changes.
+    pub(super) fill: RwLock<Arc<Fill>>,
+    pub(super) in_force: Arc<InForce>,
+    pub(super) found: RwLock<Found>,
     pub(super) commands: mpsc::Sender<Command>,
 }
 
@@ -27,6 +33,26 @@ impl Shared {
             Ok(slot) => slot.clone(),
             Err(poisoned) => poisoned.into_inner().clone(),
         }
+    }
+
+    /// Notes what a read-back found, and says what is new.
+    pub(super) fn found(&self, found: Found) {
+        let mut slot = self.found.write().unwrap_or_else(PoisonError::into_inner);
+        let before = if slot.generation == found.generation {
+            slot.drift.entries
+        } else {
+            0
+        };
+        if let Some(sentence) = found.drift.sentence().filter(|_| found.drift.entries != before) {
+            tracing::error!(
+                entries = found.drift.entries,
+                generation = found.generation,
+                "{sentence}"
+            );
+        } else if before > found.drift.entries {
+            tracing::info!("the kernel's tables are as they were written again");
+        }
+        *slot = found;
     }
 
     fn reader(&self) -> Arc<reader::Reader> {
@@ -69,10 +95,19 @@ impl Grants for Shared {
 impl View for Shared {
     fn snapshot(&self) -> Arc<Snapshot> {
         // A poisoned lock would mean that a writer of one pointer panicked: the pointer is whole either way.
-        match self.snapshot.read() {
-            Ok(slot) => Arc::clone(&slot),
-            Err(poisoned) => Arc::clone(&poisoned.into_inner()),
+        let published = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
+        let mut snapshot = Snapshot::clone(&published);
+        drop(published);
+        // What changes without the engine, or too often to be published.
+        let fill = self.fill.read().unwrap_or_else(PoisonError::into_inner);
+        snapshot.tables = fill.shown();
+        drop(fill);
+        let found = self.found.read().unwrap_or_else(PoisonError::into_inner);
+        if found.generation == snapshot.generation {
+            snapshot.drift = found.drift.clone();
+            snapshot.not_ready.extend(found.drift.sentence());
         }
+        Arc::new(snapshot)
     }
 
     fn counters(&self) -> Result<CounterValues, String> {

@@ -27,6 +27,7 @@ pub struct Snapshot {
     pub interfaces: Vec<InterfaceState>,
     pub services: Vec<ServiceState>,
     pub tables: Vec<TableFill>,
+    pub drift: Drift,
     /// Why the daemon is not ready, a sentence each; empty is ready.
     pub not_ready: Vec<String>,
 }
@@ -87,6 +88,23 @@ pub struct TableFill {
     pub table: &'static str,
     pub entries: u64,
     pub capacity: u64,
+}
+
+/// Entries of the tables in force that are not as the daemon wrote them, as of the last read-back.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Drift {
+    /// At least so many: of tables of single words, up to eight that stand together count as one.
+    pub entries: u64,
+    /// Where they are; empty where there are none.
+    pub tables: Vec<TableDrift>,
+    /// When the last read-back of this generation ended; null before the first.
+    pub checked_at: Option<jiff::Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TableDrift {
+    pub table: &'static str,
+    pub entries: u64,
 }
 
 /// The kernel's counters, read at one time and summed over the CPUs.

@@ -74,6 +74,8 @@ impl Engine {
         if woken == Woken::ByClock {
             self.filter.check_clock();
         }
+        self.told.look(self.filter.fill());
+        self.filter.settle();
         let look = self.filter.look(&self.policy).await;
         if look.moved {
             causes.push(Cause::Interfaces);

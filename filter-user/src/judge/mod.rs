@@ -37,7 +37,7 @@ impl Bench {
         end: &dyn Fn(jiff::Timestamp) -> u64,
         pushed: &Pushed,
     ) -> Result<Self, CompileError> {
-        let (numbers, _) = Numbers::default().assign((policy, pushed), None);
+        let (numbers, _) = Numbers::default().assign((policy, pushed), None, u32::MAX);
         let around = Surroundings {
             host_addresses,
             end,

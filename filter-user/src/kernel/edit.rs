@@ -12,7 +12,7 @@ use filter_common::lookup::prefixes::{
 };
 
 use super::load::{Generation, LoadError};
-use super::memory::Memory;
+use super::written::Table;
 use crate::compiler::prefixes::Homes;
 
 /// There is no place left in a table: the next generation has more.
@@ -22,33 +22,32 @@ pub struct NoRoom;
 /// The tables of the generation in force that single changes touch.
 pub struct Edit {
     homes: Homes,
-    gate_v4: Memory<u64>,
-    hosts_v4: Memory<Line>,
-    gate_v6: Memory<u64>,
-    hosts_v6: Memory<Line>,
-    sources: Memory<Source>,
-    grants: Memory<u64>,
-    owners: Memory<Owner>,
-    limits: Memory<LimitSet>,
-    rows: Memory<u64>,
-    port_sets: Memory<u64>,
+    gate_v4: Table<u64>,
+    hosts_v4: Table<Line>,
+    gate_v6: Table<u64>,
+    hosts_v6: Table<Line>,
+    sources: Table<Source>,
+    grants: Table<u64>,
+    owners: Table<Owner>,
+    limits: Table<LimitSet>,
+    rows: Table<u64>,
+    port_sets: Table<u64>,
 }
 
 impl Edit {
     pub fn of(generation: &Generation) -> Result<Self, LoadError> {
-        let mapped = |error: std::io::Error| LoadError::Object(format!("mapping the tables: {error}"));
         Ok(Self {
             homes: generation.homes,
-            gate_v4: Memory::of(generation.map(names::GATE_V4)?).map_err(mapped)?,
-            hosts_v4: Memory::of(generation.map(names::HOSTS_V4)?).map_err(mapped)?,
-            gate_v6: Memory::of(generation.map(names::GATE_V6)?).map_err(mapped)?,
-            hosts_v6: Memory::of(generation.map(names::HOSTS_V6)?).map_err(mapped)?,
-            sources: Memory::of(generation.map(names::SOURCES)?).map_err(mapped)?,
-            grants: Memory::of(generation.map(names::GRANTS)?).map_err(mapped)?,
-            owners: Memory::of(generation.map(names::OWNERS)?).map_err(mapped)?,
-            limits: Memory::of(generation.map(names::LIMITS)?).map_err(mapped)?,
-            rows: Memory::of(generation.map(names::ROWS)?).map_err(mapped)?,
-            port_sets: Memory::of(generation.map(names::PORT_SETS)?).map_err(mapped)?,
+            gate_v4: Table::of(generation, names::GATE_V4)?,
+            hosts_v4: Table::of(generation, names::HOSTS_V4)?,
+            gate_v6: Table::of(generation, names::GATE_V6)?,
+            hosts_v6: Table::of(generation, names::HOSTS_V6)?,
+            sources: Table::of(generation, names::SOURCES)?,
+            grants: Table::of(generation, names::GRANTS)?,
+            owners: Table::of(generation, names::OWNERS)?,
+            limits: Table::of(generation, names::LIMITS)?,
+            rows: Table::of(generation, names::ROWS)?,
+            port_sets: Table::of(generation, names::PORT_SETS)?,
         })
     }
 
@@ -71,11 +70,12 @@ impl Edit {
             return Err(NoRoom);
         };
         let cell = gate_cell_v4(&self.homes, address);
-        let gate = self.gate_v4.words((cell / GATE_CELLS) as usize).ok_or(NoRoom)?;
-        gate[0].fetch_or(GATE_HOSTS << ((cell % GATE_CELLS) * 2), Ordering::Relaxed);
-        let words = self.hosts_v4.words(line).ok_or(NoRoom)?;
-        words[slot].store(u64::from(address) | u64::from(value) << 32, Ordering::Release);
-        Ok(())
+        let mark = GATE_HOSTS << ((cell % GATE_CELLS) * 2);
+        self.gate_v4
+            .set((cell / GATE_CELLS) as usize, 0, mark)
+            .ok_or(NoRoom)?;
+        let word = u64::from(address) | u64::from(value) << 32;
+        self.hosts_v4.store(line, slot, word).ok_or(NoRoom)
     }
 
     fn slot_v4(&self, wanted: impl Fn(u64) -> bool, address: u32) -> Option<(usize, usize)> {
@@ -104,15 +104,19 @@ impl Edit {
         };
         if let Some(gate) = self.gate_of_v6(upper) {
             let (word, mark) = gate;
-            self.gate_v6.words(word).ok_or(NoRoom)?[0].fetch_or(mark, Ordering::Relaxed);
+            self.gate_v6.set(word, 0, mark).ok_or(NoRoom)?;
         }
-        let words = self.hosts_v6.words(line).ok_or(NoRoom)?;
-        words[slot * 2].store(upper, Ordering::Relaxed);
-        words[slot * 2 + 1].store(lower, Ordering::Relaxed);
         let (word, shift) = (6 + slot / 2, (slot % 2) * 32);
-        let others = words[word].load(Ordering::Relaxed) & !(0xffff_ffff << shift);
-        words[word].store(others | u64::from(value) << shift, Ordering::Release);
-        Ok(())
+        let values = self.hosts_v6.words(line).ok_or(NoRoom)?[word].load(Ordering::Relaxed);
+        let others = values & !(0xffff_ffff << shift);
+        [
+            (slot * 2, upper),
+            (slot * 2 + 1, lower),
+            (word, others | u64::from(value) << shift),
+        ]
+        .into_iter()
+        .try_for_each(|(word, value)| self.hosts_v6.store(line, word, value))
+        .ok_or(NoRoom)
     }
 
     fn gate_of_v6(&self, upper: u64) -> Option<(usize, u64)> {
@@ -157,12 +161,9 @@ impl Edit {
 
     /// Writes what several owners or more than owners make of a source, where nothing refers to it yet.
     pub fn set_source(&self, number: u32, source: Source) -> Result<(), NoRoom> {
-        let words = self.sources.words(number as usize).ok_or(NoRoom)?;
-        words[0].store(source.management, Ordering::Relaxed);
-        words[1].store(source.denied_until, Ordering::Relaxed);
         let owners = u64::from(source.owners_start) | u64::from(source.owners_length) << 32;
-        words[2].store(owners, Ordering::Release);
-        Ok(())
+        let words = [source.management, source.denied_until, owners];
+        store_all(&self.sources, number as usize, &words)
     }
 
     pub fn source(&self, number: u32) -> Option<Source> {
@@ -183,8 +184,7 @@ impl Edit {
     /// Writes a list of owners, where nothing refers to it yet.
     pub fn set_grants(&self, start: u32, owners: &[u32]) -> Result<(), NoRoom> {
         for (position, owner) in (start..).zip(owners) {
-            let words = self.grants.words(position as usize).ok_or(NoRoom)?;
-            words[0].store(u64::from(*owner), Ordering::Release);
+            store_all(&self.grants, position as usize, &[u64::from(*owner)])?;
         }
         Ok(())
     }
@@ -198,44 +198,44 @@ impl Edit {
     }
 
     pub fn set_limits(&self, number: u32, limits: &LimitSet) -> Result<(), NoRoom> {
-        let words = self.limits.words(number as usize).ok_or(NoRoom)?;
         let sets = [limits.packets, limits.bytes, limits.connections];
-        for (words, limit) in words.chunks(3).zip(sets) {
-            words[0].store(limit.cost, Ordering::Relaxed);
-            words[1].store(limit.span, Ordering::Relaxed);
-            words[2].store(u64::from(limit.shift), Ordering::Release);
-        }
-        Ok(())
+        let words = sets.map(|limit| [limit.cost, limit.span, u64::from(limit.shift)]);
+        store_all(&self.limits, number as usize, words.as_flattened())
     }
 
     /// Writes an owner's grant; its end last.
     pub fn set_owner(&self, number: u32, owner: Owner) -> Result<(), NoRoom> {
-        let words = self.owners.words(number as usize).ok_or(NoRoom)?;
         let ports = u64::from(owner.source_port_first) | u64::from(owner.source_port_last) << 16;
-        words[1].store(
-            u64::from(owner.limits) | u64::from(owner.row) << 32,
-            Ordering::Relaxed,
-        );
-        words[2].store(ports | u64::from(owner.port_set) << 32, Ordering::Relaxed);
-        words[3].store(
-            u64::from(owner.publisher) | u64::from(owner.flags) << 32,
-            Ordering::Relaxed,
-        );
-        words[0].store(owner.end, Ordering::Release);
-        Ok(())
+        let words = [
+            (1, u64::from(owner.limits) | u64::from(owner.row) << 32),
+            (2, ports | u64::from(owner.port_set) << 32),
+            (3, u64::from(owner.publisher) | u64::from(owner.flags) << 32),
+            (0, owner.end),
+        ];
+        words
+            .into_iter()
+            .try_for_each(|(word, value)| self.owners.store(number as usize, word, value))
+            .ok_or(NoRoom)
     }
 
     pub fn set_end(&self, number: u32, end: u64) -> Result<(), NoRoom> {
-        self.owners.words(number as usize).ok_or(NoRoom)?[0].store(end, Ordering::Release);
-        Ok(())
+        self.owners.store(number as usize, 0, end).ok_or(NoRoom)
     }
 }
 
-fn set_words(memory: &Memory<u64>, start: usize, values: &[u64]) -> Result<(), NoRoom> {
+fn set_words(memory: &Table<u64>, start: usize, values: &[u64]) -> Result<(), NoRoom> {
     for (at, value) in values.iter().enumerate() {
-        memory.words(start + at).ok_or(NoRoom)?[0].store(*value, Ordering::Release);
+        store_all(memory, start + at, &[*value])?;
     }
     Ok(())
+}
+
+/// The words of one value, the last of them last.
+fn store_all<T: aya::Pod>(table: &Table<T>, entry: usize, words: &[u64]) -> Result<(), NoRoom> {
+    let mut words = words.iter().enumerate();
+    words
+        .try_for_each(|(word, value)| table.store(entry, word, *value))
+        .ok_or(NoRoom)
 }
 
 /// What an owner is granted, without the numbers that say where it stands.
@@ -255,7 +255,7 @@ impl Edit {
     pub fn granted(&self, number: u32, row_words: usize) -> Granted {
         use filter_common::lookup::PORT_SET_WORDS;
         let word = |at: usize| self.owners.words(number as usize).unwrap()[at].load(Ordering::Relaxed);
-        let read = |memory: &Memory<u64>, number: u64, words: usize| -> Vec<u64> {
+        let read = |memory: &Table<u64>, number: u64, words: usize| -> Vec<u64> {
             let start = number as usize * words;
             let entries =
                 (start..start + words).map(|at| memory.words(at).unwrap()[0].load(Ordering::Relaxed));

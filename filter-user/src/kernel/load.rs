@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use super::run::Runner;
 use super::tick::Jiffy;
+use super::written::Written;
 use super::{OBJECT, chain, memory, raw};
 use crate::compiler::prefixes::{Homes, Layout, lay_out};
 use crate::compiler::{Compiled, Key, Room};
@@ -110,6 +111,10 @@ pub struct Generation {
     /// Where single addresses are in its tables, and its prefixes: what a change of one entry needs to know.
     pub homes: Homes,
     pub prefixes: Layout,
+    /// What it was filled with, and was changed to since.
+    pub written: Written,
+    /// The judge's id in the kernel.
+    pub judge: u32,
 }
 
 impl Generation {
@@ -176,11 +181,13 @@ impl Generation {
                 loader.map_pin_path(name, pins.join(name));
             }
         }
-        let generation = Self {
+        let mut generation = Self {
             ebpf: loader.load(object)?,
             verified_instructions: 0,
             homes: Homes::default(),
             prefixes: Layout::default(),
+            written: Written::default(),
+            judge: 0,
         };
         generation.fill(compiled, from, &to)?;
         Ok(generation)
@@ -191,7 +198,9 @@ impl Generation {
         let judge = self.program(names::JUDGE)?;
         judge.load()?;
         let info = judge.info()?;
-        self.verified_instructions = info.verified_instruction_count().unwrap_or(0);
+        let (id, verified) = (info.id(), info.verified_instruction_count());
+        self.judge = id;
+        self.verified_instructions = verified.unwrap_or(0);
         Ok(self)
     }
 
@@ -253,7 +262,7 @@ impl Generation {
         self.write(table, &keys, &values)
     }
 
-    fn fill(&self, compiled: &Compiled, from: &Layout, to: &Layout) -> Result<(), LoadError> {
+    fn fill(&mut self, compiled: &Compiled, from: &Layout, to: &Layout) -> Result<(), LoadError> {
         self.fill_array(names::GATE_V4, &from.gate_v4)?;
         self.fill_array(names::HOSTS_V4, &from.hosts_v4)?;
         self.fill_array(names::TOP_V4, &from.top_v4)?;
@@ -280,13 +289,17 @@ impl Generation {
         self.fill_array(names::SERVICES, &compiled.services)
     }
 
-    fn fill_array<V: Pod>(&self, table: &'static str, entries: &[V]) -> Result<(), LoadError> {
-        memory::fill(self.map(table)?, entries).map_err(|error| LoadError::Fill {
+    fn fill_array<V: Pod>(&mut self, table: &'static str, entries: &[V]) -> Result<(), LoadError> {
+        let map = self.map(table)?;
+        memory::fill(map, entries).map_err(|error| LoadError::Fill {
             table,
             done: 0,
             wanted: entries.len(),
             error,
-        })
+        })?;
+        let length = map.info()?.max_entries() as usize;
+        self.written.filled(table, length, entries);
+        Ok(())
     }
 
     fn write<K: Pod, V: Pod>(&self, table: &'static str, keys: &[K], values: &[V]) -> Result<(), LoadError> {

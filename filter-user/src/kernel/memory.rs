@@ -51,6 +51,30 @@ pub(super) fn clear<T: Pod>(map: &MapData) -> io::Result<()> {
     Ok(())
 }
 
+/// A mapped array map of any values, as the words that they are.
+pub(super) struct Words(Mapping);
+
+// SAFETY: shared memory that is only touched by atomic words.
+unsafe impl Send for Words {}
+// SAFETY: as above.
+unsafe impl Sync for Words {}
+
+impl Words {
+    pub(super) fn of(map: &MapData) -> io::Result<Self> {
+        let info = map.info();
+        let info = info.map_err(|error| io::Error::other(super::chain(&error)))?;
+        Ok(Self(Mapping::of(
+            map,
+            (info.value_size() as usize).next_multiple_of(8),
+        )?))
+    }
+
+    pub(super) fn all(&self) -> &[AtomicU64] {
+        // SAFETY: the whole mapping, aligned to a page, which lives as long as self; atomics may be shared.
+        unsafe { std::slice::from_raw_parts(self.0.start.as_ptr(), self.0.bytes / 8) }
+    }
+}
+
 /// A whole array map in the daemon's address space.
 struct Mapping {
     start: NonNull<AtomicU64>,

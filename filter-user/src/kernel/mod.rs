@@ -18,13 +18,13 @@ pub mod interfaces;
 pub mod load;
 pub mod log;
 mod memory;
-pub mod observe;
 pub mod pins;
 mod raw;
 pub mod run;
 pub mod slots;
 pub mod state;
 pub mod tick;
+pub mod written;
 
 use std::fmt::Write as _;
 
@@ -32,6 +32,12 @@ pub use memory::fill;
 
 /// The kernel program, built from `filter-ebpf`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KEYFENCE_EBPF"));
+
+fn bytes_of<T: Copy>(value: &T) -> &[u8] {
+    // SAFETY: called for repr(C) structs of integers without padding (those of the maps, RunContext, xdp_md), alive as
+    // long as the slice.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+}
 
 /// An error with all its causes: aya's own text leaves them out.
 pub fn chain(error: &dyn std::error::Error) -> String {

@@ -39,6 +39,20 @@ pub(super) fn update<K: Pod, V: Pod>(
     Ok(())
 }
 
+/// The word that stands for an entry of a map whose keys and values are words: of programs, their id.
+pub(super) fn look_up(map: BorrowedFd<'_>, key: u32) -> io::Result<u32> {
+    let mut value = 0u32;
+    // SAFETY: bpf_attr is a union of plain structs: zero is a value of each.
+    let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: the element's member is plain data.
+    let element = unsafe { &mut attributes.__bindgen_anon_2 };
+    element.map_fd = map.as_raw_fd().cast_unsigned();
+    element.key = std::ptr::from_ref(&key) as u64;
+    element.__bindgen_anon_1.value = std::ptr::from_mut(&mut value) as u64;
+    call(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attributes)?;
+    Ok(value)
+}
+
 /// Takes a pinned link's program off its interface before this returns: a link whose pin is only removed goes when
 /// the kernel comes to it.
 pub(super) fn detach_link(pin: &Path) -> io::Result<()> {

@@ -9,7 +9,7 @@ use filter_common::abi::{ClockAnswer, MAGIC, RunAnswer, RunContext, run_flags};
 use filter_common::verdict::{Judgement, Reason, Verdict};
 use thiserror::Error;
 
-use super::chain;
+use super::{bytes_of, chain};
 
 /// Frames under 14 bytes are refused by the kernel's test run.
 pub const FRAME_MIN: usize = 14;
@@ -125,11 +125,6 @@ fn judgement(answer: &RunAnswer) -> Option<Judgement> {
         owner: answer.owner,
         bytes: answer.bytes,
     })
-}
-
-fn bytes_of<T: Copy>(value: &T) -> &[u8] {
-    // SAFETY: called for repr(C) structs of integers without padding (RunContext, Md), alive as long as the slice.
-    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
 }
 
 /// What a judge may answer with: integers alone.

@@ -12,6 +12,7 @@ use filter_common::abi::{Count, Limit, LimitSet, Meta, OwnerState, SERVICE_ENTRI
 use filter_common::account::{self, COUNTERS};
 use filter_common::bounds::{INTERFACES_MAX, SERVICES_MAX};
 use filter_common::limit;
+use filter_common::units::UNITS_PER_SECOND;
 use filter_common::verdict::NO_SERVICE;
 
 use super::clock;
@@ -167,6 +168,45 @@ impl State {
                 .zip(pairs(old, new))
                 .for_each(|(word, (old, new))| carry_word(word, old, new, now));
         }
+    }
+
+    /// Hands an owner's buckets on to another number: at no moment do both pay. What still asks the old ones is
+    /// refused, for a second at most, in case that this daemon dies right here.
+    pub fn move_buckets(&self, (from, to): (u32, u32), hash: [u8; 16], old: &LimitSet, new: &LimitSet) {
+        let now = clock::monotonic();
+        self.name_owner(to, hash);
+        let (Some(from), Some(to)) = (self.owners.words(from as usize), self.owners.words(to as usize))
+        else {
+            return;
+        };
+        let words = from[OWNER_BUCKETS..].iter().zip(&to[OWNER_BUCKETS..]);
+        for ((from, to), (old, new)) in words.zip(pairs(old, new)) {
+            let closed = now.units() + old.span + UNITS_PER_SECOND;
+            let left = match old.cost {
+                0 => 0,
+                _ => from.swap(closed, Ordering::Relaxed),
+            };
+            let left = if old == new {
+                left
+            } else {
+                limit::carry(old, new, left, now)
+            };
+            to.store(left, Ordering::Release);
+        }
+        // The name is the new number's from here on.
+        from[..2].iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+
+    /// Hands what was counted under one number on to another.
+    pub fn move_counts(&self, from: u32, to: u32) {
+        let (Some(from), Some(to)) = (self.owners.words(from as usize), self.owners.words(to as usize))
+        else {
+            return;
+        };
+        for at in [OWNER_PACKETS, OWNER_BYTES] {
+            to[at].fetch_add(from[at].swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        }
+        to[OWNER_SEEN].fetch_max(from[OWNER_SEEN].load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Fills every bucket: a word of 0 was full long ago. For a copy of its own, which judges nothing meanwhile.

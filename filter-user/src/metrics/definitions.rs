@@ -130,6 +130,7 @@ pub(super) enum Id {
     ReloadSuccess,
     Attached,
     Generation,
+    Drift,
     BuildInfo,
 }
 
@@ -223,6 +224,8 @@ pub const DEFINITIONS: &[Definition] = &[
         "1 if the filter is attached to the interface, else 0: then nothing on it is judged."),
     define(Id::Generation, Kind::Gauge, "keyfence_generation", &[],
         "Number of the set of kernel tables in force; rises by one with each policy."),
+    define(Id::Drift, Kind::Gauge, "keyfence_drift_entries", &[],
+        "Entries of the kernel's tables in force that were found not to be as the daemon wrote them."),
     define(Id::BuildInfo, Kind::Gauge, "keyfence_build_info", &[VERSION],
         "Always 1; the label is the daemon's version."),
 ];

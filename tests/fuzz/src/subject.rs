@@ -57,7 +57,7 @@ impl Subject {
         let files = MemoryFiles::new([(root.clone(), text.as_bytes().to_vec())]);
         let loaded = load_from(&files, &root, &LoadContext::at(jiff::Timestamp::UNIX_EPOCH));
         let checked = loaded.policy.expect("the policy is free of faults");
-        let (numbers, _) = Numbers::default().assign((&checked, &Pushed::default()), None);
+        let (numbers, _) = Numbers::default().assign((&checked, &Pushed::default()), None, u32::MAX);
         let end = |expires: jiff::Timestamp| {
             let left = expires.as_nanosecond() - i128::from(START_NS);
             u64::try_from(i128::from(BASE_NS) + left).unwrap_or(0)

@@ -9,7 +9,7 @@ use filter_user::bindings::clock::SystemClock;
 use filter_user::bindings::seam::{Change, GrantError, Grants, OwnerUse};
 use filter_user::bindings::{Bindings, Options};
 use filter_user::engine::snapshot::{
-    Applied, BoxFuture, CounterValues, PolicyState, ReloadError, Snapshot, View,
+    Applied, BoxFuture, CounterValues, Drift, PolicyState, ReloadError, Snapshot, View,
 };
 use filter_user::policy::model::Mode;
 use filter_user::policy::{LoadContext, MemoryFiles, Policy, load_from};
@@ -123,6 +123,7 @@ impl View for Nothing {
             interfaces: Vec::new(),
             services: Vec::new(),
             tables: Vec::new(),
+            drift: Drift::default(),
             not_ready: Vec::new(),
         })
     }

@@ -3,6 +3,7 @@
 
 mod commands;
 mod crash;
+mod full;
 mod restart;
 mod single;
 mod stage;

@@ -9,9 +9,8 @@ use filter_common::verdict::{Reason, Verdict};
 use keyfence_tests::harness::{PATIENCE, SERVER, STRANGER, connect, until};
 use serde_json::{Value, json};
 
-use super::stage::{STREAM_PORT, Stage, binding, policy};
+use super::stage::{STRANGER4, STREAM_PORT, Stage, binding, policy};
 
-const STRANGER4: IpAddr = IpAddr::V4(STRANGER.v4);
 const STRANGER6: IpAddr = IpAddr::V6(STRANGER.v6);
 /// How late a lease may end: two ticks of the slowest clock that kernels are built with, and one turn of a loaded
 /// machine's scheduler.

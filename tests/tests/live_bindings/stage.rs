@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use keyfence_tests::harness::{
-    Answer, Attach, Daemon, LISTED, OUTSIDE, Policy, SERVER, Sender, Sink, Site, until,
+    Answer, Attach, Daemon, LISTED, OUTSIDE, Policy, SERVER, STRANGER, Sender, Sink, Site, until,
 };
 use serde_json::{Value, json};
 
+pub(crate) const STRANGER4: IpAddr = IpAddr::V4(STRANGER.v4);
 pub(crate) const PORT: u16 = 9000;
 pub(crate) const SPARE_PORT: u16 = 9001;
 pub(crate) const STREAM_PORT: u16 = 9002;

@@ -9,9 +9,8 @@ use filter_common::verdict::{Reason, Verdict};
 use keyfence_tests::harness::{PATIENCE, STRANGER, until};
 use serde_json::{Value, json};
 
-use super::stage::{PORT, Stage};
+use super::stage::{PORT, STRANGER4, Stage};
 
-const STRANGER4: IpAddr = IpAddr::V4(STRANGER.v4);
 const STRANGER6: IpAddr = IpAddr::V6(STRANGER.v6);
 const LATE_MAX: Duration = Duration::from_millis(20 + 250);
 

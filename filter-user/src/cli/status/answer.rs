@@ -17,6 +17,8 @@ pub(super) struct Status {
     pub(super) interfaces: Vec<Interface>,
     pub(super) services: Vec<Service>,
     pub(super) tables: Vec<Fill>,
+    #[serde(default)]
+    pub(super) drift: Drift,
     pub(super) not_ready: Vec<String>,
     pub(super) counters: Option<Counters>,
     #[serde(default)]
@@ -53,6 +55,12 @@ pub(super) struct Fill {
     pub(super) table: String,
     pub(super) entries: u64,
     pub(super) capacity: u64,
+}
+
+#[derive(Default, Deserialize)]
+pub(super) struct Drift {
+    pub(super) entries: u64,
+    pub(super) checked_at: Option<jiff::Timestamp>,
 }
 
 #[derive(Deserialize)]

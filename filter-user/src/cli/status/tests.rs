@@ -108,6 +108,20 @@ fn advice_is_what_helps_here() {
 }
 
 #[test]
+fn read_back_says_when_and_what_it_found() {
+    let page = |entries: u64| {
+        let (page, _) = shown(|status| {
+            status["drift"]["entries"] = entries.into();
+            status["drift"]["checked_at"] = "2026-11-24T15:29:57Z".into();
+        });
+        page.lines().last().unwrap().to_owned()
+    };
+    assert_eq!(page(0), "  read back 3s ago: all as written");
+    assert_eq!(page(1), "  read back 3s ago: 1 entry is not as written");
+    assert_eq!(page(1200), "  read back 3s ago: 1,200 entries are not as written");
+}
+
+#[test]
 fn time_in_force_is_not_rounded_up() {
     let (page, _) = shown(|status| {
         status["policy"]["in_force_since"] = "2026-11-22T12:00:00.9Z".into();

@@ -1,0 +1,80 @@
+//! Who keeps a number, and who gets which.
+
+use super::*;
+
+fn placed(known: &[(&str, u32)], wanted: &[&str], in_force: &[&str]) -> (Vec<(String, u32)>, Vec<String>) {
+    let known = known
+        .iter()
+        .map(|(name, number)| (name.to_string(), *number))
+        .collect();
+    let text = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    let (numbers, fresh) = place(&known, text(wanted), Some(text(in_force)), 1..4);
+    let mut numbers: Vec<_> = numbers.into_iter().collect();
+    numbers.sort();
+    (numbers, fresh.into_iter().map(|(name, _)| name).collect())
+}
+
+fn hash(name: u32) -> OwnerHash {
+    owner_hash(&name.to_string())
+}
+
+#[test]
+fn owners_are_placed_as_names_are() {
+    let of = |names: &[(u32, u32)]| {
+        names
+            .iter()
+            .map(|(name, number)| (hash(*name), *number))
+            .collect()
+    };
+    let known = |owners: &[(u32, u32)], leaving: &[(u32, u32)]| Numbers {
+        owners: of(owners),
+        leaving: of(leaving),
+        ..Numbers::default()
+    };
+    let placed = |known: &Numbers, wanted: &[u32], end| {
+        known.place_owners(&wanted.iter().map(|name| hash(*name)).collect::<Vec<_>>(), end)
+    };
+    let some = known(&[(100, 3), (101, 1)], &[(102, 2)]);
+    assert_eq!(placed(&some, &[101, 200, 100], 9), [1, 4, 3]);
+    assert_eq!(
+        placed(&some, &[102, 200], 9),
+        [2, 4],
+        "who comes back keeps its number"
+    );
+    // Numbers nobody had, then those of names that go, then those of names in force that are not wanted any more.
+    assert_eq!(placed(&some, &[200, 201, 202, 203, 204], 5), [4, 2, 1, 3, 0]);
+    assert_eq!(placed(&some, &[100, 200, 201], 4), [3, 2, 1]);
+}
+
+fn pairs(list: &[(&str, u32)]) -> Vec<(String, u32)> {
+    list.iter()
+        .map(|(name, number)| (name.to_string(), *number))
+        .collect()
+}
+
+#[test]
+fn known_names_keep_their_numbers_and_new_ones_are_named_as_fresh() {
+    let (numbers, fresh) = placed(&[("a", 7), ("b", 2)], &["b", "c", "a"], &["a", "b"]);
+    assert_eq!(numbers, pairs(&[("a", 7), ("b", 2), ("c", 1)]));
+    assert_eq!(fresh, ["c"]);
+}
+
+#[test]
+fn the_number_of_a_name_still_in_force_is_nobody_elses() {
+    let (numbers, _) = placed(&[("old", 1)], &["new"], &["old"]);
+    assert_eq!(numbers, pairs(&[("new", 2), ("old", 1)]));
+}
+
+#[test]
+fn numbers_never_used_come_first_then_those_that_nobody_has_any_more() {
+    let (numbers, _) = placed(&[("gone", 1)], &["x", "y", "z"], &[]);
+    assert_eq!(numbers, pairs(&[("x", 2), ("y", 3), ("z", 1)]));
+}
+
+#[test]
+fn a_policy_of_other_names_only_finds_numbers_too() {
+    let known = [("a", 1), ("b", 2), ("c", 3)];
+    let (numbers, fresh) = placed(&known, &["x", "y", "z"], &["a", "b", "c"]);
+    assert_eq!(numbers, pairs(&[("x", 1), ("y", 2), ("z", 3)]));
+    assert_eq!(fresh, ["x", "y", "z"]);
+}

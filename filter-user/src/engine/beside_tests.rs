@@ -1,0 +1,161 @@
+//! What packets and read-backs see of tables in force while entries are changed, in real maps.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use filter_common::abi::{RunContext, names, run_flags};
+use filter_common::verdict::Verdict;
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::TestRunner;
+
+use super::live_tests::{Tables, change, policy, tables};
+use crate::bindings::seam::{Change, Grantee};
+use crate::compiler::Pushed;
+use crate::judge::frame::{Flow, build};
+use crate::kernel::load::Generation;
+use crate::kernel::run::Runner;
+use crate::kernel::written::{Place, ReadBack};
+use crate::policy::model::{ExpectProtocol, Limit, Limits, PortRange};
+
+fn grantee(services: &[&str], ports: (u16, u16), packets: Option<u64>) -> Grantee {
+    let limit = |burst| Limit {
+        rate: 1,
+        per_seconds: 3600,
+        burst,
+    };
+    Grantee {
+        publisher: "gateway".to_owned(),
+        credential: "binding/gateway/key-1".to_owned(),
+        sources: vec!["192.0.2.1/32".parse().unwrap(), "192.0.2.7/32".parse().unwrap()],
+        services: services.iter().map(|name| (*name).to_owned()).collect(),
+        source_ports: vec![PortRange {
+            first: ports.0,
+            last: ports.1,
+        }],
+        limit: Limits {
+            packets: packets.map(limit),
+            ..Limits::default()
+        },
+        end: u64::MAX,
+    }
+}
+
+/// A packet to service `a`.
+fn packet(from: &str, port: u16) -> Vec<u8> {
+    let flow = Flow {
+        from: (from.parse().unwrap(), port),
+        to: ("203.0.113.10".parse().unwrap(), 443),
+        protocol: ExpectProtocol::Tcp,
+    };
+    build(&flow).unwrap()
+}
+
+/// Judges frames in turn until told to stop; how many passed.
+fn judged(generation: &mut Generation, frames: &[Vec<u8>], stop: &AtomicBool, all: &AtomicU64) -> u64 {
+    let mut runner = Runner::default();
+    let judge = generation.program(names::JUDGE).unwrap();
+    let context = RunContext {
+        flags: run_flags::NO_SOCKETS,
+        ..RunContext::default()
+    };
+    let mut passed = 0;
+    for frame in frames.iter().cycle() {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let judgement = runner.judge(judge, frame, context).unwrap();
+        passed += u64::from(judgement.verdict == Verdict::Pass);
+        all.fetch_add(1, Ordering::Relaxed);
+    }
+    passed
+}
+
+/// Puts one after the other in force while packets are judged on another CPU; how many of them passed.
+fn passed_while(puts: [Grantee; 2], frames: &[Vec<u8>], packets: u64) -> u64 {
+    let mut pushed = Pushed::of([puts[0].clone()], []);
+    let Tables {
+        mut live,
+        state,
+        mut numbers,
+        mut generation,
+        ..
+    } = tables(&policy(), &pushed);
+    let (stop, all) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let judging = scope.spawn(|| judged(&mut generation, frames, &stop, &all));
+        for put in puts.iter().cycle().skip(1) {
+            let before = pushed.grantees.get(&put.credential);
+            // Numbers run out before packets do: the next generation has more.
+            if live.put(&mut numbers, &state, before, put).is_err() {
+                break;
+            }
+            pushed.change(Change::Put(put.clone()));
+        }
+        while all.load(Ordering::Relaxed) < packets {
+            thread::yield_now();
+        }
+        stop.store(true, Ordering::Relaxed);
+        judging.join().unwrap()
+    })
+}
+
+#[test]
+fn packet_sees_an_owners_terms_as_they_were_or_as_they_are() {
+    // The one has the service without the port, the other the port without the service.
+    let puts = [grantee(&["a"], (1, 100), None), grantee(&["b"], (200, 300), None)];
+    let frames = [packet("192.0.2.1", 250), packet("192.0.2.7", 250)];
+    assert_eq!(passed_while(puts, &frames, 1), 0, "a mixture of both lets it in");
+}
+
+#[test]
+fn changed_terms_keep_the_bucket_to_the_packet() {
+    const BURST: u64 = 2000;
+    let puts = [
+        grantee(&["a"], (1, 300), Some(BURST)),
+        grantee(&["a"], (200, 400), Some(BURST)),
+    ];
+    let frames = [packet("192.0.2.1", 250), packet("192.0.2.7", 250)];
+    assert_eq!(passed_while(puts, &frames, 4 * BURST), BURST);
+}
+
+fn differing(tables: &ReadBack) -> Vec<&'static str> {
+    let mut found = Vec::new();
+    let mut place = Some(Place::default());
+    while let Some(from) = place {
+        place = tables.step(from, 4096, |table| found.push(table));
+    }
+    found
+}
+
+#[test]
+fn read_back_finds_a_foreign_hand_and_never_a_change_of_ours() {
+    let policy = policy();
+    let mut pushed = Pushed::default();
+    let mut tables = tables(&policy, &pushed);
+    let read_back = ReadBack::of(&tables.generation).unwrap();
+    let mut runner = TestRunner::deterministic();
+    let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            let mut found = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                found.extend(differing(&read_back));
+                rounds.fetch_add(1, Ordering::Relaxed);
+            }
+            found
+        });
+        let mut changes = 0;
+        while changes < 3000 || rounds.load(Ordering::Relaxed) < 3 {
+            let change = change().new_tree(&mut runner).unwrap().current();
+            if tables.change(&pushed, &change).is_ok() {
+                pushed.change(change);
+            }
+            changes += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(reading.join().unwrap(), [""; 0]);
+    });
+    let owners = [(1, filter_common::abi::Owner::default())];
+    tables.generation.write_owners(&owners).unwrap();
+    assert_eq!(differing(&read_back), [names::OWNERS]);
+}

@@ -1,0 +1,174 @@
+//! How full the bounded tables are, single changes included: for status, metrics, and a word in the log long before
+//! one is full.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use filter_common::bounds::ROWS_MAX;
+
+use super::snapshot::TableFill;
+use crate::compiler::{Compiled, Numbers, Pushed};
+use crate::policy::Policy;
+use crate::policy::bounds::SOURCES_MAX;
+
+/// From here on a table's fill is told of, once; again only after it was well below.
+const TOLD_FROM_PERCENT: u64 = 80;
+const FORGOTTEN_BELOW_PERCENT: u64 = 75;
+
+/// The owner table of a new filter: what later policies may grow to without a new one.
+const OWNERS_AT_LEAST: u32 = 65_536;
+/// The most that publishers' bounds alone ask for: 64 bytes each.
+const OWNERS_PUSHED_MAX: u64 = 4_000_000;
+
+/// One table's fill.
+#[derive(Debug)]
+pub(super) struct Table {
+    name: &'static str,
+    entries: AtomicU64,
+    capacity: u64,
+}
+
+impl Table {
+    pub(super) fn add(&self) {
+        self.entries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn take(&self) {
+        self.entries.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn set(&self, entries: u64) {
+        self.entries.store(entries, Ordering::Relaxed);
+    }
+
+    pub(super) fn entries(&self) -> u64 {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    /// What stands in the way of so many more: the table, how many entries it needs, and how many it has.
+    pub(super) fn refuses(&self, more: u64) -> Option<(&'static str, u64, u64)> {
+        let needed = self.entries() + more;
+        (needed > self.capacity).then_some((self.name, needed, self.capacity))
+    }
+}
+
+/// Of the generation in force.
+#[derive(Debug)]
+pub(super) struct Fill {
+    pub(super) sources_v4: Table,
+    pub(super) sources_v6: Table,
+    pub(super) rows: Table,
+    pub(super) owners: Table,
+}
+
+impl Fill {
+    /// Entries and capacity of each.
+    pub(super) fn new(
+        sources_v4: (u64, u64),
+        sources_v6: (u64, u64),
+        rows: (u64, u64),
+        owners: (u64, u64),
+    ) -> Self {
+        let table = |name, (entries, capacity)| Table {
+            name,
+            entries: AtomicU64::new(entries),
+            capacity,
+        };
+        Self {
+            sources_v4: table("SOURCES_V4", sources_v4),
+            sources_v6: table("SOURCES_V6", sources_v6),
+            rows: table(filter_common::abi::names::ROWS, rows),
+            owners: table(filter_common::abi::names::OWNER_STATE, owners),
+        }
+    }
+
+    /// What a generation begins with. Its tables are made as large as it needs: what bounds the policy bounds them.
+    pub(super) fn of(compiled: &Compiled, owners: usize, owners_max: u32) -> Self {
+        let sources = |entries: usize| (entries as u64, SOURCES_MAX as u64);
+        let rows = compiled.rows.len() / compiled.row_words.max(1) as usize;
+        Self::new(
+            sources(compiled.sources_v4.len()),
+            sources(compiled.sources_v6.len()),
+            (rows as u64, ROWS_MAX.into()),
+            (owners as u64, u64::from(owners_max.saturating_sub(1))),
+        )
+    }
+
+    fn tables(&self) -> [&Table; 4] {
+        [&self.sources_v4, &self.sources_v6, &self.rows, &self.owners]
+    }
+
+    pub(super) fn shown(&self) -> Vec<TableFill> {
+        let tables = self.tables().into_iter();
+        let shown = tables.map(|table| TableFill {
+            table: table.name,
+            entries: table.entries(),
+            capacity: table.capacity,
+        });
+        shown.collect()
+    }
+}
+
+/// How many owners there are.
+pub(super) fn owners_of(policy: &Policy, pushed: &Pushed) -> usize {
+    policy.clients.len() + pushed.grantees.len()
+}
+
+/// Entries of the owner table that is made when a filter is first attached.
+pub(super) fn owners_max(policy: &Policy, numbers: &Numbers) -> u32 {
+    let pushed: u64 = policy
+        .publishers
+        .iter()
+        .map(|publisher| publisher.bindings_max)
+        .sum();
+    let wanted = (policy.clients.len() as u64 + pushed + 1).min(OWNERS_PUSHED_MAX) as u32;
+    OWNERS_AT_LEAST
+        .max(wanted)
+        .max(numbers.owners_end().saturating_mul(2))
+}
+
+/// Which tables are told of as nearly full.
+#[derive(Debug, Default)]
+pub(super) struct Told([AtomicBool; 4]);
+
+impl Told {
+    /// Says once of a table that it fills up.
+    pub(super) fn look(&self, fill: &Fill) {
+        for (table, told) in fill.tables().into_iter().zip(&self.0) {
+            let percent = table.entries() * 100 / table.capacity.max(1);
+            if percent < FORGOTTEN_BELOW_PERCENT {
+                told.store(false, Ordering::Relaxed);
+            } else if percent >= TOLD_FROM_PERCENT && !told.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    table = table.name,
+                    entries = table.entries(),
+                    capacity = table.capacity,
+                    "a table is {percent} % full: what does not fit will be refused"
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_told_of_once_and_again_after_it_was_well_below() {
+        let fill = Fill::new((0, 10), (0, 10), (79, 100), (0, 10));
+        let told = Told::default();
+        let rows = |entries| {
+            fill.rows.set(entries);
+            told.look(&fill);
+            told.0[2].load(Ordering::Relaxed)
+        };
+        assert_eq!([79, 80, 76, 74].map(rows), [false, true, true, false]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named_with_what_it_needs() {
+        let fill = Fill::new((9, 10), (0, 10), (0, 10), (0, 10));
+        assert_eq!(fill.sources_v4.refuses(1), None);
+        assert_eq!(fill.sources_v4.refuses(2), Some(("SOURCES_V4", 11, 10)));
+    }
+}
