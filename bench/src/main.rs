@@ -2,6 +2,7 @@
 //! the kernel's side; run it by that. Measures and tells, and judges nothing: no figure makes it fail.
 #![deny(unsafe_code)]
 
+mod bindings;
 mod document;
 mod drive;
 mod figures;
@@ -81,10 +82,18 @@ enum Part {
     Live,
     /// Bulk loads, single updates, memory.
     Updates,
+    /// The API: batches, full syncs, PUTs, authorize, a restart.
+    Bindings,
 }
 
 impl Part {
-    const ALL: [Part; 4] = [Part::Judging, Part::Features, Part::Live, Part::Updates];
+    const ALL: [Part; 5] = [
+        Part::Judging,
+        Part::Features,
+        Part::Live,
+        Part::Updates,
+        Part::Bindings,
+    ];
 }
 
 /// How long each measurement takes.
@@ -100,6 +109,8 @@ const SIZES_QUICK: [usize; 2] = [1_000, 100_000];
 /// Where other filters are compared.
 const LIVE_SIZES: [usize; 2] = [1_000, 1_000_000];
 const UPDATE_SIZES: [usize; 2] = [100_000, 1_000_000];
+/// Pushed over the API; the last is what is to be reached.
+const BINDING_SIZES: [usize; 2] = [100_000, 1_000_000];
 /// Where features are compared.
 const FEATURE_SIZES: [usize; 2] = [1_000, 1_000_000];
 const ROUNDS: usize = 7;
@@ -172,6 +183,7 @@ fn measure(arguments: &Arguments) -> Result<Figures> {
         bulk: Vec::new(),
         single: Vec::new(),
         daemon: Vec::new(),
+        bindings: Vec::new(),
     };
     let progress = Progress::start();
     if parts.contains(&Part::Updates) {
@@ -179,6 +191,11 @@ fn measure(arguments: &Arguments) -> Result<Figures> {
             figures.bulk.extend(updates::bulk(size, effort, &progress)?);
             figures.single.push(updates::single(size, &progress)?);
             figures.daemon.push(updates::daemon(size, &progress)?);
+        }
+    }
+    if parts.contains(&Part::Bindings) {
+        for size in among(&BINDING_SIZES) {
+            figures.bindings.push(bindings::run(size, &progress)?);
         }
     }
     // The others measure one thread's own time.
@@ -218,6 +235,13 @@ fn print(figures: &Figures) {
     }
     if !figures.bulk.is_empty() {
         println!("\nUpdates:\n{}", tables::updates(figures));
+    }
+    for bindings in &figures.bindings {
+        println!(
+            "\nThe API with {} bindings:\n{}",
+            short(bindings.bindings),
+            bindings::table(bindings)
+        );
     }
     let floors = floors::of(figures);
     if !floors.is_empty() {

@@ -77,7 +77,7 @@ pub struct Filter {
     _lock: Flock<File>,
     entry: Entry,
     /// The loaded generation in force: its maps stay readable while it is held.
-    generation: Generation,
+    pub(super) generation: Generation,
     number: u64,
     pub(super) numbers: SharedNumbers,
     pub(super) limits: Limits,
@@ -87,7 +87,7 @@ pub struct Filter {
     lines: Option<Lines>,
     attachments: Attachments,
     /// What `"host"` stands for in the generation in force; empty where the policy does not say it.
-    host: Vec<IpNet>,
+    pub(super) host: Vec<IpNet>,
     /// Set where an address of this host is a written service's too, and left to that one.
     narrowed: Option<String>,
     /// Where each interface is counted.

@@ -6,6 +6,7 @@
 mod attachments;
 mod change;
 mod error;
+mod explain;
 mod filter;
 #[cfg(test)]
 pub mod fixture;
@@ -20,6 +21,7 @@ mod tables;
 mod watch;
 
 pub use error::FilterError;
+pub use explain::ExplainError;
 pub use filter::Filter;
 pub use gate::{load_policy, refusal, unexpected};
 pub use shared::Shared;
@@ -34,6 +36,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::bindings::seam::{Change, Effective, GrantError};
 use crate::compiler::Pushed;
 use crate::judge::both::JudgeError;
+use crate::judge::in_force::{InForce, Question};
 use crate::kernel::clock;
 use crate::policy::{self, Colour, Loaded, Policy, Severity};
 use snapshot::{InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, TableFill, View};
@@ -51,6 +54,7 @@ pub struct Options {
 enum Command {
     Reload(Answer),
     Change(u64, Vec<Change>, oneshot::Sender<Result<(), GrantError>>),
+    Explain(Question, oneshot::Sender<Result<InForce, ExplainError>>),
 }
 
 type Answer = oneshot::Sender<Result<String, ReloadError>>;
@@ -143,6 +147,7 @@ impl Engine {
                         let result = self.change(epoch, changes).await;
                         let _ = answer.send(result);
                     }
+                    Some(Command::Explain(question, answer)) => drop(answer.send(self.explain(&question))),
                     None => return self.filter,
                 },
                 () = events.changed() => self.watch(Woken::ByEvent).await,

@@ -6,8 +6,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::filter::SharedNumbers;
 use super::snapshot::{BoxFuture, CounterValues, ReloadError, Snapshot, View};
-use super::{Command, reader};
+use super::{Command, ExplainError, reader};
 use crate::bindings::seam::{Change, GrantError, Grants, OwnerUse};
+use crate::judge::in_force::{InForce, Question};
 use crate::policy::Policy;
 
 /// What others see of the engine.
@@ -67,6 +68,17 @@ impl Grants for Shared {
 }
 
 impl View for Shared {
+    fn explain(&self, question: Question) -> BoxFuture<Result<InForce, ExplainError>> {
+        let commands = self.commands.clone();
+        Box::pin(async move {
+            let (sender, answer) = oneshot::channel();
+            let gone = || ExplainError::Failed(String::from("the daemon is stopping"));
+            let command = Command::Explain(question, sender);
+            commands.send(command).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        })
+    }
+
     fn snapshot(&self) -> Arc<Snapshot> {
         // A poisoned lock would mean that a writer of one pointer panicked: the pointer is whole either way.
         match self.snapshot.read() {

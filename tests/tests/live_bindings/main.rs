@@ -3,8 +3,11 @@
 
 mod commands;
 mod crash;
+mod disk;
+mod explain;
 mod restart;
 mod single;
 mod stage;
 mod streams;
 mod union;
+mod unsynced;

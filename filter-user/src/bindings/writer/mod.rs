@@ -313,7 +313,7 @@ impl Core {
             return jobs;
         }
         let refusal = Refusal::new(
-            Code::StoreFull,
+            self.full,
             "the disk of the state folder is full: deletes and renewals alone are taken",
         );
         let mut kept = Vec::with_capacity(jobs.len());
@@ -343,6 +343,9 @@ impl Core {
 
     /// The jobs that are worth another attempt; the others are refused.
     fn after_failure(&mut self, failed: Failed) -> Option<Vec<Job>> {
+        if failed.full {
+            self.full = failed.refusal.code;
+        }
         if failed.full && self.reserve.release() {
             return Some(failed.jobs);
         }
