@@ -30,7 +30,7 @@ pub fn pays<T: Tables>(tables: &T, packet: &Packet, charge: Charge, now: Nanos) 
 
 /// Whose bucket it is: an IPv4 address, or the upper half of an IPv6 one. 0 is nobody's.
 #[inline(always)]
-fn tag(packet: &Packet) -> u64 {
+pub fn tag(packet: &Packet) -> u64 {
     // The lower half of a mapped address is ::ffff:a.b.c.d, which is no upper half that is routed.
     let tag = if matches!(packet.family, Family::V4) {
         packet.source.lower
@@ -42,33 +42,9 @@ fn tag(packet: &Packet) -> u64 {
 
 /// Where a tag's bucket of a unit stands, of so many lines a unit; and the hash it comes from.
 #[inline(always)]
-fn line(tag: u64, unit: u32, lines: u32) -> (u32, u64) {
+pub fn line(tag: u64, unit: u32, lines: u32) -> (u32, u64) {
     let hash = (tag ^ (tag >> 29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (unit * lines + (((hash >> 32) * lines as u64) >> 32) as u32, hash)
-}
-
-/// The line of a packet's source, for whoever reads the tables from outside.
-pub fn line_of(packet: &Packet, unit: u32, lines: u32) -> u32 {
-    line(tag(packet), unit, lines).0
-}
-
-/// The word that `pays` would ask, for whoever shows it: 0 is a full bucket.
-pub fn word<T: Tables>(tables: &T, packet: &Packet, unit: u32, now: Nanos) -> u64 {
-    let tag = tag(packet);
-    let (line, hash) = line(tag, unit, tables.source_lines());
-    let of_way = |way| {
-        let (owner, bucket) = tables.source_bucket(line, way)?;
-        Some((owner.load(), bucket.load()))
-    };
-    let mut own = (0..SOURCE_WAYS).filter_map(of_way);
-    if let Some((_, word)) = own.find(|(owner, _)| *owner == tag) {
-        return word;
-    }
-    let mut free = (0..SOURCE_WAYS).filter_map(of_way);
-    if free.any(|(_, word)| word <= now.units()) {
-        return 0;
-    }
-    of_way(hash as u32 & (SOURCE_WAYS - 1)).map_or(0, |(_, word)| word)
 }
 
 #[inline(always)]

@@ -104,8 +104,27 @@ impl HostTables {
         let limits = self
             .service(SOURCE_LIMIT)
             .and_then(|entry| self.limits(entry.limits));
-        let words = [0, 1, 2].map(|unit| Cell::new(source_limit::word(self, packet, unit, self.now.get())));
+        let words = [0, 1, 2].map(|unit| Cell::new(self.source_word(packet, unit)));
         self.left(limits, Some(&words))
+    }
+
+    /// The word that `source_limit::pays` would ask: 0 is a full bucket.
+    fn source_word(&self, packet: &Packet, unit: u32) -> u64 {
+        let tag = source_limit::tag(packet);
+        let (line, hash) = source_limit::line(tag, unit, self.compiled.source_lines);
+        let of_way = |way| {
+            let [owner, word] = self.source_buckets.get((line * SOURCE_WAYS + way) as usize)?;
+            Some((owner.get(), word.get()))
+        };
+        let mut ways = (0..SOURCE_WAYS).filter_map(of_way);
+        if let Some((_, word)) = ways.find(|(owner, _)| *owner == tag) {
+            return word;
+        }
+        let mut ways = (0..SOURCE_WAYS).filter_map(of_way);
+        if ways.any(|(_, word)| word <= self.now.get().units()) {
+            return 0;
+        }
+        of_way(hash as u32 & (SOURCE_WAYS - 1)).map_or(0, |(_, word)| word)
     }
 
     fn left(&self, limits: Option<&LimitSet>, words: Option<&[Cell<u64>; 3]>) -> [u64; 3] {

@@ -155,7 +155,7 @@ impl Filter {
             return Ok(levels);
         }
         let source = (0..3).map(|unit| {
-            let line = source_limit::line_of(&packet, unit, lines);
+            let (line, _) = source_limit::line(source_limit::tag(&packet), unit, lines);
             self.generation.source_line(line)
         });
         Ok(Levels {
