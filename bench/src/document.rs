@@ -94,6 +94,10 @@ pub(crate) fn write(figures: &Figures, plots: &[String]) -> String {
     for (_, title, table) in parts.into_iter().filter(|(wanted, ..)| *wanted) {
         _ = writeln!(text, "## {title}\n\n{table}\n");
     }
+    for bindings in &figures.bindings {
+        let (size, table) = (crate::short(bindings.bindings), crate::bindings::table(bindings));
+        _ = writeln!(text, "## The API with {size} bindings\n\n{table}\n");
+    }
     text.truncate(text.trim_end().len());
     text.push('\n');
     text

@@ -21,6 +21,8 @@ pub(crate) struct Figures {
     pub(crate) bulk: Vec<Bulk>,
     pub(crate) single: Vec<Single>,
     pub(crate) daemon: Vec<DaemonMemory>,
+    #[serde(default)]
+    pub(crate) bindings: Vec<crate::bindings::Bindings>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 //! the kernel's side; run it by that. Measures and tells, and judges nothing: no figure makes it fail.
 #![deny(unsafe_code)]
 
+mod bindings;
 mod document;
 mod drive;
 mod figures;
@@ -55,6 +56,8 @@ const SIZES_QUICK: [usize; 2] = [1_000, 100_000];
 /// Where other filters are compared.
 const LIVE_SIZES: [usize; 2] = [1_000, 1_000_000];
 const UPDATE_SIZES: [usize; 2] = [100_000, 1_000_000];
+/// Pushed over the API; the last is what is to be reached.
+const BINDING_SIZES: [usize; 2] = [100_000, 1_000_000];
 /// Where features are compared.
 const FEATURE_SIZES: [usize; 2] = [1_000, 1_000_000];
 const ROUNDS: usize = 7;
@@ -132,6 +135,11 @@ fn measure(arguments: &Arguments) -> Result<Figures> {
                     figures.daemon.push(updates::daemon(size, &progress)?);
                 }
             }
+            Part::Bindings => {
+                for size in among(&BINDING_SIZES) {
+                    figures.bindings.push(bindings::run(size, &progress)?);
+                }
+            }
             Part::Judging => {
                 figures.judged = judging::run(&objects, kinds, sizes, effort, &progress)?;
             }
@@ -179,6 +187,13 @@ fn print(figures: &Figures) {
     }
     if !figures.bulk.is_empty() {
         println!("\nUpdates:\n{}", tables::updates(figures));
+    }
+    for bindings in &figures.bindings {
+        println!(
+            "\nThe API with {} bindings:\n{}",
+            short(bindings.bindings),
+            bindings::table(bindings)
+        );
     }
     let floors = floors::of(figures);
     if !floors.is_empty() {

@@ -45,11 +45,19 @@ pub(crate) enum Part {
     Live,
     /// Bulk loads, single updates, memory.
     Updates,
+    /// The API: batches, full syncs, PUTs, authorize, a restart.
+    Bindings,
 }
 
 impl Part {
     /// In the order in which they are measured.
-    pub(crate) const ALL: [Part; 4] = [Part::Updates, Part::Judging, Part::Features, Part::Live];
+    pub(crate) const ALL: [Part; 5] = [
+        Part::Updates,
+        Part::Bindings,
+        Part::Judging,
+        Part::Features,
+        Part::Live,
+    ];
 }
 
 /// What the sources are.

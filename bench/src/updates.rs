@@ -180,7 +180,7 @@ fn publishing() -> Result<Checked> {
 pub(crate) use crate::figures::Percentiles;
 
 impl Percentiles {
-    fn of(mut spent: Vec<Duration>) -> Self {
+    pub(crate) fn of(mut spent: Vec<Duration>) -> Self {
         spent.sort_unstable();
         let at = |percent: usize| {
             let at = (spent.len() * percent / 100).min(spent.len().saturating_sub(1));
@@ -237,13 +237,20 @@ pub(crate) fn daemon(size: usize, progress: &Progress) -> Result<DaemonMemory> {
 }
 
 /// Of a process: what is its own, without the kernel's tables that it has mapped, and the most it had in all.
-struct Memory {
-    own: u64,
+pub(crate) struct Memory {
+    pub(crate) own: u64,
     peak: u64,
+    /// All that is resident now.
+    resident: u64,
 }
 
 impl Memory {
-    fn of(process: u32) -> Result<Self> {
+    /// The most that was its own, if the rest was as it is now.
+    pub(crate) fn own_peak(&self) -> u64 {
+        self.peak.saturating_sub(self.resident - self.own)
+    }
+
+    pub(crate) fn of(process: u32) -> Result<Self> {
         let text = fs::read_to_string(format!("/proc/{process}/status"))?;
         let kilobytes = |name: &str| -> Result<u64> {
             let line = text.lines().find_map(|line| line.strip_prefix(name));
@@ -253,6 +260,7 @@ impl Memory {
         Ok(Self {
             own: kilobytes("RssAnon:")?,
             peak: kilobytes("VmHWM:")?,
+            resident: kilobytes("VmRSS:")?,
         })
     }
 }

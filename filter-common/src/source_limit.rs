@@ -33,7 +33,7 @@ const NO_UPPER_HALF: u64 = 0xff00 << 48;
 
 /// Whose bucket it is: an IPv4 address, or the upper half of an IPv6 one. 0 is nobody's.
 #[inline(always)]
-fn tag(packet: &Packet) -> u64 {
+pub fn tag(packet: &Packet) -> u64 {
     if matches!(packet.family, Family::V4) {
         NO_UPPER_HALF | packet.source.v4() as u64
     } else if packet.source.upper == 0 {
@@ -43,11 +43,16 @@ fn tag(packet: &Packet) -> u64 {
     }
 }
 
+/// Where a tag's bucket of a unit stands, of so many lines a unit; and the hash it comes from.
+#[inline(always)]
+pub fn line(tag: u64, unit: u32, lines: u32) -> (u32, u64) {
+    let hash = (tag ^ (tag >> 29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (unit * lines + (((hash >> 32) * lines as u64) >> 32) as u32, hash)
+}
+
 #[inline(always)]
 fn unit_pays<T: Tables>(tables: &T, tag: u64, unit: u32, limit: &Limit, amount: u32, now: Nanos) -> bool {
-    let lines = tables.source_lines();
-    let hash = (tag ^ (tag >> 29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let line = unit * lines + (((hash >> 32) * lines as u64) >> 32) as u32;
+    let (line, hash) = line(tag, unit, tables.source_lines());
     let effect = tables.effect();
     for way in 0..SOURCE_WAYS {
         let Some((owner, bucket)) = tables.source_bucket(line, way) else {

@@ -4,6 +4,7 @@
 //! listeners themselves do is counted here. A scrape is whole or it fails: where the kernel's counters cannot be
 //! read there is no page.
 
+mod bindings;
 mod definitions;
 
 use std::fmt::Write;
@@ -13,6 +14,7 @@ use prometheus::core::Collector;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, TextEncoder};
 
+use crate::bindings::requests::StoreStatus;
 use crate::engine::snapshot::{CounterValues, InterfaceState, Snapshot, View};
 
 pub use definitions::{
@@ -84,13 +86,18 @@ impl Metrics {
         self.http_refused.inc();
     }
 
-    /// A whole page, or why there is none. Reads the kernel's counters: it may block.
-    pub fn encode(&self, view: &dyn View) -> Result<String, String> {
+    /// A whole page, or why there is none. Reads the kernel's counters: it may block. `bindings` is the store's, once
+    /// it is there.
+    pub fn encode(&self, view: &dyn View, bindings: Option<&StoreStatus>) -> Result<String, String> {
         let counters = view.counters()?;
         let snapshot = view.snapshot();
+        let values = |definition| match bindings::values(definition, bindings) {
+            Some(values) => values,
+            None => self.values(definition, &snapshot, &counters),
+        };
         let families: Vec<MetricFamily> = DEFINITIONS
             .iter()
-            .map(|definition| family(definition, self.values(definition, &snapshot, &counters)))
+            .map(|definition| family(definition, values(definition)))
             // A family without values has no place in the format.
             .filter(|family| !family.get_metric().is_empty())
             .collect();
@@ -141,6 +148,15 @@ impl Metrics {
             Id::Generation => vec![sample(of, &[], snapshot.generation)],
             Id::Drift => vec![sample(of, &[], snapshot.drift.entries)],
             Id::BuildInfo => vec![sample(of, &[snapshot.version], 1)],
+            Id::Bindings
+            | Id::BindingsEnding
+            | Id::PublisherSuccess
+            | Id::BindingsRevision
+            | Id::Denies
+            | Id::Alarms
+            | Id::StoreErrors
+            | Id::AuditLine
+            | Id::AuditHash => Vec::new(),
         }
     }
 }
@@ -245,7 +261,7 @@ mod tests {
     fn page(view: &FakeView) -> String {
         let metrics = Metrics::new();
         metrics.request_answered("/livez", 200, Duration::from_millis(2));
-        metrics.encode(view).unwrap()
+        metrics.encode(view, Some(&bindings::tests::status())).unwrap()
     }
 
     #[test]
@@ -270,6 +286,16 @@ mod tests {
             r#"keyfence_http_requests_total{code="200",route="/livez"} 1"#,
             r#"keyfence_http_request_duration_seconds_bucket{le="0.005"} 1"#,
             r#"keyfence_filter_attached{interface="eth0",mode="native"} 1"#,
+            r#"keyfence_bindings{publisher="gateway",state="active"} 5"#,
+            r#"keyfence_bindings{publisher="gateway",state="suspended"} 2"#,
+            r#"keyfence_bindings_ending{publisher="gateway",within="1h"} 3"#,
+            r#"keyfence_publisher_last_success_timestamp_seconds{publisher="gateway"} 1795348800"#,
+            r#"keyfence_publisher_last_success_timestamp_seconds{publisher="idle"} 0"#,
+            "keyfence_bindings_revision 4711",
+            "keyfence_bindings_alarms 1",
+            "keyfence_store_errors_total 4",
+            "keyfence_audit_head_line 17",
+            "keyfence_audit_head_hash 281474976710655",
             "keyfence_generation 7",
             r#"keyfence_build_info{version="0.1.0"} 1"#,
         ] {
@@ -303,7 +329,7 @@ mod tests {
         let view = FakeView::default();
         *view.counters.lock().unwrap() = Err("map verdicts: permission denied".to_owned());
         assert_eq!(
-            Metrics::new().encode(&view).unwrap_err(),
+            Metrics::new().encode(&view, None).unwrap_err(),
             "map verdicts: permission denied"
         );
     }

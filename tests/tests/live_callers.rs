@@ -37,12 +37,18 @@ roles = ["publish"]
 
 /// Asks for a list as an ordinary user with these groups; answers status and body.
 fn list_as(listeners: &Listeners, groups: &[&str]) -> (String, String) {
+    list_by(listeners, 54321, groups, &[])
+}
+
+/// The same as another user, by way of another command.
+fn list_by(listeners: &Listeners, user: u32, groups: &[&str], by: &[&str]) -> (String, String) {
     let groups = match groups {
         [] => "--clear-groups".to_owned(),
         groups => format!("--groups={}", groups.join(",")),
     };
     let mut command = system("setpriv");
-    command.args(["--reuid=54321", "--regid=54321", &groups, "curl", "--silent"]);
+    command.args([format!("--reuid={user}"), format!("--regid={user}"), groups]);
+    command.args(by).args(["curl", "--silent"]);
     command
         .args(["--write-out", "\n%{http_code}", "--unix-socket"])
         .arg(listeners.socket());
@@ -77,4 +83,40 @@ fn publisher_is_told_by_any_of_its_groups_and_two_are_refused() {
         "{}",
         both.1
     );
+}
+
+/// The user that stands for all that cannot be told: of another namespace, say.
+const OVERFLOW: u32 = 65_534;
+
+#[test]
+fn caller_in_a_user_namespace_is_who_it_is_outside() {
+    let listeners = Listeners::start(&POLICY.replace("group = \"sys\"", "user = \"root\""));
+    set_permissions(listeners.folder(), Permissions::from_mode(0o755)).expect("the folder is ours");
+    // Who calls itself root there is nobody's root here; its groups go along.
+    let as_root = ["unshare", "--user", "--map-root-user"];
+    let (status, body) = list_by(&listeners, 54321, &[], &as_root);
+    assert!(
+        status == "403" && body.contains("not-a-publisher"),
+        "{status} {body}"
+    );
+    let (status, body) = list_by(&listeners, 54321, &["daemon"], &as_root);
+    assert_eq!(status, "200", "{body}");
+    // Without any mapping it sees itself as the overflow user, and is still told by its own.
+    let (status, body) = list_by(&listeners, 54321, &["daemon"], &["unshare", "--user"]);
+    assert_eq!(status, "200", "{body}");
+    let (status, body) = list_by(&listeners, 0, &[], &["unshare", "--user"]);
+    assert_eq!(status, "200", "{body}");
+}
+
+#[test]
+fn overflow_user_is_no_publisher_whatever_the_policy_says() {
+    let listeners = Listeners::start(&POLICY.replace("group = \"sys\"", "user = \"nobody\""));
+    set_permissions(listeners.folder(), Permissions::from_mode(0o755)).expect("the folder is ours");
+    for groups in [&[][..], &["daemon"]] {
+        let (status, body) = list_by(&listeners, OVERFLOW, groups, &[]);
+        assert!(
+            status == "403" && body.contains("not-a-publisher"),
+            "{groups:?}: {status} {body}"
+        );
+    }
 }

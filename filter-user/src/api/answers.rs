@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::problem::{Code, Problem};
 use super::who::Who;
-use super::{Context, authorize, body, host, openapi, routes, single, stream};
+use super::{Context, authorize, body, explain, host, openapi, routes, single, stream, why};
 use crate::bindings::requests::StoreStatus;
 use crate::engine::snapshot::{CounterValues, ReloadError, Snapshot};
 use crate::policy::model::{Mode, Role};
@@ -40,6 +40,7 @@ pub(super) enum Action {
     Denies,
     PutDeny,
     DeleteDeny,
+    Explain,
     Why,
     Audit,
     Backup,
@@ -120,7 +121,8 @@ async fn respond(context: &Arc<Context>, action: &Action, request: &Parts, body:
         Action::Denies => single::denies(context, request).await,
         Action::PutDeny => single::put_deny(context, who, request, body).await,
         Action::DeleteDeny => single::delete_deny(context, who, request).await,
-        Action::Why => host::why(context, request).await,
+        Action::Explain => explain::explain(context, request).await,
+        Action::Why => why::why(context, request).await,
         Action::Audit => host::audit(context, who, request).await,
         Action::Backup => host::backup(context, who, request, body).await,
         Action::Restore => host::restore(context, who, request, body).await,
@@ -200,7 +202,11 @@ async fn read_blocking<T: Send + 'static>(
 }
 
 async fn metrics(context: &Arc<Context>) -> Response {
-    match read_blocking(context, |context| context.metrics.encode(context.view.as_ref())).await {
+    let page = read_blocking(context, |context| {
+        let bindings = context.backing.as_ref().map(|backing| backing.bindings.status());
+        context.metrics.encode(context.view.as_ref(), bindings.as_ref())
+    });
+    match page.await {
         Ok(page) => {
             let kind = HeaderValue::from_static(crate::metrics::CONTENT_TYPE);
             ([(header::CONTENT_TYPE, kind)], page).into_response()
@@ -226,10 +232,12 @@ struct Status<'s> {
 
 async fn status(context: &Arc<Context>) -> Response {
     let read = read_blocking(context, |context| {
-        Ok((context.view.snapshot(), context.view.counters()))
+        let bindings = context.backing.as_ref().map(|backing| backing.bindings.status());
+        Ok((context.view.snapshot(), context.view.counters(), bindings))
     })
     .await;
-    let (snapshot, counters) = read.unwrap_or_else(|error| (context.view.snapshot(), Err(error)));
+    let (snapshot, counters, bindings) =
+        read.unwrap_or_else(|error| (context.view.snapshot(), Err(error), None));
     let (counters, counters_error) = match counters {
         Ok(counters) => (Some(counters), None),
         Err(error) => (None, Some(error)),
@@ -240,7 +248,7 @@ async fn status(context: &Arc<Context>) -> Response {
         counters,
         counters_error,
         available: routes::available(),
-        bindings: context.backing.as_ref().map(|backing| backing.bindings.status()),
+        bindings,
     };
     axum::Json(status).into_response()
 }

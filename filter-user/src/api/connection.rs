@@ -232,6 +232,8 @@ impl Connection {
                 .timer(TokioTimer::new())
                 .header_read_timeout(bounds.header_timeout)
                 .max_buf_size(HEAD_BYTES_MAX)
+                // Who has said all and closed that side waits for its answer still.
+                .half_close(true)
                 .serve_connection(TokioIo::new(stream), service)
         );
         let ended = tokio::select! {

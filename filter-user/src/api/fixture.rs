@@ -1,7 +1,7 @@
 //! Listeners with bindings behind them, for tests: a policy, a store of their own, and a kernel that holds anything.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -27,16 +27,37 @@ pub(super) const ALL: [Role; 6] = [
     Role::Metrics,
 ];
 
-/// Takes every change, and holds nothing.
-struct AnyGrants(Arc<Policy>);
+/// Takes every change, unless a test says otherwise, and holds nothing.
+pub(super) struct AnyGrants {
+    policy: Arc<Policy>,
+    pub(super) answer: Mutex<Kernel>,
+}
+
+/// What becomes of changes.
+#[derive(Clone, Debug)]
+pub(super) enum Kernel {
+    Takes,
+    Refuses(GrantError),
+    NeverAnswers,
+}
 
 impl Grants for AnyGrants {
-    fn change(&self, _epoch: u64, _changes: Vec<Change>) -> BoxFuture<Result<(), GrantError>> {
-        Box::pin(async { Ok(()) })
+    fn change(&self, _epoch: u64, changes: Vec<Change>) -> BoxFuture<Result<(), GrantError>> {
+        let answer = match changes.is_empty() {
+            true => Kernel::Takes,
+            false => self.answer.lock().unwrap().clone(),
+        };
+        Box::pin(async {
+            match answer {
+                Kernel::Takes => Ok(()),
+                Kernel::Refuses(error) => Err(error),
+                Kernel::NeverAnswers => std::future::pending().await,
+            }
+        })
     }
 
     fn policy(&self) -> (u64, Arc<Policy>) {
-        (1, Arc::clone(&self.0))
+        (1, Arc::clone(&self.policy))
     }
 
     fn used(&self, _owner: &str) -> Option<OwnerUse> {
@@ -71,6 +92,9 @@ pub(super) fn publisher(name: &str, keys: &str) -> String {
 pub(super) struct Running {
     pub(super) folder: tempfile::TempDir,
     pub(super) stop: watch::Sender<bool>,
+    /// The bindings' writer alone.
+    pub(super) stop_writer: watch::Sender<bool>,
+    pub(super) grants: Arc<AnyGrants>,
     pub(super) serving: JoinHandle<()>,
 }
 
@@ -89,7 +113,32 @@ impl Running {
         bounds: Bounds,
         listeners: impl FnOnce(&Path) -> Vec<Listener>,
     ) -> Running {
-        let folder = tempfile::tempdir().unwrap();
+        Running::in_folder(tempfile::tempdir().unwrap(), policy, operators, bounds, listeners).await
+    }
+
+    /// The same state under a new process, with one socket that has all roles.
+    pub(super) async fn again(self) -> Running {
+        self.stop_writer.send(true).unwrap();
+        self.stop.send(true).unwrap();
+        self.serving.await.unwrap();
+        let policy = Arc::clone(&self.grants.policy);
+        // The store has one owner at a time.
+        while Arc::strong_count(&self.grants) > 1 {
+            tokio::task::yield_now().await;
+        }
+        Running::in_folder(self.folder, policy, &[], Bounds::default(), |folder| {
+            vec![listener(ListenerAddress::Unix(folder.join("api.sock")), &ALL)]
+        })
+        .await
+    }
+
+    async fn in_folder(
+        folder: tempfile::TempDir,
+        policy: Arc<Policy>,
+        operators: &[&str],
+        bounds: Bounds,
+        listeners: impl FnOnce(&Path) -> Vec<Listener>,
+    ) -> Running {
         let bound = bind(&listeners(folder.path())).await.unwrap();
         let (stop, stopped) = watch::channel(false);
         let options = Options {
@@ -97,15 +146,21 @@ impl Running {
             clock: Arc::new(SystemClock::new().unwrap()),
         };
         let (bindings, writer) = Bindings::open(options, Arc::clone(&policy)).unwrap();
-        let grants: Arc<dyn Grants> = Arc::new(AnyGrants(Arc::clone(&policy)));
-        tokio::spawn(writer.run(Arc::clone(&grants), stopped.clone()));
-        let backing = Backing::new(bindings, grants, &policy);
+        let grants = Arc::new(AnyGrants {
+            policy: Arc::clone(&policy),
+            answer: Mutex::new(Kernel::Takes),
+        });
+        let (stop_writer, writer_stopped) = watch::channel(false);
+        tokio::spawn(writer.run(Arc::clone(&grants) as Arc<dyn Grants>, writer_stopped));
+        let backing = Backing::new(bindings, Arc::clone(&grants) as Arc<dyn Grants>, &policy);
         let view: Arc<dyn View> = Arc::new(FakeView::default());
         let operators = operators.iter().map(|name| (*name).to_owned()).collect();
         let serving = tokio::spawn(serve(bound, view, Some(backing), operators, bounds, stopped));
         Running {
             folder,
             stop,
+            stop_writer,
+            grants,
             serving,
         }
     }

@@ -10,6 +10,7 @@ mod bind;
 mod body;
 mod connection;
 mod error;
+mod explain;
 #[cfg(test)]
 mod fixture;
 mod head;
@@ -35,14 +36,19 @@ mod tests_bounds;
 #[cfg(test)]
 mod tests_callers;
 #[cfg(test)]
+mod tests_codes;
+#[cfg(test)]
 mod tests_fuzz;
 #[cfg(test)]
 mod tests_gateways;
 #[cfg(test)]
 mod tests_openapi;
 #[cfg(test)]
+mod tests_readers;
+#[cfg(test)]
 mod tests_streams;
 mod who;
+mod why;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -88,12 +88,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Verb::Get, "/v1/denies", DENY, Action::Denies),
     route(Verb::Put, "/v1/denies/{name}", DENY, Action::PutDeny),
     route(Verb::Delete, "/v1/denies/{name}", DENY, Action::DeleteDeny),
-    not_yet(
-        Verb::Get,
-        "/v1/explain",
-        READ,
-        "explanations over the API (`keyfence explain` does them)",
-    ),
+    route(Verb::Get, "/v1/explain", READ, Action::Explain),
     route(Verb::Get, "/v1/why", READ, Action::Why),
     not_yet(Verb::Get, "/v1/drops", READ, "the drop log"),
     not_yet(Verb::Get, "/v1/capture", READ, "captures"),

@@ -250,8 +250,13 @@ fn tag(text: &str) -> Option<String> {
 impl Context {
     /// The handle of the bindings, once they are there.
     pub(super) fn bindings(&self) -> Result<&crate::bindings::Bindings, Problem> {
+        Ok(&self.backing()?.bindings)
+    }
+
+    /// The same with who holds their grants.
+    pub(super) fn backing(&self) -> Result<&super::Backing, Problem> {
         match &self.backing {
-            Some(backing) => Ok(&backing.bindings),
+            Some(backing) => Ok(backing),
             None => Err(Problem::new(
                 Code::Starting,
                 "the bindings are not there yet; nothing was done",

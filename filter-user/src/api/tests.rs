@@ -263,12 +263,7 @@ async fn unknown_path_wrong_method_and_what_is_not_built_are_problem_documents()
     let wrong = ask_unix(&daemon.socket, "GET /v1/reload").await;
     wrong.is_problem(405, "method-not-allowed");
     assert!(wrong.head.contains("\r\nallow: post"), "{}", wrong.head);
-    for line in [
-        "GET /v1/drops",
-        "GET /v1/explain",
-        "POST /v1/policy/apply",
-        "POST /v1/detach",
-    ] {
+    for line in ["GET /v1/drops", "POST /v1/policy/apply", "POST /v1/detach"] {
         let answer = ask_unix(&daemon.socket, line).await;
         answer.is_problem(501, "not-implemented");
         assert!(
@@ -332,7 +327,7 @@ async fn every_documented_path_answers_its_methods_where_the_role_is() {
         match &route.action {
             answers::Action::NotYet(_) => answer.is_problem(501, "not-implemented"),
             // Nothing is given: it says what it needs.
-            answers::Action::Why => answer.is_problem(400, "bad-query"),
+            answers::Action::Why | answers::Action::Explain => answer.is_problem(400, "bad-query"),
             action if needs_bindings(action) => answer.is_problem(503, "starting"),
             // Reload depends on who runs the tests.
             answers::Action::Reload => assert!([200, 403].contains(&answer.status)),
@@ -388,6 +383,10 @@ async fn reload_is_for_operators_alone_and_tells_what_became_of_it() {
     ask_unix(&daemon.socket, "POST /v1/reload")
         .await
         .is_problem(422, "policy-invalid");
+    *daemon.view.reload.lock().unwrap() = Err(ReloadError::Refused("ssh would be cut".to_owned()));
+    ask_unix(&daemon.socket, "POST /v1/reload")
+        .await
+        .is_problem(409, "policy-refused");
     *daemon.view.reload.lock().unwrap() = Err(ReloadError::Failed("the table is full".to_owned()));
     ask_unix(&daemon.socket, "POST /v1/reload")
         .await

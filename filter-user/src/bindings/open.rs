@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -49,6 +49,9 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
         path: path.clone(),
         error,
     })?;
+    // Files that were made just now have names on the disk too, before anything in them is acknowledged.
+    let synced = std::fs::File::open(&folder).and_then(|folder| folder.sync_all());
+    synced.map_err(at_folder)?;
     let (singles, singles_in) = mpsc::channel(SINGLES_MAX);
     let (chunks, chunks_in) = mpsc::channel(CHUNKS_MAX);
     // Above whatever the audit log names, should the store have been set aside.
@@ -72,6 +75,7 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
         singles,
         chunks,
         alarms: Mutex::default(),
+        disk_errors: AtomicU64::new(0),
         audit_head: ArcSwap::from_pointee(audit.head()),
         id_pattern,
         fingerprints,

@@ -15,7 +15,6 @@ pub enum Code {
     PrefixTooWide,
     NotTheOwner,
     UnknownCredential,
-    UnknownName,
     StaleRowVersion,
     RowVersionRequired,
     MassRevocation,
@@ -42,7 +41,7 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Code; 28] = [
+    pub const ALL: [Code; 27] = [
         Code::Malformed,
         Code::NotAPublisher,
         Code::ServiceNotAllowed,
@@ -50,7 +49,6 @@ impl Code {
         Code::PrefixTooWide,
         Code::NotTheOwner,
         Code::UnknownCredential,
-        Code::UnknownName,
         Code::StaleRowVersion,
         Code::RowVersionRequired,
         Code::MassRevocation,
@@ -106,7 +104,6 @@ impl Code {
             ),
             Code::NotTheOwner => ("not-the-owner", 403, "Only its owner or an operator may do this"),
             Code::UnknownCredential => ("unknown-credential", 404, "There is no such binding"),
-            Code::UnknownName => ("unknown-name", 404, "There is no such entry"),
             Code::StaleRowVersion => ("stale-row-version", 409, "A newer version of the row is stored"),
             Code::RowVersionRequired => (
                 "row-version-required",

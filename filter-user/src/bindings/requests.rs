@@ -315,6 +315,8 @@ pub struct StoreStatus {
     pub revision: u64,
     /// Alarms, a sentence each: held leases, a store that was set aside, little space.
     pub alarms: Vec<String>,
+    /// Writes that the disk refused since the start.
+    pub disk_errors: u64,
     pub publishers: Vec<PublisherStatus>,
     pub denies: u64,
     pub audit: AuditHead,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -25,6 +25,9 @@ use super::writer::denies::Denies;
 use super::writer::job::{BindingJob, Job};
 use crate::policy::Policy;
 
+/// The alarm that the store or the audit log cannot be written.
+pub(crate) const DISK_ALARM: &str = "disk";
+
 /// Single requests that wait for the writer; more are `busy`.
 pub(crate) const SINGLES_MAX: usize = 1_024;
 /// Chunks of batches that wait for the writer; a batch waits for room.
@@ -46,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) singles: mpsc::Sender<Job>,
     pub(crate) chunks: mpsc::Sender<Vec<BindingJob>>,
     pub(crate) alarms: Mutex<BTreeMap<&'static str, String>>,
+    /// Writes to the store or the audit log that the disk refused.
+    pub(crate) disk_errors: AtomicU64,
     pub(crate) audit_head: ArcSwap<AuditHead>,
     pub(crate) id_pattern: Regex,
     pub(crate) fingerprints: Fingerprints,
@@ -130,6 +135,9 @@ impl Shared {
     }
 
     pub(crate) fn set_alarm(&self, kind: &'static str, text: Option<String>) {
+        if kind == DISK_ALARM && text.is_some() {
+            self.disk_errors.fetch_add(1, Ordering::Relaxed);
+        }
         let mut alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = match text {
             Some(text) if alarms.get(kind) != Some(&text) => alarms.insert(kind, text).is_none(),

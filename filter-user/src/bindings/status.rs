@@ -1,6 +1,7 @@
 //! What status and metrics show of the bindings.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use super::Bindings;
 use super::memory::Shelf;
@@ -16,11 +17,16 @@ impl Bindings {
         let shared = &self.shared;
         let alarms = shared.alarms.lock().unwrap_or_else(PoisonError::into_inner);
         let alarms = alarms.values().cloned().collect();
+        // A publisher of the policy is there from the start.
+        for publisher in &shared.view.load().policy.publishers {
+            shared.memory.shelf_for(&publisher.name);
+        }
         let shelves = shared.memory.shelves();
         StoreStatus {
             store: shared.store_id.load().as_ref().clone(),
             revision: *shared.published.borrow(),
             alarms,
+            disk_errors: shared.disk_errors.load(Ordering::Relaxed),
             publishers: shelves.iter().map(|shelf| self.publisher_status(shelf)).collect(),
             denies: shared.denies.load().len() as u64,
             audit: self.audit_head(),

@@ -35,6 +35,11 @@ impl Failure {
             text: text.to_string(),
         }
     }
+
+    /// The same with another way out.
+    pub(crate) fn or(self, way: &str) -> Failure {
+        Failure::new(self.exit, format!("{}; {way}", self.text))
+    }
 }
 
 impl From<anyhow::Error> for Failure {

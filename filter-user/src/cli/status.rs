@@ -76,8 +76,11 @@ fn page(status: &Status, (now, gone): (jiff::Timestamp, bool), shell: &Shell) ->
         ("Interfaces", interfaces(status)),
         ("Services", services(status)),
         ("Tables", tables(status)),
+        ("Bindings", publishers(status)),
     ];
-    for (title, mut table) in sections {
+    // Where nobody may push, there are none to tell of.
+    let shown = sections.into_iter().filter(|(_, table)| table.row_count() > 0);
+    for (title, mut table) in shown {
         // The decision is the shell's; the table must not look at the terminal again.
         if shell.colour_output {
             table.enforce_styling()
@@ -130,7 +133,8 @@ fn head(page: &mut String, status: &Status, now: jiff::Timestamp, shell: &Shell)
     // A reload that failed is told below, with its cause.
     let told_below = |reason: &&String| !policy.reload_ok && reason.starts_with(RELOAD_FAILED);
     let not_ready = status.not_ready.iter().filter(|reason| !told_below(reason));
-    for reason in not_ready.chain(&status.counters_error) {
+    let alarms = status.bindings.iter().flat_map(|bindings| &bindings.alarms);
+    for reason in not_ready.chain(&status.counters_error).chain(alarms) {
         let _ = writeln!(page, "  {} {reason}", shell.paint(Tone::Bad, "!"));
     }
     if taken_off(status) {
@@ -274,6 +278,36 @@ fn tables(status: &Status) -> Table {
             Cell::new(thousands(fill.entries)),
             Cell::new(thousands(fill.capacity)),
             shown,
+        ]);
+    }
+    table
+}
+
+fn publishers(status: &Status) -> Table {
+    let header = [
+        "publisher",
+        "active",
+        "held",
+        "ended",
+        "suspended",
+        "ending in 1h",
+        "last success",
+    ];
+    let mut table = table(&header, 1);
+    let publishers = status.bindings.iter().flat_map(|bindings| &bindings.publishers);
+    for publisher in publishers {
+        let colour = |count: u64| match count {
+            0 => Cell::new(0),
+            count => Cell::new(thousands(count)).fg(Color::Yellow),
+        };
+        table.add_row([
+            Cell::new(&publisher.name),
+            Cell::new(thousands(publisher.active)),
+            colour(publisher.held),
+            Cell::new(thousands(publisher.ended)),
+            colour(publisher.suspended),
+            Cell::new(thousands(publisher.ending[1])),
+            Cell::new(publisher.last_success.as_deref().unwrap_or("never")),
         ]);
     }
     table

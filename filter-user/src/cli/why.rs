@@ -23,7 +23,7 @@ Exit codes:
 Example:
   keyfence why 198.51.100.7";
 
-/// Tell why an address passes or does not: its grants, leases left, denies
+/// Tell why an address passes or does not: its grants, leases and tokens left, denies
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
@@ -67,8 +67,10 @@ fn page(why: &Value) -> String {
         "services",
         "state",
         "ends",
+        "lease left",
         "last passed",
         "packets",
+        "left in its buckets",
     ]);
     for grant in grants {
         let text = |name: &str, none: &str| grant[name].as_str().unwrap_or(none).to_owned();
@@ -83,8 +85,10 @@ fn page(why: &Value) -> String {
             Cell::new(services.join(", ")),
             Cell::new(text("state", "?")),
             Cell::new(text("ends_at", "never")),
+            Cell::new(lease_left(grant)),
             Cell::new(text("last_seen", "-")),
             Cell::new(packets),
+            Cell::new(buckets(grant)),
         ]);
     }
     page.push('\n');
@@ -98,6 +102,43 @@ fn page(why: &Value) -> String {
     page
 }
 
+/// `59m 58s`
+fn lease_left(grant: &Value) -> String {
+    let Some(seconds) = grant["seconds_left"].as_i64() else {
+        return "-".to_owned();
+    };
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let mut left = seconds;
+    let parts = units.into_iter().filter_map(|(length, unit)| {
+        let count = left / length;
+        left %= length;
+        (count > 0).then(|| format!("{count}{unit}"))
+    });
+    let parts: Vec<String> = parts.take(2).collect();
+    if parts.is_empty() {
+        return "0s".to_owned();
+    }
+    parts.join(" ")
+}
+
+/// `packets 3 of 10`; a grant without a limit has none.
+fn buckets(grant: &Value) -> String {
+    let Some(buckets) = grant["buckets"].as_array() else {
+        return "?".to_owned();
+    };
+    let buckets: Vec<String> = buckets
+        .iter()
+        .map(|bucket| {
+            let unit = bucket["unit"].as_str().unwrap_or("?");
+            format!("{unit} {} of {}", bucket["left"], bucket["burst"])
+        })
+        .collect();
+    match buckets.as_slice() {
+        [] => "no limit".to_owned(),
+        buckets => buckets.join(", "),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -108,13 +149,22 @@ mod tests {
     fn page_is_a_sentence_and_a_row_for_each_grant() {
         let why = json!({
             "sentence": "198.51.100.7 is listed by client/acme.",
-            "grants": [{ "owner": "client/acme", "prefix": "198.51.100.0/24", "services": ["payments"], "state": "active" }],
+            "grants": [{ "owner": "client/acme", "prefix": "198.51.100.0/24", "services": ["payments"], "state": "active",
+                "seconds_left": 3_725, "buckets": [{ "unit": "packets", "left": 3, "burst": 10 }] }],
         });
         let page = page(&why);
         let mut lines = page.lines();
         assert_eq!(lines.next(), Some("198.51.100.7 is listed by client/acme."));
         let row = lines.last().unwrap();
-        for part in ["client/acme", "198.51.100.0/24", "payments", "active", "never"] {
+        for part in [
+            "client/acme",
+            "198.51.100.0/24",
+            "payments",
+            "active",
+            "never",
+            "1h 2m",
+            "packets 3 of 10",
+        ] {
             assert!(row.contains(part), "{page}");
         }
         assert_eq!(

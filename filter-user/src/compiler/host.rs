@@ -1,13 +1,15 @@
 //! The tables walked on the host: the reference that the kernel program is held to, and what `check` and
 //! `explain` ask without root.
 
-use filter_common::abi::{Class, LimitSet, Owner, OwnerState, SERVICE_ENTRIES, Service, Source};
+use filter_common::abi::{
+    Class, LimitSet, Owner, OwnerState, SERVICE_ENTRIES, SOURCE_LIMIT, Service, Source,
+};
 use filter_common::account::{COUNTERS, SHARED_SOURCES};
 use filter_common::admit;
 use filter_common::bounds::SOURCE_WAYS;
 use filter_common::charge::{self, Charge};
 use filter_common::classify::{self, Grants, Walk};
-use filter_common::limit::{Bucket, Effect};
+use filter_common::limit::{self, Bucket, Effect};
 use filter_common::lookup::prefixes::{find_v4, find_v6};
 use filter_common::lookup::{Config, GrantTables, PORT_SET_WORDS, Port, Tables, Value};
 use filter_common::parse::{Family, Packet};
@@ -64,6 +66,78 @@ impl HostTables {
 
     pub fn compiled(&self) -> &Compiled {
         &self.compiled
+    }
+
+    /// Words as another has them, in place of an owner's own: packets, bytes, connections.
+    pub fn set_owner_words(&self, number: u32, words: [u64; 3]) {
+        let cells = self.owner_buckets.get(number as usize).into_iter().flatten();
+        cells.zip(words).for_each(|(cell, word)| cell.set(word));
+    }
+
+    /// The same for a service, a publisher or the ICMP limits.
+    pub fn set_shared_words(&self, number: u32, words: [u64; 3]) {
+        let cells = self.service_buckets.get(number as usize).into_iter().flatten();
+        cells.zip(words).for_each(|(cell, word)| cell.set(word));
+    }
+
+    /// The same for a line of the sources' own buckets: tags and words, as the kernel has them.
+    pub fn set_source_line(&self, line: u32, words: [u64; 8]) {
+        let start = (line * SOURCE_WAYS) as usize;
+        let cells = self.source_buckets.iter().skip(start).flatten();
+        cells.zip(words).for_each(|(cell, word)| cell.set(word));
+    }
+
+    /// The tokens that an owner's buckets hold now.
+    pub fn owner_left(&self, number: u32) -> [u64; 3] {
+        let limits = self.owner(number).and_then(|owner| self.limits(owner.limits));
+        self.left(limits, self.owner_buckets.get(number as usize))
+    }
+
+    /// The same of what a service, a publisher or the ICMP limits have.
+    pub fn shared_left(&self, number: u32) -> [u64; 3] {
+        let limits = self.service(number).and_then(|entry| self.limits(entry.limits));
+        self.left(limits, self.service_buckets.get(number as usize))
+    }
+
+    /// The same of the source's own: of the shared one where all of its line are in use by others.
+    pub fn source_left(&self, packet: &Packet) -> [u64; 3] {
+        let limits = self
+            .service(SOURCE_LIMIT)
+            .and_then(|entry| self.limits(entry.limits));
+        let words = [0, 1, 2].map(|unit| Cell::new(self.source_word(packet, unit)));
+        self.left(limits, Some(&words))
+    }
+
+    /// The word that `source_limit::pays` would ask: 0 is a full bucket.
+    fn source_word(&self, packet: &Packet, unit: u32) -> u64 {
+        let tag = source_limit::tag(packet);
+        let (line, hash) = source_limit::line(tag, unit, self.compiled.source_lines);
+        let of_way = |way| {
+            let [owner, word] = self.source_buckets.get((line * SOURCE_WAYS + way) as usize)?;
+            Some((owner.get(), word.get()))
+        };
+        let mut ways = (0..SOURCE_WAYS).filter_map(of_way);
+        if let Some((_, word)) = ways.find(|(owner, _)| *owner == tag) {
+            return word;
+        }
+        let mut ways = (0..SOURCE_WAYS).filter_map(of_way);
+        if ways.any(|(_, word)| word <= self.now.get().units()) {
+            return 0;
+        }
+        of_way(hash as u32 & (SOURCE_WAYS - 1)).map_or(0, |(_, word)| word)
+    }
+
+    fn left(&self, limits: Option<&LimitSet>, words: Option<&[Cell<u64>; 3]>) -> [u64; 3] {
+        let (Some(limits), Some(words)) = (limits, words) else {
+            return [0; 3];
+        };
+        let now = self.now.get();
+        let left = |limit, word: &Cell<u64>| limit::level(limit, word.get(), now);
+        [
+            left(&limits.packets, &words[0]),
+            left(&limits.bytes, &words[1]),
+            left(&limits.connections, &words[2]),
+        ]
     }
 
     /// All buckets full again.

@@ -26,9 +26,9 @@ type Generation = (u64, Arc<ReadBack>);
 
 /// The generation in force, as who reads it back sees it.
 #[derive(Default)]
-pub(super) struct InForce(RwLock<Option<Generation>>);
+pub(super) struct TablesInForce(RwLock<Option<Generation>>);
 
-impl InForce {
+impl TablesInForce {
     /// Puts a generation in force by `swap`; nobody looks in between.
     pub(super) fn put<E>(
         &self,
@@ -103,7 +103,7 @@ pub(super) async fn read_back(shared: Arc<Shared>) {
 }
 
 /// All tables of a generation once; `None` where another came into force meanwhile.
-async fn pass(in_force: &InForce, (generation, tables): Generation) -> Option<Found> {
+async fn pass(in_force: &TablesInForce, (generation, tables): Generation) -> Option<Found> {
     let mut found = BTreeMap::<&'static str, u64>::new();
     let steps = u32::try_from(tables.steps(SLICE_BYTES)).unwrap_or(u32::MAX);
     let pause = SPREAD / steps.max(1);

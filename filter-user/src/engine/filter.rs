@@ -9,7 +9,7 @@ use nix::fcntl::Flock;
 
 use super::Options;
 use super::attachments::{Attachments, Look, by_slot, counted, placed};
-use super::drift::InForce;
+use super::drift::TablesInForce;
 use super::error::FilterError;
 use super::fill::{Fill, owners_max, owners_of};
 use super::live::Live;
@@ -75,7 +75,7 @@ pub struct Filter {
     _lock: Flock<File>,
     entry: Entry,
     /// The loaded generation in force: its maps stay readable while it is held.
-    generation: Generation,
+    pub(super) generation: Generation,
     number: u64,
     pub(super) numbers: SharedNumbers,
     pub(super) limits: Limits,
@@ -87,13 +87,13 @@ pub struct Filter {
     lines: Option<Lines>,
     attachments: Attachments,
     /// What `"host"` stands for in the generation in force; empty where the policy does not say it.
-    host: Vec<IpNet>,
+    pub(super) host: Vec<IpNet>,
     /// Set where an address of this host is a written service's too, and left to that one.
     narrowed: Option<String>,
     /// Where each interface is counted.
     slots: Vec<(String, Vec<u32>)>,
     pub(super) fill: Arc<Fill>,
-    in_force: Arc<InForce>,
+    in_force: Arc<TablesInForce>,
     /// What API servers have pushed, as it is in force.
     pub(super) pushed: Pushed,
     /// Where something may be pushed: the tables in force, to be changed entry by entry.
@@ -179,7 +179,7 @@ impl Filter {
         state.place_interfaces(&counted(&placed))?;
         let entry = Entry::create(&mut generation, &pins)?;
         pins.pin_generation(1, &generation)?;
-        let in_force = InForce::default();
+        let in_force = TablesInForce::default();
         let tables = ReadBack::of(&generation)?;
         in_force.put(1, tables, || attach::swap(&mut generation))?;
         state.write_meta(meta(1, jiffy))?;
@@ -478,7 +478,7 @@ impl Filter {
         &self.fill
     }
 
-    pub(super) fn in_force(&self) -> Arc<InForce> {
+    pub(super) fn tables_in_force(&self) -> Arc<TablesInForce> {
         Arc::clone(&self.in_force)
     }
 

@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
+use super::ExplainError;
 use super::snapshot::*;
+use crate::judge::in_force::{InForce, Question};
 use crate::policy::model::Mode;
 
 /// Shows what it was given.
@@ -47,6 +49,10 @@ impl View for FakeView {
     fn reload(&self) -> BoxFuture<Result<Applied, ReloadError>> {
         let result = self.reload.lock().unwrap().clone();
         Box::pin(async move { result })
+    }
+
+    fn explain(&self, _question: Question) -> BoxFuture<Result<InForce, ExplainError>> {
+        Box::pin(async { Err(ExplainError::Failed("no kernel is there".to_owned())) })
     }
 }
 

@@ -9,6 +9,7 @@ mod beside_tests;
 mod change;
 mod drift;
 mod error;
+mod explain;
 mod fill;
 mod filter;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod told;
 mod watch;
 
 pub use error::FilterError;
+pub use explain::ExplainError;
 pub use filter::Filter;
 pub use gate::{load_policy, refusal, unexpected};
 pub use shared::Shared;
@@ -42,6 +44,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::bindings::seam::{Change, Effective, GrantError};
 use crate::compiler::Pushed;
 use crate::judge::both::JudgeError;
+use crate::judge::in_force::{InForce, Question};
 use crate::kernel::clock;
 use crate::policy::{self, Colour, Policy};
 use snapshot::{Applied, Drift, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, View};
@@ -60,6 +63,7 @@ pub struct Options {
 enum Command {
     Reload(Answer),
     Change(u64, Vec<Change>, oneshot::Sender<Result<(), GrantError>>),
+    Explain(Question, oneshot::Sender<Result<InForce, ExplainError>>),
 }
 
 type Answer = oneshot::Sender<Result<Applied, ReloadError>>;
@@ -113,7 +117,7 @@ impl Engine {
             policy: RwLock::new((1, Arc::clone(&policy))),
             numbers: filter.shared_numbers(),
             fill: RwLock::new(Arc::clone(filter.fill())),
-            in_force: filter.in_force(),
+            in_force: filter.tables_in_force(),
             found: RwLock::default(),
             commands: sender,
         });
@@ -158,6 +162,7 @@ impl Engine {
                         let result = self.change(epoch, changes).await;
                         let _ = answer.send(result);
                     }
+                    Some(Command::Explain(question, answer)) => drop(answer.send(self.explain(&question))),
                     None => return self.filter,
                 },
                 () = events.changed() => self.watch(Woken::ByEvent).await,

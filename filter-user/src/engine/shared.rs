@@ -4,12 +4,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::drift::{Found, InForce};
+use super::drift::{Found, TablesInForce};
 use super::fill::Fill;
 use super::filter::SharedNumbers;
 use super::snapshot::{Applied, BoxFuture, CounterValues, ReloadError, Snapshot, View};
-use super::{Command, reader};
+use super::{Command, ExplainError, reader};
 use crate::bindings::seam::{Change, GrantError, Grants, OwnerUse};
+use crate::judge::in_force::{InForce, Question};
 use crate::policy::Policy;
 
 /// What others see of the engine.
@@ -22,7 +23,7 @@ pub struct Shared {
     pub(super) numbers: SharedNumbers,
     /// Of the generation in force; kept up by single changes.
     pub(super) fill: RwLock<Arc<Fill>>,
-    pub(super) in_force: Arc<InForce>,
+    pub(super) in_force: Arc<TablesInForce>,
     pub(super) found: RwLock<Found>,
     pub(super) commands: mpsc::Sender<Command>,
 }
@@ -93,6 +94,17 @@ impl Grants for Shared {
 }
 
 impl View for Shared {
+    fn explain(&self, question: Question) -> BoxFuture<Result<InForce, ExplainError>> {
+        let commands = self.commands.clone();
+        Box::pin(async move {
+            let (sender, answer) = oneshot::channel();
+            let gone = || ExplainError::Failed(String::from("the daemon is stopping"));
+            let command = Command::Explain(question, sender);
+            commands.send(command).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        })
+    }
+
     fn snapshot(&self) -> Arc<Snapshot> {
         // A poisoned lock would mean that a writer of one pointer panicked: the pointer is whole either way.
         let published = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);

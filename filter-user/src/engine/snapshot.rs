@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::ExplainError;
+use crate::judge::in_force::{InForce, Question};
 use crate::policy::model::Mode;
 
 /// The state in force, as of its publishing.
@@ -171,4 +173,6 @@ pub trait View: Send + Sync {
     fn counters(&self) -> Result<CounterValues, String>;
     /// Applies the file that `run` was given.
     fn reload(&self) -> BoxFuture<Result<Applied, ReloadError>>;
+    /// What in force decides a packet, and the kernel program's verdict.
+    fn explain(&self, question: Question) -> BoxFuture<Result<InForce, ExplainError>>;
 }

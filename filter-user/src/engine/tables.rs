@@ -61,7 +61,7 @@ pub(super) fn compile(
 }
 
 /// The policy with `"host"` written out where a service with the same port names addresses, less those.
-fn narrowed(policy: &Policy, host: &[IpNet]) -> Policy {
+pub(super) fn narrowed(policy: &Policy, host: &[IpNet]) -> Policy {
     let mut narrowed = policy.clone();
     for service in &mut narrowed.services {
         let written: Vec<IpNet> = policy

@@ -36,6 +36,7 @@ pub enum JudgeError {
 /// A policy in both judges, buckets full.
 pub struct Both<'a> {
     policy: &'a Policy,
+    pushed: Pushed,
     pub names: Names,
     host_addresses: Vec<IpNet>,
     host: HostTables,
@@ -65,7 +66,8 @@ impl<'a> Both<'a> {
             Vec::new()
         };
         let end = |end| monotonic_end(end, now.as_nanosecond() - i128::from(BASE_NS));
-        let bench = Bench::new(policy, &host_addresses, &end, &Pushed::default())?;
+        let pushed = Pushed::default();
+        let bench = Bench::new(policy, &host_addresses, &end, &pushed)?;
         let kernel = match KernelCopy::load(&bench.compiled) {
             Ok(copy) => Ok(copy),
             Err(error @ LoadError::NotPermitted(_)) => Err(error.to_string()),
@@ -76,6 +78,7 @@ impl<'a> Both<'a> {
         host.effect.set(Effect::Dry);
         Ok(Self {
             policy,
+            pushed,
             names: bench.names,
             host_addresses,
             host,
@@ -111,6 +114,7 @@ impl<'a> Both<'a> {
         let kind = parse::parse(frame, &mut packet);
         let reader = Reader {
             policy: self.policy,
+            pushed: &self.pushed,
             names: &self.names,
             host: &self.host,
             host_addresses: &self.host_addresses,

@@ -3,11 +3,14 @@
 //!
 //! For replay, explain and what a policy expects. Attaches nothing, pins nothing, touches no live bucket.
 
+pub mod asked;
 pub mod both;
 pub mod copy;
 pub mod expect;
 pub mod frame;
+pub mod in_force;
 pub mod reading;
+pub mod told;
 
 use std::collections::HashMap;
 
@@ -26,6 +29,7 @@ pub const ELAPSED_NS_MAX: u64 = 30 * 365 * 86_400 * 1_000_000_000;
 /// A policy with all that is needed to judge by it.
 pub struct Bench {
     pub compiled: Compiled,
+    pub numbers: Numbers,
     pub names: Names,
 }
 
@@ -47,6 +51,7 @@ impl Bench {
         Ok(Self {
             compiled: compiler::compile(policy, &numbers, &around)?,
             names: Names::of(policy, pushed, &numbers),
+            numbers,
         })
     }
 
@@ -79,6 +84,17 @@ impl Names {
         Self {
             services: services.collect(),
             owners: owners.collect(),
+        }
+    }
+
+    /// Those that are given: numbers and names.
+    pub fn known(
+        services: impl IntoIterator<Item = (u32, String)>,
+        owners: impl IntoIterator<Item = (u32, String)>,
+    ) -> Self {
+        Self {
+            services: services.into_iter().collect(),
+            owners: owners.into_iter().collect(),
         }
     }
 

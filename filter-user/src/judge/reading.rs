@@ -15,14 +15,15 @@ use filter_common::parse::{Family, Fragment, Frame, Packet, Protocol};
 use filter_common::verdict::{Reason, Verdict};
 use ipnet::IpNet;
 
-pub use self::words::{Matched, Step, address};
-use self::words::{Notes, entries, has, in_ranges, levels, longest, said, shape, word};
+use self::grants::Grantor;
+pub use self::words::{Bucket, Matched, Step, address, buckets};
+use self::words::{Notes, entries, has, in_ranges, longest, said, shape, word};
 use super::Names;
 use crate::compiler::host::HostTables;
-use crate::compiler::service_mode;
+use crate::compiler::{Pushed, service_mode};
 use crate::policy::Policy;
 use crate::policy::model::{
-    Addresses, Client, Deny, Limits, Management, Mode, PassDrop, PassListedDrop, Service, Source,
+    Addresses, Deny, Limits, Management, Mode, PassDrop, PassListedDrop, Service, Source,
 };
 
 /// The whole reading.
@@ -30,6 +31,8 @@ use crate::policy::model::{
 pub struct Reading {
     pub steps: Vec<Step>,
     pub matched: Vec<Matched>,
+    /// Those that were asked, in their order.
+    pub buckets: Vec<Bucket>,
     pub verdict: Verdict,
     pub reason: Reason,
     pub service: Option<String>,
@@ -39,6 +42,8 @@ pub struct Reading {
 /// What the rules are read by.
 pub struct Reader<'a> {
     pub policy: &'a Policy,
+    /// What API servers and operators have pushed.
+    pub pushed: &'a Pushed,
     pub names: &'a Names,
     pub host: &'a HostTables,
     /// What `"host"` means.
@@ -88,6 +93,7 @@ impl Reader<'_> {
         Reading {
             steps: notes.in_order(),
             matched: notes.matched,
+            buckets: notes.buckets,
             verdict,
             reason: decision.reason,
             service: decision.service,
@@ -178,11 +184,18 @@ impl Reader<'_> {
             ));
             return Some(self.refuse(Reason::Denied));
         }
-        notes.step(
-            4,
-            "no",
-            format!("{}, none holds {source}", entries(self.policy.denies.len())),
-        );
+        let now = self.host.now.get().0;
+        let pushed = self.pushed.denies.iter().find_map(|(name, (sources, end))| {
+            let holding = sources.iter().filter(|prefix| prefix.contains(&source));
+            Some((name, holding.max_by_key(|prefix| prefix.prefix_len())?)).filter(|_| *end > now)
+        });
+        if let Some((name, prefix)) = pushed {
+            notes.step(4, "yes", format!("deny {name} (pushed) by {prefix}"));
+            notes.matched.push(Matched::pushed("deny", name, *prefix));
+            return Some(self.refuse(Reason::Denied));
+        }
+        let denies = entries(self.policy.denies.len());
+        notes.step(4, "no", format!("{denies}, none holds {source}"));
         None
     }
 
@@ -256,7 +269,7 @@ impl Reader<'_> {
             }
             Icmp::Request if filter.ping == PassListedDrop::Listed => {
                 let held = self.matching(packet, &|_| true);
-                if held.iter().all(|(_, grant)| grant.ended) {
+                if held.iter().all(|grant| grant.ended) {
                     notes.step(
                         5,
                         "yes",
@@ -273,19 +286,13 @@ impl Reader<'_> {
         } else {
             filter_common::abi::ICMP_REQUESTS
         };
+        let left = self.host.shared_left(bucket);
+        let level = notes.level(buckets("icmp", "", &filter.icmp_limit, left));
         if filter.icmp_limit != Limits::default() && !self.shared_pays(bucket, Charge::of(packet, true)) {
-            notes.step(
-                5,
-                "yes",
-                format!("{what}, and more than the ICMP limit's whole burst"),
-            );
+            notes.step(5, "yes", format!("{what}; the ICMP limit cannot pay: {level}"));
             return self.refuse(Reason::LimitIcmp);
         }
-        notes.step(
-            5,
-            "yes",
-            format!("{what} passes; ICMP limit: {}", levels(&filter.icmp_limit)),
-        );
+        notes.step(5, "yes", format!("{what} passes; ICMP limit: {level}"));
         self.pass(Reason::Icmp)
     }
 
@@ -326,7 +333,7 @@ impl Reader<'_> {
         let observed = here
             .iter()
             .all(|service| service_mode(self.policy, service) == Mode::Observe);
-        let wanted = |client: &Client| here.iter().any(|service| self.reaches(client, service));
+        let wanted = |grantor: Grantor<'_>| here.iter().any(|service| self.reaches(grantor, service));
         self.fragment(packet, &wanted, observed, notes)
     }
 

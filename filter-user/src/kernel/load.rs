@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use aya::maps::lpm_trie::Key as TrieKey;
-use aya::maps::{Map, MapData, MapError};
+use aya::maps::{Array, Map, MapData, MapError};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use filter_common::abi::{Owner, names};
@@ -115,6 +115,7 @@ pub struct Generation {
     pub written: Written,
     /// The judge's id in the kernel.
     pub judge: u32,
+    source_lines: u32,
 }
 
 impl Generation {
@@ -188,6 +189,7 @@ impl Generation {
             prefixes: Layout::default(),
             written: Written::default(),
             judge: 0,
+            source_lines: compiled.source_lines,
         };
         generation.fill(compiled, from, &to)?;
         Ok(generation)
@@ -234,6 +236,19 @@ impl Generation {
 
     pub fn map(&self, name: &'static str) -> Result<&MapData, LoadError> {
         data(self.ebpf.map(name)).ok_or(LoadError::Missing(name))
+    }
+
+    /// How many lines of the sources' own buckets a unit has; 0 where sources have none.
+    pub fn source_lines(&self) -> u32 {
+        self.source_lines
+    }
+
+    /// A line of them: tags and words.
+    pub fn source_line(&self, line: u32) -> Result<[u64; 8], LoadError> {
+        let name = names::SOURCE_STATE;
+        let map = self.ebpf.map(name).ok_or(LoadError::Missing(name))?;
+        let lines: Array<&MapData, [u64; 8]> = map.try_into()?;
+        Ok(lines.get(&line, 0)?)
     }
 
     /// Fills the sources' own buckets. For a copy of its own, which judges nothing meanwhile.

@@ -220,6 +220,12 @@ impl State {
         }
     }
 
+    /// The words of what a service, a publisher or the ICMP limits have.
+    pub fn shared_words(&self, number: u32) -> Option<[u64; 3]> {
+        let words = self.services.words(number as usize)?;
+        Some([0, 1, 2].map(|unit| words[SERVICE_BUCKETS + unit].load(Ordering::Relaxed)))
+    }
+
     pub fn owner(&self, number: u32) -> Option<OwnerUse> {
         let words = self.owners.words(number as usize)?;
         let word = |at: usize| words[at].load(Ordering::Relaxed);

@@ -87,6 +87,10 @@ const ATTACH_MODES: &[&str] = &[AttachMode::Native.as_str(), AttachMode::Generic
 /// From what a file system needs to what a listener waits for at most.
 pub(super) const HTTP_SECONDS_BUCKETS: [f64; 9] = [0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 5.0, 30.0];
 
+pub(super) const BINDING_STATES: &[&str] = &["active", "held", "ended", "suspended"];
+/// As `PublisherStatus::ending` counts them.
+pub(super) const ENDING_WITHIN: &[&str] = &["5m", "1h", "24h"];
+
 /// A metric as it is shown and documented.
 pub struct Definition {
     pub(super) id: Id,
@@ -126,6 +130,15 @@ pub(super) enum Id {
     HttpSeconds,
     HttpRefused,
     Authorized,
+    Bindings,
+    BindingsEnding,
+    PublisherSuccess,
+    BindingsRevision,
+    Denies,
+    Alarms,
+    StoreErrors,
+    AuditLine,
+    AuditHash,
     PolicyInfo,
     ReloadSuccess,
     Attached,
@@ -169,6 +182,18 @@ const CODE: Label = Label {
 const RESULT: Label = Label {
     name: "result",
     values: Values::Words(AUTHORIZE_RESULTS),
+};
+const PUBLISHER: Label = Label {
+    name: "publisher",
+    values: Values::Names("a publisher of the policy, or of bindings that it left"),
+};
+const STATE: Label = Label {
+    name: "state",
+    values: Values::Words(BINDING_STATES),
+};
+const WITHIN: Label = Label {
+    name: "within",
+    values: Values::Words(ENDING_WITHIN),
 };
 const HASH: Label = Label {
     name: "hash",
@@ -216,6 +241,24 @@ pub const DEFINITIONS: &[Definition] = &[
         "Connections closed at once because their listener had as many as it takes."),
     define(Id::Authorized, Kind::Counter, "keyfence_authorize_total", &[SERVICE, RESULT],
         "Requests of gateways answered, by service and result; misconfigured ones name no service."),
+    define(Id::Bindings, Kind::Gauge, "keyfence_bindings", &[PUBLISHER, STATE],
+        "Bindings, by publisher and state; suspended ones are kept and grant nothing."),
+    define(Id::BindingsEnding, Kind::Gauge, "keyfence_bindings_ending", &[PUBLISHER, WITHIN],
+        "Bindings whose lease ends within a time; each holds the shorter ones."),
+    define(Id::PublisherSuccess, Kind::Gauge, "keyfence_publisher_last_success_timestamp_seconds", &[PUBLISHER],
+        "When a request of the publisher last succeeded, in seconds since 1970; 0 if none has."),
+    define(Id::BindingsRevision, Kind::Gauge, "keyfence_bindings_revision", &[],
+        "Revision of the store of bindings; rises with each change."),
+    define(Id::Denies, Kind::Gauge, "keyfence_denies", &[],
+        "Denies put by requests; those of the policy are not among them."),
+    define(Id::Alarms, Kind::Gauge, "keyfence_bindings_alarms", &[],
+        "Alarms of the store of bindings that stand; the status tells them."),
+    define(Id::StoreErrors, Kind::Counter, "keyfence_store_errors_total", &[],
+        "Writes to the store or the audit log that the disk refused, since the start."),
+    define(Id::AuditLine, Kind::Gauge, "keyfence_audit_head_line", &[],
+        "Number of the audit log's last line; a fall shows a log that was cut."),
+    define(Id::AuditHash, Kind::Gauge, "keyfence_audit_head_hash", &[],
+        "The first 13 hex digits of the audit log's head, as a number; the status has all."),
     define(Id::PolicyInfo, Kind::Gauge, "keyfence_policy_info", &[HASH],
         "Always 1; the label is the hash of the policy in force."),
     define(Id::ReloadSuccess, Kind::Gauge, "keyfence_policy_reload_success", &[],

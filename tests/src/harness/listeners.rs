@@ -8,9 +8,11 @@ use filter_user::api::{self, Backing, Bounds};
 use filter_user::bindings::clock::SystemClock;
 use filter_user::bindings::seam::{Change, GrantError, Grants, OwnerUse};
 use filter_user::bindings::{Bindings, Options};
+use filter_user::engine::ExplainError;
 use filter_user::engine::snapshot::{
     Applied, BoxFuture, CounterValues, Drift, PolicyState, ReloadError, Snapshot, View,
 };
+use filter_user::judge::in_force::{InForce, Question};
 use filter_user::policy::model::Mode;
 use filter_user::policy::{LoadContext, MemoryFiles, Policy, load_from};
 use tokio::runtime::Runtime;
@@ -134,5 +136,9 @@ impl View for Nothing {
 
     fn reload(&self) -> BoxFuture<Result<Applied, ReloadError>> {
         Box::pin(async { Err(ReloadError::Failed("there is nothing to reload".to_owned())) })
+    }
+
+    fn explain(&self, _: Question) -> BoxFuture<Result<InForce, ExplainError>> {
+        Box::pin(async { Err(ExplainError::Failed("there is nothing to explain".to_owned())) })
     }
 }

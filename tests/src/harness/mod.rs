@@ -29,7 +29,7 @@ pub use namespace::Namespace;
 pub use nginx::Nginx;
 pub use policy::{Attach, Policy};
 pub use probe::Probe;
-pub use program::{keyfence, keyfence_path, output, run, system};
+pub use program::{keyfence, keyfence_path, output, run, schemathesis, system};
 pub use raw::{Relay, Wire};
 pub use script::Script;
 pub use site::{GREEDY, INSIDE, INSIDE_MAC, LISTED, OUTSIDE, OUTSIDE_MAC, Party, SERVER, STRANGER, Site};

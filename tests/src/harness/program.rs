@@ -9,6 +9,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("bash", "bash"),
     ("bpftool", "bpftool"),
     ("caddy", "caddy"),
+    ("cc", "gcc"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
     ("nginx", "nginx-light"),
@@ -22,6 +23,24 @@ const ADMINISTRATORS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 /// A program of the system.
 pub fn system(name: &str) -> Command {
     Command::new(find(name))
+}
+
+/// The release that `cargo xtask setup` puts into the user's cache.
+const SCHEMATHESIS: &str = "schemathesis-4.32.5";
+
+/// The program that asks an API whatever its document allows.
+pub fn schemathesis() -> Command {
+    let absolute = |name: &str| {
+        env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+    let cache = cache.expect("HOME or XDG_CACHE_HOME names a folder");
+    let program = cache.join("keyfence").join(SCHEMATHESIS).join("bin/schemathesis");
+    let shown = program.display();
+    assert!(program.is_file(), "{shown} is missing: run `cargo xtask setup`");
+    Command::new(program)
 }
 
 fn find(name: &str) -> PathBuf {

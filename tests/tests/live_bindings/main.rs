@@ -3,9 +3,12 @@
 
 mod commands;
 mod crash;
+mod disk;
+mod explain;
 mod full;
 mod restart;
 mod single;
 mod stage;
 mod streams;
 mod union;
+mod unsynced;

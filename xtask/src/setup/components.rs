@@ -106,6 +106,18 @@ pub(crate) const COMPONENTS: &[Component] = &[
         "runs the example of an API server's client",
     ),
     row(
+        "virtualenv",
+        "virtualenv",
+        Need::Test,
+        "holds schemathesis, which Debian has no package of",
+    ),
+    row(
+        "cc",
+        "gcc",
+        Need::Test,
+        "compiles what throws unsynced writes away",
+    ),
+    row(
         "ping",
         "iputils-ping",
         Need::Test,

@@ -5,6 +5,7 @@
 mod apt;
 pub(crate) mod cargo_install;
 mod components;
+mod pip_install;
 
 use std::{env, fmt::Write as _, time::Instant};
 
@@ -40,7 +41,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
 pub(crate) fn ensure(need: Need) -> Result<Toolchain> {
     let survey = Survey::take(need);
     match survey.toolchain {
-        Ok(toolchain) if survey.programs.is_empty() && survey.nextest && survey.kernels => Ok(toolchain),
+        Ok(toolchain) if survey.is_complete_but_toolchain() => Ok(toolchain),
         _ => install(survey, need),
     }
 }
@@ -53,6 +54,8 @@ struct Survey {
     programs: Vec<&'static Component>,
     /// Whether cargo-nextest is here, or not asked for.
     nextest: bool,
+    /// Whether schemathesis is in the cache, or not asked for.
+    schemathesis: bool,
     /// Whether the kernels to boot are in the cache, or not asked for.
     kernels: bool,
 }
@@ -66,12 +69,17 @@ impl Survey {
                 .filter(|component| !component.is_here())
                 .collect(),
             nextest: need < Need::Test || cargo_install::nextest().is_some(),
+            schemathesis: need < Need::Test || pip_install::schemathesis().is_some(),
             kernels: need < Need::Vm || kernels::all_here(),
         }
     }
 
     fn is_complete(&self) -> bool {
-        self.toolchain.is_ok() && self.programs.is_empty() && self.nextest && self.kernels
+        self.toolchain.is_ok() && self.is_complete_but_toolchain()
+    }
+
+    fn is_complete_but_toolchain(&self) -> bool {
+        self.programs.is_empty() && self.nextest && self.schemathesis && self.kernels
     }
 
     /// Whether it takes Debian's compiler: none fits, and nobody named one.
@@ -104,6 +112,9 @@ impl Survey {
         }
         if let Some(nextest) = cargo_install::nextest() {
             lines.push(("cargo-nextest", nextest.display().to_string()));
+        }
+        if let Some(schemathesis) = pip_install::schemathesis() {
+            lines.push(("schemathesis", schemathesis.display().to_string()));
         }
         for component in components::needed(self.need) {
             if let Some(path) = workspace::program(component.program) {
@@ -139,6 +150,9 @@ impl Survey {
         if !self.nextest {
             line("cargo-nextest", NEXTEST_WHY);
         }
+        if !self.schemathesis {
+            line("schemathesis", pip_install::WHY);
+        }
         if !self.kernels {
             line("kernels", kernels::WHY);
         }
@@ -170,6 +184,9 @@ fn install(survey: Survey, need: Need) -> Result<Toolchain> {
     }
     if !survey.nextest {
         cargo_install::install_nextest()?;
+    }
+    if !survey.schemathesis {
+        pip_install::install_schemathesis()?;
     }
     if !survey.kernels {
         kernels::fetch()?;
@@ -210,6 +227,7 @@ mod tests {
             }),
             programs: components::needed(Need::Test).collect(),
             nextest: false,
+            schemathesis: false,
             kernels: false,
         }
     }

@@ -2,6 +2,7 @@
 
 mod crash;
 mod fixture;
+mod kept;
 mod leases;
 mod model_based;
 mod others;

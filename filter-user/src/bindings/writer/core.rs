@@ -24,9 +24,9 @@ use crate::bindings::memory::{RowChanges, Shelf};
 use crate::bindings::model::allowance::PolicyView;
 use crate::bindings::model::lease::Moment;
 use crate::bindings::model::row::{Row, Told};
-use crate::bindings::refusal::Refusal;
+use crate::bindings::refusal::{Code, Refusal};
 use crate::bindings::seam::Change;
-use crate::bindings::shared::Shared;
+use crate::bindings::shared::{DISK_ALARM, Shared};
 use crate::bindings::store::Batch;
 
 /// Bindings of a group that are put into memory in less than a few milliseconds.
@@ -41,6 +41,8 @@ pub(crate) struct Core {
     /// By publisher: what is held past its end.
     pub(super) held: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     pub(super) reserve: Reserve,
+    /// What was full last: the store or the audit log.
+    pub(super) full: Code,
     pub(super) sweeps: Sweeps,
     pub(super) fold: Fold,
     /// What must be taken back in the store before anything else is written.
@@ -92,6 +94,7 @@ impl Core {
             timers: Timers::default(),
             held: BTreeMap::new(),
             reserve,
+            full: Code::StoreFull,
             sweeps: Sweeps::new(shared.clock.now()),
             fold: Fold::new(dirty),
             owed: None,
@@ -234,7 +237,7 @@ impl Core {
         self.revision = self.revision.max(group.revision);
         self.shared.audit_head.store(Arc::new(self.audit.head()));
         self.shared.published.send_replace(self.revision);
-        self.shared.set_alarm("disk", None);
+        self.shared.set_alarm(DISK_ALARM, None);
         for publisher in &group.succeeded {
             self.shared.memory.shelf_for(publisher);
             self.shared.succeeded(publisher);
@@ -271,7 +274,7 @@ impl Core {
             }
             Err(error) => self
                 .shared
-                .set_alarm("disk", Some(format!("the audit log: {error}"))),
+                .set_alarm(DISK_ALARM, Some(format!("the audit log: {error}"))),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::bindings::audit::Line;
 use crate::bindings::clock::Now;
 use crate::bindings::model::credential::hex;
 use crate::bindings::refusal::{Code, Refusal};
+use crate::bindings::shared::DISK_ALARM;
 use crate::bindings::store::{self, Batch, StoreError};
 
 pub(super) enum Fault {
@@ -123,7 +124,7 @@ impl Core {
                 (code, format!("the audit log: {error}"), full)
             }
         };
-        self.shared.set_alarm("disk", Some(text.clone()));
+        self.shared.set_alarm(DISK_ALARM, Some(text.clone()));
         Failed {
             jobs,
             refusal: Refusal::new(code, text),

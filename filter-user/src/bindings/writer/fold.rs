@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use super::core::Core;
 use super::group::Key;
+use crate::bindings::shared::DISK_ALARM;
 use crate::bindings::store::key_of;
 
 const SLICE: usize = 4_096;
@@ -65,7 +66,7 @@ impl Core {
         let folded = keys.is_empty().then_some(until);
         if let Err(error) = self.shared.store.fold(&rows, folded) {
             tracing::error!("{error}");
-            self.shared.set_alarm("disk", Some(error.to_string()));
+            self.shared.set_alarm(DISK_ALARM, Some(error.to_string()));
             self.fold.waiting.extend(keys.into_iter().chain(slice));
             let path = crate::bindings::store::path_in(&self.shared.folder);
             if let Err(error) = self.shared.store.reopen(&path) {

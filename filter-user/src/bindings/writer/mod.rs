@@ -12,15 +12,17 @@ mod effects;
 mod fold;
 mod group;
 pub(crate) mod job;
+mod pace;
 mod reserve;
 pub(crate) mod restore;
 mod sweep;
 pub(crate) mod sync;
 mod timers;
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
@@ -34,6 +36,7 @@ use super::seam::{GrantError, Grants};
 use super::shared::{Phase, Shared};
 use denies::{DenyJob, DenyOp};
 use job::{BindingJob, Job};
+use pace::Pace;
 
 /// Single requests in one group.
 const SINGLES_A_GROUP: usize = 256;
@@ -86,15 +89,18 @@ impl Writer {
     async fn decide_all(mut self, grants: Arc<dyn Grants>, mut stop: watch::Receiver<bool>) {
         let shared = Arc::clone(&self.core.shared);
         let mut core = self.core;
+        let mut pace = Pace::new();
+        // What is left of the chunk under way.
+        let mut chunk: VecDeque<BindingJob> = VecDeque::new();
         loop {
             let mut jobs = Vec::new();
-            let mut chunk = None;
             let mut stopping = false;
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => stopping = true,
                 Some(job) = self.singles.recv() => jobs.push(job),
-                Some(lines) = self.chunks.recv() => chunk = Some(lines),
+                () = std::future::ready(()), if !chunk.is_empty() => {}
+                Some(lines) = self.chunks.recv() => chunk.extend(lines),
                 () = shared.nudge.notified() => {}
                 () = tokio::time::sleep(core.sleep()) => {}
             }
@@ -108,12 +114,18 @@ impl Writer {
             {
                 jobs.push(job);
             }
-            if chunk.is_none() {
-                chunk = self.chunks.try_recv().ok();
+            if chunk.is_empty() {
+                chunk.extend(self.chunks.try_recv().into_iter().flatten());
             }
-            let idle = jobs.is_empty() && chunk.is_none();
-            jobs.extend(chunk.into_iter().flatten().map(Job::Binding));
+            let idle = jobs.is_empty() && chunk.is_empty();
+            let started = Instant::now();
+            if !jobs.is_empty() {
+                pace.single(started);
+            }
+            let lines = pace.lines(started).min(chunk.len());
+            jobs.extend(chunk.drain(..lines).map(Job::Binding));
             core = turn(core, jobs, grants.as_ref()).await;
+            pace.took(lines, started.elapsed());
             if stopping && idle {
                 break;
             }
@@ -313,7 +325,7 @@ impl Core {
             return jobs;
         }
         let refusal = Refusal::new(
-            Code::StoreFull,
+            self.full,
             "the disk of the state folder is full: deletes and renewals alone are taken",
         );
         let mut kept = Vec::with_capacity(jobs.len());
@@ -343,6 +355,9 @@ impl Core {
 
     /// The jobs that are worth another attempt; the others are refused.
     fn after_failure(&mut self, failed: Failed) -> Option<Vec<Job>> {
+        if failed.full {
+            self.full = failed.refusal.code;
+        }
         if failed.full && self.reserve.release() {
             return Some(failed.jobs);
         }

@@ -17,6 +17,7 @@ use crate::bindings::open;
 use crate::bindings::refusal::{Code, Refusal};
 use crate::bindings::requests::{Actor, Answer};
 use crate::bindings::seam::{Change, GrantError, Grants};
+use crate::bindings::shared::DISK_ALARM;
 use crate::bindings::store::{self, Opened, StoreError};
 use crate::bindings::writer::denies::{Denies, Deny};
 
@@ -71,7 +72,7 @@ impl Core {
             .with("replaced", aside.display().to_string())
             .at(self.revision);
         if let Err(error) = self.audit.append(&[line], now.wall_ms) {
-            shared.set_alarm("disk", Some(format!("the audit log: {error}")));
+            shared.set_alarm(DISK_ALARM, Some(format!("the audit log: {error}")));
         }
         shared.audit_head.store(Arc::new(self.audit.head()));
         Ok(())

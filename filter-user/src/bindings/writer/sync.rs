@@ -90,6 +90,9 @@ impl Group {
         // Decided in a group of its own: a fault in the middle, or a dry run, leaves nothing behind.
         let mut group = Group::new(self.revision, ground.now.boot_id);
         let revoked = group.revocations(job, &shelf, ground)?;
+        let (newer, of_unchanged) = newer(job, &shelf, &deleted);
+        summary.kept_newer += newer;
+        summary.unchanged = summary.unchanged.saturating_sub(of_unchanged);
         for (line, credential, wanted) in &job.puts {
             let key = (Arc::clone(&publisher), Arc::clone(credential));
             if deleted.contains(credential) {
@@ -242,6 +245,29 @@ impl Group {
         self.synced.push(Arc::clone(shelf));
         Ok(())
     }
+}
+
+/// What another write has made or deleted since the sync's time, beside the sync's own puts: not named, or named with
+/// a line that did not differ when it was read. The second number is of those lines: counted as unchanged before.
+fn newer(job: &SyncJob, shelf: &Shelf, deleted: &HashSet<Arc<str>>) -> (u64, u64) {
+    let mut newer: Vec<Arc<str>> = deleted
+        .iter()
+        .filter(|credential| job.named.contains(credential))
+        .cloned()
+        .collect();
+    shelf.each(|credential, row| {
+        if row.revision > job.as_of {
+            newer.push(Arc::clone(credential));
+        }
+    });
+    if newer.is_empty() {
+        return (0, 0);
+    }
+    // A put counts itself.
+    let puts: HashSet<&str> = job.puts.iter().map(|(_, credential, _)| &**credential).collect();
+    newer.retain(|credential| !puts.contains(&**credential));
+    let of_unchanged = newer.iter().filter(|credential| job.named.contains(credential));
+    (newer.len() as u64, of_unchanged.count() as u64)
 }
 
 enum Fault {

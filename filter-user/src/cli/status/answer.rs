@@ -19,6 +19,9 @@ pub(super) struct Status {
     pub(super) tables: Vec<Fill>,
     #[serde(default)]
     pub(super) drift: Drift,
+    /// `None` until the store is there.
+    #[serde(default)]
+    pub(super) bindings: Option<Bindings>,
     pub(super) not_ready: Vec<String>,
     pub(super) counters: Option<Counters>,
     #[serde(default)]
@@ -48,6 +51,25 @@ pub(super) struct Service {
     pub(super) name: String,
     pub(super) environment: String,
     pub(super) mode: String,
+}
+
+/// Of the store of bindings.
+#[derive(Deserialize)]
+pub(super) struct Bindings {
+    pub(super) alarms: Vec<String>,
+    pub(super) publishers: Vec<Publisher>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Publisher {
+    pub(super) name: String,
+    pub(super) active: u64,
+    pub(super) held: u64,
+    pub(super) ended: u64,
+    pub(super) suspended: u64,
+    /// Within 5 minutes, an hour, a day.
+    pub(super) ending: [u64; 3],
+    pub(super) last_success: Option<String>,
 }
 
 #[derive(Deserialize)]

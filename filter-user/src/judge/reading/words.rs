@@ -6,7 +6,7 @@ use filter_common::parse::{Address, Fragment, Packet, Protocol};
 use ipnet::IpNet;
 
 use super::RULES;
-use crate::policy::model::{Limits, Origin, PassDrop, PortRange, Protocols, Remarks, Source};
+use crate::policy::model::{Limit, Limits, Origin, PassDrop, PortRange, Protocols, Remarks, Source};
 
 /// One rule and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,16 +21,18 @@ pub struct Step {
 /// An entry that had a say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Matched {
-    /// `service`, `client`, `deny`, `management`.
+    /// `service`, `client`, `binding`, `deny`, `management`.
     pub kind: &'static str,
     pub name: String,
-    pub origin: Origin,
-    /// The source prefix that holds the packet's source, where it was written.
-    pub source: Option<Source>,
+    /// `None` where it was pushed.
+    pub origin: Option<Origin>,
+    /// The source prefix that holds the packet's source, and where it was written.
+    pub source: Option<(IpNet, Option<Origin>)>,
     pub remarks: Remarks,
 }
 
 impl Matched {
+    /// An entry of the policy.
     pub(super) fn of(
         kind: &'static str,
         name: &str,
@@ -41,11 +43,54 @@ impl Matched {
         Self {
             kind,
             name: name.to_owned(),
-            origin: origin.clone(),
-            source: source.cloned(),
+            origin: Some(origin.clone()),
+            source: source.map(|source| (source.prefix, Some(source.origin.clone()))),
             remarks: remarks.clone(),
         }
     }
+
+    /// What an API server or an operator has pushed.
+    pub(super) fn pushed(kind: &'static str, name: &str, source: IpNet) -> Self {
+        Self {
+            kind,
+            name: name.to_owned(),
+            origin: None,
+            source: Some((source, None)),
+            remarks: Remarks::default(),
+        }
+    }
+}
+
+/// A bucket that was asked, and what it held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// `source`, `grant`, `publisher`, `service`, `icmp`.
+    pub level: &'static str,
+    /// Of the owner, the publisher or the service; else empty.
+    pub name: String,
+    /// `packets`, `bytes`, `connections`.
+    pub unit: &'static str,
+    pub left: u64,
+    pub limit: Limit,
+}
+
+/// Of a level's limits: packets, bytes, connections.
+pub fn buckets(level: &'static str, name: &str, limits: &Limits, left: [u64; 3]) -> Vec<Bucket> {
+    let units = [
+        ("packets", limits.packets),
+        ("bytes", limits.bytes),
+        ("connections", limits.connections),
+    ];
+    let set = units.into_iter().zip(left).filter_map(|((unit, limit), left)| {
+        Some(Bucket {
+            level,
+            name: name.to_owned(),
+            unit,
+            left,
+            limit: limit?,
+        })
+    });
+    set.collect()
 }
 
 /// Such as `1 entry` and `2 entries`.
@@ -59,9 +104,17 @@ pub(super) fn entries(number: usize) -> String {
 pub(super) struct Notes {
     answers: [Option<(&'static str, String)>; RULES.len()],
     pub(super) matched: Vec<Matched>,
+    pub(super) buckets: Vec<Bucket>,
 }
 
 impl Notes {
+    /// Notes a level's buckets; gives their words.
+    pub(super) fn level(&mut self, buckets: Vec<Bucket>) -> String {
+        let text = levels(&buckets);
+        self.buckets.extend(buckets);
+        text
+    }
+
     pub(super) fn step(&mut self, rule: usize, answer: &'static str, detail: String) {
         self.answers[rule] = Some((answer, detail));
     }
@@ -107,29 +160,23 @@ pub(super) fn shape(packet: &Packet) -> String {
     format!("{protocol}{fragment}, {} bytes", packet.length)
 }
 
-/// Buckets of a fresh copy are full.
-pub(super) fn levels(limits: &Limits) -> String {
-    let units = [
-        ("packets", limits.packets),
-        ("bytes", limits.bytes),
-        ("connections", limits.connections),
-    ];
-    let shown: Vec<String> = units
-        .into_iter()
-        .filter_map(|(unit, limit)| {
-            let limit = limit?;
-            let per = match limit.per_seconds {
-                1 => "s".to_owned(),
-                60 => "m".to_owned(),
-                3600 => "h".to_owned(),
-                seconds => format!("{seconds}s"),
-            };
-            Some(format!(
-                "{unit} {burst} of {burst} (+{}/{per})",
-                limit.rate,
-                burst = limit.burst
-            ))
-        })
+/// `packets 3 of 10 (+1/s), bytes …`
+pub(super) fn levels(buckets: &[Bucket]) -> String {
+    let shown: Vec<String> = buckets
+        .iter()
+        .map(
+            |Bucket {
+                 unit, left, limit, ..
+             }| {
+                let per = match limit.per_seconds {
+                    1 => "s".to_owned(),
+                    60 => "m".to_owned(),
+                    3600 => "h".to_owned(),
+                    seconds => format!("{seconds}s"),
+                };
+                format!("{unit} {left} of {} (+{}/{per})", limit.burst, limit.rate)
+            },
+        )
         .collect();
     if shown.is_empty() {
         "no limit".to_owned()
