@@ -22,8 +22,8 @@ pub struct Jiffy {
     pub zero: u64,
 }
 
-/// Ticks that are watched for the moment at which one begins.
-const TICKS_WATCHED: u32 = 3;
+/// Ticks that are watched for the moment at which one begins: so many that a stolen CPU is not late for all of them.
+const TICKS_WATCHED: u32 = 16;
 /// Looks, half a tick apart, before jiffies do not count as followed: a tick may be late where a CPU is stolen.
 const TRIES: u32 = 16;
 

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
     use crate::oracle::judge::{Answer, Judge};
 
-    const REFUSALS: [&str; 12] = [
+    const REFUSALS: [&str; 13] = [
         "malformed",
         "denied",
         "unlisted",
@@ -117,6 +117,7 @@ mod tests {
         "ended",
         "limit-grant",
         "limit-service",
+        "limit-source",
         "limit-icmp",
         "fragment",
         "icmp",
