@@ -169,6 +169,7 @@ impl Filter {
             pins: Some(&maps),
             owners_max,
             log,
+            records: true,
         };
         let mut generation = Generation::load(&compiled, setting)?;
         let mut state = State::of(&generation)?;
@@ -230,6 +231,7 @@ impl Filter {
             pins: Some(&maps),
             owners_max: 1,
             log,
+            records: true,
         };
         let generation = Generation::load(&empty, setting)?;
         let state = State::of(&generation)?;
@@ -303,6 +305,7 @@ impl Filter {
             pins: Some(&maps),
             owners_max: 1,
             log: self.log,
+            records: true,
         };
         let mut generation = Generation::load(&compiled, setting)?;
         let next = self.number + 1;

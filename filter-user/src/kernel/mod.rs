@@ -21,6 +21,7 @@ mod memory;
 pub mod observe;
 pub mod pins;
 mod raw;
+pub mod records;
 pub mod run;
 pub mod slots;
 pub mod state;

@@ -12,11 +12,12 @@ use filter_common::abi::{Count, Limit, LimitSet, Meta, OwnerState, SERVICE_ENTRI
 use filter_common::account::{self, COUNTERS};
 use filter_common::bounds::{INTERFACES_MAX, SERVICES_MAX};
 use filter_common::limit;
-use filter_common::verdict::NO_SERVICE;
+use filter_common::verdict::{NO_SERVICE, Verdict};
 
 use super::clock;
 use super::load::{Generation, LoadError};
 use super::memory::Memory;
+use super::records::Head;
 use super::slots::{self, Counted};
 use crate::compiler::{Compiled, Numbers};
 
@@ -34,6 +35,7 @@ pub struct State {
     interfaces: PerCpuArray<MapData, [u64; 4]>,
     owners: Memory<OwnerState>,
     services: Memory<ServiceState>,
+    records: Head,
 }
 
 /// What one owner has done, and the levels of its buckets' words.
@@ -62,6 +64,7 @@ impl State {
             interfaces: array(names::INTERFACES)?.try_into()?,
             owners: Memory::of(generation.map(names::OWNER_STATE)?).map_err(mapped)?,
             services: Memory::of(generation.map(names::SERVICE_STATE)?).map_err(mapped)?,
+            records: Head::of(generation)?,
         })
     }
 
@@ -114,8 +117,12 @@ impl State {
         let cpus = cpus()?;
         for (verdict, reason) in account::service_reasons() {
             let zero = per_cpu(vec![Count::default(); cpus])?;
-            self.counters
-                .set(account::index(verdict, reason, number), zero, 0)?;
+            let index = account::index(verdict, reason, number);
+            if verdict != Verdict::Pass {
+                let packets = self.count(index)?.packets;
+                self.records.forget(verdict == Verdict::Observe, packets);
+            }
+            self.counters.set(index, zero, 0)?;
         }
         Ok(())
     }
