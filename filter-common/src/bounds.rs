@@ -33,7 +33,7 @@ pub const ROWS_MAX: u32 = 65_535;
 /// Records of one interval at most.
 pub const RECORDS_MAX: u32 = 65_536;
 /// Distinct keys of an interval that are sure to have a record of their own: half the lines, since a key may be in
-/// four buckets alone.
+/// two buckets alone.
 pub const RECORD_KEYS: u32 = RECORD_SLOTS / 2;
 /// Lines of the drop accounting, and the buckets they stand in: of each half.
 pub const RECORD_SLOTS: u32 = RECORD_BUCKETS * RECORD_WAYS;

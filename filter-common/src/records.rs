@@ -5,9 +5,15 @@
 //! prefix, and what finds no room there by reason alone. Nothing is evicted, nothing is counted twice, nobody is woken.
 //! Two CPUs may give the same key a line each: who reads adds them up.
 
+mod key;
+mod read;
+
+pub use key::{Key, Sighting};
+pub use read::{Ports, Record, RecordKey, Tally, has_ports, read_line, read_more};
+
+use key::{FAMILY_V4, FAMILY_V6, READY};
+
 use crate::bounds::{RECORD_BUCKETS, RECORD_PREFIXES, RECORD_SLOTS, RECORD_WAYS};
-use crate::parse::{Address, Family, Packet};
-use crate::verdict::{Judgement, NO_SERVICE, Reason, Verdict};
 
 /// Words of a line: six of the key, then the count and the ports.
 pub const LINE_WORDS: usize = 8;
@@ -24,21 +30,14 @@ pub const MORE: u32 = RECORD_PREFIXES + REST;
 /// Where large counts are put down, of one half: the lines', then the others'.
 pub const SPILLS: u32 = RECORD_SLOTS + MORE;
 
-/// Last to be set in a key's last word: the line is whole.
-const READY: u64 = 1 << 63;
-const CHECK_SHIFT: u32 = 52;
-const CHECK: u64 = 0x7ff << CHECK_SHIFT;
-
 /// A count is packets (24 bits) and bytes (40): one addition for both. Long before either is full, it is put down.
 const BYTES_SHIFT: u32 = 24;
 const SPILL: u64 = 1 << 23 | 1 << 63;
 
 /// Keys in a bucket up to which the first of its buckets takes a key; beyond, the emptier of two does.
 const FIRST_UNTIL: u32 = 3;
-/// Buckets that a key may be in.
-const CHOICES: u32 = 4;
-/// Places that a prefix may be in.
-const PREFIX_TRIES: u32 = 8;
+/// Places that a prefix may be in: those of one cache line.
+const PREFIX_TRIES: u32 = 4;
 
 const EVERY_BYTE: u64 = 0x0101_0101_0101_0101;
 const TOP_BITS: u64 = EVERY_BYTE << 7;
@@ -75,105 +74,15 @@ pub trait Memory {
     fn put_down(&self, index: u32, count: u64);
 }
 
-/// What a packet adds to its record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sighting {
-    pub bytes: u32,
-    pub source_port: u16,
-    pub tcp_flags: u8,
-}
-
-impl Sighting {
-    #[inline(always)]
-    pub fn of(packet: &Packet, bytes: u32) -> Self {
-        Self {
-            bytes,
-            source_port: packet.source_port,
-            tcp_flags: packet.tcp_flags,
-        }
-    }
-
-    #[inline(always)]
-    fn count(self) -> u64 {
-        1 | (self.bytes as u64) << BYTES_SHIFT
-    }
-
-    /// Bits that are only ever set: flags, that there was another port than the first, and which ports, roughly.
-    #[inline(always)]
-    fn ports(self, first: u16) -> u64 {
-        let mixed = (self.source_port as u32).wrapping_mul(40_503) & 0xffff;
-        let several = (self.source_port != first) as u64;
-        (self.tcp_flags as u64) << 32 | several << 40 | 1 << (41 + ((mixed * 23) >> 16))
-    }
-}
-
-/// A record's key in the words of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
-    pub words: [u64; 6],
-}
-
-/// 0: the source is not known (what is no IP, or broken before it).
-const FAMILY_V4: u64 = 1;
-const FAMILY_V6: u64 = 2;
-
-impl Key {
-    #[inline(always)]
-    pub fn of(packet: &Packet, judgement: &Judgement, interface: u32) -> Self {
-        let family = if matches!(packet.family, Family::V6) {
-            FAMILY_V6
-        } else {
-            packet.source.is_mapped() as u64
-        };
-        let service = judgement.service as u64 & 0xffff;
-        Self {
-            words: [
-                packet.source.upper,
-                packet.source.lower,
-                packet.destination.upper,
-                packet.destination.lower,
-                judgement.owner as u64 | service << 32 | (packet.destination_port as u64) << 48,
-                interface as u64
-                    | (packet.protocol_number as u64) << 32
-                    | (judgement.reason as u64) << 40
-                    | (judgement.verdict as u64) << 48
-                    | family << 50,
-            ],
-        }
-    }
-
-    /// Sums of products in parallel: one pass of the multiplier, not six in a row.
-    #[inline(always)]
-    pub fn hash(&self, seed: u64) -> u64 {
-        let [a, b, c, d, e, f] = self.words;
-        let sum = (a ^ seed)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .wrapping_add((b ^ seed).wrapping_mul(0xc2b2_ae3d_27d4_eb4f))
-            .wrapping_add(c.wrapping_mul(0x1656_67b1_9e37_79f9))
-            .wrapping_add(d.wrapping_mul(0x27d4_eb2f_1656_67c5))
-            .wrapping_add(e.wrapping_mul(0x85eb_ca77_c2b2_ae63))
-            .wrapping_add(f.wrapping_mul(0xff51_afd7_ed55_8ccd));
-        let mixed = (sum ^ sum >> 32).wrapping_mul(0x9e6c_63d0_876a_68ee | 1);
-        mixed ^ mixed >> 29
-    }
-
-    /// The last word as it stands in a line.
-    #[inline(always)]
-    fn meta(&self, hash: u64) -> u64 {
-        self.words[META] | (hash << CHECK_SHIFT) & CHECK | READY
-    }
-}
-
-/// Which of its buckets, as the hash has them.
+/// The two buckets that a key may be in, as the hash has them.
 #[inline(always)]
-fn bucket(hash: u64, choice: u32) -> u32 {
-    let bits = match choice {
-        0 => hash >> 52,
-        1 => hash >> 24,
-        2 => hash >> 36,
-        _ => (hash >> 52) ^ (hash >> 24) ^ 0x555,
-    };
-    bits as u32 & (RECORD_BUCKETS - 1)
+fn first_bucket(hash: u64) -> u32 {
+    (hash >> 52) as u32 & (RECORD_BUCKETS - 1)
+}
+
+#[inline(always)]
+fn second_bucket(hash: u64) -> u32 {
+    (hash >> 24) as u32 & (RECORD_BUCKETS - 1)
 }
 
 /// Never 0, which is a free place.
@@ -206,7 +115,7 @@ fn half(epoch: u64) -> u32 {
 pub fn record<M: Memory>(memory: &M, key: &Key, sighting: Sighting) {
     let half = half(memory.epoch());
     let hash = key.hash(memory.seed());
-    let bucket = half * RECORD_BUCKETS + bucket(hash, 0);
+    let bucket = half * RECORD_BUCKETS + first_bucket(hash);
     let Some(tags) = memory.tags(bucket) else { return };
     let marks = matching(tags.load(0), tag(hash));
     if marks != 0 {
@@ -277,69 +186,66 @@ pub fn put_down<M: Memory>(memory: &M, index: u32, count: u64) {
 pub fn add_elsewhere<M: Memory>(memory: &M, key: &Key, sighting: Sighting) {
     let half = half(memory.epoch());
     let hash = key.hash(memory.seed());
-    if is_known(memory, half, key, hash, sighting) || is_new(memory, half, key, hash, sighting) {
+    let at = half * RECORD_BUCKETS;
+    let (first, second) = (at + first_bucket(hash), at + second_bucket(hash));
+    let (Some(one), Some(other)) = (memory.tags(first), memory.tags(second)) else {
+        return;
+    };
+    let (one, other) = (one.load(0), other.load(0));
+    if is_known(memory, half, (first, one), key, hash, sighting)
+        || is_known(memory, half, (second, other), key, hash, sighting)
+    {
+        return;
+    }
+    let swapped = used(one) >= FIRST_UNTIL && used(other) < used(one);
+    let (one, other) = if swapped { (second, first) } else { (first, second) };
+    if is_new(memory, one, key, hash, sighting) || is_new(memory, other, key, hash, sighting) {
         return;
     }
     beyond(memory, half, key, sighting);
 }
 
-/// Looks wherever the key may be.
+/// Looks for the key in a bucket with these tags.
 #[inline(always)]
-fn is_known<M: Memory>(memory: &M, half: u32, key: &Key, hash: u64, sighting: Sighting) -> bool {
-    let mut full = true;
-    for choice in 0..CHOICES {
-        // The last ones take keys only where the first two are full.
-        if choice == 2 && !full {
+fn is_known<M: Memory>(
+    memory: &M,
+    half: u32,
+    (bucket, tags): (u32, u64),
+    key: &Key,
+    hash: u64,
+    sighting: Sighting,
+) -> bool {
+    let mut marks = matching(tags, tag(hash));
+    for _ in 0..RECORD_WAYS {
+        if marks == 0 {
             return false;
         }
-        let bucket = half * RECORD_BUCKETS + bucket(hash, choice);
-        let Some(tags) = memory.tags(bucket) else {
-            return false;
-        };
-        let tags = tags.load(0);
-        full &= tags & TOP_BITS == TOP_BITS;
-        let mut marks = matching(tags, tag(hash));
-        for _ in 0..RECORD_WAYS {
-            if marks == 0 {
-                break;
-            }
-            let index = bucket * RECORD_WAYS + lowest(marks);
-            if seen_again(memory, half, index, key, hash, sighting) {
-                return true;
-            }
-            marks &= marks - 1;
+        let index = bucket * RECORD_WAYS + lowest(marks);
+        if seen_again(memory, half, index, key, hash, sighting) {
+            return true;
         }
+        marks &= marks - 1;
     }
     false
 }
 
-/// Takes a line for the key, if one of its buckets has any.
+/// Takes a line of the bucket for the key, if there is one.
 #[inline(always)]
-fn is_new<M: Memory>(memory: &M, half: u32, key: &Key, hash: u64, sighting: Sighting) -> bool {
-    let filled = |choice| match memory.tags(half * RECORD_BUCKETS + bucket(hash, choice)) {
-        Some(tags) => used(tags.load(0)),
-        None => RECORD_WAYS,
+fn is_new<M: Memory>(memory: &M, bucket: u32, key: &Key, hash: u64, sighting: Sighting) -> bool {
+    let Some(tags) = memory.tags(bucket) else {
+        return false;
     };
-    let first = filled(0);
-    let swapped = first >= FIRST_UNTIL && filled(1) < first;
-    for choice in 0..CHOICES {
-        let choice = if choice < 2 && swapped { 1 - choice } else { choice };
-        let bucket = half * RECORD_BUCKETS + bucket(hash, choice);
-        let Some(tags) = memory.tags(bucket) else {
+    let mut seen = tags.load(0);
+    // Each failure is a place that another CPU has taken: there are no more of them than places.
+    for _ in 0..=RECORD_WAYS {
+        let free = !seen & TOP_BITS;
+        if free == 0 {
             return false;
-        };
-        let mut seen = tags.load(0);
-        // Each failure is a place that another CPU has taken: there are no more of them than places.
-        for _ in 0..=RECORD_WAYS {
-            let free = !seen & TOP_BITS;
-            if free == 0 {
-                break;
-            }
-            let way = lowest(free);
-            match tags.compare_exchange(0, seen, seen | tag(hash) << (way * 8)) {
-                Ok(()) => return write(memory, bucket * RECORD_WAYS + way, key, hash, sighting),
-                Err(now) => seen = now,
-            }
+        }
+        let way = lowest(free);
+        match tags.compare_exchange(0, seen, seen | tag(hash) << (way * 8)) {
+            Ok(()) => return write(memory, bucket * RECORD_WAYS + way, key, hash, sighting),
+            Err(now) => seen = now,
         }
     }
     false
@@ -373,13 +279,10 @@ fn write<M: Memory>(memory: &M, index: u32, key: &Key, hash: u64, sighting: Sigh
 fn beyond<M: Memory>(memory: &M, half: u32, key: &Key, sighting: Sighting) {
     let wanted = prefix_key(key);
     let hash = (wanted ^ memory.seed()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let start = (((hash >> 32) * RECORD_PREFIXES as u64) >> 32) as u32;
+    let lines = (RECORD_PREFIXES / PREFIX_TRIES) as u64;
+    let start = (((hash >> 32) * lines) >> 32) as u32 * PREFIX_TRIES;
     for step in 0..PREFIX_TRIES {
-        let index = if start + step < RECORD_PREFIXES {
-            start + step
-        } else {
-            start + step - RECORD_PREFIXES
-        };
+        let index = start + step;
         let Some(place) = memory.more(half * MORE + index) else {
             return;
         };
@@ -415,183 +318,6 @@ fn prefix_key(key: &Key) -> u64 {
         _ => 0,
     };
     prefix | meta & (0xff << 40 | 0x3 << 48 | 0x3 << 50) | READY
-}
-
-/// What one record is about: packets with equal keys share a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RecordKey {
-    pub source: Address,
-    pub destination: Address,
-    /// `None`: the packet is none of IP, or broken before its addresses, which then say nothing.
-    pub family: Option<Family>,
-    pub service: u32,
-    pub owner: u32,
-    pub interface: u32,
-    pub destination_port: u16,
-    /// As the packet names it.
-    pub protocol: u8,
-    pub reason: Reason,
-    pub verdict: Verdict,
-}
-
-/// What a half held under one key. For whoever reads it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Record {
-    Exact {
-        key: RecordKey,
-        tally: Tally,
-        ports: Ports,
-    },
-    Overflow {
-        /// With its length, 16 or 32; `None` where not even the prefix found room, or there is none.
-        prefix: Option<(Address, Family)>,
-        reason: Reason,
-        verdict: Verdict,
-        tally: Tally,
-    },
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    pub packets: u64,
-    pub bytes: u64,
-}
-
-impl Tally {
-    fn of(count: u64, spill: [u64; 2]) -> Self {
-        Self {
-            packets: (count & ((1 << BYTES_SHIFT) - 1)).wrapping_add(spill[0]),
-            bytes: (count >> BYTES_SHIFT).wrapping_add(spill[1]),
-        }
-    }
-}
-
-/// Source ports and TCP flags of a record's packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ports {
-    pub first: u16,
-    pub last: u16,
-    /// Whether all packets had the first.
-    pub same: bool,
-    /// No fewer ports than this were seen.
-    pub distinct_min: u32,
-    /// All that any of them had.
-    pub tcp_flags: u8,
-}
-
-impl Ports {
-    fn of(word: u64) -> Self {
-        let same = word >> 40 & 1 == 0;
-        Self {
-            first: word as u16,
-            last: (word >> 16) as u16,
-            same,
-            distinct_min: (word >> 41).count_ones().max(if same { 1 } else { 2 }),
-            tcp_flags: (word >> 32) as u8,
-        }
-    }
-
-    /// Of two lines of one key.
-    #[must_use]
-    pub fn with(self, other: Self) -> Self {
-        let same = self.same && other.same && self.first == other.first;
-        let distinct = self.distinct_min.max(other.distinct_min);
-        Self {
-            first: self.first,
-            last: other.last,
-            same,
-            distinct_min: distinct.max(if same { 1 } else { 2 }),
-            tcp_flags: self.tcp_flags | other.tcp_flags,
-        }
-    }
-}
-
-/// What a line holds; `None` for a free one.
-pub fn read_line(words: [u64; LINE_WORDS], spill: [u64; 2]) -> Option<Record> {
-    let meta = words[META];
-    if meta & READY == 0 {
-        return None;
-    }
-    let address = |upper, lower| Address { upper, lower };
-    let service = (words[4] >> 32) as u32 & 0xffff;
-    Some(Record::Exact {
-        key: RecordKey {
-            source: address(words[0], words[1]),
-            destination: address(words[2], words[3]),
-            family: family(meta),
-            service: if service == 0xffff { NO_SERVICE } else { service },
-            owner: words[4] as u32,
-            interface: meta as u32,
-            destination_port: (words[4] >> 48) as u16,
-            protocol: (meta >> 32) as u8,
-            reason: reason(meta),
-            verdict: verdict(meta),
-        },
-        tally: Tally::of(words[COUNT], spill),
-        ports: Ports::of(words[PORTS]),
-    })
-}
-
-/// What one of the other places holds; `None` for a free one. `index` is its place in the half.
-pub fn read_more(index: u32, words: [u64; PREFIX_WORDS], spill: [u64; 2]) -> Option<Record> {
-    let tally = Tally::of(words[1], spill);
-    if index < RECORD_PREFIXES {
-        let key = words[0];
-        let prefix = match family(key) {
-            Some(Family::V4) => Some((Address::of_v4(key as u32 & 0xffff_0000), Family::V4)),
-            Some(Family::V6) => Some((
-                Address {
-                    upper: key << 32,
-                    lower: 0,
-                },
-                Family::V6,
-            )),
-            None => None,
-        };
-        return (key & READY != 0).then_some(Record::Overflow {
-            prefix,
-            reason: reason(key),
-            verdict: verdict(key),
-            tally,
-        });
-    }
-    let index = index - RECORD_PREFIXES;
-    (tally != Tally::default()).then_some(Record::Overflow {
-        prefix: None,
-        reason: Reason::from_number(index as u8 & 31).unwrap_or(Reason::Internal),
-        verdict: if index >= 32 {
-            Verdict::Observe
-        } else {
-            Verdict::Drop
-        },
-        tally,
-    })
-}
-
-fn family(meta: u64) -> Option<Family> {
-    match meta >> 50 & 3 {
-        FAMILY_V4 => Some(Family::V4),
-        FAMILY_V6 => Some(Family::V6),
-        _ => None,
-    }
-}
-
-fn reason(meta: u64) -> Reason {
-    Reason::from_number((meta >> 40) as u8).unwrap_or(Reason::Internal)
-}
-
-fn verdict(meta: u64) -> Verdict {
-    match meta >> 48 & 3 {
-        2 => Verdict::Observe,
-        _ => Verdict::Drop,
-    }
-}
-
-/// The TCP and UDP protocols carry ports; what else has none.
-pub fn has_ports(protocol: u8) -> bool {
-    const TCP: u8 = 6;
-    const UDP: u8 = 17;
-    matches!(protocol, TCP | UDP)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub use definitions::{
     AUTHORIZE_RESULTS, DEFINITIONS, Definition, HTTP_CODES, HTTP_ROUTES, Kind, Label, ROUTE_OTHER, Values,
 };
 
-use definitions::{HTTP_SECONDS_BUCKETS, Id};
+use definitions::{HTTP_SECONDS_BUCKETS, Id, RECORD_KINDS};
 
 /// Of a scrape's page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -29,6 +29,8 @@ pub struct Metrics {
     http_seconds: Histogram,
     http_refused: IntCounter,
     authorized: IntCounterVec,
+    records: IntCounterVec,
+    records_lost: IntCounterVec,
 }
 
 impl Default for Metrics {
@@ -42,6 +44,7 @@ impl Metrics {
         let fixed = "the names in the table of definitions are valid, as a test shows";
         let [requests, seconds, refused, authorized] =
             [Id::HttpRequests, Id::HttpSeconds, Id::HttpRefused, Id::Authorized].map(definition);
+        let [records, records_lost] = [Id::Records, Id::RecordsLost].map(definition);
         let counters = |of: &Definition| {
             let labels: Vec<&str> = of.labels.iter().map(|label| label.name).collect();
             IntCounterVec::new(Opts::new(of.name, of.help), &labels).expect(fixed)
@@ -49,9 +52,15 @@ impl Metrics {
         let options = HistogramOpts::new(seconds.name, seconds.help).buckets(HTTP_SECONDS_BUCKETS.to_vec());
         let authorized = counters(authorized);
         authorized.with_label_values(&["", "misconfigured"]);
+        let records = counters(records);
+        for kind in RECORD_KINDS {
+            records.with_label_values(&[kind]);
+        }
         Metrics {
             http_requests: counters(requests),
             authorized,
+            records,
+            records_lost: counters(records_lost),
             http_seconds: Histogram::with_opts(options).expect(fixed),
             http_refused: IntCounter::new(refused.name, refused.help).expect(fixed),
         }
@@ -78,6 +87,23 @@ impl Metrics {
     /// Counts an answer to a gateway. `service` is one of the policy or empty, `result` one of `AUTHORIZE_RESULTS`.
     pub fn authorized(&self, service: &str, result: &'static str) {
         self.authorized.with_label_values(&[service, result]).inc();
+    }
+
+    /// Lets the counter of this sink exist from the start.
+    pub fn sink(&self, sink: &str) {
+        self.records_lost.with_label_values(&[sink]);
+    }
+
+    /// Counts records that a sink did not take.
+    pub fn records_lost(&self, sink: &str, records: u64) {
+        self.records_lost.with_label_values(&[sink]).inc_by(records);
+    }
+
+    /// Counts records that are in every sink: those of one key, and those of more.
+    pub fn records_written(&self, exact: u64, overflow: u64) {
+        for (kind, count) in RECORD_KINDS.iter().zip([exact, overflow]) {
+            self.records.with_label_values(&[kind]).inc_by(count);
+        }
     }
 
     pub fn connection_refused(&self) {
@@ -130,6 +156,8 @@ impl Metrics {
             Id::HttpSeconds => collected(&self.http_seconds),
             Id::HttpRefused => collected(&self.http_refused),
             Id::Authorized => collected(&self.authorized),
+            Id::Records => collected(&self.records),
+            Id::RecordsLost => collected(&self.records_lost),
             Id::PolicyInfo => vec![sample(of, &[&snapshot.policy.hash], 1)],
             Id::ReloadSuccess => vec![sample(of, &[], u64::from(snapshot.policy.reload_ok))],
             Id::Attached => {
@@ -244,6 +272,9 @@ mod tests {
     fn page(view: &FakeView) -> String {
         let metrics = Metrics::new();
         metrics.request_answered("/livez", 200, Duration::from_millis(2));
+        metrics.sink("file-0");
+        metrics.records_lost("syslog-1", 3);
+        metrics.records_written(5, 2);
         metrics.encode(view).unwrap()
     }
 
@@ -270,6 +301,10 @@ mod tests {
             r#"keyfence_http_request_duration_seconds_bucket{le="0.005"} 1"#,
             r#"keyfence_filter_attached{interface="eth0",mode="native"} 1"#,
             "keyfence_generation 7",
+            r#"keyfence_records_lost_total{sink="file-0"} 0"#,
+            r#"keyfence_records_lost_total{sink="syslog-1"} 3"#,
+            r#"keyfence_records_total{kind="record"} 5"#,
+            r#"keyfence_records_total{kind="overflow"} 2"#,
             r#"keyfence_build_info{version="0.1.0"} 1"#,
         ] {
             assert!(

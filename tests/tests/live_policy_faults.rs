@@ -32,8 +32,11 @@ fn faulty(site: &Site) -> Vec<(&'static str, String, &'static str)> {
         ),
         (
             "not enforced",
-            text(good.clone().and("[records]\ninterval = \"5s\"\n")),
-            "[records]",
+            text(good.clone().and(
+                "[[listener]]\naddress = \"tcp:192.0.2.1:9\"\nroles = [\"read\"]\n\
+                 tls = { certificate = \"/a\", key = \"/b\", client-ca = \"/c\" }\n",
+            )),
+            "tls of listener",
         ),
         (
             "no such interface",

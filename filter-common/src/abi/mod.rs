@@ -287,7 +287,9 @@ pub struct RecordHead {
     pub drained: u64,
     /// Packets dropped and observed that stood in counters which have been cleared since, for another service.
     pub forgotten: [u64; 2],
-    pub reserved: [u64; 3],
+    /// The first epoch of these tables.
+    pub began: u64,
+    pub reserved: [u64; 2],
     /// Of the epochs that the halves hold.
     pub epochs: [RecordEpoch; 2],
 }

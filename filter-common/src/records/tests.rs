@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::bounds::{RECORD_KEYS, RECORDS_MAX};
-use crate::verdict::NO_OWNER;
+use crate::parse::{Address, Family, Packet};
+use crate::verdict::{Judgement, NO_OWNER, NO_SERVICE, Reason, Verdict};
 
 /// Both halves, as the kernel's maps have them.
 struct Host {

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::problem::{Code, Problem};
 use super::who::Who;
-use super::{Context, authorize, body, host, openapi, routes, single, stream};
+use super::{Context, authorize, body, drops, host, openapi, routes, single, stream};
 use crate::bindings::requests::StoreStatus;
 use crate::engine::snapshot::{CounterValues, ReloadError, Snapshot};
 use crate::policy::model::{Mode, Role};
@@ -41,6 +41,7 @@ pub(super) enum Action {
     PutDeny,
     DeleteDeny,
     Why,
+    Drops,
     Audit,
     Backup,
     Restore,
@@ -121,6 +122,7 @@ async fn respond(context: &Arc<Context>, action: &Action, request: &Parts, body:
         Action::PutDeny => single::put_deny(context, who, request, body).await,
         Action::DeleteDeny => single::delete_deny(context, who, request).await,
         Action::Why => host::why(context, request).await,
+        Action::Drops => drops::drops(context, request).await,
         Action::Audit => host::audit(context, who, request).await,
         Action::Backup => host::backup(context, who, request, body).await,
         Action::Restore => host::restore(context, who, request, body).await,

@@ -15,7 +15,7 @@ use super::body::{self, NDJSON};
 use super::problem::{Code, Problem};
 use super::query::Query;
 use super::who::Who;
-use super::{Backing, Context};
+use super::{Backing, Context, drops};
 use crate::bindings::refusal;
 use crate::bindings::requests::{BindingView, LIST_ITEMS_MAX, List, State};
 use crate::policy::model::{Client, Policy, ServiceSet};
@@ -75,8 +75,7 @@ pub(super) async fn why(context: &Context, request: &Parts) -> Result<Response, 
         "more_grants": more,
         "denies": denies,
         "management": management,
-        // Drops by reason come with the records.
-        "drops": null,
+        "drops": drops::of_last_hour(context, address).await,
     });
     Ok(axum::Json(answer).into_response())
 }

@@ -154,10 +154,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         return Err(super::run::invalid(&loaded, shell));
     };
     let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error);
-    let missing = policy::not_enforced(policy)
-        .into_iter()
-        .filter(|missing| !missing.default);
-    for missing in missing {
+    for missing in policy::not_enforced(policy) {
         shell.say(&format!(
             "warning: this build does not enforce {}: it is left out here",
             missing.what

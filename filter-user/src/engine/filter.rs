@@ -22,6 +22,7 @@ use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
 use crate::kernel::log::Lines;
 use crate::kernel::observe;
 use crate::kernel::pins::{Found, Pins};
+use crate::kernel::records::Accounting;
 use crate::kernel::slots;
 use crate::kernel::state::{Limits, State};
 use crate::policy::Policy;
@@ -451,6 +452,11 @@ impl Filter {
 
     pub fn service_number(&self, name: &str) -> Option<u32> {
         read(&self.numbers).service(name)
+    }
+
+    /// The drop accounting, for its one reader, and the state that its numbers are of.
+    pub fn accounting(&self) -> Result<(Accounting, State), FilterError> {
+        Ok((Accounting::of(&self.generation)?, State::of(&self.generation)?))
     }
 
     /// Reads the counters of the policy in force, apart from the engine.

@@ -33,10 +33,11 @@ pub fn refusal(loaded: &Loaded) -> Option<String> {
     };
     let missing: Vec<String> = policy::not_enforced(policy)
         .into_iter()
-        .filter(|missing| !missing.default)
-        .map(|missing| match &missing.origin {
-            Some(origin) => format!("{}:{}: {}", origin.file, origin.line, missing.what),
-            None => missing.what,
+        .map(|missing| {
+            format!(
+                "{}:{}: {}",
+                missing.origin.file, missing.origin.line, missing.what
+            )
         })
         .collect();
     if missing.is_empty() {
@@ -60,4 +61,44 @@ pub fn unexpected(policy: &Policy) -> Result<Option<String>, JudgeError> {
         "the policy does not do what it expects:\n  {}",
         faults.join("\n  ")
     )))
+}
+
+/// Where records come from in the file is no part of what they are.
+fn same_records(old: &Policy, new: &Policy) -> bool {
+    let records = |policy: &Policy| (policy.records.interval, policy.records.addresses);
+    let sinks = |policy: &Policy| {
+        let told = policy.sinks.iter().map(|sink| {
+            (
+                sink.kind,
+                sink.path.clone(),
+                sink.rotate_size,
+                sink.keep_size,
+                sink.keep_age,
+            )
+        });
+        told.collect::<Vec<_>>()
+    };
+    records(old) == records(new) && sinks(old) == sinks(new)
+}
+
+/// What is read at start only, and differs: said, since the reload leaves it as it is.
+pub(super) fn say_restart_keys(old: &Policy, new: &Policy) {
+    let differs = [
+        ("[daemon]", old.daemon != new.daemon),
+        (
+            "[[listener]]",
+            old.listeners
+                .iter()
+                .map(|l| &l.address)
+                .ne(new.listeners.iter().map(|l| &l.address)),
+        ),
+        ("[credentials]", old.credentials != new.credentials),
+        ("[authorize]", old.authorize != new.authorize),
+        ("[records]", !same_records(old, new)),
+    ];
+    for (table, differs) in differs {
+        if differs {
+            tracing::warn!("{table} has changed and is read at start only: restart the daemon for it");
+        }
+    }
 }

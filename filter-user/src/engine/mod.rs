@@ -35,6 +35,8 @@ use crate::bindings::seam::{Change, Effective, GrantError};
 use crate::compiler::Pushed;
 use crate::judge::both::JudgeError;
 use crate::kernel::clock;
+use crate::kernel::records::Accounting;
+use crate::kernel::state::State;
 use crate::policy::{self, Colour, Loaded, Policy, Severity};
 use snapshot::{InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, TableFill, View};
 use watch::Woken;
@@ -121,6 +123,11 @@ impl Engine {
         Ok((engine, shared))
     }
 
+    /// The drop accounting, and the state that its numbers are of.
+    pub fn accounting(&self) -> Result<(Accounting, State), FilterError> {
+        self.filter.accounting()
+    }
+
     /// Serves commands until told to stop; gives the filter back.
     pub async fn run(mut self, mut stop: tokio::sync::watch::Receiver<bool>) -> Filter {
         let mut looks = tokio::time::interval(std::time::Duration::from_secs(1));
@@ -201,7 +208,7 @@ impl Engine {
             Err(error) => return Err(ReloadError::Failed(error.to_string())),
         }
         say_warnings(&loaded);
-        say_restart_keys(&self.policy, &policy);
+        gate::say_restart_keys(&self.policy, &policy);
         self.catch_up().await?;
         let pushed = pushed_under(self.effective.as_ref(), &policy);
         self.filter
@@ -330,27 +337,6 @@ pub fn say_warnings(loaded: &Loaded) {
             warning.column,
             warning.message
         );
-    }
-}
-
-/// What is read at start only, and differs: said, since the reload leaves it as it is.
-fn say_restart_keys(old: &Policy, new: &Policy) {
-    let differs = [
-        ("[daemon]", old.daemon != new.daemon),
-        (
-            "[[listener]]",
-            old.listeners
-                .iter()
-                .map(|l| &l.address)
-                .ne(new.listeners.iter().map(|l| &l.address)),
-        ),
-        ("[credentials]", old.credentials != new.credentials),
-        ("[authorize]", old.authorize != new.authorize),
-    ];
-    for (table, differs) in differs {
-        if differs {
-            tracing::warn!("{table} has changed and is read at start only: restart the daemon for it");
-        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
 use super::filter::SharedNumbers;
-use super::snapshot::{BoxFuture, CounterValues, ReloadError, Snapshot, View};
+use super::snapshot::{BoxFuture, CounterValues, RECORD_KEYS_TABLE, ReloadError, Snapshot, View};
 use super::{Command, reader};
 use crate::bindings::seam::{Change, GrantError, Grants, OwnerUse};
 use crate::policy::Policy;
@@ -22,6 +22,21 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// How many keys of the drop accounting are in use, for the picture.
+    pub fn note_record_keys(&self, keys: u64) {
+        let mut slot = match self.snapshot.write() {
+            Ok(slot) => slot,
+            Err(poisoned) => poisoned.into_inner(),
+        };
+        let mut snapshot = Snapshot::clone(&slot);
+        for fill in &mut snapshot.tables {
+            if fill.table == RECORD_KEYS_TABLE {
+                fill.entries = keys;
+            }
+        }
+        *slot = Arc::new(snapshot);
+    }
+
     pub(super) fn policy_in_force(&self) -> (u64, Arc<Policy>) {
         match self.policy.read() {
             Ok(slot) => slot.clone(),

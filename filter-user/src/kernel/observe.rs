@@ -1,7 +1,7 @@
 //! How full the tables are: entries in use beside the most there can be, for status and alarms.
 
 use filter_common::abi::names;
-use filter_common::bounds::ROWS_MAX;
+use filter_common::bounds::{RECORD_KEYS, ROWS_MAX};
 
 use super::load::{Generation, LoadError};
 use crate::compiler::Compiled;
@@ -22,5 +22,7 @@ pub fn fill(
         ("SOURCES_V6", compiled.sources_v6.len() as u64, SOURCES_MAX),
         (names::ROWS, rows, ROWS_MAX.into()),
         (names::OWNER_STATE, owners, u64::from(owners_max) - 1),
+        // How many there are is known to those who read them.
+        ("RECORDS", 0, u64::from(RECORD_KEYS)),
     ])
 }

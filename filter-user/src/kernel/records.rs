@@ -31,6 +31,7 @@ const EPOCH: usize = std::mem::offset_of!(RecordHead, epoch) / 8;
 const SEED: usize = std::mem::offset_of!(RecordHead, seed) / 8;
 const DRAINED: usize = std::mem::offset_of!(RecordHead, drained) / 8;
 const FORGOTTEN: usize = std::mem::offset_of!(RecordHead, forgotten) / 8;
+const BEGAN: usize = std::mem::offset_of!(RecordHead, began) / 8;
 const EPOCHS: usize = std::mem::offset_of!(RecordHead, epochs) / 8;
 const FIRST_SEQUENCE: usize = std::mem::offset_of!(RecordEpoch, first_sequence) / 8;
 const STARTED: usize = std::mem::offset_of!(RecordEpoch, started) / 8;
@@ -124,6 +125,7 @@ impl Accounting {
         self.of_epoch(epoch, FIRST_SEQUENCE)
             .store(first_sequence, Ordering::SeqCst);
         self.of_epoch(epoch, STARTED).store(now, Ordering::SeqCst);
+        self.head.word(BEGAN).store(epoch, Ordering::SeqCst);
         self.head.word(DRAINED).store(epoch - 1, Ordering::SeqCst);
         self.head.word(EPOCH).store(epoch, Ordering::SeqCst);
     }
@@ -146,6 +148,11 @@ impl Accounting {
         let epoch = self.pending().map_or_else(|| self.epoch(), |epoch| epoch.number);
         let of = |word| self.of_epoch(epoch, word).load(Ordering::SeqCst);
         ([of(SUMS), of(SUMS + 1)], of(FIRST_SEQUENCE))
+    }
+
+    /// The first epoch of these tables.
+    pub fn began(&self) -> u64 {
+        self.head.word(BEGAN).load(Ordering::SeqCst)
     }
 
     /// Packets dropped and observed that no counter has any more.

@@ -83,6 +83,8 @@ pub(super) const REASONS: &[&str] = &[
     "limit-icmp",
     "internal",
 ];
+/// Of `keyfence_records_total`: of one key, or of those that found no room.
+pub(super) const RECORD_KINDS: &[&str] = &["record", "overflow"];
 const ATTACH_MODES: &[&str] = &[AttachMode::Native.as_str(), AttachMode::Generic.as_str()];
 /// From what a file system needs to what a listener waits for at most.
 pub(super) const HTTP_SECONDS_BUCKETS: [f64; 9] = [0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 5.0, 30.0];
@@ -126,6 +128,8 @@ pub(super) enum Id {
     HttpSeconds,
     HttpRefused,
     Authorized,
+    Records,
+    RecordsLost,
     PolicyInfo,
     ReloadSuccess,
     Attached,
@@ -168,6 +172,14 @@ const CODE: Label = Label {
 const RESULT: Label = Label {
     name: "result",
     values: Values::Words(AUTHORIZE_RESULTS),
+};
+const KIND: Label = Label {
+    name: "kind",
+    values: Values::Words(RECORD_KINDS),
+};
+const SINK: Label = Label {
+    name: "sink",
+    values: Values::Names("a sink of the policy: its type and its place among the sinks, from 0"),
 };
 const HASH: Label = Label {
     name: "hash",
@@ -215,6 +227,10 @@ pub const DEFINITIONS: &[Definition] = &[
         "Connections closed at once because their listener had as many as it takes."),
     define(Id::Authorized, Kind::Counter, "keyfence_authorize_total", &[SERVICE, RESULT],
         "Requests of gateways answered, by service and result; misconfigured ones name no service."),
+    define(Id::Records, Kind::Counter, "keyfence_records_total", &[KIND],
+        "Records of dropped and observed packets written since the start, by kind; overflow ones stand for several keys."),
+    define(Id::RecordsLost, Kind::Counter, "keyfence_records_lost_total", &[SINK],
+        "Records that a sink did not take within a minute since the start, by sink. Files lose none."),
     define(Id::PolicyInfo, Kind::Gauge, "keyfence_policy_info", &[HASH],
         "Always 1; the label is the hash of the policy in force."),
     define(Id::ReloadSuccess, Kind::Gauge, "keyfence_policy_reload_success", &[],

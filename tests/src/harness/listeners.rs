@@ -47,6 +47,7 @@ impl Listeners {
             bound,
             view,
             Some(backing),
+            Arc::new(filter_user::metrics::Metrics::new()),
             operators,
             Bounds::default(),
             stopped,

@@ -21,7 +21,9 @@ const UNSAFE_FILES: &[&str] = &[
 /// In the kernel program, by the beginning of the name: `tables.rs`, `tables_v4.rs`, `tables/v4.rs`.
 const UNSAFE_EBPF: (&str, &[&str]) = (
     "filter-ebpf/src/",
-    &["main", "frame", "tables", "prefixes", "sockets", "account"],
+    &[
+        "main", "frame", "tables", "prefixes", "sockets", "account", "records",
+    ],
 );
 
 /// The one registry a lock file may name.
