@@ -185,6 +185,7 @@ pub fn put_down<M: Memory>(memory: &M, index: u32, count: u64) {
 #[inline(always)]
 pub fn add_elsewhere<M: Memory>(memory: &M, key: &Key, sighting: Sighting) {
     let half = half(memory.epoch());
+    // Once more: handing it on would cost the common path a place on the stack, which has none left.
     let hash = key.hash(memory.seed());
     let at = half * RECORD_BUCKETS;
     let (first, second) = (at + first_bucket(hash), at + second_bucket(hash));
@@ -198,7 +199,11 @@ pub fn add_elsewhere<M: Memory>(memory: &M, key: &Key, sighting: Sighting) {
         return;
     }
     let swapped = used(one) >= FIRST_UNTIL && used(other) < used(one);
-    let (one, other) = if swapped { (second, first) } else { (first, second) };
+    let (one, other) = if swapped {
+        ((second, other), (first, one))
+    } else {
+        ((first, one), (second, other))
+    };
     if is_new(memory, one, key, hash, sighting) || is_new(memory, other, key, hash, sighting) {
         return;
     }
@@ -229,13 +234,21 @@ fn is_known<M: Memory>(
     false
 }
 
-/// Takes a line of the bucket for the key, if there is one.
+/// Takes a line of the bucket for the key, if there is one; its tags as they were a moment ago.
 #[inline(always)]
-fn is_new<M: Memory>(memory: &M, bucket: u32, key: &Key, hash: u64, sighting: Sighting) -> bool {
+fn is_new<M: Memory>(
+    memory: &M,
+    (bucket, mut seen): (u32, u64),
+    key: &Key,
+    hash: u64,
+    sighting: Sighting,
+) -> bool {
+    if !seen & TOP_BITS == 0 {
+        return false;
+    }
     let Some(tags) = memory.tags(bucket) else {
         return false;
     };
-    let mut seen = tags.load(0);
     // Each failure is a place that another CPU has taken: there are no more of them than places.
     for _ in 0..=RECORD_WAYS {
         let free = !seen & TOP_BITS;

@@ -82,7 +82,12 @@ impl LogFile {
             );
             file.set_len(found.length)?;
         }
+        // The chain of checkpoints goes on in the next file.
+        let previous = ledger.previous.take();
         *ledger = found.ledger;
+        if found.length == 0 {
+            ledger.previous = previous;
+        }
         match found.reached {
             Some(there) => *reached = there,
             // It was rotated just before the end, or moved away.
