@@ -146,6 +146,38 @@ fn records_add_up_to_the_counters_over_kills_and_restarts() {
     );
 }
 
+/// More sources than the table has lines, the daemon killed in between, all in one interval.
+#[test]
+fn flood_is_in_the_log_to_the_packet() {
+    let site = Site::new();
+    let daemon = Daemon::start(&site, &policy().and("[records]\ninterval = \"10m\"\n"));
+    let mut wire = Wire::open(&site);
+    flood(&mut wire, 0, 40_000);
+    daemon.kill();
+    flood(&mut wire, 30_000, 35_000);
+    let daemon = Daemon::start_again(&site);
+    flood(&mut wire, 20_000, 30_000);
+    assert!(daemon.end(Signal::SIGTERM).success());
+    let found = records(&site.drops());
+    assert_eq!(sums(&found), counted(&site.counters()));
+    assert_in_order(&found);
+    let overflow: Vec<&Value> = found
+        .iter()
+        .filter(|record| record["keyfence"]["kind"] == "overflow")
+        .collect();
+    // The sources are of two networks, and dropped or observed for three reasons.
+    assert!((1..=8).contains(&overflow.len()), "{overflow:?}");
+    let networks = ["10.10.0.0/16", "10.11.0.0/16", "10.66.0.0/16"];
+    let of_network = |record: &&Value| {
+        networks
+            .iter()
+            .any(|network| record["source"]["address"] == *network)
+    };
+    assert!(overflow.iter().all(of_network), "{overflow:?}");
+    assert!(found.len() > 16_384 && found.len() <= 65_536);
+    assert_eq!(verify(&[&site.drops()]).0, Some(0));
+}
+
 #[test]
 fn record_says_who_was_dropped_where_and_why() {
     let site = Site::new();

@@ -200,10 +200,11 @@ impl Records {
         let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut waiting = Vec::new();
+        let mut asked = true;
         loop {
             tokio::select! {
                 _ = ticks.tick() => tokio::task::block_in_place(|| self.write()),
-                request = self.requests.recv() => match request {
+                request = self.requests.recv(), if asked => match request {
                     Some(Request::Flush(answer)) => {
                         waiting.push(answer);
                         tokio::time::sleep(FLUSH_EVERY).await;
@@ -220,7 +221,8 @@ impl Records {
                         }
                     }
                     Some(Request::Reopen) => tokio::task::block_in_place(|| self.reopen()),
-                    None => {}
+                    // Nobody is left to ask.
+                    None => asked = false,
                 },
                 // An error means that the stopper itself is gone: stop as well.
                 _ = stop.changed() => break,
