@@ -19,7 +19,7 @@ use crate::records::read::{self, Query, RECORDS_DEFAULT, RECORDS_MAX, Sought};
 pub(super) async fn drops(context: &Context, request: &Parts) -> Result<Response, Problem> {
     let mut asked = query::Query::of(&request.uri);
     let bounded = format!("a number from 0 to {RECORDS_MAX}");
-    let query = Query {
+    let mut query = Query {
         since: asked.parsed("since", "a time as in 2026-11-22T12:00:00Z"),
         until: asked.parsed("until", "a time as in 2026-11-22T12:00:00Z"),
         source: asked.parsed::<Sought>("source", "an address, a prefix, or a pseudonym as `hmac:…`"),
@@ -35,6 +35,9 @@ pub(super) async fn drops(context: &Context, request: &Parts) -> Result<Response
         }
     }
     asked.close()?;
+    if query.since.is_none() && query.after.is_none() {
+        query.since = an_hour_ago();
+    }
     let records = records(context)?;
     records.flush().await;
     let answer = answer(context, records, query).await?;
@@ -48,7 +51,7 @@ pub(super) async fn of_last_hour(context: &Context, address: IpAddr) -> Value {
     };
     records.flush().await;
     let query = Query {
-        since: Timestamp::now().checked_sub(SignedDuration::from_hours(1)).ok(),
+        since: an_hour_ago(),
         source: Some(Sought::Net(IpNet::from(address))),
         ..Query::default()
     };
@@ -59,6 +62,11 @@ pub(super) async fn of_last_hour(context: &Context, address: IpAddr) -> Value {
             Value::Null
         }
     }
+}
+
+/// What is asked for without a time: a log may be of gigabytes.
+fn an_hour_ago() -> Option<Timestamp> {
+    Timestamp::now().checked_sub(SignedDuration::from_hours(1)).ok()
 }
 
 fn records(context: &Context) -> Result<&Handle, Problem> {

@@ -19,7 +19,8 @@ mod show;
 
 const AFTER_HELP: &str = "\
 Each line stands for the packets of one source to one destination in one interval; docs/RECORDS.md tells the fields. \
-Without FILE the daemon is asked, which writes first what it has dropped so far. Times are RFC 3339, or as in 15m, 24h: \
+Without FILE the daemon is asked, which writes first what it has dropped so far, and tells of the last hour unless \
+--since says otherwise. Times are RFC 3339, or as in 15m, 24h: \
 so long ago.
 
 Exit codes:

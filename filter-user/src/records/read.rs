@@ -271,3 +271,114 @@ pub fn named_files(given: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
     }
     Ok(given.to_vec())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(sequence: u64, source: &str, reason: &str, packets: u64) -> String {
+        let minute = sequence;
+        let address = source.contains('/').then_some(source);
+        let ip = source.split('/').next();
+        let record = json!({
+            "event": {
+                "sequence": sequence,
+                "start": format!("2026-11-22T12:{minute:02}:00Z"),
+                "end": format!("2026-11-22T12:{minute:02}:10Z"),
+            },
+            "source": { "ip": ip, "address": address },
+            "network": { "packets": packets, "bytes": packets * 60 },
+            "keyfence": { "kind": "record", "verdict": "drop", "reason": reason, "service": "web" },
+        });
+        format!("{record}\n")
+    }
+
+    #[test]
+    fn what_matches_is_found_and_added_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("drops.jsonl");
+        let old = folder.path().join("drops.jsonl.1");
+        let checkpoint = "{\"keyfence\":{\"kind\":\"checkpoint\"}}\n";
+        fs::write(&old, line(1, "10.0.0.1", "unlisted", 5) + checkpoint).unwrap();
+        let torn = "{\"event\":";
+        let newest = [
+            line(2, "10.0.0.2", "denied", 7),
+            line(3, "10.0.0.1", "unlisted", 1),
+            line(4, "10.0.0.0/16", "unlisted", 9),
+        ];
+        fs::write(&log, newest.concat() + torn).unwrap();
+        let files = files(&log).unwrap();
+        assert_eq!(files, [old, log]);
+        let ask = |query: Query| answer(&files, &query).unwrap();
+        let limit = 10;
+        let all = ask(Query {
+            limit,
+            top: 2,
+            ..Query::default()
+        });
+        assert_eq!(all["matched"]["packets"]["drop"], 22);
+        assert_eq!(
+            (&all["matched"]["records"], &all["last_sequence"]),
+            (&4.into(), &4.into())
+        );
+        assert_eq!(all["top"][0]["source"], "10.0.0.0/16");
+        assert_eq!(
+            (&all["top"][1]["source"], &all["top"][1]["bytes"]),
+            (&"10.0.0.2".into(), &420.into())
+        );
+        let found = |query: Query| {
+            let answer = ask(Query { limit, ..query });
+            let records = answer["records"].as_array().unwrap().iter();
+            records
+                .map(|record| record["event"]["sequence"].as_u64().unwrap())
+                .collect::<Vec<_>>()
+        };
+        let source = |text: &str| Query {
+            source: text.parse().ok(),
+            ..Query::default()
+        };
+        // A network's record may be of the one who is sought.
+        assert_eq!(found(source("10.0.0.1")), [1, 3, 4]);
+        assert_eq!(found(source("10.0.0.0/24")), [1, 2, 3, 4]);
+        assert!(found(source("192.0.2.1")).is_empty());
+        let reason = Some("denied".to_owned());
+        assert_eq!(
+            found(Query {
+                reason,
+                ..Query::default()
+            }),
+            [2]
+        );
+        assert_eq!(
+            found(Query {
+                after: Some(2),
+                ..Query::default()
+            }),
+            [3, 4]
+        );
+        let (since, until) = (
+            "2026-11-22T12:02:05Z".parse().ok(),
+            "2026-11-22T12:03:30Z".parse().ok(),
+        );
+        assert_eq!(
+            found(Query {
+                since,
+                until,
+                ..Query::default()
+            }),
+            [2, 3]
+        );
+        let one = ask(Query {
+            limit: 1,
+            ..Query::default()
+        });
+        assert_eq!(
+            (
+                one["records"].as_array().unwrap().len(),
+                &one["records"][0]["event"]["sequence"]
+            ),
+            (1, &4.into())
+        );
+        assert!("nobody".parse::<Sought>().is_err());
+    }
+}
