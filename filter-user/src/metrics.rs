@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, TextEncoder};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, TextEncoder};
 
 use crate::engine::snapshot::{CounterValues, InterfaceState, Snapshot, View};
 
@@ -31,6 +31,7 @@ pub struct Metrics {
     authorized: IntCounterVec,
     records: IntCounterVec,
     records_lost: IntCounterVec,
+    records_waiting: IntGaugeVec,
 }
 
 impl Default for Metrics {
@@ -44,11 +45,12 @@ impl Metrics {
         let fixed = "the names in the table of definitions are valid, as a test shows";
         let [requests, seconds, refused, authorized] =
             [Id::HttpRequests, Id::HttpSeconds, Id::HttpRefused, Id::Authorized].map(definition);
-        let [records, records_lost] = [Id::Records, Id::RecordsLost].map(definition);
-        let counters = |of: &Definition| {
-            let labels: Vec<&str> = of.labels.iter().map(|label| label.name).collect();
-            IntCounterVec::new(Opts::new(of.name, of.help), &labels).expect(fixed)
-        };
+        let [records, records_lost, waiting] =
+            [Id::Records, Id::RecordsLost, Id::RecordsWaiting].map(definition);
+        let labels = |of: &Definition| -> Vec<&str> { of.labels.iter().map(|label| label.name).collect() };
+        let counters =
+            |of: &Definition| IntCounterVec::new(Opts::new(of.name, of.help), &labels(of)).expect(fixed);
+        let records_waiting = IntGaugeVec::new(Opts::new(waiting.name, waiting.help), &labels(waiting));
         let options = HistogramOpts::new(seconds.name, seconds.help).buckets(HTTP_SECONDS_BUCKETS.to_vec());
         let authorized = counters(authorized);
         authorized.with_label_values(&["", "misconfigured"]);
@@ -61,6 +63,7 @@ impl Metrics {
             authorized,
             records,
             records_lost: counters(records_lost),
+            records_waiting: records_waiting.expect(fixed),
             http_seconds: Histogram::with_opts(options).expect(fixed),
             http_refused: IntCounter::new(refused.name, refused.help).expect(fixed),
         }
@@ -92,6 +95,14 @@ impl Metrics {
     /// Lets the counter of this sink exist from the start.
     pub fn sink(&self, sink: &str) {
         self.records_lost.with_label_values(&[sink]);
+        self.sink_waits(sink, false);
+    }
+
+    /// Whether records wait in the kernel for this sink.
+    pub fn sink_waits(&self, sink: &str, waits: bool) {
+        self.records_waiting
+            .with_label_values(&[sink])
+            .set(i64::from(waits));
     }
 
     /// Counts records that a sink did not take.
@@ -158,6 +169,7 @@ impl Metrics {
             Id::Authorized => collected(&self.authorized),
             Id::Records => collected(&self.records),
             Id::RecordsLost => collected(&self.records_lost),
+            Id::RecordsWaiting => collected(&self.records_waiting),
             Id::PolicyInfo => vec![sample(of, &[&snapshot.policy.hash], 1)],
             Id::ReloadSuccess => vec![sample(of, &[], u64::from(snapshot.policy.reload_ok))],
             Id::Attached => {
@@ -303,6 +315,7 @@ mod tests {
             "keyfence_generation 7",
             r#"keyfence_records_lost_total{sink="file-0"} 0"#,
             r#"keyfence_records_lost_total{sink="syslog-1"} 3"#,
+            r#"keyfence_records_waiting{sink="file-0"} 0"#,
             r#"keyfence_records_total{kind="record"} 5"#,
             r#"keyfence_records_total{kind="overflow"} 2"#,
             r#"keyfence_build_info{version="0.1.0"} 1"#,

@@ -353,6 +353,7 @@ fn full_disk_loses_no_count_and_no_daemon() {
     });
     flood(&mut wire, 500, 1000);
     assert_eq!(daemon.get("/livez").map(|answer| answer.status), Some(200));
+    assert_eq!(daemon.metric("keyfence_records_waiting{sink=\"file-0\"}"), 1.0);
     let whole = records(&log);
     assert!(sums(&whole).iter().sum::<u64>() < 2000);
     mount(

@@ -242,6 +242,9 @@ impl Records {
         if Instant::now() >= self.checkpoint_due {
             self.checkpoint();
         }
+        for sink in &self.sinks {
+            self.metrics.sink_waits(&sink.label, sink.failing().is_some());
+        }
         let failing = self.sinks.iter().filter_map(Sink::failing).collect();
         *self
             .figures
