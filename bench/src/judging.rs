@@ -177,7 +177,7 @@ pub(crate) fn features(
         let mut loaded = Vec::new();
         for feature in Feature::ALL {
             let policy = scenario::policy(feature, &population.sources, Owners::Client)?;
-            loaded.push(Loaded::ours(&scenario::compiled(&policy)?)?);
+            loaded.push(Loaded::with(feature, &scenario::compiled(&policy)?)?);
         }
         let programs: Vec<ProgramFd> = loaded.iter_mut().map(judge).collect::<Result<_>>()?;
         for traffic in Traffic::BOTH {

@@ -40,6 +40,8 @@ pub(crate) enum Feature {
     NoLimit,
     NoAddress,
     NoManagement,
+    /// What is dropped is counted, and nothing more.
+    NoRecords,
     /// The grant's limit counts packets, bytes and connections.
     ThreeUnits,
     ServiceLimit,
@@ -49,12 +51,13 @@ pub(crate) enum Feature {
 }
 
 impl Feature {
-    pub(crate) const ALL: [Feature; 9] = [
+    pub(crate) const ALL: [Feature; 10] = [
         Feature::Whole,
         Feature::Bare,
         Feature::NoLimit,
         Feature::NoAddress,
         Feature::NoManagement,
+        Feature::NoRecords,
         Feature::ThreeUnits,
         Feature::ServiceLimit,
         Feature::SourceLimit,
@@ -68,11 +71,17 @@ impl Feature {
             Feature::NoLimit => "whole, without the limit",
             Feature::NoAddress => "whole, without the service's address",
             Feature::NoManagement => "whole, without management",
+            Feature::NoRecords => "whole, without records of drops",
             Feature::ThreeUnits => "whole, packets, bytes and connections limited",
             Feature::ServiceLimit => "whole, and a service limit",
             Feature::SourceLimit => "whole, and a source limit",
             Feature::IcmpLimit => "whole, and an ICMP limit",
         }
+    }
+
+    /// Whether what is dropped has records, as it has by default.
+    fn records(self) -> bool {
+        !matches!(self, Feature::NoRecords | Feature::Bare)
     }
 
     fn text(self) -> String {
@@ -217,6 +226,14 @@ impl Loaded {
         Self::on(compiled, INTERFACES)
     }
 
+    pub(crate) fn with(feature: Feature, compiled: &Compiled) -> Result<Self> {
+        let setting = Setting {
+            records: feature.records(),
+            ..setting(INTERFACES)
+        };
+        Self::of(Generation::load(compiled, setting)?)
+    }
+
     pub(crate) fn on(compiled: &Compiled, interfaces: &[u32]) -> Result<Self> {
         Self::of(Generation::load(compiled, setting(interfaces))?)
     }
@@ -239,5 +256,6 @@ fn setting(interfaces: &[u32]) -> Setting<'_> {
         pins: None,
         owners_max: 1,
         log: KernelLog::Off,
+        records: true,
     }
 }

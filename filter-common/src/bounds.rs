@@ -30,6 +30,18 @@ pub const BUCKET_ATTEMPTS_MAX: u32 = 4;
 pub const FRAME_UNMERGED_MAX: u32 = 65_535;
 /// Distinct sets of services that share a port, and the like: rows of the row table.
 pub const ROWS_MAX: u32 = 65_535;
+/// Records of one interval at most.
+pub const RECORDS_MAX: u32 = 65_536;
+/// Distinct keys of an interval that are sure to have a record of their own: half the lines, since a key may be in
+/// two buckets alone.
+pub const RECORD_KEYS: u32 = RECORD_SLOTS / 2;
+/// Lines of the drop accounting, and the buckets they stand in: of each half.
+pub const RECORD_SLOTS: u32 = RECORD_BUCKETS * RECORD_WAYS;
+pub const RECORD_BUCKETS: u32 = 4096;
+/// Lines of a bucket: the bytes of the word that says which are taken.
+pub const RECORD_WAYS: u32 = 8;
+/// Source prefixes by reason that packets are counted under where their key finds no line.
+pub const RECORD_PREFIXES: u32 = RECORDS_MAX - RECORD_SLOTS - crate::records::REST;
 
 /// No offset that a header can have lies beyond: Ethernet, two tags, IPv6 and eight of the longest extension
 /// headers, with room for a transport header.
@@ -39,3 +51,4 @@ const _: () = assert!(SERVICES_MAX.is_multiple_of(64));
 const _: () = assert!(TRIES_MAX <= OWNERS_PER_SOURCE_MAX && TRIES_MAX.is_power_of_two());
 const _: () = assert!(14 + 4 * VLAN_TAGS_MAX + 40 + EXTENSIONS_MAX * 2048 + 60 <= HEADER_OFFSET_MAX);
 const _: () = assert!(MANAGEMENT_MAX == u64::BITS);
+const _: () = assert!(RECORD_BUCKETS.is_power_of_two() && RECORD_WAYS == 8);

@@ -16,6 +16,7 @@ pub mod limit;
 pub mod lookup;
 pub mod parse;
 pub mod pipeline;
+pub mod records;
 pub mod source_limit;
 pub mod units;
 pub mod verdict;

@@ -66,11 +66,19 @@ fn unit_pays<T: Tables>(tables: &T, tag: u64, unit: u32, limit: &Limit, amount: 
         let Some((owner, bucket)) = tables.source_bucket(line, way) else {
             return false;
         };
+        let seen = owner.load();
         // Full again: whose it was has nothing to lose.
-        if bucket.load() > now.units() {
+        if seen != tag && bucket.load() > now.units() {
             continue;
         }
-        if matches!(effect, Effect::Dry) || owner.compare_exchange(owner.load(), tag).is_ok() {
+        // Another CPU may place the same source just now: both then take from one bucket.
+        let is_ours = seen == tag
+            || matches!(effect, Effect::Dry)
+            || match owner.compare_exchange(seen, tag) {
+                Ok(()) => true,
+                Err(other) => other == tag,
+            };
+        if is_ours {
             return take(&bucket, limit, amount, now, effect);
         }
     }

@@ -171,57 +171,54 @@ fn beyond<const N: usize>(ctx: *mut xdp_md, offset: u32) -> *const u8 {
     }
 }
 
-/// Whether this is a test run, whose caller handed in what stands on the desk now.
-pub struct RunFrame(bool);
+/// Set in the desk's flags where this is a test run, whose caller handed in what stands there; no caller's flag.
+const IS_RUN: u32 = 1 << 31;
 
-impl RunFrame {
-    /// Lays what was handed in on the desk; for a packet, what says that nothing was.
-    #[inline(always)]
-    pub fn of(ctx: &XdpContext, desk: &mut Desk) -> Self {
-        desk.run_flags = 0;
-        desk.run_now = 0;
-        let start = ctx.metadata();
-        let fits = start + size_of::<RunContext>() <= ctx.metadata_end();
-        if !fits || ctx.ingress_ifindex() != LOOPBACK_INDEX {
-            return Self(false);
-        }
-        let context = start as *const RunContext;
-        // SAFETY: inside data_meta..data, checked above, where words may lie unaligned.
-        if unsafe { core::ptr::read_unaligned(&raw const (*context).magic) } != MAGIC {
-            return Self(false);
-        }
-        // SAFETY: as above.
-        desk.run_now = unsafe { core::ptr::read_unaligned(&raw const (*context).now) };
-        // SAFETY: as above.
-        desk.run_flags = unsafe { core::ptr::read_unaligned(&raw const (*context).flags) };
-        Self(true)
+/// Lays on the desk what the caller of a test run handed in; for a packet, what says that nothing was.
+#[inline(always)]
+pub fn take_run_context(ctx: &XdpContext, desk: &mut Desk) {
+    desk.run_flags = 0;
+    desk.run_now = 0;
+    let start = ctx.metadata();
+    let fits = start + size_of::<RunContext>() <= ctx.metadata_end();
+    if !fits || ctx.ingress_ifindex() != LOOPBACK_INDEX {
+        return;
     }
+    let context = start as *const RunContext;
+    // SAFETY: inside data_meta..data, checked above, where words may lie unaligned.
+    if unsafe { core::ptr::read_unaligned(&raw const (*context).magic) } != MAGIC {
+        return;
+    }
+    // SAFETY: as above.
+    desk.run_now = unsafe { core::ptr::read_unaligned(&raw const (*context).now) };
+    // SAFETY: as above.
+    desk.run_flags = unsafe { core::ptr::read_unaligned(&raw const (*context).flags) } | IS_RUN;
+}
 
-    /// Answers in the run context's place.
-    #[inline(always)]
-    pub fn answer(&self, ctx: &XdpContext, flags: u32, judgement: &Judgement) {
-        if !self.0 {
-            return;
-        }
-        let start = ctx.metadata();
-        if start + size_of::<RunAnswer>() > ctx.metadata_end() {
-            return;
-        }
-        if flags & run_flags::CLOCK != 0 {
-            // SAFETY: inside data_meta..data, checked above: the two answers are of one size.
-            unsafe { core::ptr::write_unaligned(start as *mut ClockAnswer, clock::answer()) };
-            return;
-        }
-        let answer = RunAnswer {
-            magic: MAGIC,
-            verdict: judgement.verdict as u32,
-            reason: judgement.reason as u32,
-            service: judgement.service,
-            owner: judgement.owner,
-            bytes: judgement.bytes,
-            reserved: 0,
-        };
-        // SAFETY: inside data_meta..data, checked above.
-        unsafe { core::ptr::write_unaligned(start as *mut RunAnswer, answer) };
+/// Answers in the run context's place, where there is one.
+#[inline(always)]
+pub fn answer_run(ctx: &XdpContext, flags: u32, judgement: &Judgement) {
+    if flags & IS_RUN == 0 {
+        return;
     }
+    let start = ctx.metadata();
+    if start + size_of::<RunAnswer>() > ctx.metadata_end() {
+        return;
+    }
+    if flags & run_flags::CLOCK != 0 {
+        // SAFETY: inside data_meta..data, checked above: the two answers are of one size.
+        unsafe { core::ptr::write_unaligned(start as *mut ClockAnswer, clock::answer()) };
+        return;
+    }
+    let answer = RunAnswer {
+        magic: MAGIC,
+        verdict: judgement.verdict as u32,
+        reason: judgement.reason as u32,
+        service: judgement.service,
+        owner: judgement.owner,
+        bytes: judgement.bytes,
+        reserved: 0,
+    };
+    // SAFETY: inside data_meta..data, checked above.
+    unsafe { core::ptr::write_unaligned(start as *mut RunAnswer, answer) };
 }

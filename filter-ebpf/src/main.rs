@@ -14,6 +14,7 @@ mod account;
 mod clock;
 mod frame;
 mod prefixes;
+mod records;
 #[cfg(feature = "lpm-trie")]
 mod reference;
 mod sockets;
@@ -24,11 +25,13 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use aya_log_ebpf::macro_support::{Level, level_enabled};
+use filter_common::abi::run_flags;
 use filter_common::account::index;
+use filter_common::parse::Packet;
 use filter_common::pipeline;
-use filter_common::verdict::{Judgement, NO_SERVICE, Reason, Verdict};
+use filter_common::verdict::{Judgement, NO_OWNER, NO_SERVICE, Reason, Verdict};
 
-use crate::frame::{Frame, RunFrame};
+use crate::frame::{Frame, answer_run, take_run_context};
 use crate::tables::KernelTables;
 
 /// The entry: one jump to the generation in force.
@@ -38,6 +41,17 @@ pub fn keyfence(ctx: XdpContext) -> u32 {
     unsafe { tables::GENERATION.tail_call(&ctx, 0) };
     // No generation: its pin was removed under a running filter. Nothing can be told apart any more.
     account::count(index(Verdict::Drop, Reason::Internal, NO_SERVICE), 0);
+    if let Some(desk) = tables::desk() {
+        desk.packet = Packet::default();
+        let judgement = Judgement {
+            verdict: Verdict::Drop,
+            reason: Reason::Internal,
+            service: NO_SERVICE,
+            owner: NO_OWNER,
+            bytes: 0,
+        };
+        records::record(&desk.packet, &judgement, ctx.ingress_ifindex() as u32);
+    }
     xdp_action::XDP_DROP
 }
 
@@ -47,14 +61,21 @@ pub fn judge(ctx: XdpContext) -> u32 {
     let Some(desk) = tables::desk() else {
         return xdp_action::XDP_DROP;
     };
-    let run = RunFrame::of(&ctx, desk);
+    take_run_context(&ctx, desk);
     let tables = KernelTables::<false>::new(ctx.ctx, desk.run_flags, desk.run_now);
     let judgement = pipeline::judge(&Frame::new(&ctx), &tables, &mut desk.packet);
     // Asked here, not in there: a call costs as much as a look-up, and the verifier removes no call.
     if level_enabled(Level::Debug) {
         log(&ctx, &judgement);
     }
-    run.answer(&ctx, desk.run_flags, &judgement);
+    answer_run(&ctx, desk.run_flags, &judgement);
+    if matches!(judgement.verdict, Verdict::Pass) {
+        return xdp_action::XDP_PASS;
+    }
+    // Last, where the fewest values are held: the stack is near its bound.
+    if desk.run_flags & run_flags::DRY == 0 {
+        records::record(&desk.packet, &judgement, ctx.ingress_ifindex() as u32);
+    }
     match judgement.verdict {
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::Pass | Verdict::Observe => xdp_action::XDP_PASS,

@@ -10,15 +10,18 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::api::{self, Backing, Bounds};
 use crate::bindings::clock::SystemClock;
 use crate::bindings::seam::{Effective, Grants};
 use crate::bindings::{self, Bindings, Writer};
 use crate::engine::snapshot::View;
-use crate::engine::{self, Engine, FilterError, Options};
+use crate::engine::{self, Engine, Filter, FilterError, Options};
+use crate::metrics::Metrics;
 use crate::policy::model::OnExit;
 use crate::policy::{Loaded, Policy};
+use crate::records::{self, Kernel, KernelNames, Records};
 use lock::Lock;
 
 #[derive(Debug, Error)]
@@ -39,6 +42,8 @@ pub enum DaemonError {
     Clock(std::io::Error),
     #[error("the bindings could not be opened: {0}")]
     Opening(String),
+    #[error(transparent)]
+    Records(#[from] records::RecordsError),
     #[error("signals cannot be received: {0}")]
     Signals(std::io::Error),
 }
@@ -54,10 +59,12 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     let bound = api::bind(&policy.listeners).await?;
     engine::say_warnings(&loaded);
     let (hash, policy) = (loaded.hash, Arc::new(policy)); // The files' text, as large as all sources, goes here.
-    say_defaults(&policy);
     let (bindings, writer) = open_bindings(&policy).await?;
     let effective: Arc<dyn Effective> = Arc::new(bindings.clone());
-    let (engine, shared) = Engine::start(options, hash, Arc::clone(&policy), Some(effective)).await?;
+    let (engine, shared) =
+        Engine::start(options, hash, Arc::clone(&policy), Some(Arc::clone(&effective))).await?;
+    let metrics = Arc::new(Metrics::new());
+    let (records, log) = open_records(&policy, &engine, &shared, effective, Arc::clone(&metrics))?;
     lock.keep();
     let snapshot = shared.snapshot();
     for interface in &snapshot.interfaces {
@@ -74,10 +81,15 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     // Before anybody is told that the daemon is ready.
     let (stop_writer, writer_stops) = watch::channel(false);
     let writing = tokio::spawn(writer.run(Arc::clone(&grants), writer_stops));
+    let (stop_records, records_stop) = watch::channel(false);
+    let recording = tokio::spawn(records.run(records_stop));
+    let mut backing = Backing::new(bindings, grants, &policy);
+    backing.records = Some(log.clone());
     let serving = tokio::spawn(api::serve(
         bound,
         view,
-        Some(Backing::new(bindings, grants, &policy)),
+        Some(backing),
+        metrics,
         policy.daemon.operators.clone(),
         Bounds::default(),
         api_stops,
@@ -87,6 +99,8 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     loop {
         tokio::select! {
             _ = hangup.recv() => {
+                // Whoever rotates logs says so by the same signal.
+                log.reopen().await;
                 // Its outcome is logged where it happens.
                 let _ = shared.reload().await;
             }
@@ -106,7 +120,18 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
         tracing::error!("the bindings' writer ended badly: {error}");
     }
     let _ = stop_engine.send(true);
-    match (engine.await, policy.daemon.on_exit) {
+    let left = leave(engine, policy.daemon.on_exit).await;
+    // What was dropped until the filter was left, or taken off, is in the log.
+    let _ = stop_records.send(true);
+    if let Err(error) = recording.await {
+        tracing::error!("the records ended badly: {error}; what they have not written stays in the kernel");
+    }
+    left
+}
+
+/// Leaves the filter in force, or takes it off.
+async fn leave(engine: JoinHandle<Filter>, on_exit: OnExit) -> Result<(), DaemonError> {
+    match (engine.await, on_exit) {
         (Ok(filter), OnExit::Detach) => {
             filter.leave()?;
             tracing::info!("detached: every packet passes");
@@ -131,6 +156,26 @@ async fn open_bindings(policy: &Arc<Policy>) -> Result<(Bindings, Writer), Daemo
     Ok(opened.map_err(|error| DaemonError::Opening(error.to_string()))??)
 }
 
+/// The drop log of what the kernel counts.
+fn open_records(
+    policy: &Policy,
+    engine: &Engine,
+    shared: &Arc<engine::Shared>,
+    effective: Arc<dyn Effective>,
+    metrics: Arc<Metrics>,
+) -> Result<(Records, records::Handle), DaemonError> {
+    let (accounting, state) = engine.accounting()?;
+    let (_, names) = engine.accounting()?;
+    let kernel = Kernel::new(accounting, state, Arc::clone(shared));
+    let naming = KernelNames::new(names, Arc::clone(shared), effective);
+    Ok(Records::open(
+        policy,
+        Box::new(kernel),
+        Box::new(naming),
+        metrics,
+    )?)
+}
+
 /// Connections and maps soon pass the soft limit that a shell gives.
 fn raise_descriptors() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
@@ -142,16 +187,5 @@ fn raise_descriptors() {
     });
     if let Err(error) = raised {
         tracing::warn!("the limit of open files stays low: {error}");
-    }
-}
-
-fn say_defaults(policy: &Policy) {
-    let missing: Vec<String> = crate::policy::not_enforced(policy)
-        .into_iter()
-        .filter(|m| m.default)
-        .map(|m| m.what)
-        .collect();
-    if !missing.is_empty() {
-        tracing::warn!("defaults that this build does not do yet: {}", missing.join("; "));
     }
 }

@@ -12,4 +12,5 @@ pub mod kernel;
 pub mod logging;
 pub mod metrics;
 pub mod policy;
+pub mod records;
 mod sys;

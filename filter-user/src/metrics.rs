@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, TextEncoder};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, TextEncoder};
 
 use crate::bindings::requests::StoreStatus;
 use crate::engine::snapshot::{CounterValues, InterfaceState, Snapshot, View};
@@ -21,7 +21,7 @@ pub use definitions::{
     AUTHORIZE_RESULTS, DEFINITIONS, Definition, HTTP_CODES, HTTP_ROUTES, Kind, Label, ROUTE_OTHER, Values,
 };
 
-use definitions::{HTTP_SECONDS_BUCKETS, Id};
+use definitions::{HTTP_SECONDS_BUCKETS, Id, RECORD_KINDS};
 
 /// Of a scrape's page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -31,6 +31,9 @@ pub struct Metrics {
     http_seconds: Histogram,
     http_refused: IntCounter,
     authorized: IntCounterVec,
+    records: IntCounterVec,
+    records_lost: IntCounterVec,
+    records_waiting: IntGaugeVec,
 }
 
 impl Default for Metrics {
@@ -44,16 +47,25 @@ impl Metrics {
         let fixed = "the names in the table of definitions are valid, as a test shows";
         let [requests, seconds, refused, authorized] =
             [Id::HttpRequests, Id::HttpSeconds, Id::HttpRefused, Id::Authorized].map(definition);
-        let counters = |of: &Definition| {
-            let labels: Vec<&str> = of.labels.iter().map(|label| label.name).collect();
-            IntCounterVec::new(Opts::new(of.name, of.help), &labels).expect(fixed)
-        };
+        let [records, records_lost, waiting] =
+            [Id::Records, Id::RecordsLost, Id::RecordsWaiting].map(definition);
+        let labels = |of: &Definition| -> Vec<&str> { of.labels.iter().map(|label| label.name).collect() };
+        let counters =
+            |of: &Definition| IntCounterVec::new(Opts::new(of.name, of.help), &labels(of)).expect(fixed);
+        let records_waiting = IntGaugeVec::new(Opts::new(waiting.name, waiting.help), &labels(waiting));
         let options = HistogramOpts::new(seconds.name, seconds.help).buckets(HTTP_SECONDS_BUCKETS.to_vec());
         let authorized = counters(authorized);
         authorized.with_label_values(&["", "misconfigured"]);
+        let records = counters(records);
+        for kind in RECORD_KINDS {
+            records.with_label_values(&[kind]);
+        }
         Metrics {
             http_requests: counters(requests),
             authorized,
+            records,
+            records_lost: counters(records_lost),
+            records_waiting: records_waiting.expect(fixed),
             http_seconds: Histogram::with_opts(options).expect(fixed),
             http_refused: IntCounter::new(refused.name, refused.help).expect(fixed),
         }
@@ -80,6 +92,31 @@ impl Metrics {
     /// Counts an answer to a gateway. `service` is one of the policy or empty, `result` one of `AUTHORIZE_RESULTS`.
     pub fn authorized(&self, service: &str, result: &'static str) {
         self.authorized.with_label_values(&[service, result]).inc();
+    }
+
+    /// Lets the counter of this sink exist from the start.
+    pub fn sink(&self, sink: &str) {
+        self.records_lost.with_label_values(&[sink]);
+        self.sink_waits(sink, false);
+    }
+
+    /// Whether records wait in the kernel for this sink.
+    pub fn sink_waits(&self, sink: &str, waits: bool) {
+        self.records_waiting
+            .with_label_values(&[sink])
+            .set(i64::from(waits));
+    }
+
+    /// Counts records that a sink did not take.
+    pub fn records_lost(&self, sink: &str, records: u64) {
+        self.records_lost.with_label_values(&[sink]).inc_by(records);
+    }
+
+    /// Counts records that are in every sink: those of one key, and those of more.
+    pub fn records_written(&self, exact: u64, overflow: u64) {
+        for (kind, count) in RECORD_KINDS.iter().zip([exact, overflow]) {
+            self.records.with_label_values(&[kind]).inc_by(count);
+        }
     }
 
     pub fn connection_refused(&self) {
@@ -137,6 +174,9 @@ impl Metrics {
             Id::HttpSeconds => collected(&self.http_seconds),
             Id::HttpRefused => collected(&self.http_refused),
             Id::Authorized => collected(&self.authorized),
+            Id::Records => collected(&self.records),
+            Id::RecordsLost => collected(&self.records_lost),
+            Id::RecordsWaiting => collected(&self.records_waiting),
             Id::PolicyInfo => vec![sample(of, &[&snapshot.policy.hash], 1)],
             Id::ReloadSuccess => vec![sample(of, &[], u64::from(snapshot.policy.reload_ok))],
             Id::Attached => {
@@ -261,6 +301,9 @@ mod tests {
     fn page(view: &FakeView) -> String {
         let metrics = Metrics::new();
         metrics.request_answered("/livez", 200, Duration::from_millis(2));
+        metrics.sink("file-0");
+        metrics.records_lost("syslog-1", 3);
+        metrics.records_written(5, 2);
         metrics.encode(view, Some(&bindings::tests::status())).unwrap()
     }
 
@@ -297,6 +340,11 @@ mod tests {
             "keyfence_audit_head_line 17",
             "keyfence_audit_head_hash 281474976710655",
             "keyfence_generation 7",
+            r#"keyfence_records_lost_total{sink="file-0"} 0"#,
+            r#"keyfence_records_lost_total{sink="syslog-1"} 3"#,
+            r#"keyfence_records_waiting{sink="file-0"} 0"#,
+            r#"keyfence_records_total{kind="record"} 5"#,
+            r#"keyfence_records_total{kind="overflow"} 2"#,
             r#"keyfence_build_info{version="0.1.0"} 1"#,
         ] {
             assert!(

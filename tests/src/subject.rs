@@ -14,7 +14,9 @@ use filter_common::verdict::Judgement;
 use filter_user::compiler::host::HostTables;
 use filter_user::compiler::{Compiled, Numbers, Pushed, Surroundings, compile, owner_hash, owner_name};
 use filter_user::kernel::load::{Generation, KernelLog, Setting};
+use filter_user::kernel::records::Accounting;
 use filter_user::kernel::run::Runner;
+use filter_user::kernel::state::State;
 use filter_user::policy::{self, Colour, LoadContext, MemoryFiles, Policy};
 use ipnet::IpNet;
 
@@ -43,12 +45,22 @@ pub struct Subject {
 impl Subject {
     /// `start_ns` is the wall clock, from 1970, at which the frames begin.
     pub fn new(text: &str, host_addresses: &[IpAddr], start_ns: u64) -> Result<Self, String> {
+        Self::load(text, host_addresses, start_ns, false)
+    }
+
+    /// The same with the drop accounting on, as the daemon has it.
+    pub fn recording(text: &str, host_addresses: &[IpAddr], start_ns: u64) -> Result<Self, String> {
+        Self::load(text, host_addresses, start_ns, true)
+    }
+
+    fn load(text: &str, host_addresses: &[IpAddr], start_ns: u64, records: bool) -> Result<Self, String> {
         let mut subject = Self::on_host(text, host_addresses, start_ns)?;
         let setting = Setting {
             interfaces: &[],
             pins: None,
             owners_max: 1,
             log: KernelLog::Off,
+            records,
         };
         let generation = Generation::load(subject.host.compiled(), setting);
         subject.kernel = Some(generation.map_err(|error| error.to_string())?);
@@ -111,6 +123,14 @@ impl Subject {
             .judge(judge, frame, context)
             .map_err(|error| error.to_string())?;
         Ok(self.answer(&judgement))
+    }
+
+    /// What the kernel program has counted: the verdicts' counters and the drop accounting.
+    pub fn counted(&self) -> Result<(State, Accounting), String> {
+        let generation = self.kernel.as_ref().ok_or("loaded without the kernel")?;
+        let state = State::of(generation).map_err(|error| error.to_string())?;
+        let accounting = Accounting::of(generation).map_err(|error| error.to_string())?;
+        Ok((state, accounting))
     }
 
     /// How many instructions the verifier looked at.

@@ -55,7 +55,10 @@ fn an_expect_that_holds_is_counted_and_one_that_differs_is_an_error() {
 #[test]
 fn what_is_not_enforced_is_told_once() {
     let folder = folder("");
-    let text = format!("{POLICY}[records]\ninterval = \"5s\"\n");
+    let text = format!(
+        "{POLICY}[[listener]]\naddress = \"tcp:192.0.2.1:9\"\nroles = [\"read\"]\n\
+         tls = {{ certificate = \"/a\", key = \"/b\", client-ca = \"/c\" }}\n"
+    );
     std::fs::write(folder.path().join("policy.toml"), text).unwrap();
     let ended = run(folder.path(), &["check", "policy.toml"]);
     assert_eq!(ended.exit, 0, "{ended:?}");

@@ -138,16 +138,17 @@ fn check_as_json_is_one_object_of_schema_1() {
 #[test]
 fn check_as_json_tells_each_warning_once() {
     let nobody = Nobody::new();
-    let more = "[records]\ninterval = \"5s\"\n";
+    let more = "[[listener]]\naddress = \"tcp:192.0.2.1:9\"\nroles = [\"read\"]\n\
+                tls = { certificate = \"/a\", key = \"/b\", client-ca = \"/c\" }\n";
     nobody.write("warned.toml", &format!("{VALID}{more}"));
     let output = nobody.keyfence(&["check", "warned.toml", "--json"]);
     assert_eq!(output.status.code(), Some(0));
     let object: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     let warnings = object["warnings"].as_array().expect("a list");
-    let records = warnings
+    let told = warnings
         .iter()
-        .filter(|warning| warning.to_string().contains("[records]"));
-    assert_eq!(records.count(), 1, "{object:#}");
+        .filter(|warning| warning.to_string().contains("does not enforce tls"));
+    assert_eq!(told.count(), 1, "{object:#}");
 }
 
 #[test]

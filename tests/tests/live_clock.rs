@@ -17,6 +17,7 @@ fn judge() -> Generation {
         pins: None,
         owners_max: 1,
         log: KernelLog::Off,
+        records: false,
     };
     Generation::load(&empty, setting).unwrap_or_else(|error| panic!("{error} (this test needs root)"))
 }

@@ -87,6 +87,7 @@ fn limited(level: Level, rate: u64, burst: u64) -> Generation {
         pins: None,
         owners_max: 1,
         log: KernelLog::Off,
+        records: false,
     };
     Generation::load(&compiled, setting)
         .unwrap_or_else(|error| panic!("this test judges in the kernel: run it as root ({error})"))

@@ -72,7 +72,7 @@ fn the_verified_instructions_and_the_stack_are_told() {
     let mut instructions = 0;
     for services in [1, 1024] {
         let subject =
-            Subject::new(&policy(services), &[], START_NS).unwrap_or_else(|error| panic!("{error}"));
+            Subject::recording(&policy(services), &[], START_NS).unwrap_or_else(|error| panic!("{error}"));
         let verified = subject.verified_instructions();
         println!("verified: {verified} instructions with {services} services");
         instructions = instructions.max(verified);

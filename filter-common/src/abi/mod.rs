@@ -7,7 +7,7 @@
 mod pod;
 
 /// Version of the pinned layout: maps, their shapes, and what their numbers mean.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 /// First word of `Meta`, and of a run context: "KEYFENCE" in ASCII.
 pub const MAGIC: u64 = u64::from_be_bytes(*b"KEYFENCE");
 
@@ -25,8 +25,26 @@ pub mod names {
     pub const INTERFACES: &str = "INTERFACES";
     pub const OWNER_STATE: &str = "OWNER_STATE";
     pub const SERVICE_STATE: &str = "SERVICE_STATE";
+    // The drop accounting: both halves of each, behind each other.
+    pub const RECORD_HEAD: &str = "RECORD_HEAD";
+    pub const RECORD_TAGS: &str = "RECORD_TAGS";
+    pub const RECORD_LINES: &str = "RECORD_LINES";
+    pub const RECORD_MORE: &str = "RECORD_MORE";
+    pub const RECORD_SPILLS: &str = "RECORD_SPILLS";
     /// Those that are pinned once and reused by every generation.
-    pub const PERSISTENT: [&str; 6] = [META, GENERATION, COUNTERS, INTERFACES, OWNER_STATE, SERVICE_STATE];
+    pub const PERSISTENT: [&str; 11] = [
+        META,
+        GENERATION,
+        COUNTERS,
+        INTERFACES,
+        OWNER_STATE,
+        SERVICE_STATE,
+        RECORD_HEAD,
+        RECORD_TAGS,
+        RECORD_LINES,
+        RECORD_MORE,
+        RECORD_SPILLS,
+    ];
 
     /// What the program keeps in words of its own: its clock's constants.
     pub const DATA: &str = ".bss";
@@ -261,20 +279,36 @@ pub struct Count {
     pub bytes: u64,
 }
 
-/// What one record of the drop log is about: packets with equal keys share a record.
+/// Which half of the drop accounting packets go to, and what of it is written down already: see `records`. The kernel
+/// reads the first line alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct RecordKey {
-    pub source: [u8; 16],
-    pub destination: [u8; 16],
-    pub service: u32,
-    pub owner: u32,
-    pub interface: u32,
-    pub destination_port: u16,
-    pub protocol: u8,
-    pub reason: u8,
-    pub verdict: u8,
-    pub reserved: [u8; 7],
+pub struct RecordHead {
+    /// The epoch in force; its lowest bit is the half. 0 before the first.
+    pub epoch: u64,
+    /// Of the hashes: nobody outside knows which keys share a bucket.
+    pub seed: u64,
+    /// The last epoch whose records are written down everywhere: its half may be cleared.
+    pub drained: u64,
+    /// Packets dropped and observed that stood in counters which have been cleared since, for another service.
+    pub forgotten: [u64; 2],
+    /// The first epoch of these tables.
+    pub began: u64,
+    pub reserved: [u64; 2],
+    /// Of the epochs that the halves hold.
+    pub epochs: [RecordEpoch; 2],
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct RecordEpoch {
+    /// Of the epoch's first record.
+    pub first_sequence: u64,
+    /// Wall-clock nanoseconds since 1970.
+    pub started: u64,
+    /// Packets dropped and observed in all records of the epochs before.
+    pub sums: [u64; 2],
+    pub reserved: [u64; 4],
 }
 
 /// Handed in by the caller of a test run, in front of the frame, where no packet can reach; the judge answers
@@ -337,7 +371,7 @@ const _: () = assert!(size_of::<Service>() == 8);
 const _: () = assert!(size_of::<SourceLine>() == 64);
 const _: () = assert!(size_of::<ServiceState>() == 128);
 const _: () = assert!(size_of::<Count>() == 16);
-const _: () = assert!(size_of::<RecordKey>() == 56);
+const _: () = assert!(size_of::<RecordHead>() == 192);
 
 /// Over the sizes and the bounds that shape the maps.
 pub const LAYOUT_CHECKSUM: u32 = {
@@ -347,6 +381,10 @@ pub const LAYOUT_CHECKSUM: u32 = {
         size_of::<ServiceState>(),
         size_of::<Count>(),
         size_of::<RunContext>(),
+        size_of::<RecordHead>(),
+        crate::bounds::RECORD_SLOTS as usize,
+        crate::bounds::RECORD_PREFIXES as usize,
+        crate::records::LINE_WORDS,
         crate::account::COUNTERS as usize,
         SERVICE_ENTRIES as usize,
         crate::bounds::INTERFACES_MAX as usize,

@@ -5,7 +5,7 @@
 )]
 
 use super::{
-    Class, Count, Limit, LimitSet, Meta, Owner, OwnerState, RecordKey, RunAnswer, RunContext, Service,
+    Class, Count, Limit, LimitSet, Meta, Owner, OwnerState, RecordHead, RunAnswer, RunContext, Service,
     ServiceState, Source,
 };
 
@@ -25,7 +25,7 @@ pod!(
     Meta,
     Owner,
     OwnerState,
-    RecordKey,
+    RecordHead,
     RunAnswer,
     RunContext,
     Service,

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::problem::{Code, Problem};
 use super::who::Who;
-use super::{Context, authorize, body, explain, host, openapi, routes, single, stream, why};
+use super::{Context, authorize, body, drops, explain, host, openapi, routes, single, stream, why};
 use crate::bindings::requests::StoreStatus;
 use crate::engine::snapshot::{CounterValues, ReloadError, Snapshot};
 use crate::policy::model::{Mode, Role};
@@ -42,6 +42,7 @@ pub(super) enum Action {
     DeleteDeny,
     Explain,
     Why,
+    Drops,
     Audit,
     Backup,
     Restore,
@@ -123,6 +124,7 @@ async fn respond(context: &Arc<Context>, action: &Action, request: &Parts, body:
         Action::DeleteDeny => single::delete_deny(context, who, request).await,
         Action::Explain => explain::explain(context, request).await,
         Action::Why => why::why(context, request).await,
+        Action::Drops => drops::drops(context, request).await,
         Action::Audit => host::audit(context, who, request).await,
         Action::Backup => host::backup(context, who, request, body).await,
         Action::Restore => host::restore(context, who, request, body).await,

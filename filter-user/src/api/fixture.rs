@@ -15,6 +15,7 @@ use crate::bindings::seam::{BoxFuture, Change, GrantError, Grants, OwnerUse};
 use crate::bindings::{Bindings, Options};
 use crate::engine::fixture::FakeView;
 use crate::engine::snapshot::View;
+use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::policy::model::{Listener, ListenerAddress, Role};
 
@@ -155,7 +156,15 @@ impl Running {
         let backing = Backing::new(bindings, Arc::clone(&grants) as Arc<dyn Grants>, &policy);
         let view: Arc<dyn View> = Arc::new(FakeView::default());
         let operators = operators.iter().map(|name| (*name).to_owned()).collect();
-        let serving = tokio::spawn(serve(bound, view, Some(backing), operators, bounds, stopped));
+        let serving = tokio::spawn(serve(
+            bound,
+            view,
+            Some(backing),
+            Arc::new(Metrics::new()),
+            operators,
+            bounds,
+            stopped,
+        ));
         Running {
             folder,
             stop,

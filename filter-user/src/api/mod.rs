@@ -9,6 +9,7 @@ mod authorize;
 mod bind;
 mod body;
 mod connection;
+mod drops;
 mod error;
 mod explain;
 #[cfg(test)]
@@ -67,6 +68,7 @@ use crate::bindings::seam::Grants;
 use crate::engine::snapshot::View;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
+use crate::records;
 use authorize::Gateways;
 use publisher::Directory;
 use rates::Rates;
@@ -115,6 +117,8 @@ pub struct Backing {
     pub bindings: Bindings,
     pub grants: Arc<dyn Grants>,
     gateways: Gateways,
+    /// The drop log; `None` where nobody keeps one.
+    pub records: Option<records::Handle>,
 }
 
 impl Backing {
@@ -124,6 +128,7 @@ impl Backing {
             bindings,
             grants,
             gateways: Gateways::new(&policy.credentials, &policy.authorize),
+            records: None,
         }
     }
 }
@@ -149,11 +154,11 @@ pub async fn serve(
     bound: Vec<Bound>,
     view: Arc<dyn View>,
     backing: Option<Backing>,
+    metrics: Arc<Metrics>,
     operators: Vec<String>,
     bounds: Bounds,
     shutdown: watch::Receiver<bool>,
 ) {
-    let metrics = Arc::new(Metrics::new());
     if let Some(backing) = &backing {
         let (_, policy) = backing.grants.policy();
         policy

@@ -24,6 +24,7 @@ pub enum Code {
     ReloadRefused,
     ReloadFailed,
     CountersUnreadable,
+    RecordsUnreadable,
     NotImplemented,
     Busy,
     Timeout,
@@ -40,7 +41,7 @@ pub enum Code {
 
 impl Code {
     /// Those of the listeners themselves; `refusal::Code::ALL` are the others.
-    pub const ALL: [Code; 21] = [
+    pub const ALL: [Code; 22] = [
         Code::Malformed,
         Code::TargetTooLong,
         Code::HeadTooLarge,
@@ -52,6 +53,7 @@ impl Code {
         Code::ReloadRefused,
         Code::ReloadFailed,
         Code::CountersUnreadable,
+        Code::RecordsUnreadable,
         Code::NotImplemented,
         Code::Busy,
         Code::Timeout,
@@ -77,6 +79,7 @@ impl Code {
             Code::ReloadRefused => "policy-refused",
             Code::ReloadFailed => "reload-failed",
             Code::CountersUnreadable => "counters-unreadable",
+            Code::RecordsUnreadable => "records-unreadable",
             Code::NotImplemented => "not-implemented",
             Code::Busy => "busy",
             Code::Timeout => "timeout",
@@ -104,6 +107,7 @@ impl Code {
             Code::ReloadRefused => "A guard refused the policy",
             Code::ReloadFailed => "The policy could not be applied",
             Code::CountersUnreadable => "The kernel's counters cannot be read",
+            Code::RecordsUnreadable => "The log of drops cannot be read",
             Code::NotImplemented => "This build does not do this yet",
             Code::Busy => "The listener has as many connections as it takes",
             Code::Timeout => "The answer took too long",
@@ -129,7 +133,9 @@ impl Code {
             Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Code::ReloadInvalid => StatusCode::UNPROCESSABLE_ENTITY,
             Code::ReloadRefused => StatusCode::CONFLICT,
-            Code::ReloadFailed | Code::CountersUnreadable => StatusCode::INTERNAL_SERVER_ERROR,
+            Code::ReloadFailed | Code::CountersUnreadable | Code::RecordsUnreadable => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             Code::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Code::BadQuery | Code::GatewayMisconfigured => StatusCode::BAD_REQUEST,
             Code::SlowBody => StatusCode::REQUEST_TIMEOUT,

@@ -90,7 +90,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Verb::Delete, "/v1/denies/{name}", DENY, Action::DeleteDeny),
     route(Verb::Get, "/v1/explain", READ, Action::Explain),
     route(Verb::Get, "/v1/why", READ, Action::Why),
-    not_yet(Verb::Get, "/v1/drops", READ, "the drop log"),
+    route(Verb::Get, "/v1/drops", READ, Action::Drops),
     not_yet(Verb::Get, "/v1/capture", READ, "captures"),
     not_yet(Verb::Get, "/v1/top", READ, "the busiest sources"),
     route(Verb::Get, "/v1/audit", OPERATE, Action::Audit),

@@ -64,6 +64,7 @@ pub(super) async fn start(bounds: Bounds, operators: &[&str]) -> Daemon {
         bound,
         view.clone() as Arc<dyn View>,
         None,
+        Arc::new(Metrics::new()),
         operators,
         bounds,
         stopped,
@@ -234,7 +235,7 @@ async fn status_shows_snapshot_and_counters_and_stays_whole_without_the_counters
         .map(|item| item.as_str().unwrap())
         .collect();
     assert!(
-        available.contains(&"POST /v1/reload") && !available.contains(&"GET /v1/drops"),
+        available.contains(&"POST /v1/reload") && !available.contains(&"GET /v1/capture"),
         "{available:?}"
     );
 
@@ -263,7 +264,7 @@ async fn unknown_path_wrong_method_and_what_is_not_built_are_problem_documents()
     let wrong = ask_unix(&daemon.socket, "GET /v1/reload").await;
     wrong.is_problem(405, "method-not-allowed");
     assert!(wrong.head.contains("\r\nallow: post"), "{}", wrong.head);
-    for line in ["GET /v1/drops", "POST /v1/policy/apply", "POST /v1/detach"] {
+    for line in ["GET /v1/capture", "POST /v1/policy/apply", "POST /v1/detach"] {
         let answer = ask_unix(&daemon.socket, line).await;
         answer.is_problem(501, "not-implemented");
         assert!(
@@ -313,6 +314,7 @@ async fn every_documented_path_answers_its_methods_where_the_role_is() {
         bound,
         view,
         None,
+        Arc::new(Metrics::new()),
         vec!["root".to_owned()],
         Bounds::default(),
         stopped,
@@ -353,6 +355,7 @@ fn needs_bindings(action: &answers::Action) -> bool {
             | PutDeny
             | DeleteDeny
             | Audit
+            | Drops
             | Backup
             | Restore
     )

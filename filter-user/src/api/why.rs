@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::problem::{Code, Problem};
 use super::query::Query;
-use super::{Backing, Context};
+use super::{Backing, Context, drops};
 use crate::bindings::requests::{BindingView, LIST_ITEMS_MAX, List, State};
 use crate::compiler::owner_name;
 use crate::judge::in_force::{self, Question};
@@ -77,8 +77,7 @@ pub(super) async fn why(context: &Context, request: &Parts) -> Result<Response, 
         "management": management,
         // Why the grants have no bucket levels.
         "buckets_error": levels.err(),
-        // Drops by reason come with the records.
-        "drops": null,
+        "drops": drops::of_last_hour(context, address).await,
     });
     Ok(axum::Json(answer).into_response())
 }

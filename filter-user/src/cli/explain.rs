@@ -112,10 +112,7 @@ fn by_file(file: &Path, arguments: &Arguments, shell: &Shell) -> Result<Value, F
         return Err(super::run::invalid(&loaded, shell));
     };
     let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error);
-    let missing = policy::not_enforced(policy)
-        .into_iter()
-        .filter(|missing| !missing.default);
-    for missing in missing {
+    for missing in policy::not_enforced(policy) {
         shell.say(&format!(
             "warning: this build does not enforce {}: it is left out here",
             missing.what

@@ -11,10 +11,12 @@ mod check;
 mod client;
 mod deny;
 mod detach;
+mod drops;
 mod exit;
 mod explain;
 mod generate;
 mod init;
+mod learn;
 mod reload;
 mod replay;
 mod run;
@@ -81,6 +83,8 @@ enum Verb {
     Explain(explain::Arguments),
     Replay(replay::Arguments),
     Why(why::Arguments),
+    Drops(drops::Arguments),
+    Learn(learn::Arguments),
     Bindings(bindings::Arguments),
     Bind(bind::Arguments),
     Unbind(bind::UnbindArguments),
@@ -141,6 +145,8 @@ impl Verb {
             Verb::Explain(arguments) => explain::run(&arguments, shell),
             Verb::Replay(arguments) => replay::run(&arguments, shell),
             Verb::Why(arguments) => why::run(&arguments, shell),
+            Verb::Drops(arguments) => drops::run(&arguments, shell),
+            Verb::Learn(arguments) => learn::run(&arguments, shell),
             Verb::Bindings(arguments) => bindings::run(&arguments, shell),
             Verb::Bind(arguments) => bind::run(&arguments, shell),
             Verb::Unbind(arguments) => bind::unbind(&arguments, shell),

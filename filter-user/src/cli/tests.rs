@@ -119,6 +119,7 @@ fn status_and_reload_end_as_the_daemon_answers() {
         bound,
         view.clone() as Arc<dyn View>,
         None,
+        Arc::new(crate::metrics::Metrics::new()),
         vec![me],
         Bounds::default(),
         stopped,

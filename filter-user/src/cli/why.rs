@@ -12,8 +12,7 @@ use super::exit::{Exit, Failure};
 use super::shell::Shell;
 
 const AFTER_HELP: &str = "\
-Drops of the last hour come with the records, which this build does not keep yet; `keyfence explain` shows each rule \
-for one packet.
+Drops of the last hour are those in the log of drops; `keyfence explain` shows each rule for one packet.
 
 Exit codes:
   0  told
@@ -54,6 +53,16 @@ fn page(why: &Value) -> String {
         "{}\n",
         why["sentence"].as_str().unwrap_or("The daemon gave no sentence.")
     );
+    if let Some(drops) = why["drops"].as_object().filter(|drops| !drops.is_empty()) {
+        let drops: Vec<String> = drops
+            .iter()
+            .map(|(reason, packets)| format!("{packets} {reason}"))
+            .collect();
+        page.push_str(&format!(
+            "Dropped or observed in the last hour: {}.\n",
+            drops.join(", ")
+        ));
+    }
     let grants = why["grants"].as_array().map(Vec::as_slice).unwrap_or_default();
     if grants.is_empty() {
         return page;

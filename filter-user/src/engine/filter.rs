@@ -23,6 +23,7 @@ use crate::kernel::interfaces::{self, Interface};
 use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
 use crate::kernel::log::Lines;
 use crate::kernel::pins::{Found, Pins};
+use crate::kernel::records::Accounting;
 use crate::kernel::slots;
 use crate::kernel::state::{Limits, State};
 use crate::kernel::tick::Jiffy;
@@ -170,6 +171,7 @@ impl Filter {
             pins: Some(&maps),
             owners_max,
             log,
+            records: true,
         };
         let mut generation = Generation::load(&compiled, setting)?;
         let jiffy = generation.wind(0)?;
@@ -237,6 +239,7 @@ impl Filter {
             pins: Some(&maps),
             owners_max: 1,
             log,
+            records: true,
         };
         let generation = Generation::load(&empty, setting)?;
         let state = State::of(&generation)?;
@@ -316,6 +319,7 @@ impl Filter {
             pins: Some(&maps),
             owners_max: 1,
             log: self.log,
+            records: true,
         };
         let mut generation = Generation::load(&compiled, setting)?;
         let jiffy = generation.wind(self.jiffy.unwrap_or_default().zero)?;
@@ -484,6 +488,11 @@ impl Filter {
 
     pub fn service_number(&self, name: &str) -> Option<u32> {
         read(&self.numbers).service(name)
+    }
+
+    /// The drop accounting, for its one reader, and the state that its numbers are of.
+    pub fn accounting(&self) -> Result<(Accounting, State), FilterError> {
+        Ok((Accounting::of(&self.generation)?, State::of(&self.generation)?))
     }
 
     /// Reads the counters of the policy in force, apart from the engine.

@@ -33,10 +33,11 @@ pub fn refusal(loaded: &Loaded) -> Option<String> {
     };
     let missing: Vec<String> = policy::not_enforced(policy)
         .into_iter()
-        .filter(|missing| !missing.default)
-        .map(|missing| match &missing.origin {
-            Some(origin) => format!("{}:{}: {}", origin.file, origin.line, missing.what),
-            None => missing.what,
+        .map(|missing| {
+            format!(
+                "{}:{}: {}",
+                missing.origin.file, missing.origin.line, missing.what
+            )
         })
         .collect();
     if missing.is_empty() {

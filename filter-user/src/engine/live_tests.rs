@@ -138,6 +138,7 @@ pub(super) fn tables(policy: &Policy, pushed: &Pushed) -> Tables {
         pins: None,
         owners_max: 10_000,
         log: KernelLog::Off,
+        records: false,
     };
     let mut generation = Generation::load(&compiled, setting)
         .unwrap_or_else(|error| panic!("this test puts tables into the kernel: run it as root ({error})"));

@@ -46,6 +46,8 @@ use crate::compiler::Pushed;
 use crate::judge::both::JudgeError;
 use crate::judge::in_force::{InForce, Question};
 use crate::kernel::clock;
+use crate::kernel::records::Accounting;
+use crate::kernel::state::State;
 use crate::policy::{self, Colour, Policy};
 use snapshot::{Applied, Drift, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, View};
 use told::{counted, restart_keys, warnings};
@@ -119,6 +121,7 @@ impl Engine {
             fill: RwLock::new(Arc::clone(filter.fill())),
             in_force: filter.tables_in_force(),
             found: RwLock::default(),
+            record_keys: std::sync::atomic::AtomicU64::new(0),
             commands: sender,
         });
         let engine = Self {
@@ -137,6 +140,11 @@ impl Engine {
         engine.say_applied();
         tokio::task::spawn_blocking(crate::sys::give_back_memory);
         Ok((engine, shared))
+    }
+
+    /// The drop accounting, and the state that its numbers are of.
+    pub fn accounting(&self) -> Result<(Accounting, State), FilterError> {
+        self.filter.accounting()
     }
 
     /// Serves commands until told to stop; gives the filter back.

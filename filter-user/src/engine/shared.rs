@@ -1,13 +1,17 @@
 //! What others hold of the engine: pictures of its state, and the way to ask it for changes.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use filter_common::bounds::RECORD_KEYS;
 use tokio::sync::{mpsc, oneshot};
 
 use super::drift::{Found, TablesInForce};
 use super::fill::Fill;
 use super::filter::SharedNumbers;
-use super::snapshot::{Applied, BoxFuture, CounterValues, ReloadError, Snapshot, View};
+use super::snapshot::{
+    Applied, BoxFuture, CounterValues, RECORD_KEYS_TABLE, ReloadError, Snapshot, TableFill, View,
+};
 use super::{Command, ExplainError, reader};
 use crate::bindings::seam::{Change, GrantError, Grants, OwnerUse};
 use crate::judge::in_force::{InForce, Question};
@@ -25,10 +29,17 @@ pub struct Shared {
     pub(super) fill: RwLock<Arc<Fill>>,
     pub(super) in_force: Arc<TablesInForce>,
     pub(super) found: RwLock<Found>,
+    /// Of the drop accounting, as of the last interval's end.
+    pub(super) record_keys: AtomicU64,
     pub(super) commands: mpsc::Sender<Command>,
 }
 
 impl Shared {
+    /// How many keys of the drop accounting are in use, for the picture.
+    pub fn note_record_keys(&self, keys: u64) {
+        self.record_keys.store(keys, Ordering::Relaxed);
+    }
+
     pub(super) fn policy_in_force(&self) -> (u64, Arc<Policy>) {
         match self.policy.read() {
             Ok(slot) => slot.clone(),
@@ -113,6 +124,11 @@ impl View for Shared {
         // What changes without the engine, or too often to be published.
         let fill = self.fill.read().unwrap_or_else(PoisonError::into_inner);
         snapshot.tables = fill.shown();
+        snapshot.tables.push(TableFill {
+            table: RECORD_KEYS_TABLE,
+            entries: self.record_keys.load(Ordering::Relaxed),
+            capacity: RECORD_KEYS.into(),
+        });
         drop(fill);
         let found = self.found.read().unwrap_or_else(PoisonError::into_inner);
         if found.generation == snapshot.generation {

@@ -109,6 +109,9 @@ pub struct TableDrift {
     pub entries: u64,
 }
 
+/// The keys of drops that have a record of their own: entries as of the last interval's end.
+pub const RECORD_KEYS_TABLE: &str = "RECORDS";
+
 /// The kernel's counters, read at one time and summed over the CPUs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CounterValues {

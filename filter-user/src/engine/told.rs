@@ -39,6 +39,7 @@ pub(super) fn restart_keys(old: &Policy, new: &Policy) -> impl Iterator<Item = S
         ("[[listener]]", addresses(old) != addresses(new)),
         ("[credentials]", old.credentials != new.credentials),
         ("[authorize]", old.authorize != new.authorize),
+        ("[records]", !same_records(old, new)),
     ];
     differs
         .into_iter()
@@ -50,4 +51,22 @@ pub(super) fn restart_keys(old: &Policy, new: &Policy) -> impl Iterator<Item = S
 pub(super) fn counted(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
+}
+
+/// Where records come from in the file is no part of what they are.
+fn same_records(old: &Policy, new: &Policy) -> bool {
+    let records = |policy: &Policy| (policy.records.interval, policy.records.addresses);
+    let sinks = |policy: &Policy| {
+        let told = policy.sinks.iter().map(|sink| {
+            (
+                sink.kind,
+                sink.path.clone(),
+                sink.rotate_size,
+                sink.keep_size,
+                sink.keep_age,
+            )
+        });
+        told.collect::<Vec<_>>()
+    };
+    records(old) == records(new) && sinks(old) == sinks(new)
 }

@@ -22,6 +22,7 @@ impl KernelCopy {
             pins: None,
             owners_max: 1,
             log: KernelLog::Off,
+            records: false,
         };
         let mut generation = Generation::load(compiled, setting)?;
         // A missing judge is a fault of the build, and told here rather than at the first frame.

@@ -101,6 +101,8 @@ pub struct Setting<'a> {
     /// Entries of the owner table, where this load makes it.
     pub owners_max: u32,
     pub log: KernelLog,
+    /// Whether what is dropped and observed is counted under its record's key.
+    pub records: bool,
 }
 
 /// A judge with tables of its own, loaded and filled, not yet in force.
@@ -157,6 +159,7 @@ impl Generation {
         }
         let count = setting.interfaces.len() as u32;
         let level = setting.log.level();
+        let records = u32::from(setting.records);
         let to = lay_out(&[], &compiled.addresses, Room::default());
         let shapes = shapes(from, &to);
         let mut loader = EbpfLoader::new();
@@ -169,6 +172,7 @@ impl Generation {
             .override_global("INTERFACE_COUNT", &count, true)
             .override_global("INTERFACE_NUMBERS", &numbers, true)
             .override_global("SOURCE_LINES", &compiled.source_lines, true)
+            .override_global("RECORDS", &records, true)
             .override_global("AYA_LOG_LEVEL", &level, true);
         for (name, length) in sizes(compiled, from, &to).iter().chain(more) {
             loader.map_max_entries(name, (*length).max(1) as u32);
@@ -177,6 +181,11 @@ impl Generation {
             names::OWNER_STATE,
             setting.owners_max.max(compiled.owners.len() as u32),
         );
+        if setting.records || setting.pins.is_some() {
+            for (name, length) in super::records::SIZES {
+                loader.map_max_entries(name, length);
+            }
+        }
         if let Some(pins) = setting.pins {
             for name in names::PERSISTENT {
                 loader.map_pin_path(name, pins.join(name));

@@ -20,6 +20,7 @@ pub mod log;
 mod memory;
 pub mod pins;
 mod raw;
+pub mod records;
 pub mod run;
 pub mod slots;
 pub mod state;

@@ -338,8 +338,9 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Key and value sizes of what outlives a generation.
-fn shapes() -> [(&'static str, u32, u32); 6] {
-    use filter_common::abi::{Count, OwnerState, ServiceState};
+fn shapes() -> [(&'static str, u32, u32); 11] {
+    use filter_common::abi::{Count, OwnerState, RecordHead, ServiceState};
+    use filter_common::records::{LINE_WORDS, PREFIX_WORDS};
     let size = |bytes: usize| bytes as u32;
     [
         (names::META, 4, size(size_of::<Meta>())),
@@ -348,5 +349,10 @@ fn shapes() -> [(&'static str, u32, u32); 6] {
         (names::INTERFACES, 4, 32),
         (names::OWNER_STATE, 4, size(size_of::<OwnerState>())),
         (names::SERVICE_STATE, 4, size(size_of::<ServiceState>())),
+        (names::RECORD_HEAD, 4, size(size_of::<RecordHead>())),
+        (names::RECORD_TAGS, 4, 8),
+        (names::RECORD_LINES, 4, size(LINE_WORDS * 8)),
+        (names::RECORD_MORE, 4, size(PREFIX_WORDS * 8)),
+        (names::RECORD_SPILLS, 4, 16),
     ]
 }

@@ -1,5 +1,5 @@
 //! bpf(2) itself, for what aya 0.14 does not offer: batch updates of maps (a call for each of a million entries is
-//! too slow), and taking a link off at once.
+//! too slow), taking a link off at once, and waiting for the packets under way.
 
 use std::ffi::CString;
 use std::io;
@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use aya::Pod;
-use aya_obj::generated::{bpf_attr, bpf_cmd};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_type};
 
 /// Writes all entries; on an error says how many went in before it.
 pub(super) fn update<K: Pod, V: Pod>(
@@ -68,6 +68,52 @@ pub(super) fn detach_link(pin: &Path) -> io::Result<()> {
     let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
     attributes.link_detach.link_fd = link.as_raw_fd().cast_unsigned();
     call(bpf_cmd::BPF_LINK_DETACH, &mut attributes).map(drop)
+}
+
+/// Waits for packets: the kernel ends an update of a map of maps only when every program has left that was running.
+pub(super) struct Barrier {
+    outer: OwnedFd,
+    inner: OwnedFd,
+}
+
+impl Barrier {
+    pub(super) fn new() -> io::Result<Self> {
+        let inner = create(bpf_map_type::BPF_MAP_TYPE_ARRAY, None)?;
+        let outer = create(bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS, Some(&inner))?;
+        Ok(Self { outer, inner })
+    }
+
+    /// Returns when no program runs any more that ran when it was called.
+    pub(super) fn wait(&self) -> io::Result<()> {
+        let key = 0u32;
+        let value = self.inner.as_raw_fd().cast_unsigned();
+        // SAFETY: bpf_attr is a union of plain structs: zero is a value of each.
+        let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
+        // SAFETY: the element member is plain data.
+        let element = unsafe { &mut attributes.__bindgen_anon_2 };
+        element.map_fd = self.outer.as_raw_fd().cast_unsigned();
+        element.key = std::ptr::from_ref(&key) as u64;
+        element.__bindgen_anon_1.value = std::ptr::from_ref(&value) as u64;
+        // Key and value live through the call and have the map's sizes.
+        call(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes).map(|_| ())
+    }
+}
+
+/// An array of one entry; of maps, where it is told what kind.
+fn create(kind: bpf_map_type, of: Option<&OwnedFd>) -> io::Result<OwnedFd> {
+    // SAFETY: bpf_attr is a union of plain structs: zero is a value of each.
+    let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: the creation member is plain data.
+    let made = unsafe { &mut attributes.__bindgen_anon_1 };
+    made.map_type = kind as u32;
+    made.key_size = 4;
+    made.value_size = 4;
+    made.max_entries = 1;
+    made.inner_map_fd = of.map_or(0, |inner| inner.as_raw_fd().cast_unsigned());
+    let descriptor = call(bpf_cmd::BPF_MAP_CREATE, &mut attributes)?;
+    let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
+    // SAFETY: a new descriptor that the kernel just gave, and that nothing else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 fn call(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<i64> {

@@ -13,11 +13,12 @@ use filter_common::account::{self, COUNTERS};
 use filter_common::bounds::{INTERFACES_MAX, SERVICES_MAX};
 use filter_common::limit;
 use filter_common::units::UNITS_PER_SECOND;
-use filter_common::verdict::NO_SERVICE;
+use filter_common::verdict::{NO_SERVICE, Verdict};
 
 use super::clock;
 use super::load::{Generation, LoadError};
 use super::memory::Memory;
+use super::records::Head;
 use super::slots::{self, Counted};
 use crate::compiler::{Compiled, Numbers};
 
@@ -35,6 +36,7 @@ pub struct State {
     interfaces: PerCpuArray<MapData, [u64; 4]>,
     owners: Memory<OwnerState>,
     services: Memory<ServiceState>,
+    records: Head,
 }
 
 /// What one owner has done, and the levels of its buckets' words.
@@ -63,6 +65,7 @@ impl State {
             interfaces: array(names::INTERFACES)?.try_into()?,
             owners: Memory::of(generation.map(names::OWNER_STATE)?).map_err(mapped)?,
             services: Memory::of(generation.map(names::SERVICE_STATE)?).map_err(mapped)?,
+            records: Head::of(generation)?,
         })
     }
 
@@ -82,17 +85,43 @@ impl State {
     /// The numbers as the kernel has them.
     pub fn numbers(&self) -> Numbers {
         let services = (0..SERVICE_ENTRIES).filter_map(|number| Some((self.service_name(number)?, number)));
-        let owners = (1..self.owners.entries()).filter_map(|number| {
-            let words = self.owners.words(number)?;
-            let mut hash = [0; 16];
-            hash[..8].copy_from_slice(&words[0].load(Ordering::Relaxed).to_ne_bytes());
-            hash[8..].copy_from_slice(&words[1].load(Ordering::Relaxed).to_ne_bytes());
-            (hash != [0; 16]).then_some((hash, number as u32))
-        });
+        let owners =
+            (1..self.owners.entries() as u32).filter_map(|number| Some((self.owner_hash(number)?, number)));
         Numbers::known(services, owners)
     }
 
-    fn service_name(&self, number: u32) -> Option<String> {
+    /// The hash of the name of a number's owner; `None` where it has none.
+    pub fn owner_hash(&self, number: u32) -> Option<[u8; 16]> {
+        let words = self.owners.words(number as usize)?;
+        let mut hash = [0; 16];
+        hash[..8].copy_from_slice(&words[0].load(Ordering::Relaxed).to_ne_bytes());
+        hash[8..].copy_from_slice(&words[1].load(Ordering::Relaxed).to_ne_bytes());
+        (hash != [0; 16]).then_some(hash)
+    }
+
+    /// Packets dropped and observed, over all counters and those that were cleared since.
+    pub fn refused(&self) -> Result<[u64; 2], LoadError> {
+        let mut sums = self.records.forgotten();
+        let mut add = |verdict, reason, service| -> Result<(), LoadError> {
+            if verdict != Verdict::Pass {
+                let packets = self.count(account::index(verdict, reason, service))?.packets;
+                sums[usize::from(verdict == Verdict::Observe)] += packets;
+            }
+            Ok(())
+        };
+        for (verdict, reason) in account::general_reasons() {
+            add(verdict, reason, WITHOUT_SERVICE)?;
+        }
+        let named = (0..SERVICES_MAX).filter(|number| self.service_name(*number).is_some());
+        for number in named {
+            for (verdict, reason) in account::service_reasons() {
+                add(verdict, reason, number)?;
+            }
+        }
+        Ok(sums)
+    }
+
+    pub fn service_name(&self, number: u32) -> Option<String> {
         let words = self.services.words(number as usize)?;
         let bytes: Vec<u8> = words[..8]
             .iter()
@@ -115,8 +144,12 @@ impl State {
         let cpus = cpus()?;
         for (verdict, reason) in account::service_reasons() {
             let zero = per_cpu(vec![Count::default(); cpus])?;
-            self.counters
-                .set(account::index(verdict, reason, number), zero, 0)?;
+            let index = account::index(verdict, reason, number);
+            if verdict != Verdict::Pass {
+                let packets = self.count(index)?.packets;
+                self.records.forget(verdict == Verdict::Observe, packets);
+            }
+            self.counters.set(index, zero, 0)?;
         }
         Ok(())
     }

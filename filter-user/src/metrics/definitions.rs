@@ -83,6 +83,8 @@ pub(super) const REASONS: &[&str] = &[
     "limit-icmp",
     "internal",
 ];
+/// Of `keyfence_records_total`: of one key, or of those that found no room.
+pub(super) const RECORD_KINDS: &[&str] = &["record", "overflow"];
 const ATTACH_MODES: &[&str] = &[AttachMode::Native.as_str(), AttachMode::Generic.as_str()];
 /// From what a file system needs to what a listener waits for at most.
 pub(super) const HTTP_SECONDS_BUCKETS: [f64; 9] = [0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 5.0, 30.0];
@@ -139,6 +141,9 @@ pub(super) enum Id {
     StoreErrors,
     AuditLine,
     AuditHash,
+    Records,
+    RecordsLost,
+    RecordsWaiting,
     PolicyInfo,
     ReloadSuccess,
     Attached,
@@ -194,6 +199,14 @@ const STATE: Label = Label {
 const WITHIN: Label = Label {
     name: "within",
     values: Values::Words(ENDING_WITHIN),
+};
+const KIND: Label = Label {
+    name: "kind",
+    values: Values::Words(RECORD_KINDS),
+};
+const SINK: Label = Label {
+    name: "sink",
+    values: Values::Names("a sink of the policy: its type and its place among the sinks, from 0"),
 };
 const HASH: Label = Label {
     name: "hash",
@@ -259,6 +272,12 @@ pub const DEFINITIONS: &[Definition] = &[
         "Number of the audit log's last line; a fall shows a log that was cut."),
     define(Id::AuditHash, Kind::Gauge, "keyfence_audit_head_hash", &[],
         "The first 13 hex digits of the audit log's head, as a number; the status has all."),
+    define(Id::Records, Kind::Counter, "keyfence_records_total", &[KIND],
+        "Records of dropped and observed packets written since the start, by kind; overflow ones stand for several keys."),
+    define(Id::RecordsLost, Kind::Counter, "keyfence_records_lost_total", &[SINK],
+        "Records that a sink did not take within a minute since the start, by sink. Files lose none."),
+    define(Id::RecordsWaiting, Kind::Gauge, "keyfence_records_waiting", &[SINK],
+        "1 if a sink takes no records, which wait in the kernel meanwhile, else 0. All sinks wait for the files."),
     define(Id::PolicyInfo, Kind::Gauge, "keyfence_policy_info", &[HASH],
         "Always 1; the label is the hash of the policy in force."),
     define(Id::ReloadSuccess, Kind::Gauge, "keyfence_policy_reload_success", &[],

@@ -11,15 +11,12 @@ use crate::policy::model::{Origin, Policy};
 use crate::policy::source::Source;
 use crate::policy::suggest::quoted;
 use crate::policy::validate::shown_address;
-use crate::policy::words::Word;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotEnforced {
-    /// As it stands in the policy: `tls of listener …`, `[records]`.
+    /// As it stands in the policy: `tls of listener …`.
     pub what: String,
-    pub origin: Option<Origin>,
-    /// Nobody wrote it: it is a default, said once and no reason to refuse.
-    pub default: bool,
+    pub origin: Origin,
 }
 
 pub fn not_enforced(policy: &Policy) -> Vec<NotEnforced> {
@@ -27,17 +24,10 @@ pub fn not_enforced(policy: &Policy) -> Vec<NotEnforced> {
     for listener in &policy.listeners {
         if let (Some(_), Some(origin)) = (&listener.tls, &listener.origin) {
             let address = quoted(&shown_address(&listener.address));
-            found.push(written(format!("tls of listener {address}"), origin));
-        }
-    }
-    if let Some(origin) = &policy.records.origin {
-        found.push(written("[records]".to_owned(), origin));
-    }
-    for sink in &policy.sinks {
-        match &sink.origin {
-            Some(origin) => found.push(written(format!("[[sink]] of type {}", sink.kind.name()), origin)),
-            None if policy.records.written => {}
-            None => found.push(default("drop records".to_owned())),
+            found.push(NotEnforced {
+                what: format!("tls of listener {address}"),
+                origin: origin.clone(),
+            });
         }
     }
     found
@@ -49,9 +39,8 @@ pub fn not_enforced_warnings(loaded: &Loaded) -> Vec<Diagnostic> {
         return Vec::new();
     };
     let mut sources: HashMap<Arc<str>, Source> = HashMap::new();
-    let written = not_enforced(policy).into_iter().filter(|found| !found.default);
-    let placed = written.filter_map(|found| {
-        let origin = found.origin?;
+    let placed = not_enforced(policy).into_iter().filter_map(|found| {
+        let origin = found.origin;
         if !sources.contains_key(&origin.file) {
             let file = loaded.files.iter().find(|file| file.name == origin.file)?;
             sources.insert(origin.file.clone(), Source::new(file.clone()));
@@ -59,22 +48,6 @@ pub fn not_enforced_warnings(loaded: &Loaded) -> Vec<Diagnostic> {
         warning(sources.get(&origin.file)?, &found.what, origin)
     });
     placed.collect()
-}
-
-fn written(what: String, origin: &Origin) -> NotEnforced {
-    NotEnforced {
-        what,
-        origin: Some(origin.clone()),
-        default: false,
-    }
-}
-
-fn default(what: String) -> NotEnforced {
-    NotEnforced {
-        what,
-        origin: None,
-        default: true,
-    }
 }
 
 fn warning(source: &Source, what: &str, origin: Origin) -> Option<Diagnostic> {

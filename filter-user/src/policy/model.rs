@@ -11,6 +11,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::policy::words::Word as _;
+
 /// A whole policy, all its files merged. Entries stand in file order, included files in byte order of their names.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Policy {
@@ -373,6 +375,12 @@ pub enum SinkType {
     Syslog,
     Journald,
     Stdout,
+}
+
+impl SinkType {
+    pub fn as_str(self) -> &'static str {
+        self.name()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -51,6 +51,7 @@ impl Listeners {
             bound,
             view,
             Some(backing),
+            Arc::new(filter_user::metrics::Metrics::new()),
             operators,
             Bounds::default(),
             stopped,

@@ -80,12 +80,22 @@ impl Policy {
             entries,
             daemon,
         } = self;
+        // A log of the test's own, unless it says where drops go; seconds are long for a test.
+        let mut sinks = String::new();
+        if !entries.contains("[records]") {
+            sinks.push_str("[records]\ninterval = \"1s\"\n");
+        }
+        if !entries.contains("[[sink]]") {
+            let path = socket.with_extension("drops.jsonl");
+            let _ = writeln!(sinks, "[[sink]]\npath = \"{}\"", path.display());
+        }
         format!(
             "version = 1\n\
              [filter]\ninterfaces = [\"{interface}\"]\nattach = \"{}\"\n{filter}\n\
              {entries}\n\
              [daemon]\n{daemon}\n\
-             [[listener]]\naddress = \"unix:{}\"\ngroup = \"root\"\nroles = {ROLES}\n",
+             [[listener]]\naddress = \"unix:{}\"\ngroup = \"root\"\nroles = {ROLES}\n\
+             {sinks}",
             attach.name(),
             socket.display()
         )

@@ -131,6 +131,11 @@ impl Site {
         self.folder().join("api.sock")
     }
 
+    /// The log of drops, unless a policy names others.
+    pub fn drops(&self) -> PathBuf {
+        self.folder().join("api.drops.jsonl")
+    }
+
     pub fn state(&self) -> PathBuf {
         self.folder().join("state")
     }

@@ -52,12 +52,13 @@ fn said(policy: &Path, interface: &str, mode: Mode) -> String {
     format!(
         "The trial runs a copy of {}: {}\n\
          In it, and nowhere else: interfaces = [\"{interface}\"]; mode = \"{}\" for the filter and every service; its \
-         included files merged; instance, state and one Unix socket in {}; on-exit = \"detach\"; no records, sinks, \
-         expects or other listeners.",
+         included files merged; instance, state and one Unix socket in {}; on-exit = \"detach\"; drops are \
+         written to {} alone; no expects or other listeners.",
         policy.display(),
         names::policy().display(),
         mode.word(),
         names::FOLDER,
+        names::drops().display(),
     )
 }
 
@@ -181,6 +182,9 @@ fn adapt(policy: &mut Table, interface: &str, mode: Mode) -> Result<()> {
         Value::Array(vec!["read".into(), "metrics".into()]),
     );
     policy.insert("listener".into(), Value::Array(vec![Value::Table(listener)]));
+    let mut sink = Table::new();
+    sink.insert("path".into(), names::drops().display().to_string().into());
+    policy.insert("sink".into(), Value::Array(vec![Value::Table(sink)]));
     Ok(())
 }
 
@@ -245,7 +249,7 @@ roles = ["metrics"]
         let daemon = table["daemon"].as_table().unwrap();
         assert_eq!(daemon["instance"].as_str(), Some(INSTANCE));
         assert_eq!(daemon["on-exit"].as_str(), Some("detach"));
-        assert!(!table.contains_key("sink") && !table.contains_key("expect"));
+        assert!(table["sink"].as_array().unwrap().len() == 1 && !table.contains_key("expect"));
         assert_eq!(table["listener"].as_array().unwrap().len(), 1);
         let text = toml::to_string(&table).unwrap();
         assert!(text.contains("expires = 2027-01-31T00:00:00Z"), "{text}");

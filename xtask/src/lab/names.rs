@@ -114,6 +114,11 @@ pub(super) fn socket() -> PathBuf {
     state().join("api.sock")
 }
 
+/// The log of drops.
+pub(super) fn drops() -> PathBuf {
+    state().join("drops.jsonl")
+}
+
 pub(super) fn daemon_log() -> PathBuf {
     file("keyfence.log")
 }

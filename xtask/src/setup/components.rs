@@ -153,6 +153,21 @@ pub(crate) const COMPONENTS: &[Component] = &[
         Need::Test,
         "scans and crafted probes of a stranger",
     ),
+    Component {
+        service: Some("rsyslog"),
+        ..row(
+            "rsyslogd",
+            "rsyslog",
+            Need::Test,
+            "a real syslog that takes records of drops",
+        )
+    },
+    row(
+        "journalctl",
+        "systemd",
+        Need::Test,
+        "a real journal that takes records of drops",
+    ),
     row("c++", "g++", Need::Test, "compiles libFuzzer"),
     row("hping3", "hping3", Need::Test, "fragments of a stranger"),
     row(

@@ -22,7 +22,7 @@ const UNSAFE_FILES: &[&str] = &[
 const UNSAFE_EBPF: (&str, &[&str]) = (
     "filter-ebpf/src/",
     &[
-        "main", "frame", "tables", "prefixes", "sockets", "account", "clock",
+        "main", "frame", "tables", "prefixes", "sockets", "account", "clock", "records",
     ],
 );
 

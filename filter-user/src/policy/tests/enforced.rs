@@ -1,46 +1,37 @@
-//! What this build does not enforce: named where written, told apart where it is a default.
+//! What this build does not enforce: named where it is written.
 
 use super::{BASE, load_text};
 use crate::policy::{check_report_json, not_enforced};
 
-fn found(text: &str) -> Vec<(String, Option<u32>, bool)> {
+fn found(text: &str) -> Vec<(String, u32)> {
     let policy = load_text(text).policy.unwrap();
     not_enforced(&policy)
         .into_iter()
-        .map(|found| (found.what, found.origin.map(|origin| origin.line), found.default))
+        .map(|found| (found.what, found.origin.line))
         .collect()
-}
-
-#[test]
-fn defaults_that_are_not_enforced_are_told_as_defaults() {
-    let found = found(BASE);
-    assert_eq!(found, [("drop records".into(), None, true)]);
 }
 
 #[test]
 fn what_is_written_is_named_with_its_place() {
     let text = format!(
-        "{BASE}[[client]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\nservices = [\"web\"]\ncredentials = [\"key-1\"]\nlimit = {{ bytes = {{ rate = 1, burst = 1 }} }}\n\
-         [[publisher]]\nname = \"p\"\nuser = \"u\"\n[daemon]\non-exit = \"detach\"\n[credentials]\n[authorize]\n[records]\n[[sink]]\n\
-         [[listener]]\naddress = \"tcp:[::1]:1\"\nroles = [\"read\", \"metrics\"]\n[[listener]]\naddress = \"unix:/a\"\nroles = [\"deny\", \"read\"]\n"
+        "{BASE}[records]\n[[sink]]\n[[listener]]\naddress = \"tcp:192.0.2.1:1\"\nroles = [\"read\"]\n\
+         tls = {{ certificate = \"/a\", key = \"/b\", client-ca = \"/c\" }}\n"
     );
-    let found = found(&text);
-    let named: Vec<(&str, Option<u32>)> = found
-        .iter()
-        .map(|(what, line, _)| (what.as_str(), *line))
-        .collect();
+    let line = text.lines().position(|line| line == "[[listener]]").unwrap() as u32 + 1;
     assert_eq!(
-        named,
-        [("[records]", Some(32)), ("[[sink]] of type file", Some(33)),]
+        found(&text),
+        [("tls of listener `tcp:192.0.2.1:1`".to_owned(), line)]
     );
-    assert!(found.iter().all(|(_, _, default)| !default));
     let report = check_report_json(&load_text(&text));
     assert_eq!(report["valid"], true);
     let warnings = report["warnings"].as_array().unwrap();
-    assert_eq!(warnings.len(), 2);
+    assert_eq!(warnings.len(), 1);
     assert_eq!(warnings[0]["code"], "not-enforced");
-    assert_eq!(warnings[0]["line"], 32);
-    assert_eq!(warnings[0]["message"], "this build does not enforce [records]");
+    assert_eq!(warnings[0]["line"], line);
+    assert_eq!(
+        warnings[0]["message"],
+        "this build does not enforce tls of listener `tcp:192.0.2.1:1`"
+    );
 }
 
 #[test]
@@ -50,7 +41,8 @@ fn what_is_enforced_is_not_named() {
         "[\"eth0\"]\nicmp-limit = { packets = { rate = 1, burst = 1 } }\n",
     );
     let found = found(&format!(
-        "{text}[[deny]]\nname = \"d\"\nsources = [\"10.0.0.1\"]\n[[listener]]\naddress = \"unix:/a\"\nroles = [\"read\", \"metrics\"]\n"
+        "{text}[[deny]]\nname = \"d\"\nsources = [\"10.0.0.1\"]\n[[listener]]\naddress = \"unix:/a\"\nroles = [\"read\", \"metrics\"]\n\
+         [records]\naddresses = \"hmac\"\n[[sink]]\ntype = \"journald\"\n"
     ));
-    assert_eq!(found, [("drop records".into(), None, true)]);
+    assert_eq!(found, []);
 }

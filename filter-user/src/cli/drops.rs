@@ -1,0 +1,266 @@
+//! `keyfence drops`: what was dropped and why, from the daemon or from files; and whether a log is whole.
+
+use std::path::PathBuf;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use hyper::Method;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::bind::parsed;
+use super::client::{self, SocketArguments};
+use super::exit::{Exit, Failure};
+use super::shell::Shell;
+use crate::records::read::{self, Query, RECORDS_DEFAULT, RECORDS_MAX, Sought};
+use crate::records::verify::{Verifier, VerifyError};
+
+mod show;
+
+const AFTER_HELP: &str = "\
+Each line stands for the packets of one source to one destination in one interval; docs/RECORDS.md tells the fields. \
+Without FILE the daemon is asked, which writes first what it has dropped so far, and tells of the last hour unless \
+--since says otherwise. Times are RFC 3339, or as in 15m, 24h: \
+so long ago.
+
+Exit codes:
+  0  shown, or the log is whole
+  1  failed
+  5  the daemon is not reachable
+  6  the log does not match: a line was changed, removed, added or moved
+
+Examples:
+  keyfence drops --since 1h --reason unlisted
+  keyfence drops --top 20
+  keyfence drops --source 198.51.100.0/24 --follow
+  keyfence drops verify /var/log/keyfence/drops.jsonl";
+
+/// What was dropped, and why; check the log of it
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    verb: Option<What>,
+    /// Read these files instead of asking the daemon, the oldest first
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    filter: Filter,
+    /// Only this reason, such as unlisted
+    #[arg(long, value_name = "REASON", value_parser = reason)]
+    reason: Option<String>,
+    /// The busiest sources instead of records
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "20")]
+    top: Option<usize>,
+    /// The newest records, at most so many
+    #[arg(long, value_name = "N", default_value_t = RECORDS_DEFAULT, value_parser = limit)]
+    limit: usize,
+    /// Go on with each record as it is written, until interrupted
+    #[arg(long, conflicts_with_all = ["top", "until", "files"])]
+    follow: bool,
+    #[command(flatten)]
+    daemon: SocketArguments,
+    /// One JSON object; with --follow one for each record
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Check that files are as they were written, each by itself and one after the other
+    Verify {
+        /// The log's files, the oldest first
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Which records.
+#[derive(Debug, clap::Args)]
+pub(super) struct Filter {
+    /// Not before
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(super) since: Option<Timestamp>,
+    /// Not after
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(super) until: Option<Timestamp>,
+    /// Only from this address or prefix
+    #[arg(long, value_name = "ADDR", value_parser = source)]
+    pub(super) source: Option<String>,
+    /// Only to this service
+    #[arg(long, value_name = "NAME")]
+    pub(super) service: Option<String>,
+}
+
+/// RFC 3339, or a span before now.
+fn time(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = Timestamp::from_str(text) {
+        return Ok(time);
+    }
+    let span = crate::policy::units::duration_from_text(text)
+        .map_err(|_| "a time such as 2026-11-22T12:00:00Z, or so long ago as 15m or 24h".to_owned())?;
+    let span = SignedDuration::try_from(span).map_err(|error| error.to_string())?;
+    Timestamp::now()
+        .checked_sub(span)
+        .map_err(|error| error.to_string())
+}
+
+fn source(text: &str) -> Result<String, String> {
+    Sought::from_str(text).map(|_| text.to_owned())
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    use filter_common::verdict::Reason;
+    let known = Reason::ALL.iter().map(|reason| reason.name());
+    match known.clone().find(|name| *name == text) {
+        Some(name) => Ok(name.to_owned()),
+        None => Err(format!(
+            "the reasons are {}",
+            known.collect::<Vec<_>>().join(", ")
+        )),
+    }
+}
+
+fn limit(text: &str) -> Result<usize, String> {
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number| (1..=RECORDS_MAX).contains(number));
+    number.ok_or_else(|| format!("a number from 1 to {RECORDS_MAX}"))
+}
+
+/// Asks files, or the daemon where there are none.
+pub(super) fn ask(files: &[PathBuf], daemon: &SocketArguments, query: &Query) -> Result<Value, Failure> {
+    let failed = |error: std::io::Error| Failure::new(Exit::Failed, error);
+    if !files.is_empty() {
+        let files = read::named_files(files).map_err(failed)?;
+        return read::answer(&files, query).map_err(failed);
+    }
+    let source = query.source.as_ref().map(|sought| match sought {
+        Sought::Net(net) => net.to_string(),
+        Sought::Text(text) => text.clone(),
+    });
+    let path = client::query(&[
+        ("since", query.since.map(|time| time.to_string())),
+        ("until", query.until.map(|time| time.to_string())),
+        ("source", source),
+        ("service", query.service.clone()),
+        ("reason", query.reason.clone()),
+        ("after", query.after.map(|after| after.to_string())),
+        ("limit", Some(query.limit.to_string())),
+        ("top", Some(query.top.to_string())),
+    ]);
+    parsed(&client::ask(
+        &daemon.socket,
+        Method::GET,
+        &format!("/v1/drops{path}"),
+        client::PATIENCE,
+    )?)
+}
+
+impl Filter {
+    pub(super) fn query(&self) -> Query {
+        Query {
+            since: self.since,
+            until: self.until,
+            source: self.source.as_deref().and_then(|text| text.parse().ok()),
+            service: self.service.clone(),
+            ..Query::default()
+        }
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
+    if let Some(What::Verify { files, json }) = &arguments.verb {
+        return verify(files, *json, shell);
+    }
+    let mut query = Query {
+        reason: arguments.reason.clone(),
+        limit: if arguments.top.is_some() {
+            0
+        } else {
+            arguments.limit
+        },
+        top: arguments.top.unwrap_or(0),
+        ..arguments.filter.query()
+    };
+    if arguments.follow {
+        // What was there before is shown only where it is asked for.
+        query.since.get_or_insert_with(Timestamp::now);
+        return follow(arguments, query, shell);
+    }
+    let answer = ask(&arguments.files, &arguments.daemon, &query)?;
+    if arguments.json {
+        shell.write(&format!("{answer}\n"))?;
+    } else {
+        shell.write(&show::page(&answer, arguments.top.is_some()))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// How often the daemon is asked.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
+
+fn follow(arguments: &Arguments, mut query: Query, shell: &Shell) -> Result<Exit, Failure> {
+    loop {
+        let answer = ask(&[], &arguments.daemon, &query)?;
+        let records = answer["records"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        for record in records {
+            if arguments.json {
+                let mut record = record.clone();
+                record["schema"] = 1.into();
+                shell.write(&format!("{record}\n"))?;
+            } else {
+                shell.write(&show::line(record))?;
+            }
+        }
+        let missed = answer["matched"]["records"].as_u64().unwrap_or(0) - records.len() as u64;
+        if missed > 0 {
+            shell.say(&format!(
+                "{missed} more records came at once: --limit shows more, the log has all"
+            ));
+        }
+        query.after = answer["last_sequence"].as_u64().or(query.after);
+        std::thread::sleep(FOLLOW_EVERY);
+    }
+}
+
+fn verify(files: &[PathBuf], as_json: bool, shell: &Shell) -> Result<Exit, Failure> {
+    let mut verifier = Verifier::default();
+    for file in files {
+        let shown = file.display();
+        match verifier.file(file) {
+            Ok(()) => {}
+            Err(VerifyError::Io(error)) => {
+                return Err(Failure::new(Exit::Failed, format!("{shown}: {error}")));
+            }
+            Err(broken @ VerifyError::Broken { .. }) => {
+                if as_json {
+                    let object =
+                        json!({ "schema": 1, "whole": false, "file": file, "why": broken.to_string() });
+                    shell.write(&format!("{object}\n"))?;
+                } else {
+                    shell.write(&format!("{shown} does not match: {broken}\n"))?;
+                }
+                return Ok(Exit::Degraded);
+            }
+        }
+    }
+    let verified = verifier.end();
+    if as_json {
+        let mut object = serde_json::to_value(&verified)
+            .map_err(|error| Failure::new(Exit::Failed, format!("the answer: {error}")))?;
+        object["schema"] = 1.into();
+        object["whole"] = true.into();
+        shell.write(&format!("{object}\n"))?;
+    } else {
+        shell.write(&show::whole(&verified))?;
+    }
+    Ok(Exit::Done)
+}

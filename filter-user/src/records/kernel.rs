@@ -1,0 +1,131 @@
+//! The kernel's tables as the records read them, and the names that the daemon knows for the numbers there.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use filter_common::records::Record;
+use nix::net::if_::if_indextoname;
+
+use super::{Naming, Source};
+use crate::bindings::seam::{Effective, Grants};
+use crate::compiler::{owner_hash, owner_name};
+use crate::engine::Shared;
+use crate::engine::snapshot::View as _;
+use crate::kernel::records::{Accounting, Epoch};
+use crate::kernel::state::State;
+
+/// The tables of the instance.
+pub struct Kernel {
+    accounting: Accounting,
+    state: State,
+    shared: Arc<Shared>,
+}
+
+impl Kernel {
+    pub fn new(accounting: Accounting, state: State, shared: Arc<Shared>) -> Self {
+        Self {
+            accounting,
+            state,
+            shared,
+        }
+    }
+}
+
+impl Source for Kernel {
+    fn is_new(&self) -> bool {
+        self.accounting.is_new()
+    }
+    fn begin(&self, now: u64, seed: u64, first_sequence: u64) {
+        self.accounting.begin(now, seed, first_sequence);
+    }
+    fn pending(&self) -> Option<Epoch> {
+        self.accounting.pending()
+    }
+    fn end_epoch(&self, now: u64) {
+        self.accounting.end_epoch(now);
+        self.shared.note_record_keys(self.accounting.keys());
+    }
+    fn quiet(&self) -> std::io::Result<()> {
+        self.accounting.quiet()
+    }
+    fn read(&self, epoch: u64) -> Vec<Record> {
+        self.accounting.read(epoch)
+    }
+    fn finish(&self, epoch: &Epoch, records: u64, packets: [u64; 2]) {
+        self.accounting.finish(epoch, records, packets);
+    }
+    fn written(&self) -> ([u64; 2], u64) {
+        self.accounting.written()
+    }
+    fn began(&self) -> u64 {
+        self.accounting.began()
+    }
+    fn counters(&self) -> Result<[u64; 2], String> {
+        self.state.refused().map_err(|error| error.to_string())
+    }
+}
+
+/// Names by the kernel's own tables, the policy and the bindings.
+pub struct KernelNames {
+    state: State,
+    shared: Arc<Shared>,
+    effective: Arc<dyn Effective>,
+    /// Owners that were asked for, by their hash; those that nobody knows are asked for again.
+    owners: Mutex<HashMap<[u8; 16], String>>,
+}
+
+impl KernelNames {
+    pub fn new(state: State, shared: Arc<Shared>, effective: Arc<dyn Effective>) -> Self {
+        Self {
+            state,
+            shared,
+            effective,
+            owners: Mutex::default(),
+        }
+    }
+
+    fn look_up(&self, hash: [u8; 16]) -> Option<String> {
+        let (_, policy) = self.shared.policy();
+        let clients = policy.clients.iter().map(|client| owner_name(&client.name));
+        let is_it = |name: &String| owner_hash(name) == hash;
+        clients.into_iter().find(is_it).or_else(|| {
+            let (grantees, _) = self.effective.effective(&policy);
+            grantees.into_iter().map(|grantee| grantee.credential).find(is_it)
+        })
+    }
+}
+
+/// Owners whose names are kept at hand.
+const OWNERS_MAX: usize = 100_000;
+
+impl Naming for KernelNames {
+    fn service(&self, number: u32) -> Option<String> {
+        self.state.service_name(number)
+    }
+
+    fn owner(&self, number: u32) -> Option<String> {
+        let hash = self.state.owner_hash(number)?;
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(name) = owners.get(&hash) {
+            return Some(name.clone());
+        }
+        let name = self.look_up(hash)?;
+        if owners.len() >= OWNERS_MAX {
+            owners.clear();
+        }
+        owners.insert(hash, name.clone());
+        Some(name)
+    }
+
+    fn interface(&self, number: u32) -> Option<String> {
+        let snapshot = self.shared.snapshot();
+        let known = snapshot
+            .interfaces
+            .iter()
+            .find(|interface| interface.ifindex == number);
+        known
+            .map(|interface| interface.name.clone())
+            // A bond's member, say.
+            .or_else(|| if_indextoname(number).ok()?.into_string().ok())
+    }
+}

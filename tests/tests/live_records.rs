@@ -1,0 +1,420 @@
+//! The drop log of a real daemon: every packet that was dropped or observed is in it once, whatever becomes of the
+//! daemon, the disk and the file; and a log that somebody touched shows it.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use filter_common::verdict::Verdict;
+use keyfence_tests::harness::frames::{self, SYN};
+use keyfence_tests::harness::{
+    Attach, Counts, Daemon, LISTED, Policy, SERVER, STRANGER, Site, Wire, keyfence, output, until,
+};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+const ENTRIES: &str = r#"
+[[service]]
+name = "api"
+protocol = ["tcp", "udp"]
+ports = [7000]
+[[service]]
+name = "tried"
+protocol = "udp"
+ports = [7001]
+mode = "observe"
+[[client]]
+name = "acme"
+sources = ["10.77.0.2"]
+services = ["*"]
+limit = { packets = { rate = "1/h", burst = 1 } }
+[[deny]]
+name = "abuse"
+sources = ["10.66.0.0/16"]
+"#;
+
+fn policy() -> Policy {
+    Policy::new(Attach::Auto, ENTRIES)
+}
+
+fn source(number: u32) -> IpAddr {
+    Ipv4Addr::from(0x0a0a_0000 + number).into()
+}
+
+const SERVER4: IpAddr = IpAddr::V4(SERVER.v4);
+
+/// Of so many sources, for three reasons.
+fn flood(wire: &mut Wire, first: u32, count: u32) {
+    for number in first..first + count {
+        let frame = match number % 4 {
+            0 => frames::udp(source(number), 9, SERVER4, 7001, b"tried"),
+            1 => frames::tcp(Ipv4Addr::from(0x0a42_0000 + number).into(), 9, SERVER4, 7000, SYN),
+            _ => frames::tcp(source(number), number as u16, SERVER4, 7000, SYN),
+        };
+        wire.send(&frame);
+    }
+}
+
+fn lines(log: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |at| &text[..at]);
+    let read = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    whole.lines().map(read).collect()
+}
+
+fn records(log: &Path) -> Vec<Value> {
+    let is_record = |line: &Value| line["keyfence"]["kind"] != "checkpoint";
+    lines(log).into_iter().filter(is_record).collect()
+}
+
+/// Packets dropped and observed.
+fn sums(records: &[Value]) -> [u64; 2] {
+    let mut sums = [0, 0];
+    for record in records {
+        let verdict = usize::from(record["keyfence"]["verdict"] == "observe");
+        sums[verdict] += record["network"]["packets"].as_u64().expect("a number");
+    }
+    sums
+}
+
+fn counted(counts: &Counts) -> [u64; 2] {
+    let mut sums = [0, 0];
+    for (label, tally) in &counts.0 {
+        if label.verdict != Verdict::Pass {
+            sums[usize::from(label.verdict == Verdict::Observe)] += tally.packets;
+        }
+    }
+    sums
+}
+
+/// Waits until the log has all that the counters have.
+fn caught_up(site: &Site, logs: &[&Path]) -> Vec<Value> {
+    until("the log has what the counters have", || {
+        let records: Vec<Value> = logs.iter().flat_map(|log| records(log)).collect();
+        (sums(&records) == counted(&site.counters())).then_some(records)
+    })
+}
+
+fn assert_in_order(records: &[Value]) {
+    for (number, record) in (1..).zip(records) {
+        assert_eq!(record["event"]["sequence"], number, "{record}");
+    }
+}
+
+fn verify(arguments: &[&Path]) -> (Option<i32>, Value) {
+    let output = output(keyfence().args(["drops", "verify", "--json"]).args(arguments));
+    let text = String::from_utf8_lossy(&output.stdout);
+    (
+        output.status.code(),
+        serde_json::from_str(&text).unwrap_or(Value::Null),
+    )
+}
+
+#[test]
+fn records_add_up_to_the_counters_over_kills_and_restarts() {
+    let site = Site::new();
+    let daemon = Daemon::start(&site, &policy());
+    let mut wire = Wire::open(&site);
+    flood(&mut wire, 0, 3000);
+    // In the midst of an interval, then of a write, then while nobody is there.
+    daemon.kill();
+    flood(&mut wire, 2000, 4000);
+    let daemon = Daemon::start_again(&site);
+    flood(&mut wire, 0, 500);
+    until("something is written", || {
+        (!records(&site.drops()).is_empty()).then_some(())
+    });
+    daemon.kill();
+    flood(&mut wire, 9000, 1000);
+    let daemon = Daemon::start_again(&site);
+    flood(&mut wire, 0, 100);
+    assert!(daemon.end(Signal::SIGTERM).success());
+    let found = records(&site.drops());
+    assert_eq!(sums(&found), counted(&site.counters()));
+    assert_eq!(sums(&found).iter().sum::<u64>(), 8600);
+    assert_in_order(&found);
+    assert!(found.iter().all(|record| record["keyfence"]["kind"] == "record"));
+    let last = lines(&site.drops()).pop().expect("a checkpoint at the stop");
+    let own = &last["keyfence"];
+    assert_eq!(own["kind"], "checkpoint");
+    assert_eq!(own["counters"], own["sums"]);
+    let (code, verified) = verify(&[&site.drops()]);
+    assert_eq!(
+        (code, &verified["packets"], &verified["unvouched"]),
+        (Some(0), &8600.into(), &0.into())
+    );
+}
+
+/// More sources than the table has lines, the daemon killed in between, all in one interval.
+#[test]
+fn flood_is_in_the_log_to_the_packet() {
+    let site = Site::new();
+    let daemon = Daemon::start(&site, &policy().and("[records]\ninterval = \"10m\"\n"));
+    let mut wire = Wire::open(&site);
+    flood(&mut wire, 0, 40_000);
+    daemon.kill();
+    flood(&mut wire, 30_000, 35_000);
+    let daemon = Daemon::start_again(&site);
+    flood(&mut wire, 20_000, 30_000);
+    assert!(daemon.end(Signal::SIGTERM).success());
+    let found = records(&site.drops());
+    assert_eq!(sums(&found), counted(&site.counters()));
+    assert_in_order(&found);
+    let overflow: Vec<&Value> = found
+        .iter()
+        .filter(|record| record["keyfence"]["kind"] == "overflow")
+        .collect();
+    // The sources are of two networks, and dropped or observed for three reasons.
+    assert!((1..=8).contains(&overflow.len()), "{overflow:?}");
+    let networks = ["10.10.0.0/16", "10.11.0.0/16", "10.66.0.0/16"];
+    let of_network = |record: &&Value| {
+        networks
+            .iter()
+            .any(|network| record["source"]["address"] == *network)
+    };
+    assert!(overflow.iter().all(of_network), "{overflow:?}");
+    assert!(found.len() > 16_384 && found.len() <= 65_536);
+    assert_eq!(verify(&[&site.drops()]).0, Some(0));
+}
+
+#[test]
+fn record_says_who_was_dropped_where_and_why() {
+    let site = Site::new();
+    let daemon = Daemon::start(&site, &policy());
+    let mut wire = Wire::open(&site);
+    let listed = IpAddr::V4(LISTED.v4);
+    for port in [1000, 1000, 1001] {
+        wire.send(&frames::tcp(IpAddr::V4(STRANGER.v4), port, SERVER4, 7000, SYN));
+    }
+    wire.send(&frames::udp(
+        IpAddr::V6(STRANGER.v6),
+        5,
+        IpAddr::V6(SERVER.v6),
+        7001,
+        b"six",
+    ));
+    wire.send(&frames::udp(listed, 5, SERVER4, 7000, b"first"));
+    wire.send(&frames::udp(listed, 5, SERVER4, 7000, b"second"));
+    wire.send(&frames::ethernet(frames::IPV4, &[0x45; 10]));
+    let answer = until("the daemon tells of all", || {
+        let answer = daemon.get("/v1/drops")?;
+        let answer: Value = serde_json::from_str(&answer.body).ok()?;
+        (answer["matched"]["records"] == 4).then_some(answer)
+    });
+    let of = |reason: &str| {
+        let records = answer["records"].as_array().expect("an array");
+        let found = records
+            .iter()
+            .find(|record| record["event"]["reason"] == reason && record["keyfence"]["verdict"] == "drop");
+        found
+            .unwrap_or_else(|| panic!("{reason} is not in {answer}"))
+            .clone()
+    };
+    let unlisted = of("unlisted");
+    assert_eq!(unlisted["source"]["ip"], STRANGER.v4.to_string());
+    assert_eq!(unlisted["source"]["port"], Value::Null);
+    assert_eq!(unlisted["destination"]["ip"], SERVER.v4.to_string());
+    assert_eq!(unlisted["destination"]["port"], 7000);
+    assert_eq!(unlisted["network"]["transport"], "tcp");
+    assert_eq!(unlisted["network"]["type"], "ipv4");
+    assert_eq!(unlisted["network"]["packets"], 3);
+    assert_eq!(unlisted["network"]["bytes"], 120);
+    assert_eq!(unlisted["observer"]["ingress"]["interface"]["name"], "srv0");
+    assert_eq!(unlisted["rule"]["name"], "api");
+    assert_eq!(unlisted["event"]["action"], "dropped");
+    let own = &unlisted["keyfence"];
+    assert_eq!(
+        (&own["source_port_first"], &own["source_port_last"]),
+        (&1000.into(), &1001.into())
+    );
+    assert_eq!(
+        (&own["source_ports_min"], &own["tcp_flags"]),
+        (&2.into(), &2.into())
+    );
+    let limited = of("limit-grant");
+    assert_eq!(limited["keyfence"]["owner"], "client/acme");
+    assert_eq!(limited["source"]["port"], 5);
+    let malformed = of("malformed");
+    assert_eq!(
+        (&malformed["source"], &malformed["rule"]),
+        (&Value::Null, &Value::Null)
+    );
+    let observed = answer["records"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|record| record["event"]["action"] == "observed");
+    assert_eq!(
+        observed.expect("it was observed")["source"]["ip"],
+        STRANGER.v6.to_string()
+    );
+    is_told_in_every_way(&site, &daemon);
+}
+
+fn is_told_in_every_way(site: &Site, daemon: &Daemon) {
+    let why = daemon
+        .get(&format!("/v1/why?address={}", STRANGER.v4))
+        .expect("an answer");
+    let why: Value = serde_json::from_str(&why.body).expect("JSON");
+    assert_eq!(why["drops"]["unlisted"], 3);
+
+    let socket = site.socket();
+    let ask = |arguments: &[&str]| {
+        let output = output(keyfence().args(arguments).arg("--socket").arg(&socket));
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let shown = ask(&["drops", "--reason", "unlisted", "--since", "1h"]);
+    assert!(
+        shown.contains("10.77.0.1:7000/tcp") && shown.contains("2 records"),
+        "{shown}"
+    );
+    let top: Value =
+        serde_json::from_str(&ask(&["drops", "--top", "1", "--json", "--service", "api"])).expect("JSON");
+    assert_eq!(top["top"][0]["source"], STRANGER.v4.to_string());
+    let learned = ask(&["learn", "--since", "24h", "--service", "api"]);
+    assert!(
+        learned.contains("[[client]]") && learned.contains(&STRANGER.v4.to_string()),
+        "{learned}"
+    );
+    let status = daemon.status();
+    let table = status["tables"]
+        .as_array()
+        .expect("an array")
+        .iter()
+        .find(|table| table["table"] == "RECORDS");
+    assert_eq!(table.expect("its size is in the status")["capacity"], 16_384);
+    assert_eq!(daemon.metric("keyfence_records_lost_total{sink=\"file-0\"}"), 0.0);
+}
+
+#[test]
+fn log_that_somebody_touched_does_not_match() {
+    let site = Site::new();
+    let daemon = Daemon::start(&site, &policy());
+    flood(&mut Wire::open(&site), 0, 40);
+    caught_up(&site, &[&site.drops()]);
+    daemon.end(Signal::SIGTERM);
+    let text = fs::read_to_string(site.drops()).expect("there is a log");
+    let lines: Vec<&str> = text.lines().collect();
+    let count = lines.len();
+    assert!(count > 40, "{text}");
+    let changed = |change: &dyn Fn(&mut Vec<String>)| {
+        let mut lines: Vec<String> = lines.iter().map(|line| format!("{line}\n")).collect();
+        change(&mut lines);
+        let path = site.folder().join("changed.jsonl");
+        fs::write(&path, lines.concat()).expect("a temporary folder can be written");
+        verify(&[&path])
+    };
+    assert_eq!(changed(&|_| {}).0, Some(0));
+    assert_eq!(
+        changed(&|lines| lines[3] = lines[3].replace("\"bytes\":", "\"bytes\":1")).0,
+        Some(6)
+    );
+    assert_eq!(changed(&|lines| drop(lines.remove(5))).0, Some(6));
+    assert_eq!(changed(&|lines| lines.swap(7, 8)).0, Some(6));
+    assert_eq!(changed(&|lines| lines.insert(4, lines[4].clone())).0, Some(6));
+    assert_eq!(changed(&|lines| lines[2] = "\n".to_owned()).0, Some(6));
+    assert_eq!(
+        changed(&|lines| lines[count - 1] =
+            lines[count - 1].replace("\"sums\":{\"drop\":3", "\"sums\":{\"drop\":4"))
+        .0,
+        Some(6)
+    );
+    // What a kill tore is no fault; the daemon writes the line again.
+    let (code, torn) = changed(&|lines| {
+        let half = lines[count - 2][..50].to_owned();
+        lines.truncate(count - 2);
+        lines.push(half);
+    });
+    assert_eq!((code, &torn["torn_bytes"]), (Some(0), &50.into()));
+}
+
+#[test]
+fn full_disk_loses_no_count_and_no_daemon() {
+    let site = Site::new();
+    let disk = site.folder().join("disk");
+    fs::create_dir(&disk).expect("a temporary folder can hold another");
+    mount(
+        Some("tmpfs"),
+        &disk,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("size=64k"),
+    )
+    .expect("root can mount");
+    let log = disk.join("drops.jsonl");
+    let sink = format!("[[sink]]\npath = \"{}\"\n", log.display());
+    let daemon = Daemon::start(&site, &policy().and(&sink));
+    let mut wire = Wire::open(&site);
+    flood(&mut wire, 0, 1000);
+    until("the disk is full", || {
+        daemon.log().contains("takes no records").then_some(())
+    });
+    flood(&mut wire, 500, 1000);
+    assert_eq!(daemon.get("/livez").map(|answer| answer.status), Some(200));
+    assert_eq!(daemon.metric("keyfence_records_waiting{sink=\"file-0\"}"), 1.0);
+    let whole = records(&log);
+    assert!(sums(&whole).iter().sum::<u64>() < 2000);
+    mount(
+        Some("tmpfs"),
+        &disk,
+        Some("tmpfs"),
+        MsFlags::MS_REMOUNT,
+        Some("size=16m"),
+    )
+    .expect("root can mount");
+    let found = caught_up(&site, &[&log]);
+    assert_in_order(&found);
+    assert!(daemon.end(Signal::SIGTERM).success());
+    assert_eq!(verify(&[&log]).0, Some(0));
+    umount2(&disk, MntFlags::MNT_DETACH).expect("it is mounted");
+}
+
+#[test]
+fn log_is_followed_where_it_is_moved_and_rotated_within_its_bounds() {
+    let site = Site::new();
+    let daemon = Daemon::start(&site, &policy());
+    let mut wire = Wire::open(&site);
+    flood(&mut wire, 0, 100);
+    caught_up(&site, &[&site.drops()]);
+    // As logrotate does.
+    let moved = site.folder().join("api.drops.jsonl.1");
+    fs::rename(site.drops(), &moved).expect("it is there");
+    daemon.signal(Signal::SIGHUP);
+    flood(&mut wire, 0, 200);
+    let found = caught_up(&site, &[&moved, &site.drops()]);
+    assert_in_order(&found);
+    let last = lines(&moved).pop().expect("lines");
+    assert_eq!(last["keyfence"]["kind"], "checkpoint");
+    daemon.end(Signal::SIGTERM);
+    assert_eq!(verify(&[&moved, &site.drops()]).0, Some(0));
+    assert_eq!(verify(&[&site.drops(), &moved]).0, Some(6), "in the wrong order");
+
+    let small = site.folder().join("small.jsonl");
+    let sink = format!(
+        "[[sink]]\npath = \"{}\"\nrotate-size = \"1MB\"\nkeep-size = \"3MB\"\n",
+        small.display()
+    );
+    let daemon = Daemon::start(&site, &policy().and(&sink));
+    for round in 0..5 {
+        let before = fs::metadata(&small).map_or(0, |about| about.len());
+        flood(&mut wire, round * 1000, 1000);
+        until("they are written", || {
+            let written = fs::metadata(&small).map_or(0, |about| about.len());
+            (written != before && sums(&records(&small)) != [0, 0]).then_some(())
+        });
+    }
+    daemon.end(Signal::SIGTERM);
+    let sizes: Vec<u64> = fs::read_dir(site.folder())
+        .expect("a folder")
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("small.jsonl"))
+        .map(|entry| entry.metadata().expect("it is there").len())
+        .collect();
+    assert!(sizes.len() > 1, "{sizes:?}");
+    assert!(
+        sizes.iter().sum::<u64>() <= 3_000_000 && sizes.iter().all(|size| *size <= 1_001_000),
+        "{sizes:?}"
+    );
+}
