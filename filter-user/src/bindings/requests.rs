@@ -282,8 +282,9 @@ pub enum WatchLine {
     Heartbeat {
         heartbeat: u64,
     },
-    /// The last line: the reader was too slow, and may watch again from here.
-    TooSlow {
+    /// The last line: `too-slow`, and the reader may watch again from here; or `too-old`, since a restore has put
+    /// another store in place, and the reader lists again.
+    Ended {
         error: &'static str,
         revision: u64,
     },
