@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::api::{self, Backing, Bounds};
 use crate::bindings::clock::SystemClock;
+use crate::bindings::requests::AuditNote;
 use crate::bindings::seam::{Effective, Grants};
 use crate::bindings::{self, Bindings, Writer};
 use crate::engine::snapshot::View;
@@ -74,10 +75,22 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     // Before anybody is told that the daemon is ready.
     let (stop_writer, writer_stops) = watch::channel(false);
     let writing = tokio::spawn(writer.run(Arc::clone(&grants), writer_stops));
+    let members = [
+        ("version", env!("CARGO_PKG_VERSION").into()),
+        ("hash", snapshot.policy.hash.as_str().into()),
+        ("generation", snapshot.generation.into()),
+    ];
+    let members = members.map(|(name, value)| (name.to_owned(), value));
+    let started = AuditNote {
+        actor: None,
+        what: "start",
+        members: members.into_iter().collect(),
+    };
+    note(&bindings, started).await;
     let serving = tokio::spawn(api::serve(
         bound,
         view,
-        Some(Backing::new(bindings, grants, &policy)),
+        Some(Backing::new(bindings.clone(), grants, &policy)),
         policy.daemon.operators.clone(),
         Bounds::default(),
         api_stops,
@@ -87,8 +100,15 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     loop {
         tokio::select! {
             _ = hangup.recv() => {
-                // Its outcome is logged where it happens.
-                let _ = shared.reload().await;
+                let before = shared.snapshot();
+                // What fails is logged where it happens.
+                if shared.reload().await.is_ok() {
+                    let now = shared.snapshot();
+                    let hash = (before.policy.hash.as_str(), now.policy.hash.as_str());
+                    if hash.0 != hash.1 {
+                        note(&bindings, AuditNote::applied(None, "SIGHUP", hash, now.generation)).await;
+                    }
+                }
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -118,6 +138,14 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
         (Err(error), _) => tracing::error!("the engine ended badly: {error}; the filter stays in force"),
     }
     Ok(())
+}
+
+/// A line of the audit log. What it tells of has happened: a disk that refuses it stops nothing.
+async fn note(bindings: &Bindings, note: AuditNote) {
+    let what = note.what;
+    if let Err(refusal) = bindings.audit(note).await {
+        tracing::error!("the audit log does not tell of this {what}: {}", refusal.detail);
+    }
 }
 
 /// The bindings of the state folder, under the policy about to be in force.

@@ -351,6 +351,26 @@ pub struct AuditNote {
     pub members: serde_json::Map<String, serde_json::Value>,
 }
 
+impl AuditNote {
+    /// Another policy is in force: by whom or what, the hash before and after, and the generation of its tables.
+    pub fn applied(actor: Option<Actor>, by: &str, hash: (&str, &str), generation: u64) -> AuditNote {
+        let members = [
+            ("by", by.into()),
+            ("before", hash.0.into()),
+            ("after", hash.1.into()),
+            ("generation", generation.into()),
+        ];
+        AuditNote {
+            actor,
+            what: "apply",
+            members: members
+                .map(|(name, value)| (name.to_owned(), value))
+                .into_iter()
+                .collect(),
+        }
+    }
+}
+
 pub type Answer<T> = Result<T, Refusal>;
 
 /// Items of a page at most.

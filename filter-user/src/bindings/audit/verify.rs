@@ -211,6 +211,16 @@ mod tests {
     }
 
     #[test]
+    fn revision_is_found_behind_any_number_of_lines_without_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path(), 3);
+        let mut audit = Audit::open(&path, 0).unwrap();
+        audit.append(&vec![Line::new("start", None); 200], 0).unwrap();
+        let audit = Audit::open(&path, 0).unwrap();
+        assert_eq!((audit.head().line, audit.revision), (203, 2));
+    }
+
+    #[test]
     fn torn_line_is_cut_off_at_the_next_start_and_the_chain_goes_on() {
         let folder = tempfile::tempdir().unwrap();
         let path = written(folder.path(), 2);

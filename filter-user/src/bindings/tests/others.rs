@@ -345,9 +345,17 @@ async fn without_space_kept_back_deletes_and_renewals_alone_are_taken() {
         Outcome::Renewed
     );
     assert!(f.delete("key-2", None).await.unwrap().removed);
+    let all_day = r#"{"sources": ["192.0.2.66"], "seconds": 60, "reason": "flood"}"#;
+    deny(&f, &operator(), "flood", all_day).await.unwrap();
+    assert!(
+        f.bindings
+            .refuses_growth()
+            .is_some_and(|why| why.contains("store-full"))
+    );
     std::fs::remove_dir(f.folder.path().join("reserve")).unwrap();
     f.settle().await;
     f.put("key-3", &body("192.0.2.3", 60)).await.unwrap();
+    assert_eq!(f.bindings.refuses_growth(), None);
 }
 
 #[test]
