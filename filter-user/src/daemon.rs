@@ -16,7 +16,7 @@ use crate::bindings::clock::SystemClock;
 use crate::bindings::requests::AuditNote;
 use crate::bindings::seam::{Effective, Grants};
 use crate::bindings::{self, Bindings, Writer};
-use crate::engine::snapshot::View;
+use crate::engine::snapshot::{Snapshot, View};
 use crate::engine::{self, Engine, FilterError, Options};
 use crate::policy::model::OnExit;
 use crate::policy::{Loaded, Policy};
@@ -75,18 +75,9 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     // Before anybody is told that the daemon is ready.
     let (stop_writer, writer_stops) = watch::channel(false);
     let writing = tokio::spawn(writer.run(Arc::clone(&grants), writer_stops));
-    let members = [
-        ("version", env!("CARGO_PKG_VERSION").into()),
-        ("hash", snapshot.policy.hash.as_str().into()),
-        ("generation", snapshot.generation.into()),
-    ];
-    let members = members.map(|(name, value)| (name.to_owned(), value));
-    let started = AuditNote {
-        actor: None,
-        what: "start",
-        members: members.into_iter().collect(),
-    };
-    note(&bindings, started).await;
+    let engine = tokio::spawn(engine.run(engine_stops));
+    // The writer waits for the engine where a lease has ended: only now is anybody there to answer it.
+    note(&bindings, started(&snapshot)).await;
     let serving = tokio::spawn(api::serve(
         bound,
         view,
@@ -95,7 +86,6 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
         Bounds::default(),
         api_stops,
     ));
-    let engine = tokio::spawn(engine.run(engine_stops));
     tracing::info!(hash = %snapshot.policy.hash, generation = snapshot.generation, mode = ?snapshot.mode, "ready");
     loop {
         tokio::select! {
@@ -138,6 +128,21 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
         (Err(error), _) => tracing::error!("the engine ended badly: {error}; the filter stays in force"),
     }
     Ok(())
+}
+
+/// The audit log's line of a start.
+fn started(snapshot: &Snapshot) -> AuditNote {
+    let members = [
+        ("version", env!("CARGO_PKG_VERSION").into()),
+        ("hash", snapshot.policy.hash.as_str().into()),
+        ("generation", snapshot.generation.into()),
+    ];
+    let members = members.map(|(name, value)| (name.to_owned(), value));
+    AuditNote {
+        actor: None,
+        what: "start",
+        members: members.into_iter().collect(),
+    }
 }
 
 /// A line of the audit log. What it tells of has happened: a disk that refuses it stops nothing.
