@@ -14,9 +14,10 @@ use tokio::task::JoinHandle;
 
 use crate::api::{self, Backing, Bounds};
 use crate::bindings::clock::SystemClock;
+use crate::bindings::requests::AuditNote;
 use crate::bindings::seam::{Effective, Grants};
 use crate::bindings::{self, Bindings, Writer};
-use crate::engine::snapshot::View;
+use crate::engine::snapshot::{Snapshot, View};
 use crate::engine::{self, Engine, Filter, FilterError, Options};
 use crate::metrics::Metrics;
 use crate::policy::model::OnExit;
@@ -83,7 +84,10 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     let writing = tokio::spawn(writer.run(Arc::clone(&grants), writer_stops));
     let (stop_records, records_stop) = watch::channel(false);
     let recording = tokio::spawn(records.run(records_stop));
-    let mut backing = Backing::new(bindings, grants, &policy);
+    let engine = tokio::spawn(engine.run(engine_stops));
+    // The writer waits for the engine where a lease has ended: only now is anybody there to answer it.
+    note(&bindings, started(&snapshot)).await;
+    let mut backing = Backing::new(bindings.clone(), grants, &policy);
     backing.records = Some(log.clone());
     let serving = tokio::spawn(api::serve(
         bound,
@@ -94,15 +98,21 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
         Bounds::default(),
         api_stops,
     ));
-    let engine = tokio::spawn(engine.run(engine_stops));
     tracing::info!(hash = %snapshot.policy.hash, generation = snapshot.generation, mode = ?snapshot.mode, "ready");
     loop {
         tokio::select! {
             _ = hangup.recv() => {
                 // Whoever rotates logs says so by the same signal.
                 log.reopen().await;
-                // Its outcome is logged where it happens.
-                let _ = shared.reload().await;
+                let before = shared.snapshot();
+                // What fails is logged where it happens.
+                if shared.reload().await.is_ok() {
+                    let now = shared.snapshot();
+                    let hash = (before.policy.hash.as_str(), now.policy.hash.as_str());
+                    if hash.0 != hash.1 {
+                        note(&bindings, AuditNote::applied(None, "SIGHUP", hash, now.generation)).await;
+                    }
+                }
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -143,6 +153,29 @@ async fn leave(engine: JoinHandle<Filter>, on_exit: OnExit) -> Result<(), Daemon
         (Err(error), _) => tracing::error!("the engine ended badly: {error}; the filter stays in force"),
     }
     Ok(())
+}
+
+/// The audit log's line of a start.
+fn started(snapshot: &Snapshot) -> AuditNote {
+    let members = [
+        ("version", env!("CARGO_PKG_VERSION").into()),
+        ("hash", snapshot.policy.hash.as_str().into()),
+        ("generation", snapshot.generation.into()),
+    ];
+    let members = members.map(|(name, value)| (name.to_owned(), value));
+    AuditNote {
+        actor: None,
+        what: "start",
+        members: members.into_iter().collect(),
+    }
+}
+
+/// A line of the audit log. What it tells of has happened: a disk that refuses it stops nothing.
+async fn note(bindings: &Bindings, note: AuditNote) {
+    let what = note.what;
+    if let Err(refusal) = bindings.audit(note).await {
+        tracing::error!("the audit log does not tell of this {what}: {}", refusal.detail);
+    }
 }
 
 /// The bindings of the state folder, under the policy about to be in force.

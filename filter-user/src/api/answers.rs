@@ -16,7 +16,9 @@ use serde::Serialize;
 use super::problem::{Code, Problem};
 use super::who::Who;
 use super::{Context, authorize, body, drops, explain, host, openapi, routes, single, stream, why};
+use crate::bindings::Bindings;
 use crate::bindings::requests::StoreStatus;
+use crate::bindings::requests::{Actor, AuditNote};
 use crate::engine::snapshot::{CounterValues, ReloadError, Snapshot};
 use crate::policy::model::{Mode, Role};
 
@@ -106,7 +108,7 @@ async fn respond(context: &Arc<Context>, action: &Action, request: &Parts, body:
     }
     let answered = match action {
         Action::Live => Ok(text(StatusCode::OK, "ok\n")),
-        Action::Ready => Ok(ready(&context.view.snapshot())),
+        Action::Ready => Ok(ready(context)),
         Action::Metrics => Ok(metrics(context).await),
         Action::Status => Ok(status(context).await),
         Action::Reload => reload(context, who).await,
@@ -170,13 +172,16 @@ fn text(status: StatusCode, body: impl Into<Body>) -> Response {
         .into_response()
 }
 
-fn ready(snapshot: &Snapshot) -> Response {
-    if snapshot.not_ready.is_empty() {
+fn ready(context: &Context) -> Response {
+    let snapshot = context.view.snapshot();
+    let bindings = context.backing.as_ref().map(|backing| &backing.bindings);
+    let refuses = bindings.and_then(Bindings::refuses_growth);
+    let reasons: Vec<&String> = snapshot.not_ready.iter().chain(&refuses).collect();
+    if reasons.is_empty() {
         return text(StatusCode::OK, "ready\n");
     }
-    let lines: String = snapshot
-        .not_ready
-        .iter()
+    let lines: String = reasons
+        .into_iter()
         .flat_map(|reason| [reason.as_str(), "\n"])
         .collect();
     text(StatusCode::SERVICE_UNAVAILABLE, lines)
@@ -271,10 +276,25 @@ struct Reloaded {
     warnings: Vec<String>,
 }
 
+/// The line of the audit log. The policy is in force: where the disk refuses the line, the log says so.
+async fn tell_applied(context: &Context, actor: Actor, before: &str, after: &str, generation: u64) {
+    let Some(backing) = context.backing.as_ref().filter(|_| before != after) else {
+        return;
+    };
+    let note = AuditNote::applied(Some(actor), "reload", (before, after), generation);
+    if let Err(refusal) = backing.bindings.audit(note).await {
+        tracing::error!(
+            "the audit log does not tell of the policy in force: {}",
+            refusal.detail
+        );
+    }
+}
+
 async fn reload(context: &Arc<Context>, who: &Who) -> Result<Response, Problem> {
-    who.operator(context).await?;
+    let actor = who.operator(context).await?;
     tracing::info!(peer = who.peer.describe(), "reload asked for");
-    let before = context.view.snapshot().mode;
+    let before = context.view.snapshot();
+    let mode_before = before.mode;
     // A task of its own: a caller who leaves does not stop it half-way.
     let result = match tokio::spawn(context.view.reload()).await {
         Ok(result) => result,
@@ -283,13 +303,15 @@ async fn reload(context: &Arc<Context>, who: &Who) -> Result<Response, Problem> 
     match result {
         Ok(applied) => {
             let now = context.view.snapshot();
+            let (old, new) = (&before.policy.hash, &now.policy.hash);
+            tell_applied(context, actor, old, new, now.generation).await;
             let reloaded = Reloaded {
                 schema: 1,
                 detail: applied.detail,
                 generation: now.generation,
                 hash: now.policy.hash.clone(),
                 mode: now.mode,
-                mode_was: (before != now.mode).then_some(before),
+                mode_was: (mode_before != now.mode).then_some(mode_before),
                 services: now.services.len(),
                 clients: applied.clients,
                 warnings: applied.warnings,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
@@ -45,6 +45,11 @@ pub(super) async fn json(headers: &HeaderMap, body: &mut Body, patience: Duratio
 
 /// Whether the body's type is one that is taken; none said is taken for the first.
 pub(super) fn media(headers: &HeaderMap, taken: &[&str]) -> Result<(), Problem> {
+    let plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    if !headers.get_all(header::CONTENT_ENCODING).iter().all(plain) {
+        let detail = "send the body as it is, without `Content-Encoding`";
+        return Err(Problem::new(Code::WrongMedia, detail));
+    }
     let mut said = headers.get_all(header::CONTENT_TYPE).iter();
     let Some(value) = said.next() else {
         return Ok(());

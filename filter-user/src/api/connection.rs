@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
@@ -27,6 +27,7 @@ use super::bind::{Bound, Socket};
 use super::head::{HEAD_BYTES_MAX, Refusals, Screened};
 use super::peer::Peer;
 use super::problem::{Code, Problem};
+use super::slots::{Slot, Slots, Source};
 use super::stall::Stalling;
 use super::who::{Listening, Who};
 use super::{Context, routes};
@@ -57,7 +58,7 @@ pub(super) async fn accept_all(bound: Bound, context: Arc<Context>, mut shutdown
     });
     let bounds = context.bounds;
     let router = routes::router(&roles, &context);
-    let permits = Arc::new(Semaphore::new(bounds.connections_max));
+    let slots = Slots::new(bounds.connections_max, matches!(socket, Socket::Unix { .. }));
     let mut connections = JoinSet::new();
     let mut complained: Option<Instant> = None;
     let stop = shutdown.clone();
@@ -69,17 +70,17 @@ pub(super) async fn accept_all(bound: Bound, context: Arc<Context>, mut shutdown
             Some(_) = connections.join_next() => continue,
         };
         match accepted {
-            Ok((stream, other)) => match Arc::clone(&permits).try_acquire_owned() {
-                Ok(permit) => {
+            Ok((stream, other)) => match slots.take(other.source, other.is_operator(&context)) {
+                Some(slot) => {
                     let connection = Connection {
                         router: router.clone(),
                         who: other.on(&listener),
                         context: Arc::clone(&context),
                         shutdown: stop.clone(),
                     };
-                    connections.spawn(connection.run(stream, permit));
+                    connections.spawn(connection.run(stream, slot));
                 }
-                Err(_) => {
+                None => {
                     context.metrics.connection_refused();
                     refuse(stream);
                 }
@@ -117,17 +118,25 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 
 /// What the kernel tells of the other end.
 struct Other {
+    source: Source,
     peer: Peer,
     pid: Option<i32>,
     groups: Vec<u32>,
 }
 
 impl Other {
-    const UNKNOWN: Other = Other {
-        peer: Peer::Unknown,
-        pid: None,
-        groups: Vec::new(),
-    };
+    fn unknown(source: Source) -> Other {
+        Other {
+            source,
+            peer: Peer::Unknown,
+            pid: None,
+            groups: Vec::new(),
+        }
+    }
+
+    fn is_operator(&self, context: &Context) -> bool {
+        context.operator_ids.has(self.peer, &self.groups)
+    }
 
     fn on(self, listener: &Arc<Listening>) -> Arc<Who> {
         Arc::new(Who::new(Arc::clone(listener), self.peer, self.pid, self.groups))
@@ -139,24 +148,28 @@ async fn accept(socket: &Socket) -> io::Result<(Stream, Other)> {
         Socket::Unix { listener, .. } => {
             let (stream, _) = listener.accept().await?;
             let other = match stream.peer_cred() {
-                Ok(credentials) => Other {
-                    peer: Peer::Unix {
+                Ok(credentials) => {
+                    let peer = Peer::Unix {
                         uid: credentials.uid(),
                         gid: credentials.gid(),
-                    },
-                    pid: credentials.pid(),
-                    // Whose groups the kernel does not tell is in none.
-                    groups: crate::sys::peer_groups(stream.as_fd()).unwrap_or_default(),
-                },
-                Err(_) => Other::UNKNOWN,
+                    };
+                    Other {
+                        source: Source::of_peer(peer),
+                        peer,
+                        pid: credentials.pid(),
+                        // Whose groups the kernel does not tell is in none.
+                        groups: crate::sys::peer_groups(stream.as_fd()).unwrap_or_default(),
+                    }
+                }
+                Err(_) => Other::unknown(Source::Unknown),
             };
             Ok((Stream::Unix(stream), other))
         }
         Socket::Tcp(listener) => {
-            let (stream, _) = listener.accept().await?;
+            let (stream, from) = listener.accept().await?;
             // Answers are small and written whole: nothing is gained by holding them back.
             let _ = stream.set_nodelay(true);
-            Ok((Stream::Tcp(stream), Other::UNKNOWN))
+            Ok((Stream::Tcp(stream), Other::unknown(Source::of_address(from.ip()))))
         }
     }
 }
@@ -188,12 +201,12 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(self, stream: Stream, permit: OwnedSemaphorePermit) {
+    async fn run(self, stream: Stream, slot: Slot) {
         match stream {
             Stream::Unix(stream) => self.serve(stream).await,
             Stream::Tcp(stream) => self.serve(stream).await,
         }
-        drop(permit);
+        drop(slot);
     }
 
     async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S) {

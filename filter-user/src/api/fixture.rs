@@ -119,15 +119,20 @@ impl Running {
 
     /// The same state under a new process, with one socket that has all roles.
     pub(super) async fn again(self) -> Running {
+        let policy = Arc::clone(&self.grants.policy);
+        self.again_under(policy, &[]).await
+    }
+
+    /// The same under another policy.
+    pub(super) async fn again_under(self, policy: Arc<Policy>, operators: &[&str]) -> Running {
         self.stop_writer.send(true).unwrap();
         self.stop.send(true).unwrap();
         self.serving.await.unwrap();
-        let policy = Arc::clone(&self.grants.policy);
         // The store has one owner at a time.
         while Arc::strong_count(&self.grants) > 1 {
             tokio::task::yield_now().await;
         }
-        Running::in_folder(self.folder, policy, &[], Bounds::default(), |folder| {
+        Running::in_folder(self.folder, policy, operators, Bounds::default(), |folder| {
             vec![listener(ListenerAddress::Unix(folder.join("api.sock")), &ALL)]
         })
         .await

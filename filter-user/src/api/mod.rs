@@ -24,6 +24,7 @@ mod query;
 mod rates;
 mod routes;
 mod single;
+mod slots;
 mod stall;
 mod stream;
 #[cfg(test)]
@@ -72,11 +73,13 @@ use crate::records;
 use authorize::Gateways;
 use publisher::Directory;
 use rates::Rates;
+use slots::OperatorIds;
 
 /// What a listener takes at most. The defaults are those of the daemon; tests use smaller ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Connections of one listener; the surplus is answered 503, closed and counted.
+    /// Connections of one listener, a quarter at most of one user or address; the surplus is answered 503, closed and
+    /// counted.
     pub connections_max: usize,
     /// From the first byte that could be read until the header is complete; also the idle time of a connection.
     pub header_timeout: Duration,
@@ -99,7 +102,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Bounds {
         Bounds {
-            connections_max: 256,
+            connections_max: 512,
             header_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             operate_timeout: Duration::from_secs(600),
@@ -140,6 +143,7 @@ pub(crate) struct Context {
     metrics: Arc<Metrics>,
     /// `[daemon] operators`.
     operators: Vec<String>,
+    operator_ids: OperatorIds,
     directory: Directory,
     rates: Rates,
     bounds: Bounds,
@@ -166,11 +170,15 @@ pub async fn serve(
             .iter()
             .for_each(|service| metrics.authorizes(&service.name));
     }
+    let named = operators.clone();
+    // The host's databases may be on a network.
+    let operator_ids = tokio::task::spawn_blocking(move || OperatorIds::of(&named)).await;
     let context = Arc::new(Context {
         view,
         backing,
         metrics,
         operators,
+        operator_ids: operator_ids.unwrap_or_default(),
         directory: Directory::default(),
         rates: Rates::default(),
         bounds,

@@ -51,7 +51,8 @@ impl Query {
     /// `what` completes "`name` is …".
     pub(super) fn parsed<T: FromStr>(&mut self, name: &'static str, what: &str) -> Option<T> {
         let text = self.text(name)?;
-        let parsed = text.parse().ok();
+        // The library takes `+7` for a number.
+        let parsed = text.parse().ok().filter(|_| !text.starts_with('+'));
         if parsed.is_none() {
             self.fault(name, what);
         }
@@ -143,6 +144,9 @@ mod tests {
         ] {
             assert!(problem.detail.contains(part), "{}", problem.detail);
         }
+        let mut given = query("row_version=%2B7");
+        assert_eq!(given.parsed::<u64>("row_version", "a number"), None);
+        assert!(given.close().is_err());
         let mut given = query("limit=ten");
         given.parsed::<usize>("limit", "a number");
         assert_eq!(given.close().unwrap_err().detail, "`limit` is a number");

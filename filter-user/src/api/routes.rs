@@ -159,6 +159,10 @@ pub(super) fn router(roles: &[Role], context: &Arc<Context>) -> Router {
     for path in paths {
         let all: Vec<&'static Route> = ROUTES.iter().filter(|route| route.path == path).collect();
         router = router.route(path, methods_of(path, &all, roles, context));
+        // What follows may be nothing: a gateway appends `/` alone for its root.
+        if let Some(bare) = path.strip_suffix("{*rest}") {
+            router = router.route(bare, methods_of(path, &all, roles, context));
+        }
     }
     let body_bytes_max = usize::try_from(context.bounds.body_bytes_max).unwrap_or(usize::MAX);
     let unknown = handler(context, ROUTE_OTHER, Action::Unknown);

@@ -12,7 +12,6 @@ use super::body;
 use super::problem::{Code, Problem};
 use super::query::{Query, decoded};
 use super::who::Who;
-use crate::bindings::refusal;
 use crate::bindings::requests::{
     Caller, Conditions, Delete, IfMatch, LIST_ITEMS_MAX, List, Outcome, Put, PutDeny, State,
 };
@@ -264,19 +263,15 @@ impl Context {
         }
     }
 
-    /// Counts a request of this publisher against what it may ask.
+    /// Counts a request of this publisher against what it may ask; of one that left the policy, those in flight alone.
     pub(super) fn admit(&self, publisher: &str) -> Result<super::rates::Admitted, Problem> {
         let policy = self.backing.as_ref().map(|backing| backing.grants.policy().1);
         let entry = policy.as_ref().and_then(|policy| {
             let mut all = policy.publishers.iter();
             all.find(|entry| entry.name == publisher)
         });
-        let Some(entry) = entry else {
-            let detail = "the publisher is none of the policy's";
-            return Err(Problem::new(Code::Refused(refusal::Code::NotAPublisher), detail));
-        };
-        self.rates
-            .admit(publisher, entry.requests.as_ref(), self.started.elapsed())
+        let limit = entry.and_then(|entry| entry.requests.as_ref());
+        self.rates.admit(publisher, limit, self.started.elapsed())
     }
 }
 

@@ -286,6 +286,45 @@ async fn why_names_what_lists_an_address_and_status_tells_of_the_store() {
 }
 
 #[tokio::test]
+async fn operator_sees_and_revokes_what_a_publisher_left_behind() {
+    let running = gateway().await;
+    assert_eq!(running.put("key-1", &binding("198.51.100.7")).await.status, 201);
+    let me = super::fixture::me();
+    let running = running.again_under(policy_with(""), &[&me]).await;
+    let listed = running.ask("GET /v1/bindings?publisher=gateway", "").await.json();
+    assert_eq!(listed["items"][0]["state"], "suspended", "{listed}");
+    let path = "/v1/bindings/key-1?publisher=gateway";
+    assert_eq!(running.ask(&format!("GET {path}"), "").await.status, 200);
+    running
+        .ask(&format!("PUT {path}"), &json_body(&binding("198.51.100.7")))
+        .await
+        .is_problem(403, "not-a-publisher");
+    for removed in [true, false] {
+        let answer = running.ask(&format!("DELETE {path}"), "").await.json();
+        assert_eq!(answer["removed"], removed, "{answer}");
+    }
+    running
+        .ask("GET /v1/bindings?publisher=nobody", "")
+        .await
+        .is_problem(400, "bad-query");
+}
+
+#[tokio::test]
+async fn body_in_a_coding_is_refused() {
+    let running = gateway().await;
+    let body = binding("198.51.100.7").to_string();
+    for (coding, status) in [("gzip", 415), ("identity", 201)] {
+        let rest = format!("content-type: application/json\r\ncontent-encoding: {coding}\r\n\r\n{body}");
+        let answer = running.ask("PUT /v1/bindings/key-1", &rest).await;
+        assert_eq!(answer.status, status, "{}", answer.body);
+    }
+    running
+        .ask("DELETE /v1/bindings/key-1?row_version=+7", "")
+        .await
+        .is_problem(400, "bad-query");
+}
+
+#[tokio::test]
 async fn environments_names_and_lines_that_are_not_allowed_have_their_codes() {
     let sandbox =
         "[[service]]\nname = \"sandbox\"\nenvironment = \"sandbox\"\nprotocol = \"udp\"\nports = [443]\n";

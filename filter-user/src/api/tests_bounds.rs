@@ -49,6 +49,51 @@ async fn thousand_idle_connections_do_not_stop_another_listener_and_the_surplus_
 }
 
 #[tokio::test]
+async fn idle_connections_of_one_address_leave_room_for_others() {
+    let bounds = Bounds {
+        connections_max: 16,
+        ..Bounds::default()
+    };
+    let daemon = start(bounds, &["root"]).await;
+    let from = |address: &'static str| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(address.parse().unwrap()).unwrap();
+        socket.connect(daemon.tcp)
+    };
+    let mut idle = Vec::new();
+    for _ in 0..4 {
+        idle.push(from("127.0.0.2:0").await.unwrap());
+    }
+    let ask_from = async |address| super::tests::ask(from(address).await.unwrap(), "GET /livez", "").await;
+    // Read without a word: bytes that nobody reads would take the answer away.
+    let mut told = String::new();
+    let mut surplus = from("127.0.0.2:0").await.unwrap();
+    timeout(PATIENCE, surplus.read_to_string(&mut told))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        told.starts_with("HTTP/1.1 503 ") && told.contains("problem:busy"),
+        "{told}"
+    );
+    assert_eq!(ask_from("127.0.0.3:0").await.status, 200);
+    drop(idle);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut stream = from("127.0.0.2:0").await.unwrap();
+        let request = b"GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let mut told = Vec::new();
+        // A refused one may end with a reset.
+        let _ = stream.write_all(request).await;
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut told)).await.unwrap();
+        if told.starts_with(b"HTTP/1.1 200") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "there never was room again");
+    }
+}
+
+#[tokio::test]
 async fn slow_header_is_cut_at_the_deadline_and_a_quick_one_is_answered() {
     let bounds = Bounds {
         header_timeout: Duration::from_millis(300),

@@ -135,6 +135,16 @@ async fn any_method_and_path_below_are_answered_and_each_answer_is_counted() {
 }
 
 #[tokio::test]
+async fn whatever_follows_the_service_is_ignored_also_where_it_is_nothing() {
+    let running = authorizing("").await;
+    let other = format!("{FROM}x-api-key: other\r\n");
+    for rest in ["", "?a=b", "/", "/?a=b", "//", "/v2/pay", "/v2/pay/?x"] {
+        let path = format!("POST /v1/authorize/payments{rest}");
+        assert_eq!(running.ask(&path, &other).await.status, 401, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn reason_is_told_only_where_the_policy_says_so() {
     let running = authorizing("").await;
     let answer = running

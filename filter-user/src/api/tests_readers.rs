@@ -100,7 +100,7 @@ async fn watch_that_its_store_has_left_behind_is_told_so_and_ended() {
     assert_eq!(running.put("key-2", &binding("198.51.100.8")).await.status, 201);
     let told = rest(watch.get_mut()).await;
     assert!(
-        told.contains("\"error\":\"too-slow\"") && !told.contains("key-2"),
+        told.contains("\"error\":\"too-old\"") && !told.contains("key-2"),
         "{told}"
     );
 }

@@ -210,12 +210,14 @@ fn named_publisher(context: &Context, named: String) -> Result<Option<String>, P
     let policy = context.backing.as_ref().map(|backing| backing.grants.policy().1);
     let known =
         policy.is_some_and(|policy| policy.publishers.iter().any(|publisher| publisher.name == named));
-    if known {
+    // One that left the policy left its bindings, and somebody must be able to take them away.
+    let stored = || context.bindings().is_ok_and(|bindings| bindings.has_of(&named));
+    if known || stored() {
         return Ok(Some(named));
     }
     Err(Problem::new(
         Code::BadQuery,
-        "`publisher` is none of the policy's publishers",
+        "`publisher` is none of the policy's publishers, and none that the store has bindings of",
     ))
 }
 

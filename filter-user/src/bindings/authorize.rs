@@ -77,7 +77,7 @@ impl Verdict {
 pub struct Authorized {
     /// What the credential and the address come to, whatever the mode.
     pub verdict: Verdict,
-    /// The service observes: a refusal is answered 200 and counted.
+    /// The service (for a denied address: the filter) observes: a refusal is answered 200 and counted.
     pub observe: bool,
     /// Empty if unknown.
     pub credential: String,
@@ -138,8 +138,11 @@ impl Bindings {
             }
         }
         let denied = || self.shared.denies.load().holds(question.address) || view.denies(question.address);
-        if answer.verdict == Verdict::Allowed && denied() {
+        // As in the kernel, a deny comes before the service, and the filter's mode decides for it.
+        let passes = answer.verdict == Verdict::Allowed || answer.observe;
+        if passes && denied() {
             answer.verdict = Verdict::Denied;
+            answer.observe = view.policy.filter.mode == Mode::Observe;
         }
         answer
     }

@@ -97,6 +97,8 @@ struct Inner {
     /// Lines that the writer has, in their order.
     waiting: VecDeque<u64>,
     summary: BatchSummary,
+    /// The number of the line that was read last; blank ones count.
+    last: u64,
     /// The count of the line `end`.
     end: Option<u64>,
     /// Up to which line all are decided, where that was not told yet.
@@ -142,7 +144,7 @@ impl BatchInput {
         let mut splitter = std::mem::take(&mut self.splitter);
         // A piece at a time, so that a large body does not become one large list of jobs.
         for piece in bytes.chunks(super::requests::LINE_BYTES_MAX) {
-            splitter.push(piece, |line| self.line(line));
+            splitter.push(piece, |number, line| self.line(number, line));
             if self.chunk.len() >= LINES_A_CHUNK {
                 self.send().await?;
             }
@@ -160,7 +162,7 @@ impl BatchInput {
     /// The body's end: returns when every line is decided.
     pub async fn finish(mut self) -> Answer<()> {
         let mut splitter = std::mem::take(&mut self.splitter);
-        splitter.finish(|line| self.line(line));
+        splitter.finish(|number, line| self.line(number, line));
         self.send().await?;
         loop {
             let decided = self.state.decided.notified();
@@ -190,7 +192,7 @@ impl BatchInput {
         self.shared.chunks.send(chunk).await.map_err(|_| lost())
     }
 
-    fn line(&mut self, line: Option<&[u8]>) {
+    fn line(&mut self, number: u64, line: Option<&[u8]>) {
         let view = self.shared.view.load();
         let read = match allowance_of(&view, &self.publisher) {
             Ok(allowance) => lines::read(line, Body::Batch, &self.shared, &view, allowance),
@@ -205,7 +207,7 @@ impl BatchInput {
             return;
         }
         inner.summary.lines += 1;
-        let number = inner.summary.lines;
+        inner.last = number;
         let line = match read {
             Ok(_) if inner.end.is_some() => {
                 let refusal = Refusal::new(Code::Malformed, "this line stands after the end");
@@ -304,7 +306,7 @@ impl Inner {
     fn settle(&mut self) {
         self.done = match self.waiting.front() {
             Some(first) => first - 1,
-            None => self.summary.lines,
+            None => self.last,
         };
     }
 }

@@ -19,6 +19,8 @@ use super::shared::{Phase, Shared};
 use super::store::{StoreError, StoredChange};
 
 const HEARTBEAT: Duration = Duration::from_secs(10);
+/// The reader has fallen behind what is kept.
+const TOO_SLOW: &str = "too-slow";
 /// Changes read from the store at once.
 const SLICE: usize = 256;
 
@@ -72,7 +74,7 @@ fn unreadable(error: StoreError) -> Refusal {
 }
 
 impl WatchFeed {
-    /// A heartbeat at least every 10 s; `None` after `too-slow`, and when the daemon stops. It may be dropped while
+    /// A heartbeat at least every 10 s; `None` after `Ended`, and when the daemon stops. It may be dropped while
     /// it waits, and called again.
     pub async fn next(&mut self) -> Option<WatchLine> {
         loop {
@@ -109,8 +111,13 @@ impl WatchFeed {
             Ok(Ok((changes, begin))) if begin <= self.last && same_store => self.take(changes, published),
             _ => {
                 self.ended = true;
-                self.lines.push_back(WatchLine::TooSlow {
-                    error: "too-slow",
+                let error = match same_store {
+                    true => TOO_SLOW,
+                    // What a new watch is answered.
+                    false => Code::Gone.slug(),
+                };
+                self.lines.push_back(WatchLine::Ended {
+                    error,
                     revision: self.last,
                 });
             }

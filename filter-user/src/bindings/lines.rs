@@ -49,13 +49,16 @@ pub(super) enum Body {
 #[derive(Default)]
 pub(super) struct Splitter {
     begun: Vec<u8>,
+    /// Lines that are complete, blank ones as well: an editor counts them too.
+    number: u64,
     /// The line that is being skipped is too long.
     too_long: bool,
 }
 
 impl Splitter {
-    /// Calls for each line that the bytes complete, `None` for one that is too long. Blank ones are none.
-    pub(super) fn push(&mut self, bytes: &[u8], mut call: impl FnMut(Option<&[u8]>)) {
+    /// Calls for each line that the bytes complete with its number, `None` for one that is too long. Blank ones are
+    /// passed over.
+    pub(super) fn push(&mut self, bytes: &[u8], mut call: impl FnMut(u64, Option<&[u8]>)) {
         let mut rest = bytes;
         while let Some(at) = rest.iter().position(|b| *b == b'\n') {
             let (line, after) = rest.split_at(at);
@@ -67,7 +70,7 @@ impl Splitter {
     }
 
     /// The stream's end: what was begun is a line.
-    pub(super) fn finish(&mut self, mut call: impl FnMut(Option<&[u8]>)) {
+    pub(super) fn finish(&mut self, mut call: impl FnMut(u64, Option<&[u8]>)) {
         self.complete(&mut call);
     }
 
@@ -79,11 +82,12 @@ impl Splitter {
         }
     }
 
-    fn complete(&mut self, call: &mut impl FnMut(Option<&[u8]>)) {
+    fn complete(&mut self, call: &mut impl FnMut(u64, Option<&[u8]>)) {
+        self.number += 1;
         if std::mem::take(&mut self.too_long) {
-            call(None);
+            call(self.number, None);
         } else if !self.begun.trim_ascii().is_empty() {
-            call(Some(&self.begun));
+            call(self.number, Some(&self.begun));
         }
         self.begun.clear();
     }
@@ -107,6 +111,10 @@ pub(super) fn read(
     })?;
     let json = parse(line).map_err(|detail| refused(Refusal::new(Code::Malformed, detail)))?;
     let mut faults = Faults::default();
+    if !matches!(json, Json::Object(_)) {
+        Members::open(&json, "", &[], &mut faults);
+        return Err(refused(Refusal::of_faults(faults.into_vec())));
+    }
     let op = op_of(&json, body, &mut faults);
     if op == Some("end") {
         return read_end(&json, faults).map_err(refused);
@@ -245,10 +253,12 @@ fn read_op(
 mod tests {
     use super::*;
 
-    fn cut(pieces: &[&[u8]]) -> Vec<Option<String>> {
+    fn cut(pieces: &[&[u8]]) -> Vec<(u64, Option<String>)> {
         let mut splitter = Splitter::default();
         let mut lines = Vec::new();
-        let mut keep = |line: Option<&[u8]>| lines.push(line.map(|l| String::from_utf8(l.to_vec()).unwrap()));
+        let mut keep = |number: u64, line: Option<&[u8]>| {
+            lines.push((number, line.map(|l| String::from_utf8(l.to_vec()).unwrap())));
+        };
         for piece in pieces {
             splitter.push(piece, &mut keep);
         }
@@ -260,7 +270,8 @@ mod tests {
     fn lines_are_the_same_however_the_stream_is_cut() {
         let whole = b"{\"a\":1}\r\n\n  \n{\"b\":2}\nlast";
         let expected = cut(&[whole]);
-        assert_eq!(expected.len(), 3);
+        let numbers: Vec<u64> = expected.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, [1, 4, 5]);
         for at in 0..whole.len() {
             assert_eq!(cut(&[&whole[..at], &whole[at..]]), expected, "cut at {at}");
         }
@@ -269,8 +280,11 @@ mod tests {
     #[test]
     fn line_that_is_too_long_is_told_and_the_next_is_read() {
         let long = vec![b'x'; LINE_BYTES_MAX + 1];
-        assert_eq!(cut(&[&long, b"yy\nok\n"]), [None, Some("ok".to_owned())]);
+        assert_eq!(
+            cut(&[&long, b"yy\nok\n"]),
+            [(1, None), (2, Some("ok".to_owned()))]
+        );
         let just = vec![b'x'; LINE_BYTES_MAX];
-        assert!(cut(&[&just, b"\n"])[0].is_some());
+        assert!(cut(&[&just, b"\n"])[0].1.is_some());
     }
 }

@@ -146,6 +146,11 @@ impl Bindings {
         Ok(self.shared.show(publisher, credential, &row))
     }
 
+    /// Whether there are, or were since the start, bindings of this publisher, in the policy or not.
+    pub fn has_of(&self, publisher: &str) -> bool {
+        self.shared.memory.shelf(publisher).is_some()
+    }
+
     pub async fn put_deny(&self, actor: &Actor, deny: PutDeny) -> Answer<DenyView> {
         let body = denies::read(&deny.name, &deny.body, actor)?;
         let answer = self.ask_deny(actor, deny.name, DenyOp::Put(body)).await?;

@@ -20,13 +20,9 @@ pub type BadLine = (u64, Refusal);
 pub fn grantees_of_lines(policy: &Policy, bytes: &[u8], start_ns: u64) -> (Vec<Grantee>, Vec<BadLine>) {
     let view = PolicyView::new(0, std::sync::Arc::new(policy.clone()));
     let (mut grantees, mut bad) = (Vec::new(), Vec::new());
-    let mut number = 0;
-    let mut read = |line: Option<&[u8]>| {
-        number += 1;
-        match grantee_of(&view, line, start_ns) {
-            Ok(found) => grantees.extend(found),
-            Err(refusal) => bad.push((number, refusal)),
-        }
+    let mut read = |number: u64, line: Option<&[u8]>| match grantee_of(&view, line, start_ns) {
+        Ok(found) => grantees.extend(found),
+        Err(refusal) => bad.push((number, refusal)),
     };
     let mut splitter = Splitter::default();
     splitter.push(bytes, &mut read);

@@ -282,8 +282,9 @@ pub enum WatchLine {
     Heartbeat {
         heartbeat: u64,
     },
-    /// The last line: the reader was too slow, and may watch again from here.
-    TooSlow {
+    /// The last line: `too-slow`, and the reader may watch again from here; or `too-old`, since a restore has put
+    /// another store in place, and the reader lists again.
+    Ended {
         error: &'static str,
         revision: u64,
     },
@@ -348,6 +349,26 @@ pub struct AuditNote {
     pub actor: Option<Actor>,
     pub what: &'static str,
     pub members: serde_json::Map<String, serde_json::Value>,
+}
+
+impl AuditNote {
+    /// Another policy is in force: by whom or what, the hash before and after, and the generation of its tables.
+    pub fn applied(actor: Option<Actor>, by: &str, hash: (&str, &str), generation: u64) -> AuditNote {
+        let members = [
+            ("by", by.into()),
+            ("before", hash.0.into()),
+            ("after", hash.1.into()),
+            ("generation", generation.into()),
+        ];
+        AuditNote {
+            actor,
+            what: "apply",
+            members: members
+                .map(|(name, value)| (name.to_owned(), value))
+                .into_iter()
+                .collect(),
+        }
+    }
 }
 
 pub type Answer<T> = Result<T, Refusal>;

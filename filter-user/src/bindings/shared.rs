@@ -28,6 +28,9 @@ use crate::policy::Policy;
 /// The alarm that the store or the audit log cannot be written.
 pub(crate) const DISK_ALARM: &str = "disk";
 
+/// The alarm that no space is kept back.
+pub(crate) const SPACE_ALARM: &str = "space";
+
 /// Single requests that wait for the writer; more are `busy`.
 pub(crate) const SINGLES_MAX: usize = 1_024;
 /// Chunks of batches that wait for the writer; a batch waits for room.
@@ -148,7 +151,10 @@ impl Shared {
             }
         };
         if changed && let Some(text) = alarms.get(kind) {
-            tracing::error!("{text}");
+            match kind {
+                SPACE_ALARM => tracing::warn!("{text}"),
+                _ => tracing::error!("{text}"),
+            }
         }
     }
 

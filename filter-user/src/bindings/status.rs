@@ -7,6 +7,7 @@ use super::Bindings;
 use super::memory::Shelf;
 use super::model::view::{state, timestamp};
 use super::requests::{PublisherStatus, State, StoreStatus};
+use super::shared::SPACE_ALARM;
 
 /// Bindings that end within these are counted.
 const ENDING_WITHIN_MS: [i64; 3] = [300_000, 3_600_000, 86_400_000];
@@ -31,6 +32,12 @@ impl Bindings {
             denies: shared.denies.load().len() as u64,
             audit: self.audit_head(),
         }
+    }
+
+    /// Why changes would be refused now, in a sentence.
+    pub fn refuses_growth(&self) -> Option<String> {
+        let alarms = self.shared.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+        alarms.get(SPACE_ALARM).cloned()
     }
 
     fn publisher_status(&self, shelf: &Shelf) -> PublisherStatus {

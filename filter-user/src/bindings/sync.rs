@@ -25,6 +25,8 @@ pub struct SyncInput {
     view: Arc<PolicyView>,
     splitter: Splitter,
     job: Box<SyncJob>,
+    /// The line that was read last; blank ones count.
+    at: u64,
     /// The count of the line `end`.
     end: Option<u64>,
     faults: Vec<FieldFault>,
@@ -60,6 +62,7 @@ impl Bindings {
             shared: Arc::clone(&self.shared),
             view,
             splitter: Splitter::default(),
+            at: 0,
             end: None,
             faults: Vec::new(),
             refusal: None,
@@ -73,7 +76,7 @@ impl SyncInput {
     pub async fn push(&mut self, bytes: &[u8]) -> Answer<()> {
         let mut splitter = std::mem::take(&mut self.splitter);
         for piece in bytes.chunks(super::requests::LINE_BYTES_MAX) {
-            splitter.push(piece, |line| self.line(line));
+            splitter.push(piece, |number, line| self.line(number, line));
             tokio::task::yield_now().await;
         }
         self.splitter = splitter;
@@ -83,7 +86,7 @@ impl SyncInput {
     /// The body's end: the stream is the publisher's whole set now, or nothing has changed.
     pub async fn finish(mut self) -> Answer<SyncSummary> {
         let mut splitter = std::mem::take(&mut self.splitter);
-        splitter.finish(|line| self.line(line));
+        splitter.finish(|number, line| self.line(number, line));
         if let Some(refusal) = self.refusal {
             return Err(Refusal {
                 errors: self.faults,
@@ -107,7 +110,8 @@ impl SyncInput {
         answer.await.map_err(|_| lost())?
     }
 
-    fn line(&mut self, line: Option<&[u8]>) {
+    fn line(&mut self, number: u64, line: Option<&[u8]>) {
+        self.at = number;
         let read = allowance_of(&self.view, &self.job.options.publisher)
             .map_err(|refusal| LineFault {
                 credential: None,
@@ -140,7 +144,7 @@ impl SyncInput {
             }
             Ok(_) => {}
             Err(fault) if fault.refusal.errors.is_empty() => {
-                let at_line = format!("line {}: {}", self.job.lines, fault.refusal.detail);
+                let at_line = format!("line {number}: {}", fault.refusal.detail);
                 self.refusal.get_or_insert(Refusal {
                     detail: at_line,
                     ..fault.refusal
@@ -155,7 +159,7 @@ impl SyncInput {
     }
 
     fn fault(&mut self, fault: FieldFault) {
-        let line = self.job.lines;
+        let line = self.at;
         if self.faults.len() < FAULTS_TOLD_MAX {
             self.faults.push(FieldFault {
                 detail: format!("line {line}: {}", fault.detail),
@@ -179,7 +183,7 @@ impl SyncInput {
         match same {
             // Should it change before the end of the sync, that write is newer, and stays.
             true => self.job.unchanged += 1,
-            false => self.job.puts.push((self.job.lines, credential, wanted)),
+            false => self.job.puts.push((self.at, credential, wanted)),
         }
     }
 }

@@ -18,7 +18,7 @@ Exit codes:
   0  shown, or the log is whole
   1  failed
   5  the daemon is not reachable
-  6  the log is broken, or does not hold the head
+  6  the log is broken, does not hold the head, or a sync's change file is missing or changed
 
 Examples:
   keyfence audit show --from 1 | jq .

@@ -1,5 +1,6 @@
 //! What a load of the policy has to say beside what it puts in force.
 
+use crate::policy::model::{Authorize, Credentials};
 use crate::policy::{Loaded, Policy, Severity};
 
 /// The warnings of a policy, said in the log, once a load.
@@ -34,11 +35,20 @@ pub(super) fn restart_keys(old: &Policy, new: &Policy) -> impl Iterator<Item = S
             .map(|listener| listener.address.clone())
             .collect()
     };
+    // Where in the file a table stands says nothing.
+    let credentials = |policy: &Policy| Credentials {
+        origin: None,
+        ..policy.credentials.clone()
+    };
+    let authorize = |policy: &Policy| Authorize {
+        origin: None,
+        ..policy.authorize.clone()
+    };
     let differs = [
         ("[daemon]", old.daemon != new.daemon),
         ("[[listener]]", addresses(old) != addresses(new)),
-        ("[credentials]", old.credentials != new.credentials),
-        ("[authorize]", old.authorize != new.authorize),
+        ("[credentials]", credentials(old) != credentials(new)),
+        ("[authorize]", authorize(old) != authorize(new)),
         ("[records]", !same_records(old, new)),
     ];
     differs
@@ -69,4 +79,41 @@ fn same_records(old: &Policy, new: &Policy) -> bool {
         told.collect::<Vec<_>>()
     };
     records(old) == records(new) && sinks(old) == sinks(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::policy::{LoadContext, MemoryFiles, load_from};
+
+    fn policy(head: &str, tables: &str) -> Policy {
+        let text = format!(
+            "version = 1\n{head}[filter]\ninterfaces = [\"eth0\"]\n{tables}\n\
+             [[service]]\nname = \"a\"\nprotocol = \"tcp\"\nports = [443]\n\
+             [[management]]\nname = \"ssh\"\nsources = [\"192.0.2.0/24\"]\nprotocol = \"tcp\"\nports = [22]\n"
+        );
+        let root = Path::new("keyfence.toml");
+        let files = MemoryFiles::new([(root.to_owned(), text.into_bytes())]);
+        let loaded = load_from(
+            &files,
+            root,
+            &LoadContext::at("2026-06-01T00:00:00Z".parse().unwrap()),
+        );
+        let told: Vec<String> = loaded.diagnostics.iter().map(|d| d.to_string()).collect();
+        loaded.policy.unwrap_or_else(|| panic!("{told:#?}"))
+    }
+
+    #[test]
+    fn table_that_is_read_at_start_is_told_where_it_says_something_else_and_not_where_it_moved() {
+        let tables = "[credentials]\nheader = [\"x-key\"]\n[authorize]\nreason-header = true";
+        let old = policy("", tables);
+        let moved = policy("# A line more.\n\n", tables);
+        assert_eq!(restart_keys(&old, &moved).count(), 0);
+        let changed = policy("", &tables.replace("true", "false").replace("x-key", "x-other"));
+        let told: Vec<String> = restart_keys(&old, &changed).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].starts_with("[credentials] has changed") && told[1].starts_with("[authorize] has"));
+    }
 }

@@ -178,11 +178,15 @@ fn head_of(lines: &[u8]) -> Option<(AuditHead, u64)> {
     let mut revision = 0;
     let mut head = None;
     // From the end: the revisions of the last lines are the highest.
-    for line in lines
+    for (at, line) in lines
         .rsplit(|b| *b == b'\n')
         .filter(|line| !line.is_empty())
-        .take(64)
+        .enumerate()
     {
+        // Lines of starts and policies have none: further back one does.
+        if at >= 64 && revision > 0 {
+            break;
+        }
         let Ok(value) = serde_json::from_slice::<Value>(line) else {
             continue;
         };

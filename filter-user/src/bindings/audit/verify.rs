@@ -1,8 +1,8 @@
 //! `keyfence audit verify`: whether a log is whole, and whether it still holds a head that was told earlier.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -28,11 +28,13 @@ pub enum VerifyError {
     Io(#[from] std::io::Error),
     #[error("line {line}: {what}")]
     Broken { line: u64, what: String },
+    #[error("line {line}: the change file {} {what}", file.display())]
+    ChangeFile { line: u64, file: PathBuf, what: String },
     #[error("no line has the hash {0}: the log was cut or written anew after that head was told")]
     HeadMissing(String),
 }
 
-/// Checks every line; with `head`, that a line has this hash (a prefix of 8 digits or more will do).
+/// Checks every line and the change file of each sync, beside the log; with `head`, that a line has this hash (a prefix of 8 digits or more will do).
 pub fn verify(path: &Path, head: Option<&str>) -> Result<Verified, VerifyError> {
     let mut reader = BufReader::new(File::open(path)?);
     let mut at = AuditHead {
@@ -50,10 +52,12 @@ pub fn verify(path: &Path, head: Option<&str>) -> Result<Verified, VerifyError> 
         if line.pop() != Some(b'\n') {
             return finish(at, line.len() as u64 + 1, head, head_seen);
         }
-        at = next(&at, &line).map_err(|what| VerifyError::Broken {
+        let value;
+        (at, value) = next(&at, &line).map_err(|what| VerifyError::Broken {
             line: at.line + 1,
             what,
         })?;
+        change_file(path, at.line, &value)?;
         head_seen |= head
             .as_ref()
             .is_some_and(|head| head.len() >= 8 && at.hash.starts_with(head.as_str()));
@@ -74,7 +78,7 @@ fn finish(
 }
 
 /// The head that a line makes, if it follows the one before.
-fn next(before: &AuditHead, line: &[u8]) -> Result<AuditHead, String> {
+fn next(before: &AuditHead, line: &[u8]) -> Result<(AuditHead, Value), String> {
     let value: Value = serde_json::from_slice(line).map_err(|_| "it is not JSON".to_owned())?;
     let split = line
         .len()
@@ -91,10 +95,50 @@ fn next(before: &AuditHead, line: &[u8]) -> Result<AuditHead, String> {
     if value["line"].as_u64() != Some(before.line + 1) {
         return Err(format!("its number is not {}", before.line + 1));
     }
-    Ok(AuditHead {
+    let head = AuditHead {
         line: before.line + 1,
         hash,
-    })
+    };
+    Ok((head, value))
+}
+
+/// A sync's line has the hash of the file with its changes.
+fn change_file(log: &Path, line: u64, value: &Value) -> Result<(), VerifyError> {
+    let (Some(name), Some(told)) = (value["file"].as_str(), value["sha256"].as_str()) else {
+        return Ok(());
+    };
+    let file = log.parent().unwrap_or(Path::new("")).join(name);
+    let fault = |what: String| VerifyError::ChangeFile {
+        line,
+        file: file.clone(),
+        what,
+    };
+    // Only what is beside the log is read, whatever a line says.
+    if !Path::new(name)
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)))
+    {
+        return Err(fault("is none beside the log".to_owned()));
+    }
+    let hash = hash_of(&file).map_err(|error| fault(format!("cannot be read: {error}")))?;
+    match hash == told {
+        true => Ok(()),
+        false => Err(fault(
+            "has not the hash that the line tells: it was changed".to_owned(),
+        )),
+    }
+}
+
+fn hash_of(file: &Path) -> std::io::Result<String> {
+    let mut file = File::open(file)?;
+    let mut hash = Sha256::new();
+    let mut bytes = vec![0; 64 << 10];
+    loop {
+        match file.read(&mut bytes)? {
+            0 => return Ok(hex(&hash.finalize())),
+            read => hash.update(&bytes[..read]),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -135,6 +179,45 @@ mod tests {
         assert_eq!(verify(&path, None).unwrap().head.line, 3);
         let missing = verify(&path, Some(&verified.head.hash)).unwrap_err();
         assert!(matches!(missing, VerifyError::HeadMissing(_)));
+    }
+
+    #[test]
+    fn change_file_that_is_missing_or_changed_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path(), 1);
+        let file = folder.path().join("audit-syncs/sync-2.jsonl");
+        std::fs::create_dir(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, b"{}\n").unwrap();
+        let mut audit = Audit::open(&path, 0).unwrap();
+        let line = Line::new("sync", None).with("file", "audit-syncs/sync-2.jsonl");
+        let line = line.with("sha256", hex(&Sha256::digest(b"{}\n")));
+        audit.append(&[line.at(1)], 0).unwrap();
+        assert_eq!(verify(&path, None).unwrap().head.line, 2);
+        let fault = || verify(&path, None).unwrap_err().to_string();
+        std::fs::write(&file, b"{ }\n").unwrap();
+        assert!(
+            fault().starts_with("line 2: ") && fault().contains("sync-2.jsonl has not"),
+            "{}",
+            fault()
+        );
+        std::fs::remove_file(&file).unwrap();
+        assert!(fault().contains("sync-2.jsonl cannot be read"), "{}", fault());
+        let outside = Line::new("sync", None)
+            .with("file", "../secret")
+            .with("sha256", "00");
+        std::fs::write(&file, b"{}\n").unwrap();
+        audit.append(&[outside], 0).unwrap();
+        assert!(fault().contains("is none beside the log"), "{}", fault());
+    }
+
+    #[test]
+    fn revision_is_found_behind_any_number_of_lines_without_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path(), 3);
+        let mut audit = Audit::open(&path, 0).unwrap();
+        audit.append(&vec![Line::new("start", None); 200], 0).unwrap();
+        let audit = Audit::open(&path, 0).unwrap();
+        assert_eq!((audit.head().line, audit.revision), (203, 2));
     }
 
     #[test]

@@ -23,10 +23,13 @@ pub(crate) fn fault(text: &str, id_pattern: &Regex) -> Option<(&'static str, Str
         let detail = "this looks like a key itself: it must never leave the application".to_owned();
         return Some(("looks-like-a-key", detail, FIX));
     }
-    if let Some(rest) = text
-        .strip_prefix("sha256:")
-        .or_else(|| text.strip_prefix("hmac-sha256:"))
+    // In capitals it was meant as one, and none would ever be found under it.
+    let lower = text.to_ascii_lowercase();
+    if let Some(meant) = ["sha256:", "hmac-sha256:"]
+        .iter()
+        .find(|prefix| lower.starts_with(**prefix))
     {
+        let rest = text.strip_prefix(meant).unwrap_or_default();
         let hex = match text.starts_with("hmac-") {
             true => rest.split_once(':').map_or("", |(_, hex)| hex),
             false => rest,
@@ -35,7 +38,7 @@ pub(crate) fn fault(text: &str, id_pattern: &Regex) -> Option<(&'static str, Str
             && hex
                 .bytes()
                 .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        let detail = || "a fingerprint has 64 lower-case hex digits".to_owned();
+        let detail = || "a fingerprint is its scheme in lower case and 64 lower-case hex digits".to_owned();
         return (!is_hex).then(|| ("bad-fingerprint", detail(), FIX));
     }
     // A control character in a name would break lines of logs and headers, whatever the pattern admits.
@@ -119,6 +122,8 @@ mod tests {
             "sha256:00",
             &format!("sha256:{}", "0F".repeat(32)),
             &format!("hmac-sha256:{hash}"),
+            &format!("SHA256:{hash}"),
+            &format!("HMAC-sha256:k2:{hash}"),
         ] {
             assert_eq!(code(bad), Some("bad-fingerprint"), "{bad}");
         }

@@ -84,7 +84,7 @@ pub(crate) fn put(
     }))
 }
 
-/// A batch's `renew`: the content stays, the end is new. The row version may stay unsaid: no content rests on it.
+/// A batch's `renew`: the content stays, the end is new, and the row version that it writes.
 pub(crate) fn renew(
     stored: Stored<'_>,
     standing: Standing,
@@ -98,9 +98,7 @@ pub(crate) fn renew(
             "there is no such binding to renew",
         ));
     };
-    if row_version.is_some() {
-        judge_row_version(stored, row_version, true)?;
-    }
+    judge_row_version(stored, row_version, true)?;
     let end = lease_ms.map(|lease| Moment::after(now, lease));
     let row_version = row_version.or(before.row_version);
     if before.end.is_none() && end.is_none() && row_version == before.row_version {

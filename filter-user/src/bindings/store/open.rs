@@ -322,7 +322,8 @@ pub(crate) fn rename_store(path: &Path, trust: bool, revision: u64, now: Now) ->
     write.set_two_phase_commit(true);
     {
         let mut tables = Tables::open(&write)?;
-        let revision = revision.max(opened.revision);
+        // Of its own: who watched up to the last one lists again as well.
+        let revision = revision.max(opened.revision) + 1;
         tables.meta.insert("revision", revision)?;
         tables.meta.insert("folded", revision)?;
         tables.meta.insert("changes-begin", revision)?;

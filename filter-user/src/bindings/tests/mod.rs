@@ -4,6 +4,7 @@ mod crash;
 mod fixture;
 mod kept;
 mod leases;
+mod lines;
 mod model_based;
 mod others;
 mod single;

@@ -20,7 +20,7 @@ pub(super) fn end(count: usize) -> String {
     format!(r#"{{"op": "end", "count": {count}}}"#)
 }
 
-async fn batch(f: &Fixture, lines: &[String]) -> (Vec<LineFailure>, BatchSummary) {
+pub(super) async fn batch(f: &Fixture, lines: &[String]) -> (Vec<LineFailure>, BatchSummary) {
     let (mut input, mut output) = f.bindings.batch(&actor("gateway"), "gateway", false).unwrap();
     input.push(lines.join("\n").as_bytes()).await.unwrap();
     timeout(PATIENCE, input.finish()).await.unwrap().unwrap();
@@ -35,7 +35,7 @@ async fn batch(f: &Fixture, lines: &[String]) -> (Vec<LineFailure>, BatchSummary
     panic!("there was no summary");
 }
 
-async fn sync_with(
+pub(super) async fn sync_with(
     f: &Fixture,
     publisher: &str,
     lines: &[String],
@@ -366,4 +366,34 @@ async fn renewals_are_one_line_a_minute_of_the_audit_log() {
         text.lines().last().unwrap().contains("\"renewals\":1"),
         "what is owed is written at the stop"
     );
+}
+
+#[tokio::test]
+async fn restore_ends_every_watch_and_makes_all_watchers_list_again() {
+    let f = start();
+    f.put("key-1", &body("192.0.2.1", 600)).await.unwrap();
+    let backup = f.folder.path().join("backup");
+    let before = f.bindings.backup(&operator(), backup.clone()).await.unwrap();
+    f.delete("key-1", None).await.unwrap();
+    let mut feed = f.bindings.watch(Watch::default()).await.unwrap();
+    let after = f.bindings.restore(&operator(), backup, true).await.unwrap();
+    let last = feed.next().await;
+    assert!(
+        matches!(last, Some(WatchLine::Ended { error: "too-old", .. })),
+        "{last:?}"
+    );
+    assert!(feed.next().await.is_none());
+    // A watcher that names no store is told as well: it must list again.
+    let since = |since| Watch {
+        since: Some(since),
+        ..Watch::default()
+    };
+    for revision in before.revision..after.revision {
+        assert_eq!(
+            code(f.bindings.watch(since(revision)).await.map(drop)),
+            Code::Gone,
+            "{revision}"
+        );
+    }
+    assert!(f.bindings.watch(since(after.revision)).await.is_ok());
 }

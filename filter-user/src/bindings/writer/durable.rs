@@ -25,9 +25,7 @@ impl Core {
         now: Now,
     ) -> Result<(), Fault> {
         if let Some((changes, summary, actor)) = group.sync_file.take() {
-            let line = self
-                .write_sync(&changes, summary.revision)
-                .map_err(Fault::Audit)?;
+            let line = self.write_sync(&changes).map_err(Fault::Audit)?;
             let counts = serde_json::to_value(&summary).expect("counts always have a JSON form");
             let mut line = line.with("counts", counts).at(summary.revision);
             line.members.extend(Line::new("sync", Some(&actor)).members);
@@ -47,7 +45,7 @@ impl Core {
     }
 
     /// A sync's change file, on disk before its line names its hash.
-    fn write_sync(&self, changes: &[Line], revision: u64) -> std::io::Result<Line> {
+    fn write_sync(&self, changes: &[Line]) -> std::io::Result<Line> {
         use sha2::Digest as _;
         use std::io::Write as _;
         use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -57,8 +55,9 @@ impl Core {
             .recursive(true)
             .mode(0o700)
             .create(&folder)?;
-        let name = format!("sync-{revision}.jsonl");
-        // One of the same revision was never acknowledged: a crash came before its commit.
+        // By its line in the log: a sync that changes nothing has no revision of its own.
+        let name = format!("sync-{}.jsonl", self.audit.head().line + 1);
+        // One of the same name is of no line: a crash or a full disk came between.
         let mut file = std::fs::OpenOptions::new()
             .write(true)
             .create(true)

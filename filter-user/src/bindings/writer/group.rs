@@ -169,6 +169,10 @@ impl Group {
         self.revision
     }
 
+    pub(crate) fn gain(&mut self, publisher: &Arc<str>, bindings: i64) {
+        *self.gained.entry(Arc::clone(publisher)).or_default() += bindings;
+    }
+
     fn decide(&mut self, key: &Key, op: &Op, actor: Option<&Actor>, ground: &Ground<'_>) -> Answer<Done> {
         let entry = &self.entries[key];
         let facts = entry.shelf.facts();
@@ -257,7 +261,7 @@ impl Group {
                 .push(line.with("after", shown(Some(&row))).at(revision));
         }
         if written.outcome == Outcome::Created {
-            *self.gained.entry(Arc::clone(&key.0)).or_default() += 1;
+            self.gain(&key.0, 1);
         }
         Ok(Done::Put {
             outcome: written.outcome,
@@ -311,7 +315,10 @@ impl Group {
         self.log(key, Event::Delete, None, revision, ground.now);
         let line = binding_line("delete", key, actor).with("before", shown(before.as_deref()));
         self.lines.push(line.at(revision));
-        *self.gained.entry(Arc::clone(&key.0)).or_default() -= 1;
+        // What has ended did not count.
+        if before.is_some_and(|row| row.told != Told::Ended) {
+            self.gain(&key.0, -1);
+        }
         Done::Delete {
             removed: true,
             row_version,
@@ -340,9 +347,7 @@ impl Group {
                     removed: true,
                     tombstone: row.row_version,
                 };
-                // Gained counts what has not ended: this one no longer did.
                 self.remove(key, deleted, None, ground);
-                *self.gained.entry(Arc::clone(&key.0)).or_default() += 1;
             }
             return;
         }

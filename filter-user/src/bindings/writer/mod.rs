@@ -33,7 +33,7 @@ use super::clock::Now;
 use super::model::allowance::PolicyView;
 use super::refusal::{Code, Refusal};
 use super::seam::{GrantError, Grants};
-use super::shared::{Phase, Shared};
+use super::shared::{Phase, SPACE_ALARM, Shared};
 use denies::{DenyJob, DenyOp};
 use job::{BindingJob, Job};
 use pace::Pace;
@@ -161,6 +161,7 @@ async fn turn(mut core: Box<Core>, jobs: Vec<Job>, grants: &dyn Grants) -> Box<C
             .0;
     }
     core.reserve.hold();
+    core.tell_space();
     let (epoch, policy) = grants.policy();
     let view = core.shared.view_of(epoch, &policy);
     waiting.extend(core.due(&view, now));
@@ -319,6 +320,19 @@ impl Core {
         jobs
     }
 
+    /// What would be refused is told before anybody asks.
+    fn tell_space(&self) {
+        let text = || {
+            let folder = self.shared.folder.display();
+            format!(
+                "{folder} has too little space for what is kept back: new and changed bindings are refused \
+                 (store-full); free some, or name another folder with [daemon] state"
+            )
+        };
+        let lacks = !self.reserve.is_held();
+        self.shared.set_alarm(SPACE_ALARM, lacks.then(text));
+    }
+
     /// Without space kept back, only what needs no more room is taken.
     fn without_growth(&self, jobs: Vec<Job>) -> Vec<Job> {
         if self.reserve.is_held() {
@@ -326,15 +340,15 @@ impl Core {
         }
         let refusal = Refusal::new(
             self.full,
-            "the disk of the state folder is full: deletes and renewals alone are taken",
+            "the disk of the state folder is full: deletes, denies and renewals alone are taken",
         );
         let mut kept = Vec::with_capacity(jobs.len());
         for job in jobs {
             let grows = match &job {
                 Job::Binding(job) => self.grows(job),
-                Job::Deny(job) => matches!(job.op, DenyOp::Put(_)),
                 Job::Sync(_) | Job::Restore(_) => true,
-                Job::Note(..) => false,
+                // Few and small; whom to keep out must not wait for space.
+                Job::Deny(_) | Job::Note(..) => false,
             };
             match grows {
                 true => refuse(job, &refusal),

@@ -89,7 +89,9 @@ impl Group {
         };
         // Decided in a group of its own: a fault in the middle, or a dry run, leaves nothing behind.
         let mut group = Group::new(self.revision, ground.now.boot_id);
-        let revoked = group.revocations(job, &shelf, ground)?;
+        let (revoked, of_count) = group.revocations(job, &shelf, ground)?;
+        // They make room for what the sync adds.
+        group.gain(&publisher, -of_count.cast_signed());
         let (newer, of_unchanged) = newer(job, &shelf, &deleted);
         summary.kept_newer += newer;
         summary.unchanged = summary.unchanged.saturating_sub(of_unchanged);
@@ -101,6 +103,7 @@ impl Group {
             }
             group.sync_put(job, &key, wanted, *line, &mut summary, ground)?;
         }
+        group.gain(&publisher, of_count.cast_signed());
         for credential in &revoked {
             let key = (Arc::clone(&publisher), Arc::clone(credential));
             group.load(&key, ground).map_err(Fault::Store)?;
@@ -185,13 +188,13 @@ impl Group {
         Ok(())
     }
 
-    /// What the sync does not name and nobody has written since.
+    /// What the sync does not name and nobody has written since, and how many of them count as bindings.
     fn revocations(
         &self,
         job: &SyncJob,
         shelf: &Arc<Shelf>,
         ground: &Ground<'_>,
-    ) -> Result<Vec<Arc<str>>, Fault> {
+    ) -> Result<(Vec<Arc<str>>, u64), Fault> {
         let mut revoked = Vec::new();
         let (mut in_force, mut counted) = (0, 0);
         shelf.each(|credential, row| {
@@ -208,14 +211,15 @@ impl Group {
             .options
             .revoke_max
             .unwrap_or_else(|| share_of(in_force, percent).max(REVOCATIONS_FREE));
-        if counted > most {
+        // A dry run tells the number instead.
+        if counted > most && !job.options.dry_run {
             let detail = format!("{counted} of {in_force} bindings would be revoked, of at most {most}");
             let refusal = Refusal::new(Code::MassRevocation, detail);
             return Err(Fault::Refused(
                 refusal.with("revocations", counted).with("revoke_max", most),
             ));
         }
-        Ok(revoked)
+        Ok((revoked, counted))
     }
 
     /// After a restore: what is kept is in force again.
