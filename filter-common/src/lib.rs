@@ -12,6 +12,8 @@ pub mod admit;
 pub mod bounds;
 pub mod charge;
 pub mod classify;
+#[cfg(test)]
+mod double;
 pub mod limit;
 pub mod lookup;
 pub mod parse;

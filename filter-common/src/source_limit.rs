@@ -90,3 +90,163 @@ fn unit_pays<T: Tables>(tables: &T, tag: u64, unit: u32, limit: &Limit, amount: 
         None => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::cell::Cell;
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::abi::LimitSet;
+    use crate::double::Double;
+    use crate::parse::Address;
+
+    const START: Nanos = Nanos(3_600_000_000_000);
+    const SECOND: u64 = 1_000_000_000;
+
+    /// One line for each unit: all sources meet there.
+    fn tables(packets: u64, bytes: u64) -> Double {
+        let limit = |tokens| match tokens {
+            0 => Limit::NONE,
+            tokens => Limit::of_tokens(1, 1, tokens).unwrap(),
+        };
+        Double {
+            limits: LimitSet {
+                packets: limit(packets),
+                bytes: limit(bytes),
+                connections: limit(0),
+            },
+            lines: 1,
+            ways: (0..3 * SOURCE_WAYS)
+                .map(|_| [Cell::new(0), Cell::new(0)])
+                .collect(),
+            ..Double::default()
+        }
+    }
+
+    fn from(number: u32) -> Packet {
+        Packet {
+            source: Address::of_v4(number),
+            length: 40,
+            ..Packet::default()
+        }
+    }
+
+    fn passes(tables: &Double, number: u32, now: Nanos) -> bool {
+        let packet = from(number);
+        pays(tables, &packet, Charge::of(&packet, true), now)
+    }
+
+    fn tags(tables: &Double) -> Vec<u64> {
+        tables.ways.iter().map(|[tag, _]| tag.get()).collect()
+    }
+
+    #[test]
+    fn each_of_four_has_its_own_and_a_fifth_shares_until_one_is_full_again() {
+        let tables = tables(2, 0);
+        for number in 1..=4 {
+            assert!(
+                passes(&tables, number, START) && passes(&tables, number, START),
+                "{number}"
+            );
+            assert!(!passes(&tables, number, START), "{number} has spent its own");
+        }
+        assert_eq!(tables.shared.get(), 0);
+        let held: HashSet<u64> = tags(&tables).into_iter().take(4).collect();
+        let expected: HashSet<u64> = (1..=4).map(|number| tag(&from(number))).collect();
+        assert_eq!(held, expected, "a way each");
+        assert!(!passes(&tables, 5, START), "stricter, never looser");
+        assert_eq!(tables.shared.get(), 1, "and counted");
+        // A token each is back: not full, so nobody's place is taken.
+        let later = Nanos(START.0 + SECOND);
+        assert!(passes(&tables, 1, later) && !passes(&tables, 1, later));
+        // At the very moment at which the others are full.
+        let full = Nanos(START.0 + 2 * SECOND);
+        assert!(passes(&tables, 5, full) && passes(&tables, 5, full) && !passes(&tables, 5, full));
+        assert_eq!(tables.shared.get(), 1, "it has a place of its own");
+        assert!(tags(&tables).contains(&tag(&from(1))), "1 still owes");
+        assert_eq!(passes(&tables, 1, full), true, "and goes on with its own");
+    }
+
+    #[test]
+    fn the_shared_one_is_the_same_for_every_packet_of_a_source() {
+        let tables = tables(1000, 0);
+        for number in 1..=4 {
+            assert!(passes(&tables, number, START));
+        }
+        let before: Vec<u64> = tables.ways.iter().map(|[_, word]| word.get()).collect();
+        for _ in 0..10 {
+            assert!(passes(&tables, 5, START));
+        }
+        let changed: Vec<usize> = (0..tables.ways.len())
+            .filter(|way| tables.ways[*way][1].get() != before[*way])
+            .collect();
+        let (_, hash) = line(tag(&from(5)), 0, 1);
+        assert_eq!(changed, [hash as usize % SOURCE_WAYS as usize]);
+        assert_eq!(tables.shared.get(), 10);
+    }
+
+    #[test]
+    fn a_dry_run_places_and_counts_nothing() {
+        let mut tables = tables(1, 0);
+        tables.effect = Effect::Dry;
+        assert!(passes(&tables, 1, START) && passes(&tables, 1, START));
+        assert!(tags(&tables).iter().all(|tag| *tag == 0), "no place is taken");
+        tables.effect = Effect::Commit;
+        for number in 1..=4 {
+            assert!(passes(&tables, number, START));
+        }
+        tables.effect = Effect::Dry;
+        assert!(!passes(&tables, 1, START) && !passes(&tables, 5, START));
+        assert_eq!(tables.shared.get(), 0);
+    }
+
+    #[test]
+    fn units_have_lines_of_their_own() {
+        let tables = tables(1, 40);
+        assert!(passes(&tables, 1, START));
+        let tag = tag(&from(1));
+        let place = |unit: usize| {
+            tags(&tables)[unit * 4..][..4]
+                .iter()
+                .filter(|seen| **seen == tag)
+                .count()
+        };
+        assert_eq!([place(0), place(1), place(2)], [1, 1, 0]);
+        assert_eq!(line(tag, 0, 8).0 + 8, line(tag, 1, 8).0);
+        assert_eq!(line(tag, 0, 8).0 + 16, line(tag, 2, 8).0);
+    }
+
+    #[test]
+    fn addresses_spread_over_all_lines() {
+        let mut seen = [0u32; 64];
+        for number in 0..64_000 {
+            let (line, _) = line(tag(&from(0xc633_6400 + number)), 0, 64);
+            seen[line as usize] += 1;
+        }
+        assert!(seen.iter().all(|count| (500..2000).contains(count)), "{seen:?}");
+    }
+
+    #[test]
+    fn no_two_sources_have_one_tag() {
+        let six = |upper| Packet {
+            source: Address { upper, lower: 1 },
+            family: Family::V6,
+            ..Packet::default()
+        };
+        let mut seen = HashSet::new();
+        for number in [0, 1, 0xc633_6407, u32::MAX] {
+            assert!(seen.insert(tag(&from(number))), "{number:x}");
+            assert_eq!(
+                tag(&from(number)) >> 32,
+                0xff00_0000,
+                "a multicast address, no source"
+            );
+        }
+        for upper in [0, 1, 2, 0xffff_c633_6407, 0x2001_0db8_0000_0000, u64::MAX] {
+            assert!(seen.insert(tag(&six(upper))), "{upper:x}");
+        }
+        assert_eq!(tag(&six(0)), 0xff00_0001_0000_0000);
+        assert!(!seen.contains(&0), "0 is nobody");
+    }
+}

@@ -203,6 +203,27 @@ mod tests {
     }
 
     #[test]
+    fn a_header_that_is_too_short_or_of_another_version_is_left_to_the_layers() {
+        for v6 in [false, true] {
+            let transport = if v6 { 54 } else { 34 };
+            for length in [0, 7] {
+                let mut frame = plain(v6, true, 40);
+                frame[transport + 5] = length;
+                assert_eq!(both(&frame).0, None, "{v6} {length}");
+                assert_eq!(both(&frame).1.0, Frame::Malformed);
+            }
+            let mut frame = plain(v6, false, 40);
+            frame[transport + 12] = 0x40;
+            assert_eq!(both(&frame).0, None, "{v6}");
+            frame[transport + 12] = 0x50;
+            frame[14] = if v6 { 0x5f } else { 0x44 };
+            assert_eq!(both(&frame).0, None, "{v6}");
+            frame[14] = 0x70;
+            assert_eq!(both(&frame).0, None, "{v6}");
+        }
+    }
+
+    #[test]
     fn padding_is_no_payload() {
         let mut frame = plain(false, true, 4);
         frame.resize(60, 0xff);
