@@ -74,3 +74,22 @@ fn audit_log_without_space_refuses_what_it_cannot_tell_of() {
     assert!(daemon.metric("keyfence_bindings_alarms") >= 1.0);
     daemon.kill();
 }
+
+/// Something else stands where the log should be.
+#[test]
+fn drop_log_that_cannot_be_read_is_told_of() {
+    let site = Site::new();
+    let log = site.drops();
+    let daemon = Daemon::start(&site, &policy());
+    let ask = || {
+        daemon
+            .ask("GET", "/v1/drops", &Value::Null)
+            .expect("the daemon answers")
+    };
+    assert_eq!(ask().status, 200);
+    if log.exists() {
+        fs::rename(&log, log.with_extension("moved")).expect("a file can be renamed");
+    }
+    fs::create_dir(&log).expect("its place is free");
+    ask().is_problem(500, "records-unreadable");
+}

@@ -253,7 +253,7 @@ mod tests {
             packages.starts_with(&COMPILER_PACKAGES) && packages.contains(&"nginx-light"),
             "{packages:?}"
         );
-        assert_eq!(services, ["nginx", "prometheus", "caddy"]);
+        assert_eq!(services, ["nginx", "prometheus", "caddy", "rsyslog"]);
     }
 
     #[test]

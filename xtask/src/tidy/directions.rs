@@ -256,10 +256,7 @@ mod tests {
 
     #[test]
     fn neighbours_of_one_row_do_not_name_each_other() {
-        assert_eq!(
-            whats("filter-user/src/records/log.rs", "use crate::metrics;").len(),
-            1
-        );
+        assert_eq!(whats("filter-user/src/sys.rs", "use crate::logging;").len(), 1);
         assert_clean(
             "filter-user/src/records/log.rs",
             "use crate::records::sinks; use super::sinks;",
