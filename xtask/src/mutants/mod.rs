@@ -26,7 +26,7 @@ use syntax::File;
 use weave::Mutant;
 
 /// The rules of the contract.
-const RULES: [&str; 15] = [
+const RULES: [&str; 14] = [
     "parse/mod.rs",
     "parse/straight.rs",
     "parse/ethernet.rs",
@@ -37,7 +37,6 @@ const RULES: [&str; 15] = [
     "pipeline.rs",
     "admit.rs",
     "charge.rs",
-    "source_limit.rs",
     "limit.rs",
     "account.rs",
     "lookup/mod.rs",
