@@ -17,7 +17,7 @@ pub fn now() -> u64 {
         // SAFETY: a helper without arguments.
         return unsafe { bpf_ktime_get_coarse_ns() };
     }
-    // SAFETY: the second of the two, written before the first.
+    // SAFETY: the second of the two: written before packets are judged here, and never changed after.
     let zero = unsafe { core::ptr::read_volatile(words.add(1)) };
     // SAFETY: a helper without arguments.
     let jiffies = unsafe { bpf_jiffies64() };

@@ -20,8 +20,7 @@ mod show;
 const AFTER_HELP: &str = "\
 Each line stands for the packets of one source to one destination in one interval; docs/RECORDS.md tells the fields. \
 Without FILE the daemon is asked, which writes first what it has dropped so far, and tells of the last hour unless \
---since says otherwise. Times are RFC 3339, or as in 15m, 24h: \
-so long ago.
+--since says otherwise. Times are RFC 3339, or as in 15m, 24h: so long ago.
 
 Exit codes:
   0  shown, or the log is whole
@@ -220,7 +219,8 @@ fn follow(arguments: &Arguments, mut query: Query, shell: &Shell) -> Result<Exit
                 shell.write(&show::line(record))?;
             }
         }
-        let missed = answer["matched"]["records"].as_u64().unwrap_or(0) - records.len() as u64;
+        let matched = answer["matched"]["records"].as_u64().unwrap_or(0);
+        let missed = matched.saturating_sub(records.len() as u64);
         if missed > 0 {
             shell.say(&format!(
                 "{missed} more records came at once: --limit shows more, the log has all"

@@ -229,7 +229,8 @@ impl Generation {
         let lost =
             !followed.map_err(|error| LoadError::Object(format!("reading the program's clock: {error}")))?;
         if lost {
-            self.write_jiffy(Jiffy::default())?;
+            // The other word stays: a packet that has read the first may be about to read it.
+            self.write_jiffy(Jiffy { nanos: 0, ..jiffy })?;
         }
         Ok(lost)
     }

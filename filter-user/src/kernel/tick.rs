@@ -1,5 +1,5 @@
 //! The kernel's jiffies as a clock: where they are counted off the monotonic clock, a product and a sum give its last
-//! tick, for a sixth of what the coarse clock's call costs.
+//! tick, without the coarse clock's call.
 //!
 //! With high-resolution timers the kernel counts jiffies by the monotonic clock itself, so that the time at jiffy 0
 //! holds from boot to shutdown: measured once, kept in `Meta`, and held against the clock at every load and look.

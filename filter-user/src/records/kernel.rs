@@ -1,6 +1,6 @@
 //! The kernel's tables as the records read them, and the names that the daemon knows for the numbers there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use filter_common::records::Record;
@@ -70,7 +70,7 @@ pub struct KernelNames {
     state: State,
     shared: Arc<Shared>,
     effective: Arc<dyn Effective>,
-    /// Owners that were asked for, by their hash; those that nobody knows are asked for again.
+    /// Owners that were asked for, by their hash; those that nobody knew are asked for again.
     owners: Mutex<HashMap<[u8; 16], String>>,
 }
 
@@ -84,14 +84,22 @@ impl KernelNames {
         }
     }
 
-    fn look_up(&self, hash: [u8; 16]) -> Option<String> {
+    /// Puts the names of these owners at hand: one pass over all names there are, however many are asked for.
+    fn look_up(&self, mut wanted: HashSet<[u8; 16]>, owners: &mut HashMap<[u8; 16], String>) {
         let (_, policy) = self.shared.policy();
+        let mut take = |name: String| {
+            let hash = owner_hash(&name);
+            if wanted.remove(&hash) {
+                owners.insert(hash, name);
+            }
+            !wanted.is_empty()
+        };
         let clients = policy.clients.iter().map(|client| owner_name(&client.name));
-        let is_it = |name: &String| owner_hash(name) == hash;
-        clients.into_iter().find(is_it).or_else(|| {
+        if clients.into_iter().all(&mut take) {
             let (grantees, _) = self.effective.effective(&policy);
-            grantees.into_iter().map(|grantee| grantee.credential).find(is_it)
-        })
+            // Whoever is left has no grant any more.
+            let _ = grantees.into_iter().map(|grantee| grantee.credential).all(take);
+        }
     }
 }
 
@@ -103,18 +111,20 @@ impl Naming for KernelNames {
         self.state.service_name(number)
     }
 
-    fn owner(&self, number: u32) -> Option<String> {
-        let hash = self.state.owner_hash(number)?;
+    fn owners(&self, numbers: &HashSet<u32>) -> HashMap<u32, String> {
+        let hash = |number: &u32| Some((*number, self.state.owner_hash(*number)?));
+        let hashes: HashMap<u32, [u8; 16]> = numbers.iter().filter_map(hash).collect();
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(name) = owners.get(&hash) {
-            return Some(name.clone());
-        }
-        let name = self.look_up(hash)?;
-        if owners.len() >= OWNERS_MAX {
+        if owners.len() + hashes.len() > OWNERS_MAX {
             owners.clear();
         }
-        owners.insert(hash, name.clone());
-        Some(name)
+        let unknown = hashes.values().filter(|hash| !owners.contains_key(*hash));
+        let unknown: HashSet<[u8; 16]> = unknown.copied().collect();
+        if !unknown.is_empty() {
+            self.look_up(unknown, &mut owners);
+        }
+        let name = |(number, hash)| Some((number, owners.get(&hash)?.clone()));
+        hashes.into_iter().filter_map(name).collect()
     }
 
     fn interface(&self, number: u32) -> Option<String> {

@@ -1,6 +1,6 @@
 //! The lines of one epoch: records merged, numbered, named and rendered, the same way each time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use filter_common::parse::Address;
 use filter_common::records::{Ports, Record, RecordKey, Tally};
@@ -67,16 +67,15 @@ impl Names {
         veil: &Veil,
         naming: &dyn Naming,
     ) -> Batch {
-        let mut known = Known::new(naming);
+        let records = merged(records, veil);
+        let mut known = Known::new(naming, &records);
         let mut sums = epoch.sums;
-        let lines = (epoch.first_sequence..)
-            .zip(merged(records, veil))
-            .map(|(sequence, record)| {
-                let mut line = self.line(epoch, sequence, &record, veil, &mut known);
-                sums[usize::from(line.observed)] += line.packets;
-                line.sums = sums;
-                line
-            });
+        let lines = (epoch.first_sequence..).zip(records).map(|(sequence, record)| {
+            let mut line = self.line(epoch, sequence, &record, veil, &mut known);
+            sums[usize::from(line.observed)] += line.packets;
+            line.sums = sums;
+            line
+        });
         Batch {
             epoch: epoch.number,
             lines: lines.collect(),
@@ -185,16 +184,24 @@ fn merged(records: Vec<Record>, veil: &Veil) -> Vec<Merged> {
 struct Known<'a> {
     naming: &'a dyn Naming,
     services: HashMap<u32, Option<String>>,
-    owners: HashMap<u32, Option<String>>,
+    owners: HashMap<u32, String>,
     interfaces: HashMap<u32, Option<String>>,
 }
 
 impl<'a> Known<'a> {
-    fn new(naming: &'a dyn Naming) -> Self {
+    fn new(naming: &'a dyn Naming, records: &[Merged]) -> Self {
+        let owner = |record: &Merged| match record {
+            Merged::Exact(key, ..) => Some(key.owner).filter(|number| *number != NO_OWNER),
+            Merged::Overflow(_) => None,
+        };
+        let owners: HashSet<u32> = records.iter().filter_map(owner).collect();
         Self {
             naming,
             services: HashMap::new(),
-            owners: HashMap::new(),
+            owners: match owners.is_empty() {
+                true => HashMap::new(),
+                false => naming.owners(&owners),
+            },
             interfaces: HashMap::new(),
         }
     }
@@ -208,14 +215,11 @@ impl<'a> Known<'a> {
             .services
             .entry(key.service)
             .or_insert_with(|| of(key.service, NO_SERVICE, &|number| naming.service(number)));
-        let owner = self
-            .owners
-            .entry(key.owner)
-            .or_insert_with(|| of(key.owner, NO_OWNER, &|number| naming.owner(number)));
         let interface = self
             .interfaces
             .entry(key.interface)
             .or_insert_with(|| of(key.interface, 0, &|number| naming.interface(number)));
-        (service.as_deref(), owner.as_deref(), interface.as_deref())
+        let owner = self.owners.get(&key.owner).map(String::as_str);
+        (service.as_deref(), owner, interface.as_deref())
     }
 }

@@ -15,6 +15,7 @@ mod sink;
 mod tests;
 pub mod verify;
 
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -61,7 +62,8 @@ pub trait Source: Send {
 /// Names for the numbers in records.
 pub trait Naming: Send {
     fn service(&self, number: u32) -> Option<String>;
-    fn owner(&self, number: u32) -> Option<String>;
+    /// Of all owners in a batch at once: whoever knows no name by its number goes through all names.
+    fn owners(&self, numbers: &HashSet<u32>) -> HashMap<u32, String>;
     fn interface(&self, number: u32) -> Option<String>;
 }
 

@@ -74,12 +74,65 @@ impl Naming for Nobody {
     fn service(&self, number: u32) -> Option<String> {
         Some(format!("service-{number}"))
     }
-    fn owner(&self, _: u32) -> Option<String> {
-        None
+    fn owners(&self, _: &HashSet<u32>) -> HashMap<u32, String> {
+        HashMap::new()
     }
     fn interface(&self, _: u32) -> Option<String> {
         Some("eth0".to_owned())
     }
+}
+
+/// Says how it was asked for owners.
+#[derive(Default)]
+struct Asked(Mutex<Vec<HashSet<u32>>>);
+
+impl Naming for Asked {
+    fn service(&self, _: u32) -> Option<String> {
+        None
+    }
+    fn owners(&self, numbers: &HashSet<u32>) -> HashMap<u32, String> {
+        self.0.lock().unwrap().push(numbers.clone());
+        numbers
+            .iter()
+            .map(|number| (*number, format!("client/c{number}")))
+            .collect()
+    }
+    fn interface(&self, _: u32) -> Option<String> {
+        None
+    }
+}
+
+#[test]
+fn owners_of_a_batch_are_asked_for_at_once_and_not_where_there_are_none() {
+    let of = |owner: u32, host: u8| match exact([10, 0, 0, host], 1) {
+        Record::Exact { key, tally, ports } => Record::Exact {
+            key: RecordKey { owner, ..key },
+            tally,
+            ports,
+        },
+        overflow => overflow,
+    };
+    let epoch = Epoch {
+        number: 2,
+        first_sequence: 1,
+        started: 0,
+        ended: 1,
+        sums: [0, 0],
+    };
+    let names = Names::new("main", "boot");
+    let asked = Asked::default();
+    let batch = |records| names.batch(&epoch, records, &Veil::Full, &asked);
+    batch(vec![of(NO_OWNER, 1), of(NO_OWNER, 2)]);
+    assert!(asked.0.lock().unwrap().is_empty());
+    let lines = batch(vec![of(7, 1), of(NO_OWNER, 2), of(8, 3), of(7, 4)]).lines;
+    assert_eq!(*asked.0.lock().unwrap(), [HashSet::from([7, 8])]);
+    let owner = |line: &super::line::Line| {
+        let line: Value = serde_json::from_str(&line.text).unwrap();
+        line["keyfence"]["owner"].as_str().map(str::to_owned)
+    };
+    let owners: Vec<_> = lines.iter().map(owner).collect();
+    let [seven, eight] = ["client/c7", "client/c8"].map(|name| Some(name.to_owned()));
+    assert_eq!(owners, [seven.clone(), None, eight, seven]);
 }
 
 fn exact(source: [u8; 4], packets: u64) -> Record {
