@@ -225,9 +225,7 @@ impl Generation {
     /// Where jiffies have lost the monotonic clock, has the program ask the coarse one, and says so.
     pub fn rewind(&mut self, jiffy: Jiffy) -> Result<bool, LoadError> {
         let judge = self.program(names::JUDGE)?;
-        let followed = jiffy.is_followed(&mut Runner::default(), judge);
-        let lost =
-            !followed.map_err(|error| LoadError::Object(format!("reading the program's clock: {error}")))?;
+        let lost = !jiffy.is_followed(&mut Runner::default(), judge)?;
         if lost {
             // The other word stays: a packet that has read the first may be about to read it.
             self.write_jiffy(Jiffy { nanos: 0, ..jiffy })?;

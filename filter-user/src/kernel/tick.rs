@@ -11,7 +11,7 @@ use filter_common::abi::ClockAnswer;
 use nix::time::{ClockId, clock_getres};
 
 use super::load::LoadError;
-use super::run::{RunError, Runner, Xdp};
+use super::run::{Runner, Xdp};
 
 /// The constants of the program's clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,14 +30,13 @@ const TRIES: u32 = 16;
 impl Jiffy {
     /// What a judge that is loaded reads, if it can be told by jiffies; `kept` as an earlier daemon measured it, or 0.
     pub fn of(judge: &Xdp, kept: u64) -> Result<Option<Self>, LoadError> {
-        let failed = |error: RunError| LoadError::Object(format!("reading the program's clock: {error}"));
         let Some(nanos) = nanos() else {
             return Ok(None);
         };
         let mut runner = Runner::default();
         if kept != 0 {
             let kept = Self { nanos, zero: kept };
-            if kept.is_followed(&mut runner, judge).map_err(failed)? {
+            if kept.is_followed(&mut runner, judge)? {
                 return Ok(Some(kept));
             }
         }
@@ -45,22 +44,21 @@ impl Jiffy {
         let until = Instant::now() + Duration::from_nanos(nanos) * TICKS_WATCHED;
         let mut zero = i64::MAX;
         while Instant::now() < until {
-            let answer = runner.clock(judge).map_err(failed)?;
+            let answer = read(&mut runner, judge)?;
             zero = zero.min(since(&answer, Self { nanos, zero: 0 }));
         }
         let found = Self {
             nanos,
             zero: zero.cast_unsigned(),
         };
-        let followed = found.is_followed(&mut runner, judge).map_err(failed)?;
-        Ok(followed.then_some(found))
+        Ok(found.is_followed(&mut runner, judge)?.then_some(found))
     }
 
     /// Whether the monotonic clock is where jiffies say, to a tick.
-    pub fn is_followed(self, runner: &mut Runner, judge: &Xdp) -> Result<bool, RunError> {
+    pub fn is_followed(self, runner: &mut Runner, judge: &Xdp) -> Result<bool, LoadError> {
         let tick = self.nanos.cast_signed();
         for tries in 1.. {
-            let ahead = since(&runner.clock(judge)?, self);
+            let ahead = since(&read(runner, judge)?, self);
             if (-tick / 4..=tick + tick / 4).contains(&ahead) {
                 return Ok(true);
             }
@@ -71,6 +69,11 @@ impl Jiffy {
         }
         Ok(false)
     }
+}
+
+fn read(runner: &mut Runner, judge: &Xdp) -> Result<ClockAnswer, LoadError> {
+    let answer = runner.clock(judge);
+    answer.map_err(|error| LoadError::Object(format!("reading the program's clock: {error}")))
 }
 
 /// How far the monotonic clock is ahead of the last tick.
