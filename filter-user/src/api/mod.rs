@@ -78,7 +78,7 @@ use slots::OperatorIds;
 /// What a listener takes at most. The defaults are those of the daemon; tests use smaller ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Connections of one listener, a quarter at most of one user or address; the surplus is answered 503, closed and
+    /// Connections of one listener, half of them at most of one user or address; the surplus is answered 503, closed and
     /// counted.
     pub connections_max: usize,
     /// From the first byte that could be read until the header is complete; also the idle time of a connection.

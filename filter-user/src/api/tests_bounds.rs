@@ -61,7 +61,7 @@ async fn idle_connections_of_one_address_leave_room_for_others() {
         socket.connect(daemon.tcp)
     };
     let mut idle = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..8 {
         idle.push(from("127.0.0.2:0").await.unwrap());
     }
     let ask_from = async |address| super::tests::ask(from(address).await.unwrap(), "GET /livez", "").await;

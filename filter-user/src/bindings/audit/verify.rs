@@ -34,7 +34,8 @@ pub enum VerifyError {
     HeadMissing(String),
 }
 
-/// Checks every line and the change file of each sync, beside the log; with `head`, that a line has this hash (a prefix of 8 digits or more will do).
+/// Checks every line and the change file of each sync, beside the log; with `head`, that a line has this hash (a prefix
+/// of 8 digits or more will do).
 pub fn verify(path: &Path, head: Option<&str>) -> Result<Verified, VerifyError> {
     let mut reader = BufReader::new(File::open(path)?);
     let mut at = AuditHead {
