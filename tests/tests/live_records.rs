@@ -5,10 +5,10 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use filter_common::verdict::Verdict;
+use keyfence_tests::harness::drops::{assert_in_order, caught_up, counted, lines, records, sums, verify};
 use keyfence_tests::harness::frames::{self, SYN};
 use keyfence_tests::harness::{
-    Attach, Counts, Daemon, LISTED, Policy, SERVER, STRANGER, Site, Wire, keyfence, output, until,
+    Attach, Daemon, LISTED, Policy, SERVER, STRANGER, Site, Wire, keyfence, output, until,
 };
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
@@ -54,61 +54,6 @@ fn flood(wire: &mut Wire, first: u32, count: u32) {
         };
         wire.send(&frame);
     }
-}
-
-fn lines(log: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let whole = text.rfind('\n').map_or("", |at| &text[..at]);
-    let read = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-    whole.lines().map(read).collect()
-}
-
-fn records(log: &Path) -> Vec<Value> {
-    let is_record = |line: &Value| line["keyfence"]["kind"] != "checkpoint";
-    lines(log).into_iter().filter(is_record).collect()
-}
-
-/// Packets dropped and observed.
-fn sums(records: &[Value]) -> [u64; 2] {
-    let mut sums = [0, 0];
-    for record in records {
-        let verdict = usize::from(record["keyfence"]["verdict"] == "observe");
-        sums[verdict] += record["network"]["packets"].as_u64().expect("a number");
-    }
-    sums
-}
-
-fn counted(counts: &Counts) -> [u64; 2] {
-    let mut sums = [0, 0];
-    for (label, tally) in &counts.0 {
-        if label.verdict != Verdict::Pass {
-            sums[usize::from(label.verdict == Verdict::Observe)] += tally.packets;
-        }
-    }
-    sums
-}
-
-/// Waits until the log has all that the counters have.
-fn caught_up(site: &Site, logs: &[&Path]) -> Vec<Value> {
-    until("the log has what the counters have", || {
-        let records: Vec<Value> = logs.iter().flat_map(|log| records(log)).collect();
-        (sums(&records) == counted(&site.counters())).then_some(records)
-    })
-}
-
-fn assert_in_order(records: &[Value]) {
-    for (number, record) in (1..).zip(records) {
-        assert_eq!(record["event"]["sequence"], number, "{record}");
-    }
-}
-
-fn verify(arguments: &[&Path]) -> (Option<i32>, Value) {
-    let output = output(keyfence().args(["drops", "verify", "--json"]).args(arguments));
-    let text = String::from_utf8_lossy(&output.stdout);
-    (
-        output.status.code(),
-        serde_json::from_str(&text).unwrap_or(Value::Null),
-    )
 }
 
 #[test]

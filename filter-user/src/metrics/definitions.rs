@@ -83,6 +83,8 @@ pub(super) const REASONS: &[&str] = &[
     "limit-icmp",
     "internal",
 ];
+/// Of `keyfence_limit_refused_packets_total`: whose bucket did not pay.
+pub(super) const LIMIT_LEVELS: &[&str] = &["source", "grant", "publisher", "service", "icmp"];
 /// Of `keyfence_records_total`: of one key, or of those that found no room.
 pub(super) const RECORD_KINDS: &[&str] = &["record", "overflow"];
 const ATTACH_MODES: &[&str] = &[AttachMode::Native.as_str(), AttachMode::Generic.as_str()];
@@ -126,6 +128,7 @@ pub(super) enum Id {
     Packets,
     Bytes,
     InterfacePackets,
+    LimitRefused,
     TableEntries,
     TableCapacity,
     HttpRequests,
@@ -146,6 +149,7 @@ pub(super) enum Id {
     RecordsWaiting,
     PolicyInfo,
     ReloadSuccess,
+    ConfirmDeadline,
     Attached,
     Generation,
     Drift,
@@ -167,6 +171,10 @@ const REASON: Label = Label {
 const INTERFACE: Label = Label {
     name: "interface",
     values: Values::Names("an interface of the filter"),
+};
+const LEVEL: Label = Label {
+    name: "level",
+    values: Values::Words(LIMIT_LEVELS),
 };
 const TABLE: Label = Label {
     name: "table",
@@ -242,6 +250,8 @@ pub const DEFINITIONS: &[Definition] = &[
         "Bytes of the packets judged (IP packet lengths), by service, verdict and reason."),
     define(Id::InterfacePackets, Kind::Counter, "keyfence_interface_packets_total", &[INTERFACE, VERDICT],
         "Packets judged, by interface and verdict."),
+    define(Id::LimitRefused, Kind::Counter, "keyfence_limit_refused_packets_total", &[LEVEL, SERVICE],
+        "Packets that a limit refused, dropped and observed ones, by the limit's level and service."),
     define(Id::TableEntries, Kind::Gauge, "keyfence_table_entries", &[TABLE],
         "Entries in a table of the kernel program."),
     define(Id::TableCapacity, Kind::Gauge, "keyfence_table_capacity", &[TABLE],
@@ -282,6 +292,8 @@ pub const DEFINITIONS: &[Definition] = &[
         "Always 1; the label is the hash of the policy in force."),
     define(Id::ReloadSuccess, Kind::Gauge, "keyfence_policy_reload_success", &[],
         "1 if the last load of the policy succeeded, else 0: then the one before is still in force."),
+    define(Id::ConfirmDeadline, Kind::Gauge, "keyfence_policy_confirm_deadline_timestamp_seconds", &[],
+        "When the policy in force is taken back unless it is confirmed, in seconds since 1970; 0 if none waits for that."),
     define(Id::Attached, Kind::Gauge, "keyfence_filter_attached", &[INTERFACE, MODE],
         "1 if the filter is attached to the interface, else 0: then nothing on it is judged."),
     define(Id::Generation, Kind::Gauge, "keyfence_generation", &[],

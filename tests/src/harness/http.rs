@@ -46,6 +46,15 @@ pub fn fetch(from: &Namespace, source: IpAddr, to: SocketAddr) -> io::Result<Ans
     exchange(stream, "/")
 }
 
+/// Asks a server from within this namespace.
+pub(super) fn get_over_tcp(from: &Namespace, to: SocketAddr, path: &str) -> io::Result<Answer> {
+    let mut stream = from.inside(|| TcpStream::connect_timeout(&to, PATIENCE))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    // As above.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n")?;
+    answer(stream)
+}
+
 /// A connection from an address of this namespace, or `TimedOut`.
 pub fn connect(
     from: &Namespace,

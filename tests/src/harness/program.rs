@@ -14,9 +14,11 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("nginx", "nginx-light"),
     ("nsenter", "util-linux"),
+    ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
     ("python3", "python3-minimal"),
     ("setpriv", "util-linux"),
+    ("tmux", "tmux"),
 ];
 const ADMINISTRATORS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 

@@ -87,9 +87,15 @@ pub(crate) const COMPONENTS: &[Component] = &[
             "promtool",
             "prometheus",
             Need::Test,
-            "lints /metrics as Prometheus reads it",
+            "lints /metrics as Prometheus reads it, and tests the alert rules",
         )
     },
+    row(
+        "tmux",
+        "tmux",
+        Need::Test,
+        "the terminal that `keyfence top` is watched in",
+    ),
     Component {
         service: Some("caddy"),
         ..row(
