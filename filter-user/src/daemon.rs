@@ -62,10 +62,9 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     let (hash, policy) = (loaded.hash, Arc::new(policy)); // The files' text, as large as all sources, goes here.
     let (bindings, writer) = open_bindings(&policy).await?;
     let effective: Arc<dyn Effective> = Arc::new(bindings.clone());
-    let (engine, shared) =
-        Engine::start(options, hash, Arc::clone(&policy), Some(Arc::clone(&effective))).await?;
+    let (engine, shared) = Engine::start(options, hash, Arc::clone(&policy), Some(effective)).await?;
     let metrics = Arc::new(Metrics::new());
-    let (records, log) = open_records(&policy, &engine, &shared, effective, Arc::clone(&metrics))?;
+    let (records, log) = open_records(&policy, &engine, &shared, &bindings, Arc::clone(&metrics))?;
     lock.keep();
     let snapshot = shared.snapshot();
     for interface in &snapshot.interfaces {
@@ -194,13 +193,13 @@ fn open_records(
     policy: &Policy,
     engine: &Engine,
     shared: &Arc<engine::Shared>,
-    effective: Arc<dyn Effective>,
+    bindings: &Bindings,
     metrics: Arc<Metrics>,
 ) -> Result<(Records, records::Handle), DaemonError> {
     let (accounting, state) = engine.accounting()?;
     let (_, names) = engine.accounting()?;
-    let kernel = Kernel::new(accounting, state, Arc::clone(shared));
-    let naming = KernelNames::new(names, Arc::clone(shared), effective);
+    let kernel = Kernel::new(accounting, state, Arc::clone(shared), bindings.clone());
+    let naming = KernelNames::new(names, Arc::clone(shared), Arc::new(bindings.clone()));
     Ok(Records::open(
         policy,
         Box::new(kernel),

@@ -11,8 +11,8 @@ use super::shell::Shell;
 use crate::bindings::audit::{self as log, VerifyError};
 
 const AFTER_HELP: &str = "\
-Every change is one line, chained by hashes, written before its answer. A head that was kept elsewhere (a metric, a \
-sink, a status) shows a log that was cut or rewritten since.
+Every change is one line, chained by hashes, written before its answer. A head that was kept elsewhere (in a \
+status, or in the checkpoints that every sink of records gets each minute) shows a log that was cut or rewritten since.
 
 Exit codes:
   0  shown, or the log is whole

@@ -12,6 +12,7 @@ use super::bind::parsed;
 use super::client::{self, SocketArguments};
 use super::exit::{Exit, Failure};
 use super::shell::Shell;
+use super::stop::{self, Stop};
 use crate::records::read::{self, Query, RECORDS_DEFAULT, RECORDS_MAX, Sought};
 use crate::records::verify::{Verifier, VerifyError};
 
@@ -23,7 +24,7 @@ Without FILE the daemon is asked, which writes first what it has dropped so far,
 --since says otherwise. Times are RFC 3339, or as in 15m, 24h: so long ago.
 
 Exit codes:
-  0  shown, or the log is whole
+  0  shown, followed until interrupted, or the log is whole
   1  failed
   5  the daemon is not reachable
   6  the log does not match: a line was changed, removed, added or moved
@@ -203,7 +204,9 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
 /// How often the daemon is asked.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
+/// Ends at a signal, and where nobody reads any more: both are how one stops to follow.
 fn follow(arguments: &Arguments, mut query: Query, shell: &Shell) -> Result<Exit, Failure> {
+    let stop = Stop::listen()?;
     loop {
         let answer = ask(&[], &arguments.daemon, &query)?;
         let records = answer["records"]
@@ -227,7 +230,9 @@ fn follow(arguments: &Arguments, mut query: Query, shell: &Shell) -> Result<Exit
             ));
         }
         query.after = answer["last_sequence"].as_u64().or(query.after);
-        std::thread::sleep(FOLLOW_EVERY);
+        if stop.comes_within(FOLLOW_EVERY) || stop::reader_left() {
+            return Ok(Exit::Done);
+        }
     }
 }
 

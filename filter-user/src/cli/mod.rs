@@ -22,6 +22,7 @@ mod replay;
 mod run;
 mod shell;
 mod status;
+mod stop;
 #[cfg(test)]
 mod tests;
 mod version;

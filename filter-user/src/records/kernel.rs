@@ -7,6 +7,8 @@ use filter_common::records::Record;
 use nix::net::if_::if_indextoname;
 
 use super::{Naming, Source};
+use crate::bindings::Bindings;
+use crate::bindings::requests::AuditHead;
 use crate::bindings::seam::{Effective, Grants};
 use crate::compiler::{owner_hash, owner_name};
 use crate::engine::Shared;
@@ -19,14 +21,16 @@ pub struct Kernel {
     accounting: Accounting,
     state: State,
     shared: Arc<Shared>,
+    bindings: Bindings,
 }
 
 impl Kernel {
-    pub fn new(accounting: Accounting, state: State, shared: Arc<Shared>) -> Self {
+    pub fn new(accounting: Accounting, state: State, shared: Arc<Shared>, bindings: Bindings) -> Self {
         Self {
             accounting,
             state,
             shared,
+            bindings,
         }
     }
 }
@@ -62,6 +66,9 @@ impl Source for Kernel {
     }
     fn counters(&self) -> Result<[u64; 2], String> {
         self.state.refused().map_err(|error| error.to_string())
+    }
+    fn audit_head(&self) -> AuditHead {
+        self.bindings.audit_head()
     }
 }
 

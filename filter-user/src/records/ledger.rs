@@ -5,9 +5,10 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::line::{Line, Names};
+use crate::bindings::requests::AuditHead;
 
 /// The kernel's and the log's sums at a checkpoint.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Snapshot {
     pub(super) now: Timestamp,
     /// Packets dropped and observed, as the verdicts' counters have them.
@@ -16,6 +17,8 @@ pub(super) struct Snapshot {
     pub(super) sums: [u64; 2],
     /// The first epoch of the kernel's tables: sums and counters are of what they have seen.
     pub(super) began: u64,
+    /// The last line of the audit log: kept here, a cut or rewritten one shows.
+    pub(super) audit: AuditHead,
 }
 
 /// Lines since the last checkpoint.
@@ -58,6 +61,7 @@ struct CheckpointFigures<'a> {
     last: Option<u64>,
     sha256: String,
     previous: Option<&'a str>,
+    audit: &'a AuditHead,
     clock: Clock<'a>,
 }
 
@@ -115,6 +119,7 @@ impl Ledger {
                 last: self.last,
                 sha256: hex(&self.hash.clone().finalize()),
                 previous: self.previous.as_deref(),
+                audit: &at.audit,
                 clock: Clock {
                     boot_id: &names.boot,
                     monotonic_ns: crate::kernel::clock::monotonic().0,

@@ -24,6 +24,7 @@ use filter_common::records::Record;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::bindings::requests::AuditHead;
 use crate::kernel::records::Epoch;
 use crate::metrics::Metrics;
 use crate::policy::model::{Policy, SinkType};
@@ -57,6 +58,8 @@ pub trait Source: Send {
     fn began(&self) -> u64;
     /// Packets dropped and observed, as the verdicts' counters have them.
     fn counters(&self) -> Result<[u64; 2], String>;
+    /// The last line of the audit log, for the checkpoints.
+    fn audit_head(&self) -> AuditHead;
 }
 
 /// Names for the numbers in records.
@@ -300,6 +303,7 @@ impl Records {
             counters: counters.ok(),
             sums,
             began: self.source.began(),
+            audit: self.source.audit_head(),
         }
     }
 

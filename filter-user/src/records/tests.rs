@@ -66,6 +66,12 @@ impl Source for Arc<Fake> {
     fn counters(&self) -> Result<[u64; 2], String> {
         Ok([1 << 40, 1 << 40])
     }
+    fn audit_head(&self) -> AuditHead {
+        AuditHead {
+            line: 17,
+            hash: "ab".repeat(32),
+        }
+    }
 }
 
 struct Nobody;
@@ -233,6 +239,9 @@ fn log_that_was_cut_anywhere_is_completed_by_the_next_daemon() {
     records.checkpoint();
     drop(records);
     let first = std::fs::read(&log).unwrap();
+    let checkpoint = lines(&log).pop().unwrap();
+    assert_eq!(checkpoint["keyfence"]["audit"]["line"], 17);
+    assert_eq!(checkpoint["keyfence"]["audit"]["hash"], "ab".repeat(32));
     // The next epoch, cut after each byte, as a kill in the midst of its write leaves it.
     let mut records = open(&policy, &source);
     let before = *source.written.lock().unwrap();
