@@ -22,6 +22,7 @@ use crate::engine::{self, Engine, Filter, FilterError, Options};
 use crate::metrics::Metrics;
 use crate::policy::model::OnExit;
 use crate::policy::{Loaded, Policy};
+use crate::records::live::Live;
 use crate::records::{self, Kernel, KernelNames, Records};
 use lock::Lock;
 
@@ -200,12 +201,12 @@ fn open_records(
     let (_, names) = engine.accounting()?;
     let kernel = Kernel::new(accounting, state, Arc::clone(shared), bindings.clone());
     let naming = KernelNames::new(names, Arc::clone(shared), Arc::new(bindings.clone()));
-    Ok(Records::open(
-        policy,
-        Box::new(kernel),
-        Box::new(naming),
-        metrics,
-    )?)
+    let (records, mut log) = Records::open(policy, Box::new(kernel), Box::new(naming), metrics)?;
+    let (accounting, state) = engine.accounting()?;
+    let (_, names) = engine.accounting()?;
+    let naming = KernelNames::new(names, Arc::clone(shared), Arc::new(bindings.clone()));
+    log.live = Some(Arc::new(Live::new(policy, accounting, state, Box::new(naming))?));
+    Ok((records, log))
 }
 
 /// Connections and maps soon pass the soft limit that a shell gives.

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::problem::{Code, Problem};
 use super::who::Who;
-use super::{Context, authorize, body, drops, explain, host, openapi, routes, single, stream, why};
+use super::{Context, authorize, body, drops, explain, host, openapi, routes, single, stream, top, why};
 use crate::bindings::Bindings;
 use crate::bindings::requests::StoreStatus;
 use crate::bindings::requests::{Actor, AuditNote};
@@ -45,6 +45,7 @@ pub(super) enum Action {
     Explain,
     Why,
     Drops,
+    Top,
     Audit,
     Backup,
     Restore,
@@ -127,6 +128,7 @@ async fn respond(context: &Arc<Context>, action: &Action, request: &Parts, body:
         Action::Explain => explain::explain(context, request).await,
         Action::Why => why::why(context, request).await,
         Action::Drops => drops::drops(context, request).await,
+        Action::Top => top::top(context, request).await,
         Action::Audit => host::audit(context, who, request).await,
         Action::Backup => host::backup(context, who, request, body).await,
         Action::Restore => host::restore(context, who, request, body).await,
@@ -189,7 +191,7 @@ fn ready(context: &Context) -> Response {
 
 /// Runs `read` where it may block. The permit goes with it: a caller who leaves does not free a thread that still
 /// reads.
-async fn read_blocking<T: Send + 'static>(
+pub(super) async fn read_blocking<T: Send + 'static>(
     context: &Arc<Context>,
     read: impl FnOnce(&Context) -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {

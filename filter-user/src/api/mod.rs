@@ -49,6 +49,7 @@ mod tests_openapi;
 mod tests_readers;
 #[cfg(test)]
 mod tests_streams;
+mod top;
 mod who;
 mod why;
 

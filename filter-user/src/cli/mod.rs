@@ -25,6 +25,7 @@ mod status;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod top;
 mod version;
 mod why;
 mod words;
@@ -91,6 +92,7 @@ enum Verb {
     Unbind(bind::UnbindArguments),
     Deny(deny::Arguments),
     Undeny(deny::UndenyArguments),
+    Top(top::Arguments),
     Audit(audit::Arguments),
     Backup(backup::Arguments),
     Restore(backup::RestoreArguments),
@@ -153,6 +155,7 @@ impl Verb {
             Verb::Unbind(arguments) => bind::unbind(&arguments, shell),
             Verb::Deny(arguments) => deny::run(&arguments, shell),
             Verb::Undeny(arguments) => deny::undeny(&arguments, shell),
+            Verb::Top(arguments) => top::run(&arguments, shell),
             Verb::Audit(arguments) => audit::run(&arguments, shell),
             Verb::Backup(arguments) => backup::run(&arguments, shell),
             Verb::Restore(arguments) => backup::restore(&arguments, shell),

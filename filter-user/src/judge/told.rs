@@ -196,6 +196,17 @@ fn bucket(bucket: &Bucket) -> Value {
 
 /// The buckets of a grant by their words, as they are told.
 pub fn grant_buckets(owner: &str, limits: &Limits, words: [u64; 3], now: u64) -> Vec<Value> {
+    level_buckets("grant", owner, limits, words, now)
+}
+
+/// The same of any level.
+pub fn level_buckets(
+    level: &'static str,
+    name: &str,
+    limits: &Limits,
+    words: [u64; 3],
+    now: u64,
+) -> Vec<Value> {
     let Ok(set) = limit_set(limits) else {
         return Vec::new();
     };
@@ -206,7 +217,7 @@ pub fn grant_buckets(owner: &str, limits: &Limits, words: [u64; 3], now: u64) ->
         (&set.connections, connections),
     ]
     .map(|(limit, word)| limit::level(limit, word, Nanos(now)));
-    buckets("grant", owner, limits, left).iter().map(bucket).collect()
+    buckets(level, name, limits, left).iter().map(bucket).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -202,6 +202,14 @@ impl Accounting {
         lines.chain(more).collect()
     }
 
+    /// The epoch in force, when it began, and what its half holds so far: packets go on adding to it meanwhile, so it is
+    /// for looking at, and no sum.
+    pub fn so_far(&self) -> (u64, u64, Vec<Record>) {
+        let epoch = self.epoch();
+        let started = self.of_epoch(epoch, STARTED).load(Ordering::SeqCst);
+        (epoch, started, self.read(epoch))
+    }
+
     /// All records of the pending epoch are written down, so many with these packets dropped and observed.
     pub fn finish(&self, epoch: &Epoch, records: u64, packets: [u64; 2]) {
         let next = epoch.number + 1;

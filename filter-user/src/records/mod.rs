@@ -9,6 +9,7 @@ mod document;
 mod kernel;
 mod ledger;
 mod line;
+pub mod live;
 pub mod read;
 mod sink;
 #[cfg(test)]
@@ -101,6 +102,8 @@ enum Request {
 pub struct Handle {
     requests: mpsc::Sender<Request>,
     pub figures: Arc<Figures>,
+    /// What is going on now; `None` where nobody looks into the kernel.
+    pub live: Option<Arc<live::Live>>,
 }
 
 impl Handle {
@@ -184,6 +187,7 @@ impl Records {
             Handle {
                 requests: sender,
                 figures,
+                live: None,
             },
         ))
     }
