@@ -65,7 +65,8 @@ pub(super) struct Ground {
     /// Shares what the filter's had, and takes new ones from the same set.
     pub(super) numbers: Numbers,
     pub(super) state: State,
-    pub(super) maps: PathBuf,
+    /// Where the maps that outlive a generation are pinned; `None` for tables of their own (tests).
+    pub(super) maps: Option<PathBuf>,
     pub(super) log: KernelLog,
     /// As an earlier load measured it, or 0.
     pub(super) jiffy_zero: u64,
@@ -151,7 +152,7 @@ impl Next {
         let slots = state.place_interfaces(&counted(&placed))?;
         let setting = Setting {
             interfaces: &by_slot(&placed, &slots),
-            pins: Some(&maps),
+            pins: maps.as_deref(),
             owners_max: 1,
             log,
             records: true,

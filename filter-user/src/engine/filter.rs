@@ -262,7 +262,7 @@ impl Filter {
         Ok(Ground {
             numbers: read(&self.numbers).clone(),
             state: State::of(&self.tables.generation)?,
-            maps: self.pins.maps(),
+            maps: Some(self.pins.maps()),
             log: self.log,
             jiffy_zero: self.jiffy.unwrap_or_default().zero,
             abandoned,

@@ -59,8 +59,20 @@ environments = ["production"]
 "#;
 
 pub(super) fn policy() -> Policy {
+    policy_of(&["a", "b"])
+}
+
+/// With these of its services alone.
+pub(super) fn policy_of(services: &[&str]) -> Policy {
     let root = Path::new("keyfence.toml");
-    let files = MemoryFiles::new([(root.to_owned(), POLICY.as_bytes().to_vec())]);
+    let text = match services.contains(&"b") {
+        true => POLICY.to_owned(),
+        false => POLICY
+            .replace("name = \"b\"\nprotocol", "name = \"c\"\nprotocol")
+            .replace("services = [\"b\"]", "services = [\"a\"]")
+            .replace("services = [\"a\", \"b\"]", "services = [\"a\"]"),
+    };
+    let files = MemoryFiles::new([(root.to_owned(), text.into_bytes())]);
     let now = "2026-06-01T00:00:00Z".parse().unwrap();
     load_from(&files, root, &LoadContext::at(now)).policy.unwrap()
 }
@@ -79,7 +91,7 @@ fn address() -> impl Strategy<Value = IpNet> {
     prop_oneof![v4, v6]
 }
 
-fn grantee() -> impl Strategy<Value = Grantee> {
+pub(super) fn grantee() -> impl Strategy<Value = Grantee> {
     let ports = prop_oneof![Just(vec![]), Just(vec![(1, 9)]), Just(vec![(1, 9), (20, 30)])];
     let sources = proptest::collection::btree_set(address(), 1..5);
     (0u8..12, sources, 1u8..4, ports, 0u64..3, 1u64..100).prop_map(
@@ -117,7 +129,7 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
 
 /// All that a table says, by names instead of numbers.
 #[derive(Debug, PartialEq)]
-struct Said {
+pub(super) struct Said {
     addresses: BTreeMap<IpNet, (u64, u64, Vec<String>)>,
     owners: BTreeMap<String, Granted>,
 }
@@ -161,7 +173,7 @@ impl Stage {
     }
 }
 
-fn said(tables: &Tables, numbers: &Numbers, asked: &[IpNet]) -> Said {
+pub(super) fn said(tables: &Tables, numbers: &Numbers, asked: &[IpNet]) -> Said {
     let live = tables.live().unwrap();
     let addresses = asked.iter().map(|address| (*address, live.said(address)));
     let owners = tables.pushed.grantees.keys().map(|name| {
@@ -175,7 +187,7 @@ fn said(tables: &Tables, numbers: &Numbers, asked: &[IpNet]) -> Said {
 }
 
 /// All that grantees of these tests may name.
-fn all() -> Vec<IpNet> {
+pub(super) fn all() -> Vec<IpNet> {
     ["10.0.0", "10.0.1", "192.0.2"]
         .iter()
         .flat_map(|start| (0..8).map(move |last| format!("{start}.{last}/32").parse().unwrap()))
@@ -187,7 +199,7 @@ fn all() -> Vec<IpNet> {
 }
 
 /// With prefixes, which no change of these tests touches.
-fn wide() -> Grantee {
+pub(super) fn wide() -> Grantee {
     Grantee {
         publisher: "gateway".to_owned(),
         credential: "binding/gateway/key-5x".to_owned(),
@@ -201,7 +213,7 @@ fn wide() -> Grantee {
     }
 }
 
-fn runner(cases: u32) -> TestRunner {
+pub(super) fn runner(cases: u32) -> TestRunner {
     TestRunner::new(Config {
         cases,
         failure_persistence: None,

@@ -7,6 +7,8 @@ mod attachments;
 #[cfg(test)]
 mod beside_tests;
 mod build;
+#[cfg(test)]
+mod build_tests;
 mod change;
 mod compile;
 mod drift;
