@@ -27,6 +27,7 @@ mod sync;
 mod tests;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,16 +36,18 @@ use tokio::sync::oneshot;
 
 use crate::policy::Policy;
 use audit::Line;
-use clock::Clock;
+use clock::{Clock, Now};
+use memory::Shelf;
 use model::allowance::{Allowance, PolicyView};
 use model::body::{Shape, Wanted, put_body};
+use model::row::Row;
 use model::{credential, json, view};
 use refusal::{Code, FieldFault, Refusal};
 use requests::{
     Actor, Answer, AuditHead, AuditNote, BindingView, Delete, DeleteAnswer, DenyView, LINE_BYTES_MAX,
     Outcome, Put, PutAnswer, PutDeny,
 };
-use seam::{BoxFuture, DenyGrant, Effective, Grantee};
+use seam::{BoxFuture, DenyGrant, Effective, Grantee, Under};
 use shared::Shared;
 use writer::denies::{self, DenyJob, DenyOp};
 use writer::job::{BindingJob, Done, Job, Op, Reply};
@@ -244,20 +247,11 @@ fn lost() -> Refusal {
 }
 
 impl Effective for Bindings {
-    fn effective(&self, policy: &Policy) -> (Vec<Grantee>, Vec<DenyGrant>) {
-        let now = self.shared.clock.now();
-        // Of no epoch: it is not in force yet.
-        let view = PolicyView::new(u64::MAX, Arc::new(policy.clone()));
-        let mut grantees = Vec::new();
-        for shelf in self.shared.memory.shelves() {
-            let facts = shelf.facts();
-            shelf.each(|credential, row| {
-                let grantee = view::grantee(&view, &shelf.publisher, facts, credential, row, now);
-                // What has ended needs no place in the kernel.
-                grantees.extend(grantee.filter(|grantee| grantee.end > now.monotonic_ns));
-            });
-        }
-        (grantees, self.shared.denies.load().grants(now))
+    fn under(&self, epoch: u64, policy: &Arc<Policy>) -> Arc<dyn Under> {
+        Arc::new(UnderPolicy {
+            shared: Arc::clone(&self.shared),
+            view: self.shared.view_to_be(epoch, policy),
+        })
     }
 
     fn caught_up(&self, changes: u64) -> BoxFuture<()> {
@@ -272,5 +266,41 @@ impl Effective for Bindings {
         self.shared.view_of(epoch, policy);
         self.shared.applied.store(true, Ordering::Release);
         self.shared.nudge.notify_one();
+    }
+}
+
+/// The bindings as one policy has them.
+struct UnderPolicy {
+    shared: Arc<Shared>,
+    view: Arc<PolicyView>,
+}
+
+impl Under for UnderPolicy {
+    fn all(&self) -> (Vec<Grantee>, Vec<DenyGrant>) {
+        let now = self.shared.clock.now();
+        let mut grantees = Vec::new();
+        for shelf in self.shared.memory.shelves() {
+            shelf.each(|credential, row| grantees.extend(self.grantee(&shelf, credential, row, now)));
+        }
+        (grantees, self.shared.denies.load().grants(now))
+    }
+
+    fn of(&self, owners: &BTreeSet<String>) -> Vec<Grantee> {
+        let now = self.shared.clock.now();
+        let grantee = |owner: &String| {
+            let (publisher, credential) = view::named(owner)?;
+            let shelf = self.shared.memory.shelf(publisher)?;
+            let row = shelf.get(credential)?;
+            self.grantee(&shelf, credential, &row, now)
+        };
+        owners.iter().filter_map(grantee).collect()
+    }
+}
+
+impl UnderPolicy {
+    /// What has ended needs no place in the kernel.
+    fn grantee(&self, shelf: &Shelf, credential: &str, row: &Row, now: Now) -> Option<Grantee> {
+        let grantee = view::grantee(&self.view, &shelf.publisher, shelf.facts(), credential, row, now);
+        grantee.filter(|grantee| grantee.end > now.monotonic_ns)
     }
 }

@@ -82,6 +82,7 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
         streams: Mutex::default(),
         phase: AtomicU8::new(Phase::Starting as u8),
         applied: AtomicBool::new(false),
+        next_view: Mutex::default(),
         successes: Mutex::default(),
         nudge: Notify::new(),
     });

@@ -3,6 +3,7 @@
 //! The engine implements `Grants` and asks `Effective`; the bindings do the reverse. Nothing here knows HTTP, the
 //! store or the kernel's tables.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -43,6 +44,10 @@ pub enum Change {
         end: u64,
     },
     Remove {
+        owner: String,
+    },
+    /// As it was under this policy; under another, what was changed of it may count.
+    Kept {
         owner: String,
     },
     Deny {
@@ -86,7 +91,8 @@ pub struct OwnerUse {
 /// Who holds the grants: the engine.
 pub trait Grants: Send + Sync {
     /// All changes in one step, additions before removals; in force when it returns. `epoch` is that of the policy
-    /// they were computed under. None at all asks whether that policy is in force still.
+    /// they were computed under. None at all asks whether that policy is in force still. Whatever may grant something
+    /// else under another policy is named, `Kept` at least: one may be about to come into force.
     fn change(&self, epoch: u64, changes: Vec<Change>) -> BoxFuture<Result<(), GrantError>>;
     /// The policy in force and its epoch, which rises with each applied policy.
     fn policy(&self) -> (u64, Arc<Policy>);
@@ -96,11 +102,31 @@ pub trait Grants: Send + Sync {
 /// A deny: its name, its sources, its end as in `Grantee::end`.
 pub type DenyGrant = (String, Vec<IpNet>, u64);
 
-/// Asked by the engine at a start and, before it applies a new policy: all grants and denies that hold under it.
+/// Asked by the engine at a start and whenever it makes the tables anew.
 pub trait Effective: Send + Sync {
-    fn effective(&self, policy: &Policy) -> (Vec<Grantee>, Vec<DenyGrant>);
-    /// Resolves when `effective` knows what the first so many successful calls of `Grants::change` made.
+    /// What holds under a policy that is in force, or is to be, with this epoch.
+    fn under(&self, epoch: u64, policy: &Arc<Policy>) -> Arc<dyn Under>;
+    /// Resolves when `Under` knows what the first so many successful calls of `Grants::change` made.
     fn caught_up(&self, changes: u64) -> BoxFuture<()>;
     /// The new policy is in force with this epoch (suspend and resume events are published now).
     fn applied(&self, epoch: u64, policy: &Arc<Policy>);
+}
+
+/// What holds under one policy, at the moment of each call.
+pub trait Under: Send + Sync {
+    /// All grants and denies. Others go on changing them: what is changed during the call may be there or not.
+    fn all(&self) -> (Vec<Grantee>, Vec<DenyGrant>);
+    /// The grants of those of these owners that have one.
+    fn of(&self, owners: &BTreeSet<String>) -> Vec<Grantee>;
+}
+
+impl Change {
+    /// Whose grant it is about, where it is about a grant.
+    pub fn owner(&self) -> Option<&str> {
+        match self {
+            Change::Put(grantee) => Some(&grantee.credential),
+            Change::End { owner, .. } | Change::Remove { owner } | Change::Kept { owner } => Some(owner),
+            Change::Deny { .. } | Change::Undeny { .. } => None,
+        }
+    }
 }

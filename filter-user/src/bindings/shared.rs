@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use regex::Regex;
@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) store_id: ArcSwap<String>,
     pub(crate) view: ArcSwap<PolicyView>,
+    /// Of the policy that may be in force next.
+    pub(crate) next_view: Mutex<Weak<PolicyView>>,
     pub(crate) denies: ArcSwap<Denies>,
     pub(crate) grants: OnceLock<Arc<dyn Grants>>,
     /// The last revision that is durable and in force.
@@ -119,8 +121,24 @@ impl Shared {
         if view.epoch == epoch && Arc::ptr_eq(&view.policy, policy) {
             return view;
         }
-        let view = Arc::new(PolicyView::new(epoch, Arc::clone(policy)));
+        let view = self.view_to_be(epoch, policy);
         self.view.store(Arc::clone(&view));
+        view
+    }
+
+    /// The view of a policy that may come into force with this epoch: made once, as long as somebody holds it.
+    pub(crate) fn view_to_be(&self, epoch: u64, policy: &Arc<Policy>) -> Arc<PolicyView> {
+        let is = |view: &Arc<PolicyView>| view.epoch == epoch && Arc::ptr_eq(&view.policy, policy);
+        let in_force = self.view.load_full();
+        if is(&in_force) {
+            return in_force;
+        }
+        let mut next = self.next_view.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(view) = next.upgrade().filter(is) {
+            return view;
+        }
+        let view = Arc::new(PolicyView::new(epoch, Arc::clone(policy)));
+        *next = Arc::downgrade(&view);
         view
     }
 

@@ -21,7 +21,7 @@ mod tables;
 
 pub use limits::{LimitTable, limit_set};
 pub use numbers::{Assigned, Numbers, owner_hash, owner_name};
-pub use pushed::{Pushed, Undo, binding_name};
+pub use pushed::{Pushed, binding_name};
 pub use rows::Rows;
 pub use sources::mapped;
 pub use tables::{Compiled, Key, Room};

@@ -3,12 +3,15 @@
 //! The kernel keeps the names beside what is counted (a service's name, an owner's hash); a restarted daemon
 //! reads them back from there.
 
+mod given;
+mod known;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use filter_common::abi::PUBLISHERS_START;
 use filter_common::bounds::{PUBLISHERS_MAX, SERVICES_MAX};
@@ -16,6 +19,8 @@ use sha2::{Digest, Sha256};
 
 use super::{CompileError, Pushed};
 use crate::policy::model::Policy;
+use given::Given;
+use known::Known;
 
 /// The name of a client as an owner.
 pub fn owner_name(client: &str) -> String {
@@ -27,14 +32,18 @@ pub fn owner_hash(name: &str) -> [u8; 16] {
     half_of(Sha256::new().chain_update(name))
 }
 
-/// Which name has which number.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// Which name has which number. A clone costs little, and both take new numbers from one set.
+#[derive(Clone, Debug, Default)]
 pub struct Numbers {
     services: HashMap<String, u32>,
     publishers: HashMap<String, u32>,
-    owners: HashMap<OwnerHash, u32>,
+    owners: Known,
     /// Of names that only what was in force before has: forgotten by the next assignment.
-    leaving: HashMap<OwnerHash, u32>,
+    leaving: Arc<HashMap<OwnerHash, u32>>,
+    given: Given,
+    /// Numbers that names have had since these were assigned, and those before them.
+    parted: Vec<u32>,
+    parted_before: Vec<u32>,
     /// As they were assigned: of the policy's clients, and of the pushed grantees, each in their order.
     clients: Vec<u32>,
     grantees: Vec<u32>,
@@ -50,6 +59,17 @@ pub struct Assigned {
     pub owners: Vec<(OwnerHash, u32)>,
     /// Owners for whom there was no number left.
     pub unnumbered: usize,
+    /// Numbers that were nobody's before.
+    taken: Vec<u32>,
+    /// Numbers that nobody has once these are in force.
+    left: Vec<u32>,
+}
+
+impl Assigned {
+    /// One more number that was nobody's.
+    pub fn took(&mut self, number: Option<u32>) {
+        self.taken.extend(number);
+    }
 }
 
 impl Numbers {
@@ -61,11 +81,12 @@ impl Numbers {
         let (publishers, services) = services
             .into_iter()
             .partition(|(_, number)| *number >= SERVICES_MAX);
+        let owners: HashMap<OwnerHash, u32> = owners.into_iter().collect();
         Self {
             services,
             publishers,
-            // Whoever of them is not named again is forgotten.
-            leaving: owners.into_iter().collect(),
+            given: Given::of(owners.values().copied()),
+            owners: Known::from(owners),
             ..Self::default()
         }
     }
@@ -107,26 +128,37 @@ impl Numbers {
     }
 
     /// A number for an owner added to what is in force, or the one that it has; `None` where there is none below `end`.
-    pub fn add_owner(&mut self, name: &str, next: &mut u32, end: u32) -> Option<u32> {
+    pub fn add_owner(&mut self, name: &str, end: u32) -> Option<u32> {
         let hash = owner_hash(name);
-        if let Some(number) = self.owners.get(&hash) {
-            return Some(*number);
-        }
-        let number = match self.leaving.remove(&hash) {
+        let number = match self.owner_of(&hash).filter(|number| *number < end) {
             Some(number) => number,
-            None if *next >= end => return None,
-            None => {
-                *next += 1;
-                *next - 1
-            }
+            None => self.given.take(end)?,
         };
-        self.owners.insert(hash, number);
+        self.put_owner(hash, number);
         Some(number)
+    }
+
+    /// A number below `end` that nobody has had since the last generation.
+    pub fn fresh(&self, end: u32) -> Option<u32> {
+        self.given.take(end)
+    }
+
+    /// Gives back a number that was not used.
+    pub fn give_back(&self, number: u32) {
+        self.given.give_back(&[number]);
     }
 
     /// An owner that is in force under another number now.
     pub fn move_owner(&mut self, name: &str, to: u32) {
-        self.owners.insert(owner_hash(name), to);
+        self.put_owner(owner_hash(name), to);
+    }
+
+    fn put_owner(&mut self, hash: OwnerHash, number: u32) {
+        let before = self.owners.get(&hash);
+        if before != Some(number) {
+            self.parted.extend(before);
+            self.owners.insert(hash, number);
+        }
     }
 
     /// Never 0, which is nobody's.
@@ -140,14 +172,16 @@ impl Numbers {
             .map(|(name, number)| (name.as_str(), *number))
     }
 
+    /// Those that left last among them.
     pub fn owners(&self) -> impl Iterator<Item = (OwnerHash, u32)> {
-        let all = self.owners.iter().chain(&self.leaving);
-        all.map(|(hash, number)| (*hash, *number))
+        let leaving = self.leaving.iter().map(|(hash, number)| (*hash, *number));
+        let leaving = leaving.filter(|(hash, _)| self.owners.get(hash).is_none());
+        self.owners.iter().chain(leaving)
     }
 
     /// One past the highest owner's number.
     pub fn owners_end(&self) -> u32 {
-        let all = self.owners.values().chain(self.leaving.values());
+        let all = self.owners().map(|(_, number)| number);
         all.max().map_or(1, |highest| highest + 1)
     }
 
@@ -182,7 +216,8 @@ impl Numbers {
         let (publishers, fresh) = place(&self.publishers, names(policy), before, range);
         assigned.services.extend(fresh);
         let hashes = owner_hashes(policy, pushed);
-        let owned = self.place_owners(&hashes, owners_end);
+        let (owned, taken) = self.place_owners(&hashes, owners_end);
+        assigned.taken = taken;
         assigned.unnumbered = owned.iter().filter(|number| **number == 0).count();
         let mut owners = HashMap::with_capacity(hashes.len());
         for (hash, number) in hashes.iter().zip(&owned).filter(|(_, number)| **number != 0) {
@@ -193,45 +228,80 @@ impl Numbers {
         }
         // What only the policy in force has keeps its number for one change more, unless it was the last to be had.
         let given = Set::of(owned.iter().copied());
-        let leaving = self.owners.iter();
-        let leaving = leaving.filter(|(_, number)| !given.holds(**number));
+        let leaving = self.owners.iter().filter(|(_, number)| !given.holds(*number));
+        let leaving: HashMap<OwnerHash, u32> = leaving.collect();
+        let busy = Set::of(self.owners.iter().map(|(_, number)| number));
+        let left = self.leaving.values().chain(&self.parted_before);
+        let left = left.filter(|number| !given.holds(**number) && !busy.holds(**number));
+        assigned.left = left.copied().collect();
         let numbers = Numbers {
             services,
             publishers,
-            leaving: leaving.map(|(hash, number)| (*hash, *number)).collect(),
-            owners,
+            leaving: Arc::new(leaving),
+            owners: Known::from(owners),
+            given: self.given.clone(),
+            parted: Vec::new(),
+            parted_before: Vec::new(),
             clients: owned[..policy.clients.len()].to_vec(),
             grantees: owned[policy.clients.len()..].to_vec(),
         };
         (numbers, assigned)
     }
 
-    fn owner_of(&self, hash: &OwnerHash) -> Option<u32> {
-        let known = self.owners.get(hash).or_else(|| self.leaving.get(hash));
-        known.copied()
+    /// These are in force now, after `before`, from which they were assigned and which may have changed since: who
+    /// left meanwhile keeps its number for one change more.
+    pub fn succeed(&mut self, before: &Numbers, assigned: &mut Assigned) {
+        let changed: Vec<_> = before.owners.since().collect();
+        let gone = changed
+            .iter()
+            .filter(|(hash, number)| self.owners.get(hash) != Some(*number));
+        let gone: Vec<_> = gone.copied().collect();
+        if !gone.is_empty() {
+            Arc::make_mut(&mut self.leaving).extend(gone);
+        }
+        let used: HashSet<u32> = changed.iter().map(|(_, number)| *number).collect();
+        assigned.left.retain(|number| !used.contains(number));
+        self.parted_before.clone_from(&before.parted);
     }
 
-    /// As `place`, for as many as a million; 0 for whom there is none left.
-    fn place_owners(&self, wanted: &[OwnerHash], end: u32) -> Vec<u32> {
+    /// The numbers that nobody has any more since these are in force may be given to others; each is told of first.
+    pub fn release(&self, assigned: &Assigned, tell: impl Fn(u32)) {
+        assigned.left.iter().for_each(|number| tell(*number));
+        self.given.give_back(&assigned.left);
+    }
+
+    /// What was assigned never came into force.
+    pub fn dismiss(&self, assigned: &Assigned) {
+        self.given.give_back(&assigned.taken);
+    }
+
+    fn owner_of(&self, hash: &OwnerHash) -> Option<u32> {
+        self.owners.get(hash).or_else(|| self.leaving.get(hash).copied())
+    }
+
+    /// As `place`, for as many as a million; 0 for whom there is none left. Also those that were nobody's.
+    fn place_owners(&self, wanted: &[OwnerHash], end: u32) -> (Vec<u32>, Vec<u32>) {
         let mut numbers: Vec<u32> = wanted
             .iter()
             .map(|hash| self.owner_of(hash).filter(|number| *number < end).unwrap_or(0))
             .collect();
-        let end = end.min(self.owners_end().saturating_add(wanted.len() as u32));
-        let taken = Set::of(numbers.iter().copied());
-        let busy = Set::of(self.owners.values().copied());
-        let idle = Set::of(self.leaving.values().copied());
-        let unknown = (1..end).filter(|number| !busy.holds(*number) && !idle.holds(*number));
-        let idle = (1..end).filter(|number| idle.holds(*number) && !busy.holds(*number));
-        let last = (1..end).filter(|number| busy.holds(*number));
-        let mut free = unknown
-            .chain(idle)
-            .chain(last)
-            .filter(|number| !taken.holds(*number));
-        for number in numbers.iter_mut().filter(|number| **number == 0) {
-            *number = free.next().unwrap_or(0);
+        let without = numbers.iter().filter(|number| **number == 0).count();
+        let fresh = self.given.take_many(without, end);
+        let mut used = Vec::new();
+        if fresh.len() < without {
+            let taken = Set::of(numbers.iter().copied());
+            let busy = Set::of(self.owners.iter().map(|(_, number)| number));
+            let idle = Set::of(self.leaving.values().copied());
+            let end = end.min(self.owners_end());
+            let idle = (1..end).filter(|number| idle.holds(*number) && !busy.holds(*number));
+            let last = (1..end).filter(|number| busy.holds(*number));
+            used.extend(idle.chain(last).filter(|number| !taken.holds(*number)));
         }
-        numbers
+        let mut free = fresh.iter().chain(&used);
+        for number in numbers.iter_mut().filter(|number| **number == 0) {
+            *number = free.next().copied().unwrap_or(0);
+        }
+        (numbers, fresh)
     }
 }
 

@@ -36,50 +36,18 @@ impl Pushed {
         }
     }
 
-    /// Makes a change; gives the one that takes it back.
-    pub fn change(&mut self, change: Change) -> Undo {
+    pub fn change(&mut self, change: Change) {
         match change {
-            Change::Put(grantee) => {
-                let owner = binding_name(&grantee);
-                let before = self.grantees.insert(owner.clone(), grantee);
-                Undo::Grantee(owner, before.map(Box::new))
-            }
+            Change::Put(grantee) => drop(self.grantees.insert(binding_name(&grantee), grantee)),
             Change::End { owner, end } => {
-                let before = self.grantees.get_mut(&owner).map(|grantee| {
-                    let before = grantee.clone();
+                if let Some(grantee) = self.grantees.get_mut(&owner) {
                     grantee.end = end;
-                    Box::new(before)
-                });
-                Undo::Grantee(owner, before)
+                }
             }
-            Change::Remove { owner } => {
-                let before = self.grantees.remove(&owner).map(Box::new);
-                Undo::Grantee(owner, before)
-            }
-            Change::Deny { name, sources, end } => {
-                let before = self.denies.insert(name.clone(), (sources, end));
-                Undo::Deny(name, before)
-            }
-            Change::Undeny { name } => {
-                let before = self.denies.remove(&name);
-                Undo::Deny(name, before)
-            }
+            Change::Remove { owner } => drop(self.grantees.remove(&owner)),
+            Change::Kept { .. } => {}
+            Change::Deny { name, sources, end } => drop(self.denies.insert(name, (sources, end))),
+            Change::Undeny { name } => drop(self.denies.remove(&name)),
         }
     }
-
-    pub fn undo(&mut self, undo: Undo) {
-        match undo {
-            Undo::Grantee(owner, Some(before)) => drop(self.grantees.insert(owner, *before)),
-            Undo::Grantee(owner, None) => drop(self.grantees.remove(&owner)),
-            Undo::Deny(name, Some(before)) => drop(self.denies.insert(name, before)),
-            Undo::Deny(name, None) => drop(self.denies.remove(&name)),
-        }
-    }
-}
-
-/// What stood where a change was made.
-#[derive(Debug)]
-pub enum Undo {
-    Grantee(String, Option<Box<Grantee>>),
-    Deny(String, Option<(Vec<IpNet>, u64)>),
 }

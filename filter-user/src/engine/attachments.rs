@@ -4,9 +4,9 @@
 
 use filter_common::bounds::INTERFACES_MAX;
 
+use super::compile::Occasion;
 use super::error::FilterError;
 use super::snapshot::{AttachMode, InterfaceState};
-use super::tables::Occasion;
 use crate::kernel::attach::{self, Entry};
 use crate::kernel::choice::Choice;
 use crate::kernel::interfaces::{Hook, Interface};

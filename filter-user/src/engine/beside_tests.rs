@@ -8,7 +8,7 @@ use filter_common::verdict::Verdict;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 
-use super::live_tests::{Tables, change, policy, tables};
+use super::live_tests::{Stage, change, policy, stage};
 use crate::bindings::seam::{Change, Grantee};
 use crate::compiler::Pushed;
 use crate::judge::frame::{Flow, build};
@@ -72,24 +72,23 @@ fn judged(generation: &mut Generation, frames: &[Vec<u8>], stop: &AtomicBool, al
 
 /// Puts one after the other in force while packets are judged on another CPU; how many of them passed.
 fn passed_while(puts: [Grantee; 2], frames: &[Vec<u8>], packets: u64) -> u64 {
-    let mut pushed = Pushed::of([puts[0].clone()], []);
-    let Tables {
-        mut live,
+    let pushed = Pushed::of([puts[0].clone()], []);
+    let Stage {
+        mut tables,
         state,
-        mut numbers,
-        mut generation,
-        ..
-    } = tables(&policy(), &pushed);
+        numbers,
+    } = stage(&policy(), &pushed);
+    // Changes need its maps alone.
+    let other = stage(&policy(), &pushed).tables.generation;
+    let mut generation = std::mem::replace(&mut tables.generation, other);
     let (stop, all) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         let judging = scope.spawn(|| judged(&mut generation, frames, &stop, &all));
         for put in puts.iter().cycle().skip(1) {
-            let before = pushed.grantees.get(&put.credential);
             // Numbers run out before packets do: the next generation has more.
-            if live.put(&mut numbers, &state, before, put).is_err() {
+            if tables.change(&numbers, &state, Change::Put(put.clone())).is_err() {
                 break;
             }
-            pushed.change(Change::Put(put.clone()));
         }
         while all.load(Ordering::Relaxed) < packets {
             thread::yield_now();
@@ -130,9 +129,8 @@ fn differing(tables: &ReadBack) -> Vec<&'static str> {
 #[test]
 fn read_back_finds_a_foreign_hand_and_never_a_change_of_ours() {
     let policy = policy();
-    let mut pushed = Pushed::default();
-    let mut tables = tables(&policy, &pushed);
-    let read_back = ReadBack::of(&tables.generation).unwrap();
+    let mut stage = stage(&policy, &Pushed::default());
+    let read_back = ReadBack::of(&stage.tables.generation).unwrap();
     let mut runner = TestRunner::deterministic();
     let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
@@ -147,15 +145,14 @@ fn read_back_finds_a_foreign_hand_and_never_a_change_of_ours() {
         let mut changes = 0;
         while changes < 3000 || rounds.load(Ordering::Relaxed) < 3 {
             let change = change().new_tree(&mut runner).unwrap().current();
-            if tables.change(&pushed, &change).is_ok() {
-                pushed.change(change);
-            }
+            // What finds no room is none.
+            let _ = stage.change(&change);
             changes += 1;
         }
         stop.store(true, Ordering::Relaxed);
         assert_eq!(reading.join().unwrap(), [""; 0]);
     });
     let owners = [(1, filter_common::abi::Owner::default())];
-    tables.generation.write_owners(&owners).unwrap();
+    stage.tables.generation.write_owners(&owners).unwrap();
     assert_eq!(differing(&read_back), [names::OWNERS]);
 }

@@ -33,6 +33,17 @@ pub enum FilterError {
     Instance(String),
     #[error("the filter was detached while this daemon ran, and every packet passes: restart the daemon")]
     Detached,
+    #[error("the bindings do not follow the kernel's tables")]
+    Behind,
+    #[error("making the tables: {0}")]
+    Panicked(String),
+    #[error("the daemon is stopping")]
+    Abandoned,
+    #[error(
+        "bindings were pushed meanwhile that the new tables had no room for, {0} times in a row: try again, when \
+         less is pushed"
+    )]
+    Overtaken(u32),
     #[error("the host's addresses cannot be read: {0}")]
     HostAddresses(io::Error),
     #[error("{0}")]

@@ -10,8 +10,8 @@ use filter_common::parse::{self, Frame, Packet};
 use filter_common::source_limit;
 
 use super::Engine;
+use super::compile::narrowed;
 use super::filter::{Filter, read};
-use super::tables::narrowed;
 use crate::bindings::seam::GrantError;
 use crate::compiler::Pushed;
 use crate::judge::Names;
@@ -97,7 +97,7 @@ impl Filter {
             flags: run_flags::DRY | run_flags::NO_SOCKETS,
             ..RunContext::default()
         };
-        let program = self.generation.program(names::JUDGE)?;
+        let program = self.tables.generation.program(names::JUDGE)?;
         match Runner::default().judge(program, frame, context) {
             Ok(judgement) => Ok(Ok(judgement)),
             Err(error @ (RunError::TooLong | RunError::Refused(_) | RunError::NoAnswer)) => {
@@ -112,11 +112,12 @@ impl Filter {
         let grantees = question
             .owners
             .iter()
-            .filter_map(|owner| self.pushed.grantees.get(owner));
+            .filter_map(|owner| self.tables.pushed.grantees.get(owner));
         let holds = |sources: &[ipnet::IpNet]| {
             source.is_some_and(|source| sources.iter().any(|prefix| prefix.contains(&source)))
         };
         let denies = self
+            .tables
             .pushed
             .denies
             .iter()
@@ -150,13 +151,13 @@ impl Filter {
         };
         drop(numbers);
         let mut packet = Packet::default();
-        let lines = self.generation.source_lines();
+        let lines = self.tables.generation.source_lines();
         if lines == 0 || parse::parse(question.frame.as_slice(), &mut packet) != Frame::Ip {
             return Ok(levels);
         }
         let source = (0..3).map(|unit| {
             let (line, _) = source_limit::line(source_limit::tag(&packet), unit, lines);
-            self.generation.source_line(line)
+            self.tables.generation.source_line(line)
         });
         Ok(Levels {
             source: source.collect::<Result<_, _>>()?,

@@ -1,6 +1,7 @@
 //! The filter in the kernel, as the engine holds it: start or adopt, apply, look, leave.
 
 use std::fs::File;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta};
@@ -9,16 +10,17 @@ use nix::fcntl::Flock;
 
 use super::Options;
 use super::attachments::{Attachments, Look, by_slot, counted, placed};
+use super::build::{Around, Ground, Next, Parted, Wanted};
+use super::compile::{Occasion, compile, host_addresses};
 use super::drift::TablesInForce;
 use super::error::FilterError;
-use super::fill::{Fill, owners_max, owners_of};
-use super::live::Live;
+use super::fill::{Fill, owners_max};
 use super::reader::Reader;
 use super::snapshot::InterfaceState;
-use super::tables::{Occasion, compile, host_addresses};
+use super::tables::Tables;
 use crate::compiler::{self, Numbers, Pushed};
 use crate::kernel::attach::{self, Entry};
-use crate::kernel::choice::{Choice, choose, choose_most};
+use crate::kernel::choice::{Choice, choose_most};
 use crate::kernel::interfaces::{self, Interface};
 use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
 use crate::kernel::log::Lines;
@@ -30,33 +32,10 @@ use crate::kernel::tick::Jiffy;
 use crate::kernel::written::ReadBack;
 use crate::policy::Policy;
 
-/// What a policy means on this host now.
-struct Around {
-    choice: Choice,
-    host: Vec<IpNet>,
-}
-
-impl Around {
-    async fn read(policy: &Policy, occasion: Occasion) -> Result<Self, FilterError> {
-        let (patterns, present) = (&policy.filter.interfaces, interfaces::read().await?);
-        let choice = match occasion {
-            Occasion::Change => choose_most(patterns, &present),
-            Occasion::Start | Occasion::Reload => Choice {
-                interfaces: choose(patterns, &present)?,
-                left_out: Vec::new(),
-            },
-        };
-        Ok(Self {
-            choice,
-            host: host_addresses(policy).await?,
-        })
-    }
-}
-
 /// The numbers of names: the filter's to write, the readers' to look up.
 pub(super) type SharedNumbers = Arc<RwLock<Numbers>>;
 
-fn shared(numbers: Numbers) -> SharedNumbers {
+pub(super) fn shared(numbers: Numbers) -> SharedNumbers {
     Arc::new(RwLock::new(numbers))
 }
 
@@ -75,11 +54,10 @@ pub struct Filter {
     /// Of the pin folder: one daemon an instance. Goes with the process, however it ends.
     _lock: Flock<File>,
     entry: Entry,
-    /// The loaded generation in force: its maps stay readable while it is held.
-    pub(super) generation: Generation,
+    /// Those in force.
+    pub(super) tables: Tables,
     number: u64,
     pub(super) numbers: SharedNumbers,
-    pub(super) limits: Limits,
     pub(super) state: State,
     /// By what the judge in force tells the time, where not by the coarse clock.
     jiffy: Option<Jiffy>,
@@ -93,17 +71,14 @@ pub struct Filter {
     narrowed: Option<String>,
     /// Where each interface is counted.
     slots: Vec<(String, Vec<u32>)>,
-    pub(super) fill: Arc<Fill>,
     in_force: Arc<TablesInForce>,
-    /// What API servers have pushed, as it is in force.
-    pub(super) pushed: Pushed,
-    /// Where something may be pushed: the tables in force, to be changed entry by entry.
-    pub(super) live: Option<Live>,
+    /// Set where a change that was refused could not be taken back whole.
+    pub(super) in_part: bool,
 }
 
 impl Filter {
     /// Puts a policy in force on its interfaces, over what an earlier daemon left or from nothing.
-    pub async fn start(options: &Options, policy: &Policy, pushed: Pushed) -> Result<Self, FilterError> {
+    pub async fn start(options: &Options, policy: &Arc<Policy>, pushed: Pushed) -> Result<Self, FilterError> {
         let pins = Pins::of(&options.bpf_fs, &policy.daemon.instance)?;
         let held = || FilterError::Instance(policy.daemon.instance.clone());
         // Whoever holds the folder owns what is in it, wherever its state is kept.
@@ -160,7 +135,7 @@ impl Filter {
     ) -> Result<Self, FilterError> {
         let Around { choice, host } = &around;
         let placed = placed(choice);
-        let (numbers, assigned) = Numbers::default().assign((policy, &pushed), None, u32::MAX);
+        let (mut numbers, assigned) = Numbers::default().assign((policy, &pushed), None, u32::MAX);
         let (compiled, narrowed) = compile((policy, &pushed), &numbers, host, Occasion::Start)?;
         let slots = slots::fresh(&counted(&placed));
         let maps = pins.maps();
@@ -182,19 +157,18 @@ impl Filter {
         let entry = Entry::create(&mut generation, &pins)?;
         pins.pin_generation(1, &generation)?;
         let in_force = TablesInForce::default();
-        let tables = ReadBack::of(&generation)?;
-        in_force.put(1, tables, || attach::swap(&mut generation))?;
+        let read_back = ReadBack::of(&generation)?;
+        in_force.put(1, read_back, || attach::swap(&mut generation))?;
         state.write_meta(meta(1, jiffy))?;
-        let fill = Fill::of(&compiled, owners_of(policy, &pushed), state.owners_max());
-        let limits = Limits::from(&compiled);
+        let owners_max = state.owners_max();
+        let tables = Tables::new(generation, compiled, &mut numbers, (policy, pushed), owners_max)?;
         let mut filter = Self {
             pins,
             _lock: lock,
             entry,
-            generation,
+            tables,
             number: 1,
             numbers: shared(numbers),
-            limits,
             state,
             jiffy,
             log,
@@ -203,12 +177,9 @@ impl Filter {
             host: host.clone(),
             narrowed,
             slots: names_of(&placed).into_iter().zip(slots).collect(),
-            fill: Arc::new(fill),
             in_force: Arc::new(in_force),
-            live: None,
-            pushed,
+            in_part: false,
         };
-        filter.follow_single(policy, compiled)?;
         if let Err(error) = filter.attach(policy, choice, Occasion::Start) {
             // All or none: an operator who reads the error finds the host as it was.
             filter.leave()?;
@@ -223,7 +194,7 @@ impl Filter {
         pins: Pins,
         lock: Flock<File>,
         options: &Options,
-        (policy, pushed): (&Policy, Pushed),
+        (policy, pushed): (&Arc<Policy>, Pushed),
         around: Around,
         meta: Meta,
     ) -> Result<Self, FilterError> {
@@ -251,10 +222,9 @@ impl Filter {
             entry: Entry::adopt(&pins)?,
             pins,
             _lock: lock,
-            generation,
+            tables: Tables::unknown(generation, limits.unwrap_or_default()),
             number: meta.generation,
             numbers: shared(state.numbers()),
-            limits: limits.unwrap_or_default(),
             state,
             jiffy: Some(Jiffy {
                 nanos: 0,
@@ -266,12 +236,17 @@ impl Filter {
             host: Vec::new(),
             narrowed: None,
             slots: Vec::new(),
-            fill: Arc::new(Fill::of(&empty, 0, 1)),
             in_force: Arc::default(),
-            live: None,
-            pushed: Pushed::default(),
+            in_part: false,
         };
-        filter.put((policy, pushed), None, around, Occasion::Start)?;
+        let wanted = Wanted {
+            policy: Arc::clone(policy),
+            before: None,
+            occasion: Occasion::Start,
+        };
+        let ground = filter.ground(Arc::default())?;
+        let next = Next::make(wanted, (pushed, None), around, ground)?;
+        filter.put(next)?.let_go();
         tracing::info!(
             generation = filter.number,
             "took over the filter of an earlier daemon"
@@ -279,62 +254,40 @@ impl Filter {
         Ok(filter)
     }
 
-    /// Puts another policy in force. On an error, what was in force still is.
-    pub async fn apply(
-        &mut self,
-        policy: &Policy,
-        pushed: Pushed,
-        in_force: Option<&Policy>,
-        occasion: Occasion,
-    ) -> Result<(), FilterError> {
+    /// What another generation is made beside. From here on it must be told what is changed in this one.
+    pub(super) fn ground(&self, abandoned: Arc<AtomicBool>) -> Result<Ground, FilterError> {
         if !self.is_pinned() {
             return Err(FilterError::Detached);
         }
-        let around = Around::read(policy, occasion).await?;
-        // System calls for as long as a tenth of a second: the other tasks of this thread go on elsewhere.
-        tokio::task::block_in_place(|| self.put((policy, pushed), in_force, around, occasion))
+        Ok(Ground {
+            numbers: read(&self.numbers).clone(),
+            state: State::of(&self.tables.generation)?,
+            maps: Some(self.pins.maps()),
+            log: self.log,
+            jiffy_zero: self.jiffy.unwrap_or_default().zero,
+            abandoned,
+        })
     }
 
-    fn put(
-        &mut self,
-        (policy, pushed): (&Policy, Pushed),
-        in_force: Option<&Policy>,
-        around: Around,
-        occasion: Occasion,
-    ) -> Result<(), FilterError> {
-        let Around { choice, host } = &around;
-        let placed = placed(choice);
-        let (numbers, assigned) =
-            read(&self.numbers).assign((policy, &pushed), in_force, self.state.owners_max());
-        if assigned.unnumbered != 0 {
-            let max = self.state.owners_max() - 1;
-            let needed = owners_of(policy, &pushed) as u32;
-            return Err(FilterError::OwnersFull { needed, max });
+    /// Puts a generation in force that has all that was changed meanwhile. On an error, what was in force still is.
+    pub(super) fn put(&mut self, mut next: Box<Next>) -> Result<Parted, FilterError> {
+        if !self.is_pinned() {
+            return Err(FilterError::Detached);
         }
-        let (compiled, narrowed) = compile((policy, &pushed), &numbers, host, occasion)?;
-        let slots = self.state.place_interfaces(&counted(&placed))?;
-        let maps = self.pins.maps();
-        let setting = Setting {
-            interfaces: &by_slot(&placed, &slots),
-            pins: Some(&maps),
-            owners_max: 1,
-            log: self.log,
-            records: true,
-        };
-        let mut generation = Generation::load(&compiled, setting)?;
-        let jiffy = generation.wind(self.jiffy.unwrap_or_default().zero)?;
-        let next = self.number + 1;
-        let fill = Fill::of(&compiled, owners_of(policy, &pushed), self.state.owners_max());
-        let tables = ReadBack::of(&generation)?;
-        name(&mut self.state, &assigned)?;
+        let number = self.number + 1;
+        let read_back = next.read_back()?;
         // New interfaces first, still under the generation in force: a hook that is held stops the change here.
         let (before, linked) = (self.attachments.clone(), self.pins.linked()?);
-        let swapped = self.attach(policy, choice, occasion).and_then(|()| {
-            self.pins.pin_generation(next, &generation)?;
-            self.state.carry(&self.limits, &compiled);
-            let swap = || attach::swap(&mut generation);
-            Ok(self.in_force.put(next, tables, swap)?)
-        });
+        let (policy, occasion) = (Arc::clone(&next.policy), next.occasion);
+        let swapped = self
+            .attach(&policy, &next.around.choice, occasion)
+            .and_then(|()| {
+                self.pins.pin_generation(number, &next.tables.generation)?;
+                self.tables.settle(&self.state);
+                self.state.carry(&self.tables.limits, &next.tables.limits);
+                let swap = || attach::swap(&mut next.tables.generation);
+                Ok(self.in_force.put(number, read_back, swap)?)
+            });
         if let Err(error) = swapped {
             self.detach_all_but(&linked);
             self.attachments = before;
@@ -343,52 +296,27 @@ impl Filter {
             }
             return Err(error);
         }
-        self.state.write_meta(meta(next, jiffy))?;
-        self.jiffy = jiffy;
-        self.fill = Arc::new(fill);
-        self.generation = generation;
+        self.number = number;
+        self.in_part = false;
+        self.jiffy = next.jiffy;
+        self.host.clone_from(&next.around.host);
+        self.narrowed.clone_from(&next.narrowed);
+        self.slots.clone_from(&next.slots);
+        let parted = next.take_over(&mut self.tables, &mut write(&self.numbers));
+        if let Err(error) = self.state.write_meta(meta(number, self.jiffy)) {
+            tracing::error!("the next start cannot tell which generation is in force: {error}");
+        }
         self.follow_log();
-        self.number = next;
-        *write(&self.numbers) = numbers;
-        self.limits = Limits::from(&compiled);
-        self.pushed = pushed;
-        self.follow_single(policy, compiled)?;
-        self.host.clone_from(host);
-        self.narrowed = narrowed;
-        let names = names_of(&placed);
+        let names: Vec<String> = self.slots.iter().map(|(name, _)| name.clone()).collect();
         self.detach_all_but(&names);
-        self.slots = names.into_iter().zip(slots).collect();
-        if let Err(error) = self.pins.keep_generation(next) {
+        if let Err(error) = self.pins.keep_generation(number) {
             tracing::warn!("an old generation's tables stay pinned: {error}");
         }
-        Ok(())
-    }
-
-    /// Makes the tables that are in force ready for changes of single entries, where there may be some.
-    fn follow_single(&mut self, policy: &Policy, compiled: compiler::Compiled) -> Result<(), FilterError> {
-        self.live = None;
-        if !policy.publishers.is_empty() {
-            let owners_max = self.state.owners_max();
-            let around = (policy, &self.pushed, &self.fill);
-            let live = Live::new(
-                &mut self.generation,
-                compiled,
-                &mut write(&self.numbers),
-                around,
-                owners_max,
-            )?;
-            self.live = Some(live);
-        }
-        Ok(())
+        Ok(parted)
     }
 
     pub(super) fn shared_numbers(&self) -> SharedNumbers {
         Arc::clone(&self.numbers)
-    }
-
-    /// What API servers have pushed, as it is in force.
-    pub fn pushed(&self) -> &Pushed {
-        &self.pushed
     }
 
     fn attach(&mut self, policy: &Policy, choice: &Choice, occasion: Occasion) -> Result<(), FilterError> {
@@ -412,7 +340,7 @@ impl Filter {
         if self.log == KernelLog::Off {
             return;
         }
-        match Lines::follow(&mut self.generation) {
+        match Lines::follow(&mut self.tables.generation) {
             Ok(lines) => self.lines = Some(lines),
             Err(error) => tracing::error!("{error}"),
         }
@@ -458,7 +386,7 @@ impl Filter {
     /// Has the judge ask the coarse clock from now on where its own has lost the monotonic one.
     pub fn check_clock(&mut self) {
         let Some(jiffy) = self.jiffy else { return };
-        let lost = match self.generation.rewind(jiffy) {
+        let lost = match self.tables.generation.rewind(jiffy) {
             Ok(lost) => lost,
             Err(error) => return tracing::warn!("{error}"),
         };
@@ -479,7 +407,7 @@ impl Filter {
     }
 
     pub(super) fn fill(&self) -> &Arc<Fill> {
-        &self.fill
+        &self.tables.fill
     }
 
     pub(super) fn tables_in_force(&self) -> Arc<TablesInForce> {
@@ -492,7 +420,10 @@ impl Filter {
 
     /// The drop accounting, for its one reader, and the state that its numbers are of.
     pub fn accounting(&self) -> Result<(Accounting, State), FilterError> {
-        Ok((Accounting::of(&self.generation)?, State::of(&self.generation)?))
+        Ok((
+            Accounting::of(&self.tables.generation)?,
+            State::of(&self.tables.generation)?,
+        ))
     }
 
     /// Reads the counters of the policy in force, apart from the engine.
@@ -502,7 +433,7 @@ impl Filter {
             .iter()
             .filter_map(|service| Some((service.name.clone(), read(&self.numbers).service(&service.name)?)));
         Ok(Reader::new(
-            State::of(&self.generation)?,
+            State::of(&self.tables.generation)?,
             services.collect(),
             self.slots.clone(),
         ))
@@ -516,7 +447,7 @@ fn names_of(interfaces: &[Interface]) -> Vec<String> {
         .collect()
 }
 
-fn name(state: &mut State, assigned: &compiler::Assigned) -> Result<(), LoadError> {
+pub(super) fn name(state: &mut State, assigned: &compiler::Assigned) -> Result<(), LoadError> {
     for (service, number) in &assigned.services {
         state.name_service(*number, service)?;
     }

@@ -23,6 +23,7 @@ use crate::kernel::load::{Generation, LoadError};
 use crate::kernel::state::{Limits, State};
 use crate::policy::Policy;
 use crate::policy::model::{Limits as PolicyLimits, PortRange};
+use addresses::Planned;
 
 /// Why a change was not made in the tables in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +46,14 @@ impl From<NoRoom> for Stop {
 /// What holds at an address: management, deny, owners in their order.
 type Meaning = (u64, u64, Vec<u32>);
 
-/// The tables in force, and what is known of them.
+/// What a change of a binding comes to, with nothing of it written yet that is referred to.
+struct PlannedPut {
+    owner: Owner,
+    kept: Vec<Planned>,
+    gone: Vec<Planned>,
+}
+
+/// The tables of a generation, and what is known of them.
 pub(super) struct Live {
     edit: Edit,
     prefixes: Layout,
@@ -61,7 +69,6 @@ pub(super) struct Live {
     sources_end: u32,
     grants_end: u32,
     names: HashMap<u32, Arc<str>>,
-    next_owner: u32,
     owners_end: u32,
     /// Numbers that owners had before their terms changed, and those that they have since.
     moved: Vec<(u32, u32)>,
@@ -104,7 +111,6 @@ impl Live {
             port_sets: HashMap::new(),
             port_sets_end: (compiled.port_sets.len() / PORT_SET_WORDS as usize) as u32,
             names: names.collect(),
-            next_owner: numbers.owners_end(),
             moved: Vec::new(),
             fill: Arc::clone(fill),
         })
@@ -119,14 +125,9 @@ impl Live {
         before: Option<&Grantee>,
         grantee: &Grantee,
     ) -> Result<(u32, Owner), Stop> {
-        let known = before.map_or(&[][..], |before| &before.sources);
-        if grantee.sources.iter().chain(known).any(|source| !is_host(source)) {
-            return Err(Stop::Generation);
-        }
-        let name = binding_name(grantee);
         match before.filter(|before| !same_terms(before, grantee)) {
-            Some(before) => self.put_moved(numbers, state, before, grantee, &name),
-            None => self.put_same(numbers, state, before, grantee, &name),
+            Some(before) => self.put_moved(numbers, state, before, grantee),
+            None => self.put_same(numbers, state, before, grantee),
         }
     }
 
@@ -137,26 +138,21 @@ impl Live {
         state: &State,
         before: Option<&Grantee>,
         grantee: &Grantee,
-        name: &str,
     ) -> Result<(u32, Owner), Stop> {
+        only_hosts(before, grantee)?;
+        let name = binding_name(grantee);
         let number = numbers
-            .add_owner(name, &mut self.next_owner, self.owners_end)
+            .add_owner(&name, self.owners_end)
             .ok_or(Stop::Generation)?;
         if before.is_none() {
             // Whatever was counted under this number was another's.
-            state.name_owner(number, owner_hash(name));
+            state.name_owner(number, owner_hash(&name));
         }
-        let owner = self.owner(numbers, grantee, name)?;
-        self.names.entry(number).or_insert_with(|| Arc::from(name));
-        let known = before.map_or(&[][..], |before| &before.sources);
-        let added = grantee.sources.iter().filter(|source| !known.contains(source));
-        let added = self.plan(added, None, Some(number))?;
-        let gone = known.iter().filter(|source| !grantee.sources.contains(source));
-        let gone = self.plan(gone, Some(number), None)?;
-        self.edit.set_owner(number, owner)?;
-        self.write(added)?;
-        self.write(gone)?;
-        Ok((number, owner))
+        let planned = self.plan_put(numbers, (number, number), before, grantee)?;
+        self.edit.set_owner(number, planned.owner)?;
+        self.write(planned.kept)?;
+        self.write(planned.gone)?;
+        Ok((number, planned.owner))
     }
 
     /// One whose terms have changed.
@@ -166,31 +162,70 @@ impl Live {
         state: &State,
         before: &Grantee,
         grantee: &Grantee,
-        name: &str,
     ) -> Result<(u32, Owner), Stop> {
-        let from = numbers.owner(name).ok_or(Stop::Generation)?;
-        if self.next_owner >= self.owners_end {
-            return Err(Stop::Generation);
-        }
-        let to = self.next_owner;
-        let owner = self.owner(numbers, grantee, name)?;
+        only_hosts(Some(before), grantee)?;
+        let name = binding_name(grantee);
+        let from = numbers.owner(&name).ok_or(Stop::Generation)?;
         let (old, new) = (self.limits_of(&before.limit)?, self.limits_of(&grantee.limit)?);
-        self.names.insert(to, Arc::from(name));
-        let kept = self.plan(grantee.sources.iter(), Some(from), Some(to))?;
-        let gone = before
-            .sources
-            .iter()
-            .filter(|source| !grantee.sources.contains(source));
-        let gone = self.plan(gone, Some(from), None)?;
-        self.edit.set_owner(to, owner)?;
-        state.move_buckets((from, to), owner_hash(name), &old, &new);
-        self.next_owner += 1;
-        numbers.move_owner(name, to);
-        self.write(kept)?;
-        self.write(gone)?;
+        let to = numbers.fresh(self.owners_end).ok_or(Stop::Generation)?;
+        let planned = self.plan_put(numbers, (from, to), Some(before), grantee);
+        let planned = planned.inspect_err(|_| numbers.give_back(to))?;
+        self.edit.set_owner(to, planned.owner)?;
+        state.move_buckets((from, to), owner_hash(&name), &old, &new);
+        numbers.move_owner(&name, to);
+        self.write(planned.kept)?;
+        self.write(planned.gone)?;
         state.move_counts(from, to);
         self.moved.push((from, to));
-        Ok((to, owner))
+        Ok((to, planned.owner))
+    }
+
+    /// The same in tables that no packet sees yet: what was, under one number, and what is to be, under another. Its
+    /// buckets and counts are where they belong.
+    pub(super) fn put_ahead(
+        &mut self,
+        numbers: &Numbers,
+        moved: (u32, u32),
+        before: Option<&Grantee>,
+        grantee: &Grantee,
+    ) -> Result<Owner, Stop> {
+        only_hosts(before, grantee)?;
+        let planned = self.plan_put(numbers, moved, before, grantee)?;
+        self.edit.set_owner(moved.1, planned.owner)?;
+        self.write(planned.kept)?;
+        self.write(planned.gone)?;
+        Ok(planned.owner)
+    }
+
+    /// What a binding's sources are to say, that was under one number and is to be under another.
+    fn plan_put(
+        &mut self,
+        numbers: &Numbers,
+        (from, to): (u32, u32),
+        before: Option<&Grantee>,
+        grantee: &Grantee,
+    ) -> Result<PlannedPut, Stop> {
+        let name = binding_name(grantee);
+        let owner = self.owner(numbers, grantee, &name)?;
+        self.names.insert(to, Arc::from(name));
+        let known = before.map_or(&[][..], |before| &before.sources);
+        // Under the same number, those that it had say so already.
+        let kept = grantee.sources.iter();
+        let kept = kept.filter(|source| from != to || !known.contains(source));
+        let kept = self.plan(kept, Some(from), Some(to))?;
+        let gone = known.iter().filter(|source| !grantee.sources.contains(source));
+        let gone = self.plan(gone, Some(from), None)?;
+        Ok(PlannedPut { owner, kept, gone })
+    }
+
+    /// Whose number it is.
+    pub(super) fn is_of(&self, number: u32) -> Option<&str> {
+        self.names.get(&number).map(AsRef::as_ref)
+    }
+
+    /// One past the highest number that there is room for.
+    pub(super) fn owners_end(&self) -> u32 {
+        self.owners_end
     }
 
     /// Counts what packets that were under way have left under old numbers.
@@ -208,9 +243,9 @@ impl Live {
     pub(super) fn add_limits(&self, known: &mut Limits, number: u32, owner: Owner) {
         let number = number as usize;
         if known.owners.len() <= number {
-            known.owners.resize(number + 1, Owner::default());
+            known.owners.resize(number + 1, 0);
         }
-        known.owners[number] = owner;
+        known.owners[number] = owner.limits;
         let added = &self.limits.entries[known.limits.len().min(self.limits.entries.len())..];
         known.limits.extend_from_slice(added);
     }
@@ -221,9 +256,7 @@ impl Live {
     }
 
     pub(super) fn remove(&mut self, numbers: &Numbers, owner: &str, before: &Grantee) -> Result<(), Stop> {
-        if before.sources.iter().any(|source| !is_host(source)) {
-            return Err(Stop::Generation);
-        }
+        only_hosts(None, before)?;
         let number = numbers.owner(owner).ok_or(Stop::Generation)?;
         let gone = self.plan(before.sources.iter(), Some(number), None)?;
         self.write(gone)
@@ -284,9 +317,18 @@ impl Live {
 }
 
 /// Whether all but sources and end is the same.
-fn same_terms(one: &Grantee, other: &Grantee) -> bool {
+pub(super) fn same_terms(one: &Grantee, other: &Grantee) -> bool {
     let terms = |grantee: &Grantee| (grantee.limit, grantee.publisher.clone());
     one.services == other.services && one.source_ports == other.source_ports && terms(one) == terms(other)
+}
+
+/// Prefixes are another generation's.
+fn only_hosts(before: Option<&Grantee>, grantee: &Grantee) -> Result<(), Stop> {
+    let known = before.map_or(&[][..], |before| &before.sources);
+    match grantee.sources.iter().chain(known).all(is_host) {
+        true => Ok(()),
+        false => Err(Stop::Generation),
+    }
 }
 
 fn is_host(source: &IpNet) -> bool {

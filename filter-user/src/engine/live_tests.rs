@@ -3,15 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::fill::Fill;
-use super::live::{Live, Stop};
-use super::tables::{Occasion, compile};
+use super::compile::{Occasion, compile};
+use super::filter::{SharedNumbers, read, shared};
+use super::live::Stop;
+use super::tables::Tables;
 use crate::bindings::seam::{Change, Grantee};
 use crate::compiler::{Numbers, Pushed};
 use crate::kernel::edit::Granted;
@@ -59,8 +59,20 @@ environments = ["production"]
 "#;
 
 pub(super) fn policy() -> Policy {
+    policy_of(&["a", "b"])
+}
+
+/// With these of its services alone.
+pub(super) fn policy_of(services: &[&str]) -> Policy {
     let root = Path::new("keyfence.toml");
-    let files = MemoryFiles::new([(root.to_owned(), POLICY.as_bytes().to_vec())]);
+    let text = match services.contains(&"b") {
+        true => POLICY.to_owned(),
+        false => POLICY
+            .replace("name = \"b\"\nprotocol", "name = \"c\"\nprotocol")
+            .replace("services = [\"b\"]", "services = [\"a\"]")
+            .replace("services = [\"a\", \"b\"]", "services = [\"a\"]"),
+    };
+    let files = MemoryFiles::new([(root.to_owned(), text.into_bytes())]);
     let now = "2026-06-01T00:00:00Z".parse().unwrap();
     load_from(&files, root, &LoadContext::at(now)).policy.unwrap()
 }
@@ -79,7 +91,7 @@ fn address() -> impl Strategy<Value = IpNet> {
     prop_oneof![v4, v6]
 }
 
-fn grantee() -> impl Strategy<Value = Grantee> {
+pub(super) fn grantee() -> impl Strategy<Value = Grantee> {
     let ports = prop_oneof![Just(vec![]), Just(vec![(1, 9)]), Just(vec![(1, 9), (20, 30)])];
     let sources = proptest::collection::btree_set(address(), 1..5);
     (0u8..12, sources, 1u8..4, ports, 0u64..3, 1u64..100).prop_map(
@@ -117,20 +129,19 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
 
 /// All that a table says, by names instead of numbers.
 #[derive(Debug, PartialEq)]
-struct Said {
+pub(super) struct Said {
     addresses: BTreeMap<IpNet, (u64, u64, Vec<String>)>,
     owners: BTreeMap<String, Granted>,
 }
 
 /// Tables of the test's own, in the kernel.
-pub(super) struct Tables {
-    pub(super) live: Live,
+pub(super) struct Stage {
+    pub(super) tables: Tables,
     pub(super) state: State,
-    pub(super) numbers: Numbers,
-    pub(super) generation: Generation,
+    pub(super) numbers: SharedNumbers,
 }
 
-pub(super) fn tables(policy: &Policy, pushed: &Pushed) -> Tables {
+pub(super) fn stage(policy: &Policy, pushed: &Pushed) -> Stage {
     let (mut numbers, _) = Numbers::default().assign((policy, pushed), None, u32::MAX);
     let (compiled, _) = compile((policy, pushed), &numbers, &[], Occasion::Start).unwrap();
     let setting = Setting {
@@ -140,99 +151,117 @@ pub(super) fn tables(policy: &Policy, pushed: &Pushed) -> Tables {
         log: KernelLog::Off,
         records: false,
     };
-    let mut generation = Generation::load(&compiled, setting)
+    let generation = Generation::load(&compiled, setting)
         .unwrap_or_else(|error| panic!("this test puts tables into the kernel: run it as root ({error})"));
     let state = State::of(&generation).unwrap();
-    let fill = Arc::new(Fill::of(&compiled, pushed.grantees.len(), 10_000));
-    let live = Live::new(
-        &mut generation,
-        compiled,
-        &mut numbers,
-        (policy, pushed, &fill),
-        10_000,
-    )
-    .unwrap();
-    Tables {
-        live,
+    let around = (policy, pushed.clone());
+    let tables = Tables::new(generation, compiled, &mut numbers, around, 10_000).unwrap();
+    Stage {
+        tables,
         state,
-        numbers,
-        generation,
+        numbers: shared(numbers),
     }
 }
 
-impl Tables {
-    pub(super) fn change(&mut self, pushed: &Pushed, change: &Change) -> Result<(), Stop> {
-        match change {
-            Change::Put(grantee) => {
-                let before = pushed.grantees.get(&grantee.credential);
-                self.live
-                    .put(&mut self.numbers, &self.state, before, grantee)
-                    .map(drop)
-            }
-            Change::Remove { owner } => match pushed.grantees.get(owner) {
-                Some(before) => self.live.remove(&self.numbers, owner, before),
-                None => Ok(()),
-            },
-            Change::End { owner, end } if pushed.grantees.contains_key(owner) => {
-                self.live.end(&self.numbers, owner, *end)
-            }
-            _ => Ok(()),
-        }
+impl Stage {
+    pub(super) fn change(&mut self, change: &Change) -> Result<Option<Change>, Stop> {
+        self.tables.change(&self.numbers, &self.state, change.clone())
     }
 
-    fn said(&self, asked: &[IpNet], pushed: &Pushed) -> Said {
-        let addresses = asked.iter().map(|address| (*address, self.live.said(address)));
-        let owners = pushed.grantees.keys().map(|name| {
-            let number = self.numbers.owner(name).unwrap();
-            (name.clone(), self.live.granted(number))
-        });
-        Said {
-            addresses: addresses.collect(),
-            owners: owners.collect(),
-        }
+    fn said(&self, asked: &[IpNet]) -> Said {
+        said(&self.tables, &read(&self.numbers), asked)
     }
 }
 
-#[test]
-fn entries_changed_in_place_say_what_a_compile_from_nothing_says() {
-    let policy = policy();
-    let all: Vec<IpNet> = ["10.0.0", "10.0.1", "192.0.2"]
+pub(super) fn said(tables: &Tables, numbers: &Numbers, asked: &[IpNet]) -> Said {
+    let live = tables.live().unwrap();
+    let addresses = asked.iter().map(|address| (*address, live.said(address)));
+    let owners = tables.pushed.grantees.keys().map(|name| {
+        let number = numbers.owner(name).unwrap();
+        (name.clone(), live.granted(number))
+    });
+    Said {
+        addresses: addresses.collect(),
+        owners: owners.collect(),
+    }
+}
+
+/// All that grantees of these tests may name.
+pub(super) fn all() -> Vec<IpNet> {
+    ["10.0.0", "10.0.1", "192.0.2"]
         .iter()
         .flat_map(|start| (0..8).map(move |last| format!("{start}.{last}/32").parse().unwrap()))
         .chain((0..32).map(|n: u16| {
             let address = [0xfd00 + n / 16, 0, n / 8 % 2, 0, 0, 0, 0, n % 8];
             IpNet::from(std::net::IpAddr::from(address))
         }))
-        .collect();
-    let mut runner = TestRunner::new(Config {
-        cases: 40,
+        .collect()
+}
+
+/// With prefixes, which no change of these tests touches.
+pub(super) fn wide() -> Grantee {
+    Grantee {
+        publisher: "gateway".to_owned(),
+        credential: "binding/gateway/key-5x".to_owned(),
+        sources: ["10.0.0.0/24", "10.0.0.5/32", "fd00::/64", "fd00::5/128"]
+            .map(|net| net.parse().unwrap())
+            .into(),
+        services: vec!["b".to_owned()],
+        source_ports: Vec::new(),
+        limit: Limits::default(),
+        end: u64::MAX,
+    }
+}
+
+pub(super) fn runner(cases: u32) -> TestRunner {
+    TestRunner::new(Config {
+        cases,
         failure_persistence: None,
         ..Config::default()
-    });
+    })
+}
+
+#[test]
+fn entries_changed_in_place_say_what_a_compile_from_nothing_says() {
+    let policy = policy();
+    let all = all();
     // What was pushed before the tables were made, a prefix among it, and what is changed in them.
     let before = proptest::collection::vec(grantee(), 0..6);
     let changes = proptest::collection::vec(change(), 1..40);
-    let tested = runner.run(&(before, changes), |(before, changes)| {
+    let tested = runner(40).run(&(before, changes), |(before, changes)| {
         let mut pushed = Pushed::of(before, []);
-        let wide = Grantee {
-            publisher: "gateway".to_owned(),
-            credential: "binding/gateway/key-5x".to_owned(),
-            sources: ["10.0.0.0/24", "10.0.0.5/32", "fd00::/64", "fd00::5/128"]
-                .map(|net| net.parse().unwrap())
-                .into(),
-            services: vec!["b".to_owned()],
-            source_ports: Vec::new(),
-            limit: Limits::default(),
-            end: u64::MAX,
-        };
-        pushed.change(Change::Put(wide));
-        let mut tables = tables(&policy, &pushed);
+        pushed.change(Change::Put(wide()));
+        let mut stage = stage(&policy, &pushed);
         for change in changes {
-            tables.change(&pushed, &change).unwrap();
+            stage.change(&change).unwrap();
             pushed.change(change);
         }
-        let fresh = self::tables(&policy, &pushed);
-        prop_assert_eq!(tables.said(&all, &pushed), fresh.said(&all, &pushed));
+        prop_assert_eq!(&stage.tables.pushed.grantees, &pushed.grantees);
+        let fresh = self::stage(&policy, &pushed);
+        prop_assert_eq!(stage.said(&all), fresh.said(&all));
+        Ok(())
+    });
+    tested.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn changes_that_are_taken_back_leave_what_was() {
+    let policy = policy();
+    let all = all();
+    let before = proptest::collection::vec(grantee(), 0..6);
+    let changes = proptest::collection::vec(change(), 1..40);
+    let tested = runner(20).run(&(before, changes), |(before, changes)| {
+        let pushed = Pushed::of(before, []);
+        let mut stage = stage(&policy, &pushed);
+        let said = stage.said(&all);
+        let mut back = Vec::new();
+        for change in changes {
+            back.extend(stage.change(&change).unwrap());
+        }
+        for change in back.into_iter().rev() {
+            stage.change(&change).unwrap();
+        }
+        prop_assert_eq!(stage.said(&all), said);
         Ok(())
     });
     tested.unwrap_or_else(|error| panic!("{error}"));

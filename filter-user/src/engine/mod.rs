@@ -6,7 +6,11 @@
 mod attachments;
 #[cfg(test)]
 mod beside_tests;
+mod build;
+#[cfg(test)]
+mod build_tests;
 mod change;
+mod compile;
 mod drift;
 mod error;
 mod explain;
@@ -19,20 +23,21 @@ mod live;
 #[cfg(test)]
 mod live_tests;
 mod reader;
+mod reload;
 mod shared;
 pub mod snapshot;
 mod tables;
-#[cfg(test)]
-mod tests;
 mod told;
+mod under_way;
 mod watch;
 
+pub use change::NotSingly;
+pub use compile::Occasion;
 pub use error::FilterError;
 pub use explain::ExplainError;
 pub use filter::Filter;
 pub use gate::{load_policy, refusal, unexpected};
 pub use shared::Shared;
-pub use tables::Occasion;
 pub use told::say_warnings;
 
 use std::collections::VecDeque;
@@ -43,14 +48,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::bindings::seam::{Change, Effective, GrantError};
 use crate::compiler::Pushed;
-use crate::judge::both::JudgeError;
 use crate::judge::in_force::{InForce, Question};
 use crate::kernel::clock;
 use crate::kernel::records::Accounting;
 use crate::kernel::state::State;
-use crate::policy::{self, Colour, Policy};
+use crate::policy::Policy;
 use snapshot::{Applied, Drift, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, View};
-use told::{counted, restart_keys, warnings};
+use under_way::{Purpose, UnderWay};
 use watch::Woken;
 
 /// What the engine is started with.
@@ -64,17 +68,15 @@ pub struct Options {
 /// Asked of the engine by others.
 enum Command {
     Reload(Answer),
-    Change(u64, Vec<Change>, oneshot::Sender<Result<(), GrantError>>),
+    Change(u64, Vec<Change>, Changed),
     Explain(Question, oneshot::Sender<Result<InForce, ExplainError>>),
 }
 
 type Answer = oneshot::Sender<Result<Applied, ReloadError>>;
+type Changed = oneshot::Sender<Result<(), GrantError>>;
 
 /// Commands that wait; one more waits with its sender.
 const COMMANDS_WAITING_MAX: usize = 16;
-
-/// Far longer than the bindings take to make a change seen that is in force.
-const CATCH_UP_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// The engine's state; `run` drives it.
 pub struct Engine {
@@ -91,6 +93,12 @@ pub struct Engine {
     told: fill::Told,
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
+    /// The generation on its way.
+    under_way: Option<UnderWay>,
+    /// Changes that need one of their own, and the epoch they were computed under.
+    waiting: VecDeque<(u64, Vec<Change>, Changed)>,
+    /// Who asks for one reload more; each holds a connection of the listeners, which bound them.
+    reloads: Vec<Answer>,
 }
 
 impl Engine {
@@ -101,7 +109,7 @@ impl Engine {
         policy: Arc<Policy>,
         effective: Option<Arc<dyn Effective>>,
     ) -> Result<(Self, Arc<Shared>), FilterError> {
-        let filter = Filter::start(&options, &policy, pushed_under(effective.as_ref(), &policy)).await?;
+        let filter = Filter::start(&options, &policy, pushed_at_start(effective.as_ref(), &policy)).await?;
         let (sender, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
         let started_at = jiff::Timestamp::now();
         let state = PolicyState {
@@ -136,6 +144,9 @@ impl Engine {
             told: fill::Told::default(),
             shared: Arc::clone(&shared),
             commands,
+            under_way: None,
+            waiting: VecDeque::new(),
+            reloads: Vec::new(),
         };
         engine.say_applied();
         tokio::task::spawn_blocking(crate::sys::give_back_memory);
@@ -153,26 +164,13 @@ impl Engine {
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut events = watch::Listener::open();
         let mut reading = std::pin::pin!(drift::read_back(Arc::clone(&self.shared)));
-        // What came in between requests to reload that share one.
-        let mut later = VecDeque::new();
         loop {
             tokio::select! {
-                command = next(&mut later, &mut self.commands) => match command {
-                    Some(Command::Reload(first)) => {
-                        let answers = sharing(first, &mut self.commands, &mut later);
-                        let result = self.reload().await;
-                        for answer in answers {
-                            // Who asked may have gone; what was done stands either way.
-                            let _ = answer.send(result.clone());
-                        }
-                    }
-                    Some(Command::Change(epoch, changes, answer)) => {
-                        let result = self.change(epoch, changes).await;
-                        let _ = answer.send(result);
-                    }
-                    Some(Command::Explain(question, answer)) => drop(answer.send(self.explain(&question))),
+                command = self.commands.recv() => match command {
+                    Some(command) => self.take(command),
                     None => return self.filter,
                 },
+                done = under_way::step(&mut self.under_way) => self.advance(done).await,
                 () = events.changed() => self.watch(Woken::ByEvent).await,
                 () = &mut reading => {}
                 _ = looks.tick() => self.watch(Woken::ByClock).await,
@@ -182,116 +180,14 @@ impl Engine {
         }
     }
 
-    async fn reload(&mut self) -> Result<Applied, ReloadError> {
-        let result = self.try_reload().await;
-        let mut state = self.shared.snapshot().policy.clone();
-        match &result {
-            Ok(applied) => {
-                state.reload_ok = true;
-                state.last_error = None;
-                state.file_differs = false;
-                state.hash = self.hash.clone();
-                state.in_force_since = jiff::Timestamp::now();
-                tracing::info!(hash = %self.hash, generation = self.filter.generation(), "reload: {}", applied.detail);
-            }
-            Err(error) => {
-                state.reload_ok = false;
-                state.last_error = Some(error.to_string());
-                state.file_differs = true;
-                tracing::error!("reload changed nothing: {error}");
-            }
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Change(epoch, changes, answer) => self.change(epoch, changes, answer),
+            Command::Explain(question, answer) => drop(answer.send(self.explain(&question))),
+            // It reads the file after all of them asked, so one is enough.
+            Command::Reload(answer) if self.under_way.is_some() => self.reloads.push(answer),
+            Command::Reload(answer) => self.begin(Purpose::Reload(vec![answer], None)),
         }
-        self.publish(state);
-        result
-    }
-
-    async fn try_reload(&mut self) -> Result<Applied, ReloadError> {
-        let file = self.options.policy_file.clone();
-        let mut loaded = tokio::task::spawn_blocking(move || load_policy(&file))
-            .await
-            .map_err(|error| ReloadError::Failed(format!("reading the policy: {error}")))?;
-        if let Some(why) = &loaded.unreadable {
-            return Err(ReloadError::Failed(why.clone()));
-        }
-        if let Some(refusal) = refusal(&loaded) {
-            return Err(ReloadError::Invalid(refusal));
-        }
-        let Some(policy) = loaded.policy.take() else {
-            return Err(ReloadError::Invalid(policy::render(&loaded, Colour::Never)));
-        };
-        let mut warnings = warnings(&loaded);
-        let (hash, policy) = (loaded.hash, Arc::new(policy));
-        // As large as all sources.
-        drop(loaded.files);
-        let tried = Arc::clone(&policy);
-        let tried = tokio::task::spawn_blocking(move || unexpected(&tried))
-            .await
-            .map_err(|error| ReloadError::Failed(format!("trying what the policy expects: {error}")))?;
-        match tried {
-            Ok(None) => {}
-            Ok(Some(faults)) => return Err(ReloadError::Invalid(faults)),
-            Err(JudgeError::Compile(error)) => return Err(ReloadError::Invalid(error.to_string())),
-            Err(error) => return Err(ReloadError::Failed(error.to_string())),
-        }
-        warnings.extend(restart_keys(&self.policy, &policy));
-        for warning in &warnings {
-            tracing::warn!("{warning}");
-        }
-        self.catch_up().await?;
-        let pushed = pushed_under(self.effective.as_ref(), &policy);
-        self.filter
-            .apply(&policy, pushed, Some(&self.policy), Occasion::Reload)
-            .await
-            .map_err(|error| match error {
-                FilterError::Compile(error) => ReloadError::Invalid(error.to_string()),
-                error => ReloadError::Failed(error.to_string()),
-            })?;
-        let clients = policy.clients.len();
-        let detail = format!(
-            "{} and {} in force as generation {}",
-            counted(policy.services.len(), "service"),
-            counted(clients, "client"),
-            self.filter.generation()
-        );
-        self.policy = policy;
-        if let Ok(mut slot) = self.shared.policy.write() {
-            *slot = (slot.0 + 1, Arc::clone(&self.policy));
-        }
-        self.say_applied();
-        self.hash = hash;
-        self.wall_offset = clock::wall_offset();
-        self.watch.behind = None;
-        self.refresh_reader();
-        tokio::task::spawn_blocking(crate::sys::give_back_memory);
-        Ok(Applied {
-            detail,
-            clients,
-            warnings,
-        })
-    }
-
-    async fn change(&mut self, epoch: u64, changes: Vec<Change>) -> Result<(), GrantError> {
-        if epoch != self.shared.policy_in_force().0 {
-            return Err(GrantError::PolicyChanged);
-        }
-        let generation = self.filter.generation();
-        let result = self.filter.change(&self.policy, changes).await;
-        if self.filter.generation() != generation {
-            self.refresh_reader();
-            self.publish(self.shared.snapshot().policy.clone());
-        }
-        self.changes += u64::from(result.is_ok());
-        result
-    }
-
-    /// Waits until who pushes knows all that is in force: it is asked for all of it next.
-    async fn catch_up(&self) -> Result<(), ReloadError> {
-        let Some(effective) = &self.effective else {
-            return Ok(());
-        };
-        let waited = tokio::time::timeout(CATCH_UP_PATIENCE, effective.caught_up(self.changes)).await;
-        waited
-            .map_err(|_| ReloadError::Failed(String::from("the bindings do not follow the kernel's tables")))
     }
 
     fn say_applied(&self) {
@@ -326,38 +222,11 @@ impl Engine {
     }
 }
 
-async fn next(later: &mut VecDeque<Command>, commands: &mut mpsc::Receiver<Command>) -> Option<Command> {
-    match later.pop_front() {
-        Some(command) => Some(command),
-        None => commands.recv().await,
-    }
-}
-
-/// What holds of all that was pushed under a policy.
-fn pushed_under(effective: Option<&Arc<dyn Effective>>, policy: &Policy) -> Pushed {
-    let Some(effective) = effective else {
-        return Pushed::default();
-    };
-    let (grantees, denies) = effective.effective(policy);
+/// What holds of all that was pushed under the first policy.
+fn pushed_at_start(effective: Option<&Arc<dyn Effective>>, policy: &Arc<Policy>) -> Pushed {
+    let all = effective.map(|effective| effective.under(1, policy).all());
+    let (grantees, denies) = all.unwrap_or_default();
     Pushed::of(grantees, denies)
-}
-
-/// Who waits for the reload that is about to begin: it reads the file after all of them asked, so one is enough.
-fn sharing(
-    first: Answer,
-    commands: &mut mpsc::Receiver<Command>,
-    later: &mut VecDeque<Command>,
-) -> Vec<Answer> {
-    let mut answers = vec![first];
-    while answers.len() + later.len() <= COMMANDS_WAITING_MAX
-        && let Ok(command) = commands.try_recv()
-    {
-        match command {
-            Command::Reload(answer) => answers.push(answer),
-            other => later.push_back(other),
-        }
-    }
-    answers
 }
 
 fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jiff::Timestamp) -> Snapshot {

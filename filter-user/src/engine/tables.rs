@@ -1,125 +1,202 @@
-//! A policy's tables as this host has them compiled: with its addresses, and ends by its clocks.
+//! The tables of one generation and all that is known of them: changed entry by entry, in force or before they are.
 
-use ipnet::IpNet;
+use std::sync::Arc;
 
-use super::error::FilterError;
-use crate::compiler::{self, Numbers, Pushed, Surroundings};
-use crate::kernel::{addresses, clock};
-use crate::policy::model::Addresses;
-use crate::policy::{Policy, share_port};
+use super::fill::{Fill, owners_of};
+use super::filter::{SharedNumbers, read, write};
+use super::live::{Live, Stop, same_terms};
+use crate::bindings::seam::{Change, Grantee};
+use crate::compiler::{Compiled, Numbers, Pushed, owner_hash};
+use crate::kernel::clock;
+use crate::kernel::load::{Generation, LoadError};
+use crate::kernel::state::{Limits, State};
+use crate::policy::Policy;
 
-/// What `"host"` means now; empty where the policy does not say it.
-pub(super) async fn host_addresses(policy: &Policy) -> Result<Vec<IpNet>, FilterError> {
-    let services = policy.services.iter().map(|service| &service.address);
-    let mut all = services.chain(policy.management.iter().map(|entry| &entry.address));
-    if !all.any(|address| *address == Addresses::Host) {
-        return Ok(Vec::new());
-    }
-    addresses::read().await.map_err(FilterError::HostAddresses)
+pub(super) struct Tables {
+    /// Its maps stay readable while it is held.
+    pub(super) generation: Generation,
+    pub(super) limits: Limits,
+    pub(super) fill: Arc<Fill>,
+    /// What API servers have pushed, as it stands here.
+    pub(super) pushed: Pushed,
+    /// Where something may be pushed: what a change of single entries needs.
+    live: Option<Live>,
 }
 
-/// Why a policy is put in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Occasion {
-    /// Nothing was filtered, or nobody watched over it. All of the policy's interfaces must be there.
-    Start,
-    /// An operator asks for it, and is told of what it cannot do.
-    Reload,
-    /// The host has changed around it: as much as can be done is.
-    Change,
-}
-
-/// Where `"host"` holds an address that a service with the same port names itself, and nobody can be asked, the
-/// written service keeps the address, and the daemon is not ready until it is mended: going on with the old addresses
-/// would leave the new ones open.
-pub(super) fn compile(
-    (policy, pushed): (&Policy, &Pushed),
-    numbers: &Numbers,
-    host: &[IpNet],
-    occasion: Occasion,
-) -> Result<(compiler::Compiled, Option<String>), FilterError> {
-    let offset = clock::wall_offset();
-    let end = |expires| clock::monotonic_end(expires, offset);
-    let compiled = |policy: &Policy| {
-        compiler::compile(
-            policy,
-            numbers,
-            &Surroundings {
-                host_addresses: host,
-                end: &end,
-                pushed,
-                grows: !policy.publishers.is_empty(),
-            },
-        )
-    };
-    match compiled(policy) {
-        Err(error @ compiler::CompileError::Overlap { .. }) if occasion != Occasion::Reload => {
-            Ok((compiled(&narrowed(policy, host))?, Some(error.to_string())))
-        }
-        other => Ok((other?, None)),
+impl Tables {
+    /// Of a generation that is loaded, with room for changes where there may be some.
+    pub(super) fn new(
+        mut generation: Generation,
+        compiled: Compiled,
+        numbers: &mut Numbers,
+        (policy, pushed): (&Policy, Pushed),
+        owners_max: u32,
+    ) -> Result<Self, LoadError> {
+        let fill = Arc::new(Fill::of(&compiled, owners_of(policy, &pushed), owners_max));
+        let limits = Limits::from(&compiled);
+        let live = if policy.publishers.is_empty() {
+            None
+        } else {
+            let around = (policy, &pushed, &fill);
+            let live = Live::new(&mut generation, compiled, numbers, around, owners_max)?;
+            Some(live)
+        };
+        Ok(Self {
+            generation,
+            limits,
+            fill,
+            pushed,
+            live,
+        })
     }
-}
 
-/// The policy with `"host"` written out where a service with the same port names addresses, less those.
-pub(super) fn narrowed(policy: &Policy, host: &[IpNet]) -> Policy {
-    let mut narrowed = policy.clone();
-    for service in &mut narrowed.services {
-        let written: Vec<IpNet> = policy
-            .services
-            .iter()
-            .filter(|other| service.address == Addresses::Host && share_port(service, other))
-            .filter_map(|other| match &other.address {
-                Addresses::Prefixes(prefixes) => Some(prefixes),
-                _ => None,
-            })
-            .flatten()
-            .copied()
-            .collect();
-        if !written.is_empty() {
-            service.address = Addresses::Prefixes(less(host, &written));
+    /// Of a generation that an earlier daemon left: nothing is known of it but the limits.
+    pub(super) fn unknown(generation: Generation, limits: Limits) -> Self {
+        let fill = Fill::of(&Compiled::default(), 0, 1);
+        Self {
+            generation,
+            limits,
+            fill: Arc::new(fill),
+            pushed: Pushed::default(),
+            live: None,
         }
     }
-    narrowed
-}
 
-/// Prefixes without what others hold of them.
-fn less(prefixes: &[IpNet], taken: &[IpNet]) -> Vec<IpNet> {
-    let mut left = Vec::new();
-    let mut open = prefixes.to_vec();
-    // Halves down to a taken one: 128 steps for each at most.
-    while let Some(prefix) = open.pop() {
-        if taken.iter().any(|taken| taken.contains(&prefix)) {
-            continue;
+    /// From here on, every change takes a generation.
+    pub(super) fn close(&mut self) {
+        self.live = None;
+    }
+
+    /// Makes a change while packets are judged by these tables; gives the one that takes it back, where there is any.
+    pub(super) fn change(
+        &mut self,
+        numbers: &SharedNumbers,
+        state: &State,
+        change: Change,
+    ) -> Result<Option<Change>, Stop> {
+        let known = |owner: &String| self.pushed.grantees.get(owner);
+        let live = self.live.as_mut().ok_or(Stop::Generation);
+        let back = match &change {
+            Change::Put(grantee) => {
+                let before = known(&grantee.credential);
+                let full = self.fill.owners.refuses(1).filter(|_| before.is_none());
+                if let (Ok(_), Some((table, needed, max))) = (&live, full) {
+                    return Err(Stop::Full(table, needed, max));
+                }
+                let live = live?;
+                let (number, owner) = live.put(&mut write(numbers), state, before, grantee)?;
+                live.add_limits(&mut self.limits, number, owner);
+                match before {
+                    Some(before) => Change::Put(before.clone()),
+                    None => {
+                        self.fill.owners.add();
+                        let owner = grantee.credential.clone();
+                        Change::Remove { owner }
+                    }
+                }
+            }
+            // What has ended since it was asked for is not there any more.
+            Change::End { owner, end } => {
+                let Some(before) = known(owner) else {
+                    return Ok(None);
+                };
+                live?.end(&read(numbers), owner, *end)?;
+                let (owner, end) = (owner.clone(), before.end);
+                Change::End { owner, end }
+            }
+            Change::Remove { owner } => {
+                let Some(before) = known(owner) else {
+                    return Ok(None);
+                };
+                live?.remove(&read(numbers), owner, before)?;
+                self.fill.owners.take();
+                Change::Put(before.clone())
+            }
+            Change::Kept { .. } => return Ok(None),
+            Change::Undeny { name } => {
+                // The kernel has ended it already.
+                let over = |(_, end): &(_, u64)| *end <= clock::monotonic().0;
+                if !self.pushed.denies.get(name).is_none_or(over) {
+                    return Err(Stop::Generation);
+                }
+                self.pushed.change(change);
+                return Ok(None);
+            }
+            Change::Deny { .. } => return Err(Stop::Generation),
+        };
+        self.pushed.change(change);
+        Ok(Some(back))
+    }
+
+    /// Makes an owner's grant what it is to be, before these tables are in force: under the number that it has in
+    /// those that are. Also the number that was nobody's, where it took one.
+    pub(super) fn change_ahead(
+        &mut self,
+        numbers: &mut Numbers,
+        state: &State,
+        (owner, in_force): (&str, Option<u32>),
+        wanted: Option<Grantee>,
+    ) -> Result<Option<u32>, Stop> {
+        let before = self.pushed.grantees.get(owner);
+        if before.is_none() && wanted.is_none() {
+            return Ok(None);
         }
-        match prefix.subnets(prefix.prefix_len() + 1) {
-            Ok(halves) if taken.iter().any(|taken| prefix.contains(taken)) => open.extend(halves),
-            _ => left.push(prefix),
+        let live = self.live.as_mut().ok_or(Stop::Generation)?;
+        let Some(wanted) = wanted else {
+            if let Some(before) = before {
+                live.remove(numbers, owner, before)?;
+                self.fill.owners.take();
+                self.pushed.grantees.remove(owner);
+            }
+            return Ok(None);
+        };
+        let from = before.and_then(|_| numbers.owner(owner));
+        let (to, taken) = match in_force.or(from) {
+            Some(number) => (number, None),
+            None => {
+                let number = numbers.fresh(live.owners_end()).ok_or(Stop::Generation)?;
+                (number, Some(number))
+            }
+        };
+        if to >= live.owners_end() || live.is_of(to).is_some_and(|of| of != owner) {
+            return Err(Stop::Generation);
+        }
+        let same = |before: &Grantee| {
+            let sources = before.sources == wanted.sources;
+            from == Some(to) && sources && same_terms(before, &wanted)
+        };
+        if before.is_some_and(same) {
+            live.end(numbers, owner, wanted.end)?;
+        } else {
+            let put = live.put_ahead(numbers, (from.unwrap_or(to), to), before, &wanted);
+            let put = put.inspect_err(|_| taken.into_iter().for_each(|number| numbers.give_back(number)))?;
+            live.add_limits(&mut self.limits, to, put);
+            numbers.move_owner(owner, to);
+            if taken.is_some() {
+                state.name_owner(to, owner_hash(owner));
+            }
+            if let Some(from) = from.filter(|from| *from != to) {
+                state.unname_owner(from);
+            }
+        }
+        if before.is_none() {
+            self.fill.owners.add();
+        }
+        self.pushed.grantees.insert(owner.to_owned(), wanted);
+        Ok(taken)
+    }
+
+    /// Packets that were under way when owners got other numbers have gone.
+    pub(super) fn settle(&mut self, state: &State) {
+        if let Some(live) = &mut self.live {
+            live.settle(state);
         }
     }
-    left
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn nets(list: &[&str]) -> Vec<IpNet> {
-        list.iter().map(|net| net.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn prefixes_less_others_hold_all_the_rest_and_no_more() {
-        let host = nets(&["10.5.0.0/29", "10.6.0.1/32", "fd00::/64"]);
-        let mut left = less(&host, &nets(&["10.5.0.2/32", "10.6.0.0/16", "192.0.2.0/24"]));
-        left.sort_unstable();
-        assert_eq!(
-            left,
-            nets(&["10.5.0.0/31", "10.5.0.3/32", "10.5.0.4/30", "fd00::/64"])
-        );
-        assert_eq!(less(&nets(&["10.0.0.1/32"]), &nets(&["0.0.0.0/0"])), []);
-        let mut all = less(&nets(&["::/0"]), &nets(&["fd00::1/128"]));
-        assert_eq!(all.len(), 128);
-        all.extend(nets(&["fd00::1/128"]));
-        assert_eq!(IpNet::aggregate(&all), nets(&["::/0"]));
+impl Tables {
+    pub(super) fn live(&self) -> Option<&Live> {
+        self.live.as_ref()
     }
 }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use super::error::FilterError;
 use super::snapshot::View as _;
-use super::tables::Occasion;
+use super::under_way::Purpose;
 use super::{Engine, clock};
 use crate::kernel::events::Events;
 
@@ -76,6 +77,13 @@ impl Engine {
         }
         self.told.look(self.filter.fill());
         self.filter.settle();
+        if self.under_way.is_some() {
+            // Whatever has changed still differs when that is done.
+            return;
+        }
+        if self.filter.in_part {
+            causes.push(Cause::Part);
+        }
         let look = self.filter.look(&self.policy).await;
         if look.moved {
             causes.push(Cause::Interfaces);
@@ -90,9 +98,9 @@ impl Engine {
                 self.publish(self.shared.snapshot().policy.clone());
             }
         } else {
-            self.apply_again(&causes, started).await;
+            self.begin(Purpose::Around(causes, started));
         }
-        if (jumped && !has_ends) || (!causes.is_empty() && self.watch.behind.is_none()) {
+        if jumped && !has_ends {
             self.wall_offset = offset;
         }
     }
@@ -111,38 +119,33 @@ impl Engine {
     }
 
     /// The policy in force once more, for what has changed around it.
-    async fn apply_again(&mut self, causes: &[Cause], started: Instant) {
-        let policy = self.policy.clone();
-        let pushed = self.filter.pushed().clone();
-        let applied = self
-            .filter
-            .apply(&policy, pushed, Some(&policy), Occasion::Change)
-            .await;
-        match applied {
-            Ok(()) => {
-                let took = Duration::as_millis(&started.elapsed());
-                for cause in causes {
-                    tracing::info!(milliseconds = took, "{}", cause.followed());
-                }
-                self.watch.behind = None;
-                self.refresh_reader();
-            }
-            Err(error) => {
-                let still: Vec<String> = causes.iter().map(Cause::otherwise).collect();
-                let behind = format!("{}: the tables could not be made anew: {error}", still.join(", "));
-                // Tried again with every look, told once.
-                if self.watch.behind.as_ref() != Some(&behind) {
-                    tracing::error!("{behind}");
-                }
-                self.watch.behind = Some(behind);
-            }
+    pub(super) fn followed(&mut self, causes: &[Cause], started: Instant, wall_offset: i128) {
+        let took = Duration::as_millis(&started.elapsed());
+        for cause in causes {
+            tracing::info!(milliseconds = took, "{}", cause.followed());
         }
+        self.watch.behind = None;
+        self.wall_offset = wall_offset;
+        self.refresh_reader();
+        self.publish(self.shared.snapshot().policy.clone());
+    }
+
+    /// It is tried again with every look, and told once.
+    pub(super) fn not_followed(&mut self, causes: &[Cause], error: &FilterError) {
+        let still: Vec<String> = causes.iter().map(Cause::otherwise).collect();
+        let behind = format!("{}: the tables could not be made anew: {error}", still.join(", "));
+        if self.watch.behind.as_ref() != Some(&behind) {
+            tracing::error!("{behind}");
+        }
+        self.watch.behind = Some(behind);
         self.publish(self.shared.snapshot().policy.clone());
     }
 }
 
 /// Why the tables are made anew.
-enum Cause {
+pub(super) enum Cause {
+    /// A change that was refused could not be taken back.
+    Part,
     Clock,
     Interfaces,
     /// With those that the tables do not know.
@@ -152,6 +155,7 @@ enum Cause {
 impl Cause {
     fn followed(&self) -> &'static str {
         match self {
+            Self::Part => "what was left of a refused change is gone",
             Self::Clock => "the wall clock was set (or the machine slept): ends are armed anew",
             Self::Interfaces => "the interfaces, or a bond's members, have changed: the filter follows",
             Self::Addresses(_) => "the addresses of this host have changed: \"host\" follows them",
@@ -161,6 +165,7 @@ impl Cause {
     /// What is while it is not followed.
     fn otherwise(&self) -> String {
         match self {
+            Self::Part => "a change that was refused is in force in part".to_owned(),
             Self::Clock => "ends go by the old clock".to_owned(),
             Self::Interfaces => "new interfaces are not filtered, or not counted".to_owned(),
             Self::Addresses(missing) if missing.is_empty() => {

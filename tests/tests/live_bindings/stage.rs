@@ -61,7 +61,10 @@ impl Stage {
     }
 
     pub(crate) fn with(policy: &Policy) -> Self {
-        let site = Site::new();
+        Self::at(Site::new(), policy)
+    }
+
+    pub(crate) fn at(site: Site, policy: &Policy) -> Self {
         let daemon = Some(Daemon::start(&site, policy));
         Self {
             daemon,

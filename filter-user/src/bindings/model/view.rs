@@ -33,6 +33,12 @@ pub(crate) fn owner(publisher: &str, credential: &str) -> String {
     format!("binding/{publisher}/{credential}")
 }
 
+/// The publisher and the credential of an owner that `owner` named.
+pub(crate) fn named(owner: &str) -> Option<(&str, &str)> {
+    // No publisher's name has a slash.
+    owner.strip_prefix("binding/")?.split_once('/')
+}
+
 /// Why it has no grant, its lease aside.
 pub(crate) fn suspended(
     view: &PolicyView,

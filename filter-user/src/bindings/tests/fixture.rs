@@ -150,6 +150,7 @@ impl Held {
                     }
                 }
                 Change::Remove { owner } => drop(owners.remove(&owner)),
+                Change::Kept { .. } => {}
                 Change::Deny { name, end, .. } => drop(self.denies.insert(name, end)),
                 Change::Undeny { name } => drop(self.denies.remove(&name)),
             }
@@ -236,7 +237,7 @@ pub(super) fn start_in(folder: Arc<tempfile::TempDir>, clock: Arc<FakeClock>, te
     let (bindings, writer) = Bindings::open(options, Arc::clone(&policy)).unwrap();
     let kernel = Arc::new(FakeKernel::new(Arc::clone(&policy)));
     // As the engine starts: with all that holds.
-    let (grantees, denies) = bindings.effective(&policy);
+    let (grantees, denies) = bindings.under(1, &policy).all();
     {
         let mut held = kernel.held.lock().unwrap();
         held.owners = grantees.into_iter().map(|g| (g.credential.clone(), g)).collect();
@@ -346,7 +347,7 @@ impl Fixture {
     /// Another policy comes into force, as the engine does it.
     pub(super) fn apply(&self, text: &str) {
         let policy = policy(text);
-        let (grantees, _) = self.bindings.effective(&policy);
+        let (grantees, _) = self.bindings.under(u64::MAX, &policy).all();
         let epoch = {
             let mut held = self.kernel.held.lock().unwrap();
             held.epoch += 1;

@@ -56,7 +56,7 @@ impl Group {
         (batch, undo)
     }
 
-    /// What the kernel gets: only what differs.
+    /// What the kernel gets: what differs, and which owners have changed without a difference to it.
     pub(super) fn kernel(&self, view: &PolicyView, now: Now) -> Vec<Change> {
         let mut changes = self.deny_changes();
         for key in &self.touched {
@@ -73,10 +73,10 @@ impl Group {
                 |row: &Option<Arc<Row>>, facts| grantee(view, &key.0, facts, &key.1, row.as_ref()?, now);
             let owner = owner(&key.0, &key.1);
             match (grant(&entry.before, facts), grant(&entry.row, facts_after)) {
-                (None, None) => {}
+                (None, None) => changes.push(Change::Kept { owner }),
                 (Some(_), None) => changes.push(Change::Remove { owner }),
                 (None, Some(after)) => changes.push(Change::Put(after)),
-                (Some(before), Some(after)) if before == after => {}
+                (Some(before), Some(after)) if before == after => changes.push(Change::Kept { owner }),
                 // Once it has ended, the kernel may have forgotten it.
                 (Some(before), Some(after)) if before.end <= now.monotonic_ns => {
                     changes.push(Change::Put(after));

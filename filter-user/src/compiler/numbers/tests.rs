@@ -26,13 +26,21 @@ fn owners_are_placed_as_names_are() {
             .map(|(name, number)| (hash(*name), *number))
             .collect()
     };
-    let known = |owners: &[(u32, u32)], leaving: &[(u32, u32)]| Numbers {
-        owners: of(owners),
-        leaving: of(leaving),
-        ..Numbers::default()
+    let known = |owners: &[(u32, u32)], leaving: &[(u32, u32)]| {
+        let numbers = owners.iter().chain(leaving).map(|(_, number)| *number);
+        Numbers {
+            given: Given::of(numbers),
+            owners: Known::from(of(owners)),
+            leaving: Arc::new(of(leaving)),
+            ..Numbers::default()
+        }
     };
     let placed = |known: &Numbers, wanted: &[u32], end| {
-        known.place_owners(&wanted.iter().map(|name| hash(*name)).collect::<Vec<_>>(), end)
+        let wanted: Vec<_> = wanted.iter().map(|name| hash(*name)).collect();
+        let (placed, taken) = known.place_owners(&wanted, end);
+        // As a compile that fails.
+        known.given.give_back(&taken);
+        placed
     };
     let some = known(&[(100, 3), (101, 1)], &[(102, 2)]);
     assert_eq!(placed(&some, &[101, 200, 100], 9), [1, 4, 3]);

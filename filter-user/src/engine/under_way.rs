@@ -1,0 +1,305 @@
+//! What the engine has begun and does not wait for: a generation on its way, for whoever asked for it.
+//!
+//! One at a time. Single changes of bindings go on meanwhile in the tables in force; whose they were is noted, and made
+//! in the new tables before these take over. What cannot be changed singly waits, and so do further reloads.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::build::{Around, Next, Wanted};
+use super::change::grant_error;
+use super::compile::Occasion;
+use super::error::FilterError;
+use super::live::Stop;
+use super::reload::{self, Read};
+use super::snapshot::{ReloadError, View as _};
+use super::watch::Cause;
+use super::{Answer, Changed, Engine};
+use crate::bindings::seam::{BoxFuture, Change, Effective};
+use crate::compiler::Pushed;
+use crate::kernel::clock;
+
+/// Owners whose changes the engine makes in the new tables itself, right before these take over: within a millisecond
+/// or two. More are made beside it.
+const OWNERS_AT_LAST: usize = 128;
+/// How often changes are made beside the engine, before it makes what is left, however much it is.
+const ROUNDS_MAX: u32 = 16;
+/// How often a generation is made anew because changes made meanwhile do not fit it.
+const TRIES_MAX: u32 = 4;
+/// Far longer than the bindings take to make a change seen that is in force.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why a generation is made.
+pub(super) enum Purpose {
+    Reload(Vec<Answer>, Option<Box<Read>>),
+    /// What cannot be changed entry by entry.
+    Change(Vec<Change>, Changed),
+    /// The host has changed around the policy.
+    Around(Vec<Cause>, Instant),
+}
+
+/// How far it has come.
+pub(super) enum Done {
+    Read(Result<Box<Read>, ReloadError>),
+    Made(Result<Box<Next>, Halt>),
+}
+
+/// Why a generation was not made.
+pub(super) enum Halt {
+    /// Of changes made meanwhile, something did not fit it.
+    Overtaken(Stop),
+    Error(FilterError),
+}
+
+impl<E: Into<FilterError>> From<E> for Halt {
+    fn from(error: E) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+/// A generation on its way.
+pub(super) struct UnderWay {
+    work: BoxFuture<Done>,
+    purpose: Purpose,
+    /// Whose grants may have changed since it was begun and are not made in it yet.
+    changed: BTreeSet<String>,
+    tries: u32,
+    rounds: u32,
+    /// By which ends were worked out.
+    wall_offset: i128,
+    _waited_for: WaitedFor,
+}
+
+/// Its threads stop at the next step when nobody waits any more.
+#[derive(Default)]
+struct WaitedFor(Arc<AtomicBool>);
+
+impl Drop for WaitedFor {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl UnderWay {
+    fn new(purpose: Purpose, tries: u32, work: BoxFuture<Done>, waited_for: WaitedFor) -> Self {
+        Self {
+            work,
+            purpose,
+            changed: BTreeSet::new(),
+            tries,
+            rounds: 0,
+            wall_offset: clock::wall_offset(),
+            _waited_for: waited_for,
+        }
+    }
+
+    /// These may grant something else from here on.
+    pub(super) fn note(&mut self, changes: &[Change]) {
+        self.changed
+            .extend(changes.iter().filter_map(Change::owner).map(String::from));
+    }
+}
+
+/// Resolves when what is under way has come one step on; never, where nothing is.
+pub(super) async fn step(under_way: &mut Option<UnderWay>) -> Done {
+    match under_way {
+        Some(under_way) => under_way.work.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Engine {
+    /// Begins a generation; nothing else is under way.
+    pub(super) fn begin(&mut self, purpose: Purpose) {
+        match purpose {
+            Purpose::Reload(answers, None) => {
+                let read = reload::read(self.options.policy_file.clone(), Arc::clone(&self.policy));
+                let work = Box::pin(async move { Done::Read(read.await.map(Box::new)) });
+                let purpose = Purpose::Reload(answers, None);
+                self.under_way = Some(UnderWay::new(purpose, 0, work, WaitedFor::default()));
+            }
+            purpose => self.make(purpose, 1),
+        }
+    }
+
+    fn make(&mut self, purpose: Purpose, tries: u32) {
+        let epoch = self.shared.policy_in_force().0;
+        let (policy, occasion, epoch, changes) = match &purpose {
+            Purpose::Reload(_, Some(read)) => {
+                (Arc::clone(&read.policy), Occasion::Reload, epoch + 1, Vec::new())
+            }
+            Purpose::Change(changes, _) => {
+                (Arc::clone(&self.policy), Occasion::Change, epoch, changes.clone())
+            }
+            Purpose::Reload(_, None) | Purpose::Around(..) => {
+                (Arc::clone(&self.policy), Occasion::Change, epoch, Vec::new())
+            }
+        };
+        let wanted = Wanted {
+            policy,
+            before: Some(Arc::clone(&self.policy)),
+            occasion,
+        };
+        let waited_for = WaitedFor::default();
+        // All that is changed from here on is noted.
+        let ground = self.filter.ground(Arc::clone(&waited_for.0));
+        let effective = self.effective.clone();
+        let known = caught_up(effective.clone(), self.changes);
+        let made = async move {
+            let ground = ground?;
+            known.await?;
+            let around = Around::read(&wanted.policy, occasion).await?;
+            beside(move || {
+                let under = effective.map(|effective| effective.under(epoch, &wanted.policy));
+                let (grantees, denies) = under.as_ref().map(|under| under.all()).unwrap_or_default();
+                let mut pushed = Pushed::of(grantees, denies);
+                changes.into_iter().for_each(|change| pushed.change(change));
+                Ok(Next::make(wanted, (pushed, under), around, ground)?)
+            })
+            .await
+        };
+        let work = Box::pin(async move { Done::Made(made.await) });
+        self.under_way = Some(UnderWay::new(purpose, tries, work, waited_for));
+    }
+
+    /// What was under way has come one step on.
+    pub(super) async fn advance(&mut self, done: Done) {
+        let Some(under_way) = self.under_way.take() else {
+            return;
+        };
+        match done {
+            Done::Made(Ok(next)) => {
+                let many = under_way.changed.len() > OWNERS_AT_LAST;
+                match many && under_way.rounds < ROUNDS_MAX {
+                    true => self.follow(under_way, next),
+                    false => self.put(under_way, next).await,
+                }
+            }
+            Done::Made(Err(halt)) => self.halted(under_way.purpose, under_way.tries, halt),
+            Done::Read(read) => {
+                if let Purpose::Reload(answers, _) = under_way.purpose {
+                    match read {
+                        Ok(read) => self.make(Purpose::Reload(answers, Some(read)), 1),
+                        Err(error) => self.reloaded(answers, Err(error)),
+                    }
+                }
+            }
+        }
+        self.go_on();
+    }
+
+    /// Has the changes made in the new tables that were made in those in force meanwhile.
+    fn follow(&mut self, mut under_way: UnderWay, mut next: Box<Next>) {
+        let changed = std::mem::take(&mut under_way.changed);
+        let numbers = self.filter.shared_numbers();
+        let known = caught_up(self.effective.clone(), self.changes);
+        let followed = async move {
+            known.await?;
+            beside(move || match next.catch_up(&changed, &numbers) {
+                Ok(()) => Ok(next),
+                Err(stop) => Err(Halt::Overtaken(stop)),
+            })
+            .await
+        };
+        under_way.rounds += 1;
+        under_way.work = Box::pin(async move { Done::Made(followed.await) });
+        self.under_way = Some(under_way);
+    }
+
+    /// The last changes, and the swap: nothing is changed in between.
+    async fn put(&mut self, under_way: UnderWay, next: Box<Next>) {
+        // The bindings' view of the policy is wanted once more when it is in force.
+        let _under = next.under();
+        match self.try_put(&under_way.changed, next).await {
+            Ok(()) => self.in_force(under_way.purpose, under_way.wall_offset),
+            Err(halt) => self.halted(under_way.purpose, under_way.tries, halt),
+        }
+    }
+
+    async fn try_put(&mut self, changed: &BTreeSet<String>, mut next: Box<Next>) -> Result<(), Halt> {
+        if !changed.is_empty() {
+            caught_up(self.effective.clone(), self.changes).await?;
+        }
+        let numbers = self.filter.shared_numbers();
+        let filter = &mut self.filter;
+        // System calls for as long as a millisecond or two: the other tasks of this thread go on elsewhere.
+        let parted = tokio::task::block_in_place(|| {
+            if let Err(stop) = next.catch_up(changed, &numbers) {
+                tokio::task::spawn_blocking(|| drop(next));
+                return Err(Halt::Overtaken(stop));
+            }
+            Ok(filter.put(next)?)
+        })?;
+        tokio::task::spawn_blocking(|| {
+            parted.let_go();
+            crate::sys::give_back_memory();
+        });
+        Ok(())
+    }
+
+    fn in_force(&mut self, purpose: Purpose, wall_offset: i128) {
+        match purpose {
+            Purpose::Reload(answers, Some(read)) => self.reload_in_force(answers, *read, wall_offset),
+            // Nothing is made before it is read.
+            Purpose::Reload(_, None) => {}
+            Purpose::Change(_, answer) => {
+                self.refresh_reader();
+                self.publish(self.shared.snapshot().policy.clone());
+                self.changes += 1;
+                let _ = answer.send(Ok(()));
+            }
+            Purpose::Around(causes, started) => self.followed(&causes, started, wall_offset),
+        }
+    }
+
+    fn halted(&mut self, purpose: Purpose, tries: u32, halt: Halt) {
+        let error = match halt {
+            Halt::Overtaken(stop) if tries < TRIES_MAX => {
+                tracing::info!(
+                    ?stop,
+                    "what was pushed meanwhile does not fit the new tables: made again"
+                );
+                return self.make(purpose, tries + 1);
+            }
+            Halt::Overtaken(_) => FilterError::Overtaken(tries),
+            Halt::Error(error) => error,
+        };
+        match purpose {
+            Purpose::Reload(answers, _) => self.reloaded(answers, Err(reload::failed(error))),
+            Purpose::Change(_, answer) => drop(answer.send(Err(grant_error(error)))),
+            Purpose::Around(causes, _) => self.not_followed(&causes, &error),
+        }
+    }
+
+    /// What has waited.
+    fn go_on(&mut self) {
+        while self.under_way.is_none()
+            && let Some((epoch, changes, answer)) = self.waiting.pop_front()
+        {
+            self.change(epoch, changes, answer);
+        }
+        if self.under_way.is_none() && !self.reloads.is_empty() {
+            let answers = std::mem::take(&mut self.reloads);
+            self.begin(Purpose::Reload(answers, None));
+        }
+    }
+}
+
+/// Waits until who pushes knows all that is in force: it is asked for it next.
+async fn caught_up(effective: Option<Arc<dyn Effective>>, changes: u64) -> Result<(), FilterError> {
+    let Some(effective) = effective else {
+        return Ok(());
+    };
+    let waited = tokio::time::timeout(CATCH_UP_PATIENCE, effective.caught_up(changes)).await;
+    waited.map_err(|_| FilterError::Behind)
+}
+
+/// On a thread that may block.
+async fn beside(work: impl FnOnce() -> Result<Box<Next>, Halt> + Send + 'static) -> Result<Box<Next>, Halt> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(made) => made,
+        Err(error) => Err(Halt::Error(FilterError::Panicked(error.to_string()))),
+    }
+}
