@@ -133,7 +133,7 @@ fn live_traffic_is_shown_by_service_reason_client_and_source_and_keys_work() {
         terminal.press("4");
         until("the stranger is refused", || {
             let row = row("10.77.0.66")?;
-            (near(&row[1], 400.0) && row[4] == "unlisted" && row[5] == "api").then_some(())
+            (near(&row[1], 400.0) && row[3] == "unlisted").then_some(())
         });
         terminal.press("5");
         let screen = terminal.shows("left %");

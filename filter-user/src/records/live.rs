@@ -312,6 +312,30 @@ mod tests {
     }
 
     #[test]
+    fn sources_are_shown_as_the_records_show_them() {
+        let mut veiled = look(Instant::now(), 4, &[], &[]);
+        for host in [1, 2] {
+            veiled.add(&dropped(host, 5, Reason::Denied, NO_OWNER), &Veil::Prefix);
+        }
+        let overflow = Record::Overflow {
+            prefix: Some((Address::of_v4(0x0a42_0000), Family::V4)),
+            reason: Reason::Denied,
+            verdict: Verdict::Drop,
+            tally: Tally {
+                packets: 7,
+                bytes: 420,
+            },
+        };
+        veiled.add(&overflow, &Veil::Prefix);
+        let told: BTreeMap<&str, u64> = veiled
+            .sources
+            .iter()
+            .map(|(name, refused)| (name.as_str(), refused.packets))
+            .collect();
+        assert_eq!(told, BTreeMap::from([("10.0.0.0/24", 10), ("10.66.0.0/16", 7)]));
+    }
+
+    #[test]
     fn rates_are_of_the_time_between_two_looks_and_of_a_new_interval_since_its_start() {
         let start = Instant::now();
         let unlisted = |host, packets| dropped(host, packets, Reason::Unlisted, NO_OWNER);

@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Clear, Paragraph, Row, Table};
 
 use super::state::{State, View};
-use super::table::{self, Cell, columns, short, whole};
+use super::table::{self, Cell, columns, cut, fitting, short, whole};
 
 const KEYS: [(&str, &str); 9] = [
     ("1-5, Tab", "choose a view"),
@@ -64,6 +64,7 @@ pub(super) fn page(frame: &mut Frame<'_>, state: &mut State, colour: bool) {
             let rows = table::rows(view, &state.top, &state.filter, state.order(view));
             let room = usize::from(body.height.saturating_sub(1)).max(1);
             state.first = state.first.min(rows.len().saturating_sub(room));
+            state.columns = fitting(columns(view).0, body.width).len();
             draw_table(frame, body, view, &rows[state.first..], state, paint);
         }
     }
@@ -174,6 +175,7 @@ fn draw_table(
     paint: Paint,
 ) {
     let (columns, _) = columns(view);
+    let widths = fitting(columns, area.width);
     let (sorted, turned) = state.order(view);
     let right = |at: usize| rows.first().is_some_and(|row| !matches!(row[at], Cell::Text(_)));
     let aligned = |at: usize, text: String, style: Style| {
@@ -182,43 +184,34 @@ fn draw_table(
         } else {
             Alignment::Left
         };
-        Line::styled(text, style).alignment(side)
+        Line::styled(cut(text, widths[at]), style).alignment(side)
     };
-    let header = columns.iter().enumerate().map(|(at, column)| {
-        let bold = Style::new().add_modifier(Modifier::BOLD);
-        match (at == sorted, turned) {
-            (false, _) => aligned(at, column.title.to_owned(), bold),
-            (true, false) => aligned(
+    let bold = Style::new().add_modifier(Modifier::BOLD);
+    let header = columns.iter().take(widths.len()).enumerate().map(|(at, column)| {
+        let turned = if turned { "^" } else { "" };
+        match at == sorted {
+            false => aligned(at, column.title.to_owned(), bold),
+            true => aligned(
                 at,
-                column.title.to_owned(),
-                bold.add_modifier(Modifier::UNDERLINED),
-            ),
-            (true, true) => aligned(
-                at,
-                format!("{}^", column.title),
+                format!("{}{turned}", column.title),
                 bold.add_modifier(Modifier::UNDERLINED),
             ),
         }
     });
     let shown = rows.iter().take(usize::from(area.height)).map(|row| {
-        let cells = row.iter().enumerate().map(|(at, cell)| {
-            let text = cell.shown();
+        let cells = row.iter().take(widths.len()).enumerate().map(|(at, cell)| {
             let style = match cell {
                 Cell::Text(word) => paint.word(word),
                 Cell::Share(share) if *share < 0.1 => paint.of(Color::Red),
                 Cell::Share(share) if *share < 0.5 => paint.of(Color::Yellow),
                 _ => Style::new(),
             };
-            aligned(at, text, style)
+            aligned(at, cell.shown(), style)
         });
         Row::new(cells.collect::<Vec<_>>())
     });
-    let widths = columns.iter().map(|column| match column.width {
-        Some(width) => Constraint::Length(width),
-        None => Constraint::Fill(1),
-    });
-    let table = Table::new(shown, widths.collect::<Vec<_>>()).header(Row::new(header.collect::<Vec<_>>()));
-    frame.render_widget(table, area);
+    let table = Table::new(shown, widths.iter().map(|width| Constraint::Length(*width)));
+    frame.render_widget(table.header(Row::new(header.collect::<Vec<_>>())), area);
     if rows.is_empty() && area.height > 1 {
         let below = Rect {
             y: area.y + 1,

@@ -59,6 +59,8 @@ pub(super) struct State {
     pub(super) help: bool,
     /// The first row that is shown; drawing keeps it within the rows there are.
     pub(super) first: usize,
+    /// Columns of the view that fit: drawing says how many.
+    pub(super) columns: usize,
 }
 
 impl State {
@@ -73,6 +75,7 @@ impl State {
             paused: false,
             help: false,
             first: 0,
+            columns: 1,
         }
     }
 
@@ -116,7 +119,7 @@ impl State {
             KeyCode::Tab | KeyCode::Right => self.show(self.view as usize + 1),
             KeyCode::BackTab | KeyCode::Left => self.show(self.view as usize + View::ALL.len() - 1),
             KeyCode::Char('s') => self.sort(1),
-            KeyCode::Char('S') => self.sort(columns(self.view).0.len() - 1),
+            KeyCode::Char('S') => self.sort(self.columns - 1),
             KeyCode::Char('r') => {
                 let (_, turned) = &mut self.orders[self.view as usize];
                 *turned = !*turned;
@@ -152,8 +155,7 @@ impl State {
     }
 
     fn sort(&mut self, by: usize) {
-        let columns = columns(self.view).0.len();
         let (column, _) = self.order(self.view);
-        self.orders[self.view as usize] = ((column + by) % columns, false);
+        self.orders[self.view as usize] = ((column + by) % self.columns, false);
     }
 }

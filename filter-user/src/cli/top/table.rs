@@ -63,52 +63,68 @@ pub(super) fn whole(count: u64) -> String {
 
 pub(super) struct Column {
     pub(super) title: &'static str,
-    /// Characters; `None` takes what is left.
-    pub(super) width: Option<u16>,
+    /// Characters, at least.
+    pub(super) width: u16,
 }
 
-const fn wide(title: &'static str) -> Column {
-    Column { title, width: None }
+const fn column(title: &'static str, width: u16) -> Column {
+    Column { title, width }
 }
 
-const fn narrow(title: &'static str, width: u16) -> Column {
-    Column {
-        title,
-        width: Some(width),
+/// The widths of the columns that fit beside each other, a space between two: the first takes what is left, the last go
+/// where there is no room.
+pub(super) fn fitting(columns: &[Column], width: u16) -> Vec<u16> {
+    let mut widths: Vec<u16> = columns.iter().map(|column| column.width).collect();
+    let taken = |widths: &[u16]| widths.iter().sum::<u16>() + widths.len() as u16 - 1;
+    while widths.len() > 1 && taken(&widths) > width {
+        widths.pop();
     }
+    widths[0] = (widths[0] + width.saturating_sub(taken(&widths))).min(width);
+    widths
+}
+
+/// A text within so many characters; what is cut shows it.
+pub(super) fn cut(text: String, width: u16) -> String {
+    let width = usize::from(width);
+    if text.chars().count() <= width {
+        return text;
+    }
+    let kept = text.chars().take(width.saturating_sub(1));
+    kept.chain(['…']).collect()
 }
 
 const VERDICTS: &[Column] = &[
-    wide("service"),
-    narrow("verdict", 8),
-    narrow("reason", 15),
-    narrow("packets/s", 10),
-    narrow("bytes/s", 10),
-    narrow("packets", 10),
+    column("service", 20),
+    column("verdict", 8),
+    column("reason", 15),
+    column("packets/s", 10),
+    column("bytes/s", 10),
+    column("packets", 10),
 ];
 const LISTED: &[Column] = &[
-    wide("owner"),
-    narrow("packets/s", 10),
-    narrow("bytes/s", 10),
-    narrow("refused/s", 10),
-    narrow("packets", 9),
-    narrow("seen", 9),
+    column("owner", 27),
+    column("packets/s", 10),
+    column("bytes/s", 10),
+    column("refused/s", 10),
+    column("packets", 9),
+    column("seen", 9),
 ];
 const REFUSED: &[Column] = &[
-    wide("source"),
-    narrow("packets/s", 10),
-    narrow("bytes/s", 9),
-    narrow("packets", 9),
-    narrow("reason", 15),
-    narrow("service", 14),
+    // A whole IPv6 address.
+    column("source", 39),
+    column("packets/s", 10),
+    column("packets", 9),
+    column("reason", 15),
+    column("service", 16),
+    column("bytes/s", 9),
 ];
 const BUCKETS: &[Column] = &[
-    wide("name"),
-    narrow("level", 9),
-    narrow("unit", 11),
-    narrow("left", 9),
-    narrow("burst", 9),
-    narrow("left %", 8),
+    column("name", 27),
+    column("level", 9),
+    column("unit", 11),
+    column("left", 9),
+    column("burst", 9),
+    column("left %", 8),
 ];
 
 /// The columns of a view, and the one that it is sorted by until a key says otherwise.
@@ -171,10 +187,10 @@ fn told(view: View, top: &Top) -> Vec<Vec<Cell>> {
                 vec![
                     text(&*source.source),
                     Cell::Rate(source.packets_per_second),
-                    Cell::Rate(source.bytes_per_second),
                     Cell::Count(source.packets),
                     text(most(&source.reasons)),
                     text(most(&source.services)),
+                    Cell::Rate(source.bytes_per_second),
                 ]
             });
             rows.collect()
