@@ -4,6 +4,7 @@
 
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
@@ -36,8 +37,8 @@ pub struct State {
     meta: Array<MapData, Meta>,
     counters: PerCpuArray<MapData, Count>,
     interfaces: PerCpuArray<MapData, [u64; 4]>,
-    owners: Memory<OwnerState>,
-    services: Memory<ServiceState>,
+    owners: Arc<Memory<OwnerState>>,
+    services: Arc<Memory<ServiceState>>,
     records: Head,
 }
 
@@ -53,21 +54,27 @@ pub struct OwnerUse {
 
 impl State {
     pub fn of(generation: &Generation) -> Result<Self, LoadError> {
-        let again = |name| -> Result<MapData, LoadError> {
-            let fd = generation.map(name)?.fd().as_fd().try_clone_to_owned();
-            Ok(MapData::from_fd(fd.map_err(|error| {
-                LoadError::Object(format!("{name}: {error}"))
-            })?)?)
-        };
-        let array = |name| -> Result<Map, LoadError> { Ok(Map::from_map_data(again(name)?)?) };
         let mapped = |error: std::io::Error| LoadError::Object(format!("mapping the state: {error}"));
         Ok(Self {
-            meta: array(names::META)?.try_into()?,
-            counters: array(names::COUNTERS)?.try_into()?,
-            interfaces: array(names::INTERFACES)?.try_into()?,
-            owners: Memory::of(generation.map(names::OWNER_STATE)?).map_err(mapped)?,
-            services: Memory::of(generation.map(names::SERVICE_STATE)?).map_err(mapped)?,
+            meta: array(generation, names::META)?.try_into()?,
+            counters: array(generation, names::COUNTERS)?.try_into()?,
+            interfaces: array(generation, names::INTERFACES)?.try_into()?,
+            owners: Arc::new(Memory::of(generation.map(names::OWNER_STATE)?).map_err(mapped)?),
+            services: Arc::new(Memory::of(generation.map(names::SERVICE_STATE)?).map_err(mapped)?),
             records: Head::of(generation)?,
+        })
+    }
+
+    /// The same once more, by any of its generations: mapping a million owners takes milliseconds, so both have one
+    /// mapping.
+    pub fn share(&self, generation: &Generation) -> Result<Self, LoadError> {
+        Ok(Self {
+            meta: array(generation, names::META)?.try_into()?,
+            counters: array(generation, names::COUNTERS)?.try_into()?,
+            interfaces: array(generation, names::INTERFACES)?.try_into()?,
+            owners: Arc::clone(&self.owners),
+            services: Arc::clone(&self.services),
+            records: self.records.clone(),
         })
     }
 
@@ -292,6 +299,13 @@ impl State {
         }
         Ok(slots)
     }
+}
+
+/// A map by another descriptor.
+fn array(generation: &Generation, name: &'static str) -> Result<Map, LoadError> {
+    let fd = generation.map(name)?.fd().as_fd().try_clone_to_owned();
+    let fd = fd.map_err(|error| LoadError::Object(format!("{name}: {error}")))?;
+    Ok(Map::from_map_data(MapData::from_fd(fd)?)?)
 }
 
 /// Behind the three verdicts' counts, on the first CPU: whose they are.
