@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::build::{Around, Ground, Next, Wanted};
 use super::compile::Occasion;
 use super::filter::{read, write};
+use super::live::Stop;
 use super::live_tests::{Stage, all, change, grantee, policy_of, runner, said, stage, wide};
 use crate::bindings::seam::{Change, DenyGrant, Grantee, Under};
 use crate::compiler::{Pushed, owner_hash};
@@ -275,4 +276,30 @@ fn swap_leaves_every_owner_the_number_that_it_has_in_force() {
         Ok(())
     });
     tested.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn change_that_has_no_room_in_the_new_tables_is_in_them_when_they_are_made_again() {
+    const FAR: u32 = 9_000;
+    let policy = Arc::new(policy_of(&["a", "b"]));
+    let mut scene = Scene::new(&policy, Vec::new());
+    let binding = Grantee {
+        credential: "binding/gateway/far".to_owned(),
+        sources: vec!["192.0.2.1/32".parse().unwrap()],
+        ..wide()
+    };
+    let mut next = scene.make(&policy, scene.ground());
+    let noted = scene.apply(vec![Change::Put(binding.clone())]);
+    // As if thousands had been put before it.
+    write(&scene.stage.numbers).move_owner(&binding.credential, FAR);
+    assert_eq!(next.catch_up(&noted, &scene.stage.numbers), Err(Stop::Generation));
+    drop(next);
+    let mut next = scene.make(&policy, scene.ground());
+    next.catch_up(&noted, &scene.stage.numbers).unwrap();
+    let stage = &mut scene.stage;
+    let parted = next.take_over(&mut stage.tables, &mut write(&stage.numbers));
+    parted.let_go();
+    assert_eq!(numbers_of(stage)[&binding.credential], FAR);
+    let (_, _, owners) = stage.tables.live().unwrap().said(&binding.sources[0]);
+    assert_eq!(owners, [binding.credential]);
 }
