@@ -20,6 +20,8 @@ pub(crate) struct Figures {
     pub(crate) live: Vec<Live>,
     pub(crate) bulk: Vec<Bulk>,
     pub(crate) single: Vec<Single>,
+    #[serde(default)]
+    pub(crate) beside: Vec<Beside>,
     pub(crate) daemon: Vec<DaemonMemory>,
     #[serde(default)]
     pub(crate) bindings: Vec<crate::bindings::Bindings>,
@@ -148,8 +150,23 @@ pub(crate) struct Single {
     pub(crate) changes: usize,
     pub(crate) put_us: Percentiles,
     pub(crate) remove_us: Percentiles,
-    /// How often a change took a whole generation.
-    pub(crate) generations: u64,
+}
+
+/// One binding at a time, asked of the engine while it reloads a large policy again and again; and one packet at a
+/// time, judged by what is in force.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Beside {
+    /// Of the policy's client.
+    pub(crate) sources: usize,
+    pub(crate) changes: usize,
+    /// Asked to in force, these changes beside it.
+    pub(crate) reload_ms: Spread,
+    pub(crate) put_us: Percentiles,
+    pub(crate) remove_us: Percentiles,
+    /// A packet's test run, the system call included.
+    pub(crate) packet_alone_us: Percentiles,
+    pub(crate) packet_beside_changes_us: Percentiles,
+    pub(crate) packet_beside_reloads_us: Percentiles,
 }
 
 /// Of wall-clock time.

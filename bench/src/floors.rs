@@ -183,6 +183,18 @@ fn updates(figures: &Figures, floors: &mut Vec<Floor>) {
             });
         }
     }
+    for beside in figures.beside.iter().filter(|beside| beside.sources == LARGE) {
+        for (what, spent) in [("put", beside.put_us), ("removed", beside.remove_us)] {
+            floors.push(Floor {
+                what: format!(
+                    "a binding {what} while 1M sources are compiled, engine to kernel, 99th percentile"
+                ),
+                wanted: Wanted::AtMost(1000.0, "us"),
+                found: spent.of_99,
+                from: format!("half within {:.0} us, all within {:.0}", spent.half, spent.most),
+            });
+        }
+    }
     for bulk in figures.bulk.iter().filter(|bulk| bulk.sources == LARGE) {
         let of = bulk.owners.name();
         floors.push(Floor {

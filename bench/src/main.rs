@@ -2,6 +2,7 @@
 //! the kernel's side; run it by that. Measures and tells, and judges nothing: no figure makes it fail.
 #![deny(unsafe_code)]
 
+mod beside;
 mod bindings;
 mod document;
 mod drive;
@@ -132,6 +133,7 @@ fn measure(arguments: &Arguments) -> Result<Figures> {
                 for size in among(&UPDATE_SIZES) {
                     figures.bulk.extend(updates::bulk(size, effort, &progress)?);
                     figures.single.push(updates::single(size, &progress)?);
+                    figures.beside.push(beside::run(size, &progress)?);
                     figures.daemon.push(updates::daemon(size, &progress)?);
                 }
             }

@@ -3,7 +3,7 @@
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
-use crate::figures::{Figures, Traffic, Variant};
+use crate::figures::{Beside, Figures, Percentiles, Traffic, Variant};
 use crate::floors::Floor;
 use crate::live::peers::Peer;
 use crate::short;
@@ -149,10 +149,11 @@ pub(crate) fn updates(figures: &Figures) -> Table {
                 format!("{:.0}, {:.0}, {:.0} us", spent.half, spent.of_99, spent.most),
             );
         }
-        row(
-            format!("of {} such changes took a whole generation", single.changes * 2),
-            single.generations.to_string(),
-        );
+    }
+    for beside in &figures.beside {
+        beside_reloads(beside)
+            .into_iter()
+            .for_each(|(what, figure)| row(what, figure));
     }
     for daemon in &figures.daemon {
         let of = format!("daemon, {} sources of a file", short(daemon.sources));
@@ -170,6 +171,37 @@ pub(crate) fn updates(figures: &Figures) -> Table {
     }
     right(&mut out, 1);
     out
+}
+
+fn beside_reloads(beside: &Beside) -> Vec<(String, String)> {
+    let of = format!("beside reloads of {} sources", short(beside.sources));
+    let spent = [
+        (format!("a binding put {of}"), &beside.put_us),
+        (format!("a binding removed {of}"), &beside.remove_us),
+        (
+            "a packet's test run, nothing else going on".to_owned(),
+            &beside.packet_alone_us,
+        ),
+        (
+            "a packet's test run beside single changes".to_owned(),
+            &beside.packet_beside_changes_us,
+        ),
+        (
+            format!("a packet's test run {of} and single changes"),
+            &beside.packet_beside_reloads_us,
+        ),
+    ];
+    let within = |spent: &Percentiles| format!("{:.0}, {:.0}, {:.0} us", spent.half, spent.of_99, spent.most);
+    let spent = spent.map(|(what, spent)| (format!("{what}: half, 99 %, all within"), within(spent)));
+    let reload = (
+        format!(
+            "a reload of {} sources, {} changes beside five",
+            short(beside.sources),
+            beside.changes
+        ),
+        format!("{:.0} ms", beside.reload_ms.median),
+    );
+    spent.into_iter().chain([reload]).collect()
 }
 
 /// Each floor, and what was found.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -113,7 +114,7 @@ pub(crate) fn single(size: usize, progress: &Progress) -> Result<Single> {
 
 async fn change_each(site: &Site, size: usize) -> Result<Single> {
     let population = Population::new(Kind::HostsV4, size + CHANGES);
-    let policy = publishing()?;
+    let policy = Arc::new(publishing()?);
     let grantee = |(number, net): (usize, &IpNet)| Grantee {
         publisher: PUBLISHER.to_owned(),
         credential: format!("key-{number}"),
@@ -139,7 +140,6 @@ async fn change_each(site: &Site, size: usize) -> Result<Single> {
         kernel_log: KernelLog::Off,
     };
     let mut filter = Filter::start(&options, &policy, Pushed::of(early, [])).await?;
-    let generation = filter.generation();
     let mut spent = [Vec::new(), Vec::new()];
     for grantee in late {
         let owner = binding_name(&grantee);
@@ -149,9 +149,8 @@ async fn change_each(site: &Site, size: usize) -> Result<Single> {
         {
             let started = Instant::now();
             filter
-                .change(&policy, vec![change])
-                .await
-                .map_err(|error| anyhow!("{error}"))?;
+                .change(vec![change])
+                .map_err(|error| anyhow!("{error:?}"))?;
             spent.push(started.elapsed());
         }
     }
@@ -161,7 +160,6 @@ async fn change_each(site: &Site, size: usize) -> Result<Single> {
         changes: CHANGES,
         put_us: put,
         remove_us: removed,
-        generations: filter.generation() - generation,
     })
 }
 

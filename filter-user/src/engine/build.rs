@@ -100,6 +100,7 @@ pub(super) struct Next {
     pub(super) slots: Vec<(String, Vec<u32>)>,
     pub(super) jiffy: Option<Jiffy>,
     pub(super) tables: Tables,
+    pub(super) read_back: Arc<ReadBack>,
     numbers: Numbers,
     claim: Claim,
     state: State,
@@ -160,6 +161,7 @@ impl Next {
         let mut generation = Generation::load(&compiled, setting)?;
         let jiffy = generation.wind(jiffy_zero)?;
         go_on()?;
+        let read_back = ReadBack::of(&generation)?;
         let tables = Tables::new(generation, compiled, &mut numbers, (&policy, pushed), owners_max)?;
         name(&mut state, &claim.assigned)?;
         let names = placed.iter().map(|interface| interface.name.clone());
@@ -171,6 +173,7 @@ impl Next {
             narrowed,
             jiffy,
             tables,
+            read_back: Arc::new(read_back),
             numbers,
             claim,
             state,
@@ -209,10 +212,6 @@ impl Next {
 
     pub(super) fn under(&self) -> Option<Arc<dyn Under>> {
         self.under.clone()
-    }
-
-    pub(super) fn read_back(&self) -> Result<ReadBack, FilterError> {
-        Ok(ReadBack::of(&self.tables.generation)?)
     }
 
     /// It is in force: its tables and numbers change places with those that were. Gives back what is to be let go of.

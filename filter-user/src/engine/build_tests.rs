@@ -9,11 +9,12 @@ use proptest::prelude::*;
 use super::build::{Around, Ground, Next, Wanted};
 use super::compile::Occasion;
 use super::filter::{read, write};
+use super::live::Stop;
 use super::live_tests::{Stage, all, change, grantee, policy_of, runner, said, stage, wide};
 use crate::bindings::seam::{Change, DenyGrant, Grantee, Under};
 use crate::compiler::{Pushed, owner_hash};
 use crate::kernel::choice::Choice;
-use crate::kernel::load::KernelLog;
+use crate::kernel::load::{Generation, KernelLog};
 use crate::kernel::state::State;
 use crate::policy::Policy;
 
@@ -132,6 +133,92 @@ fn numbers_of(stage: &Stage) -> BTreeMap<String, u32> {
         .collect()
 }
 
+/// A policy in force, with the bindings as it has them.
+struct Scene {
+    rows: Rows,
+    policy: Arc<Policy>,
+    stage: Stage,
+    /// What outlives generations, here as well.
+    kept: Generation,
+}
+
+impl Scene {
+    fn new(policy: &Arc<Policy>, before: Vec<Grantee>) -> Self {
+        let rows = before.into_iter().chain([wide()]);
+        let rows = rows.map(|row| (row.credential.clone(), row)).collect();
+        let rows: Rows = Arc::new(Mutex::new(rows));
+        let bindings = Bindings(Arc::clone(&rows), Arc::clone(policy));
+        let mut stage = stage(policy, &bindings.pushed());
+        let kept = self::stage(policy, &Pushed::default()).tables.generation;
+        stage.state = State::of(&kept).unwrap();
+        for (hash, number) in read(&stage.numbers).owners() {
+            stage.state.name_owner(number, hash);
+        }
+        Self {
+            rows,
+            policy: Arc::clone(policy),
+            stage,
+            kept,
+        }
+    }
+
+    fn under(&self, policy: &Arc<Policy>) -> Arc<Bindings> {
+        Arc::new(Bindings(Arc::clone(&self.rows), Arc::clone(policy)))
+    }
+
+    fn ground(&self) -> Ground {
+        Ground {
+            numbers: read(&self.stage.numbers).clone(),
+            state: self.stage.state.share(&self.kept).unwrap(),
+            maps: None,
+            log: KernelLog::Off,
+            jiffy_zero: 0,
+            abandoned: Arc::default(),
+        }
+    }
+
+    fn make(&self, policy: &Arc<Policy>, ground: Ground) -> Box<Next> {
+        let wanted = Wanted {
+            policy: Arc::clone(policy),
+            before: Some(Arc::clone(&self.policy)),
+            occasion: Occasion::Reload,
+        };
+        let choice = Choice {
+            interfaces: Vec::new(),
+            left_out: Vec::new(),
+        };
+        let host = Vec::new();
+        let under = self.under(policy);
+        let pushed = (under.pushed(), Some(under as Arc<dyn Under>));
+        Next::make(wanted, pushed, Around { choice, host }, ground).unwrap()
+    }
+
+    fn apply(&mut self, changes: Vec<Change>) -> BTreeSet<String> {
+        let bindings = self.under(&self.policy);
+        let noted = apply(&mut self.stage, &bindings, changes);
+        assert_eq!(self.stage.tables.pushed.grantees, bindings.pushed().grantees);
+        noted
+    }
+
+    fn round(&mut self, policy: &Arc<Policy>, round: Round) {
+        let [first, second, last] = round.changes;
+        let ground = self.ground();
+        let mut noted = self.apply(first);
+        let mut next = self.make(policy, ground);
+        noted.extend(self.apply(second));
+        next.catch_up(&noted, &self.stage.numbers).unwrap();
+        let noted = self.apply(last);
+        if round.fails {
+            // What was given out for it is anybody's again, and nothing has changed.
+            return;
+        }
+        next.catch_up(&noted, &self.stage.numbers).unwrap();
+        let parted = next.take_over(&mut self.stage.tables, &mut write(&self.stage.numbers));
+        parted.let_go();
+        self.policy = Arc::clone(policy);
+    }
+}
+
 #[test]
 fn generation_made_beside_changes_says_what_a_compile_of_all_from_nothing_says() {
     let policies = [policy_of(&["a", "b"]), policy_of(&["a"])].map(Arc::new);
@@ -139,86 +226,80 @@ fn generation_made_beside_changes_says_what_a_compile_of_all_from_nothing_says()
     let before = proptest::collection::vec(grantee(), 0..6);
     let rounds = proptest::collection::vec(round(), 1..3);
     let tested = runner(10).run(&(before, rounds), |(before, rounds)| {
-        let rows = before.into_iter().chain([wide()]);
-        let rows = rows.map(|row| (row.credential.clone(), row)).collect();
-        let rows: Rows = Arc::new(Mutex::new(rows));
-        let under = |policy: &Arc<Policy>| Bindings(Arc::clone(&rows), Arc::clone(policy));
-        let mut policy = Arc::clone(&policies[0]);
-        let mut stage = stage(&policy, &under(&policy).pushed());
-        // What outlives generations, here as well.
-        let kept = self::stage(&policies[0], &Pushed::default()).tables.generation;
-        stage.state = State::of(&kept).unwrap();
-        for (hash, number) in read(&stage.numbers).owners() {
-            stage.state.name_owner(number, hash);
-        }
-        for Round {
-            other_policy,
-            fails,
-            changes: [first, second, last],
-        } in rounds
-        {
-            let bindings = under(&policy);
-            let next_policy = Arc::clone(&policies[usize::from(other_policy)]);
-            let ground = Ground {
-                numbers: read(&stage.numbers).clone(),
-                state: State::of(&kept).unwrap(),
-                maps: None,
-                log: KernelLog::Off,
-                jiffy_zero: 0,
-                abandoned: Arc::default(),
-            };
-            let mut noted = apply(&mut stage, &bindings, first);
-            let wanted = Wanted {
-                policy: Arc::clone(&next_policy),
-                before: Some(Arc::clone(&policy)),
-                occasion: Occasion::Reload,
-            };
-            let around = Around {
-                choice: Choice {
-                    interfaces: Vec::new(),
-                    left_out: Vec::new(),
-                },
-                host: Vec::new(),
-            };
-            let next_bindings = Arc::new(under(&next_policy));
-            let pushed = (
-                next_bindings.pushed(),
-                Some(Arc::clone(&next_bindings) as Arc<dyn Under>),
-            );
-            let mut next = Next::make(wanted, pushed, around, ground).unwrap();
-            noted.extend(apply(&mut stage, &bindings, second));
-            next.catch_up(&noted, &stage.numbers).unwrap();
-            let noted = apply(&mut stage, &bindings, last);
-            prop_assert_eq!(&stage.tables.pushed.grantees, &bindings.pushed().grantees);
-            if fails {
-                // What was given out for it is anybody's again, and nothing has changed.
-                drop(next);
-                continue;
-            }
-            next.catch_up(&noted, &stage.numbers).unwrap();
-            let numbers = numbers_of(&stage);
-            let parted = next.take_over(&mut stage.tables, &mut write(&stage.numbers));
-            parted.let_go();
-            policy = next_policy;
-
-            let pushed = next_bindings.pushed();
-            prop_assert_eq!(&stage.tables.pushed.grantees, &pushed.grantees);
-            let fresh = self::stage(&policy, &pushed);
-            let now = said(&stage.tables, &read(&stage.numbers), &all);
+        let mut scene = Scene::new(&policies[0], before);
+        for round in rounds {
+            let before = read(&scene.stage.numbers).clone();
+            scene.round(&policies[usize::from(round.other_policy)], round);
+            let pushed = scene.under(&scene.policy).pushed();
+            prop_assert_eq!(&scene.stage.tables.pushed.grantees, &pushed.grantees);
+            let fresh = stage(&scene.policy, &pushed);
+            let numbers = read(&scene.stage.numbers).clone();
+            let now = said(&scene.stage.tables, &numbers, &all);
             prop_assert_eq!(now, said(&fresh.tables, &read(&fresh.numbers), &all));
-            let after = numbers_of(&stage);
-            for (name, number) in &after {
-                prop_assert_eq!(number, numbers.get(name).unwrap_or(number), "{}", name);
+            // Numbers stay with names, but where terms have changed; each is one's alone, and has its name.
+            for name in pushed.grantees.keys() {
+                let number = numbers.owner(name).unwrap();
                 prop_assert!(
-                    stage.state.owner_hash(*number) == Some(owner_hash(name)),
+                    scene.stage.state.owner_hash(number) == Some(owner_hash(name)),
                     "{}",
                     name
                 );
             }
-            let distinct: HashSet<u32> = read(&stage.numbers).owners().map(|(_, number)| number).collect();
-            prop_assert_eq!(distinct.len(), read(&stage.numbers).owners().count());
+            let distinct: HashSet<u32> = numbers.owners().map(|(_, number)| number).collect();
+            prop_assert_eq!(distinct.len(), numbers.owners().count());
+            prop_assert_eq!(numbers.owner("client/wide"), before.owner("client/wide"));
         }
         Ok(())
     });
     tested.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn swap_leaves_every_owner_the_number_that_it_has_in_force() {
+    let policies = [policy_of(&["a", "b"]), policy_of(&["a"])].map(Arc::new);
+    let changes = || proptest::collection::vec(change(), 0..20);
+    let tested = runner(8).run(&(changes(), changes()), |(first, last)| {
+        let mut scene = Scene::new(&policies[0], Vec::new());
+        let ground = scene.ground();
+        let noted = scene.apply(first);
+        let mut next = scene.make(&policies[1], ground);
+        next.catch_up(&noted, &scene.stage.numbers).unwrap();
+        let noted = scene.apply(last);
+        let in_force = numbers_of(&scene.stage);
+        next.catch_up(&noted, &scene.stage.numbers).unwrap();
+        let stage = &mut scene.stage;
+        let parted = next.take_over(&mut stage.tables, &mut write(&stage.numbers));
+        parted.let_go();
+        for (name, number) in numbers_of(stage) {
+            prop_assert_eq!(Some(&number), in_force.get(&name), "{}", name);
+        }
+        Ok(())
+    });
+    tested.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn change_that_has_no_room_in_the_new_tables_is_in_them_when_they_are_made_again() {
+    const FAR: u32 = 9_000;
+    let policy = Arc::new(policy_of(&["a", "b"]));
+    let mut scene = Scene::new(&policy, Vec::new());
+    let binding = Grantee {
+        credential: "binding/gateway/far".to_owned(),
+        sources: vec!["192.0.2.1/32".parse().unwrap()],
+        ..wide()
+    };
+    let mut next = scene.make(&policy, scene.ground());
+    let noted = scene.apply(vec![Change::Put(binding.clone())]);
+    // As if thousands had been put before it.
+    write(&scene.stage.numbers).move_owner(&binding.credential, FAR);
+    assert_eq!(next.catch_up(&noted, &scene.stage.numbers), Err(Stop::Generation));
+    drop(next);
+    let mut next = scene.make(&policy, scene.ground());
+    next.catch_up(&noted, &scene.stage.numbers).unwrap();
+    let stage = &mut scene.stage;
+    let parted = next.take_over(&mut stage.tables, &mut write(&stage.numbers));
+    parted.let_go();
+    assert_eq!(numbers_of(stage)[&binding.credential], FAR);
+    let (_, _, owners) = stage.tables.live().unwrap().said(&binding.sources[0]);
+    assert_eq!(owners, [binding.credential]);
 }

@@ -33,12 +33,12 @@ impl TablesInForce {
     pub(super) fn put<E>(
         &self,
         generation: u64,
-        tables: ReadBack,
+        tables: Arc<ReadBack>,
         swap: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), E> {
         let mut slot = self.0.write().unwrap_or_else(PoisonError::into_inner);
         swap()?;
-        *slot = Some((generation, Arc::new(tables)));
+        *slot = Some((generation, tables));
         Ok(())
     }
 

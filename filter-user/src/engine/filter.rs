@@ -157,7 +157,7 @@ impl Filter {
         let entry = Entry::create(&mut generation, &pins)?;
         pins.pin_generation(1, &generation)?;
         let in_force = TablesInForce::default();
-        let read_back = ReadBack::of(&generation)?;
+        let read_back = Arc::new(ReadBack::of(&generation)?);
         in_force.put(1, read_back, || attach::swap(&mut generation))?;
         state.write_meta(meta(1, jiffy))?;
         let owners_max = state.owners_max();
@@ -261,7 +261,7 @@ impl Filter {
         }
         Ok(Ground {
             numbers: read(&self.numbers).clone(),
-            state: State::of(&self.tables.generation)?,
+            state: self.state.share(&self.tables.generation)?,
             maps: Some(self.pins.maps()),
             log: self.log,
             jiffy_zero: self.jiffy.unwrap_or_default().zero,
@@ -275,7 +275,7 @@ impl Filter {
             return Err(FilterError::Detached);
         }
         let number = self.number + 1;
-        let read_back = next.read_back()?;
+        let read_back = Arc::clone(&next.read_back);
         // New interfaces first, still under the generation in force: a hook that is held stops the change here.
         let (before, linked) = (self.attachments.clone(), self.pins.linked()?);
         let (policy, occasion) = (Arc::clone(&next.policy), next.occasion);
@@ -422,7 +422,7 @@ impl Filter {
     pub fn accounting(&self) -> Result<(Accounting, State), FilterError> {
         Ok((
             Accounting::of(&self.tables.generation)?,
-            State::of(&self.tables.generation)?,
+            self.state.share(&self.tables.generation)?,
         ))
     }
 
@@ -433,7 +433,7 @@ impl Filter {
             .iter()
             .filter_map(|service| Some((service.name.clone(), read(&self.numbers).service(&service.name)?)));
         Ok(Reader::new(
-            State::of(&self.tables.generation)?,
+            self.state.share(&self.tables.generation)?,
             services.collect(),
             self.slots.clone(),
         ))

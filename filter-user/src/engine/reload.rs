@@ -74,7 +74,7 @@ impl Engine {
             counted(clients, "client"),
             self.filter.generation()
         );
-        self.policy = read.policy;
+        let before = std::mem::replace(&mut self.policy, read.policy);
         if let Ok(mut slot) = self.shared.policy.write() {
             *slot = (slot.0 + 1, Arc::clone(&self.policy));
         }
@@ -89,6 +89,8 @@ impl Engine {
             warnings: read.warnings,
         };
         self.reloaded(answers, Ok(applied));
+        // As large as all sources.
+        tokio::task::spawn_blocking(|| drop(before));
     }
 
     /// Says what became of a reload, to all who asked for it.

@@ -15,7 +15,7 @@ use super::error::FilterError;
 use super::live::Stop;
 use super::reload::{self, Read};
 use super::snapshot::{ReloadError, View as _};
-use super::watch::Cause;
+use super::watch::{Cause, Woken};
 use super::{Answer, Changed, Engine};
 use crate::bindings::seam::{BoxFuture, Change, Effective};
 use crate::compiler::Pushed;
@@ -188,6 +188,9 @@ impl Engine {
             }
         }
         self.go_on();
+        if self.under_way.is_none() && std::mem::take(&mut self.watch.missed) {
+            self.watch(Woken::ByEvent).await;
+        }
     }
 
     /// Has the changes made in the new tables that were made in those in force meanwhile.

@@ -34,6 +34,8 @@ pub(super) struct Watch {
     pub(super) behind: Option<String>,
     /// Before, the addresses are looked at only where the kernel tells of a change.
     addresses_due: Option<Instant>,
+    /// The kernel has told of a change that was not looked at yet.
+    pub(super) missed: bool,
 }
 
 /// Hears the kernel's events, as long as it can.
@@ -79,6 +81,7 @@ impl Engine {
         self.filter.settle();
         if self.under_way.is_some() {
             // Whatever has changed still differs when that is done.
+            self.watch.missed |= woken == Woken::ByEvent;
             return;
         }
         if self.filter.in_part {

@@ -15,6 +15,7 @@ pub mod devices;
 pub mod edit;
 pub mod events;
 pub mod interfaces;
+mod levels;
 pub mod load;
 pub mod log;
 mod memory;

@@ -5,6 +5,7 @@
 //! the same records of it, in the same order and with the same numbers; whoever is killed after clears it again.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use filter_common::abi::{RecordEpoch, RecordHead, names};
@@ -38,11 +39,12 @@ const STARTED: usize = std::mem::offset_of!(RecordEpoch, started) / 8;
 const SUMS: usize = std::mem::offset_of!(RecordEpoch, sums) / 8;
 
 /// The head alone, for whoever clears counters.
-pub(super) struct Head(Memory<RecordHead>);
+#[derive(Clone)]
+pub(super) struct Head(Arc<Memory<RecordHead>>);
 
 impl Head {
     pub(super) fn of(generation: &Generation) -> Result<Self, LoadError> {
-        Ok(Self(map(generation, names::RECORD_HEAD)?))
+        Ok(Self(Arc::new(map(generation, names::RECORD_HEAD)?)))
     }
 
     fn word(&self, word: usize) -> &AtomicU64 {

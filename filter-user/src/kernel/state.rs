@@ -3,14 +3,12 @@
 //! Reads it for metrics and status; names, clears and carries over what a new generation is about to use.
 
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
-use filter_common::abi::{
-    Count, Limit, LimitSet, Meta, Owner, OwnerState, SERVICE_ENTRIES, Service, ServiceState, names,
-};
+use filter_common::abi::{Count, LimitSet, Meta, OwnerState, SERVICE_ENTRIES, ServiceState, names};
 use filter_common::account::{self, COUNTERS};
 use filter_common::bounds::{INTERFACES_MAX, SERVICES_MAX};
 use filter_common::limit;
@@ -18,11 +16,14 @@ use filter_common::units::UNITS_PER_SECOND;
 use filter_common::verdict::{NO_SERVICE, Verdict};
 
 use super::clock;
+use super::levels::{changed, pairs};
 use super::load::{Generation, LoadError};
 use super::memory::Memory;
 use super::records::Head;
 use super::slots::{self, Counted};
-use crate::compiler::{Compiled, Numbers};
+use crate::compiler::Numbers;
+
+pub use super::levels::Limits;
 
 // Where the fields stand among the words of a value; the layouts are `repr(C)`.
 const OWNER_PACKETS: usize = std::mem::offset_of!(OwnerState, packets) / 8;
@@ -36,8 +37,8 @@ pub struct State {
     meta: Array<MapData, Meta>,
     counters: PerCpuArray<MapData, Count>,
     interfaces: PerCpuArray<MapData, [u64; 4]>,
-    owners: Memory<OwnerState>,
-    services: Memory<ServiceState>,
+    owners: Arc<Memory<OwnerState>>,
+    services: Arc<Memory<ServiceState>>,
     records: Head,
 }
 
@@ -53,21 +54,27 @@ pub struct OwnerUse {
 
 impl State {
     pub fn of(generation: &Generation) -> Result<Self, LoadError> {
-        let again = |name| -> Result<MapData, LoadError> {
-            let fd = generation.map(name)?.fd().as_fd().try_clone_to_owned();
-            Ok(MapData::from_fd(fd.map_err(|error| {
-                LoadError::Object(format!("{name}: {error}"))
-            })?)?)
-        };
-        let array = |name| -> Result<Map, LoadError> { Ok(Map::from_map_data(again(name)?)?) };
         let mapped = |error: std::io::Error| LoadError::Object(format!("mapping the state: {error}"));
         Ok(Self {
-            meta: array(names::META)?.try_into()?,
-            counters: array(names::COUNTERS)?.try_into()?,
-            interfaces: array(names::INTERFACES)?.try_into()?,
-            owners: Memory::of(generation.map(names::OWNER_STATE)?).map_err(mapped)?,
-            services: Memory::of(generation.map(names::SERVICE_STATE)?).map_err(mapped)?,
+            meta: array(generation, names::META)?.try_into()?,
+            counters: array(generation, names::COUNTERS)?.try_into()?,
+            interfaces: array(generation, names::INTERFACES)?.try_into()?,
+            owners: Arc::new(Memory::of(generation.map(names::OWNER_STATE)?).map_err(mapped)?),
+            services: Arc::new(Memory::of(generation.map(names::SERVICE_STATE)?).map_err(mapped)?),
             records: Head::of(generation)?,
+        })
+    }
+
+    /// The same once more, by any of its generations: mapping a million owners takes milliseconds, so both have one
+    /// mapping.
+    pub fn share(&self, generation: &Generation) -> Result<Self, LoadError> {
+        Ok(Self {
+            meta: array(generation, names::META)?.try_into()?,
+            counters: array(generation, names::COUNTERS)?.try_into()?,
+            interfaces: array(generation, names::INTERFACES)?.try_into()?,
+            owners: Arc::clone(&self.owners),
+            services: Arc::clone(&self.services),
+            records: self.records.clone(),
         })
     }
 
@@ -294,104 +301,15 @@ impl State {
     }
 }
 
+/// A map by another descriptor.
+fn array(generation: &Generation, name: &'static str) -> Result<Map, LoadError> {
+    let fd = generation.map(name)?.fd().as_fd().try_clone_to_owned();
+    let fd = fd.map_err(|error| LoadError::Object(format!("{name}: {error}")))?;
+    Ok(Map::from_map_data(MapData::from_fd(fd)?)?)
+}
+
 /// Behind the three verdicts' counts, on the first CPU: whose they are.
 const INTERFACE_NAME: usize = 3;
-
-/// What of a generation in force is needed to carry levels over to the next.
-#[derive(Clone, Debug, Default)]
-pub struct Limits {
-    /// By the numbers of owners and services: where in `limits`.
-    pub owners: Vec<u32>,
-    pub services: Vec<u32>,
-    pub limits: Vec<LimitSet>,
-}
-
-/// Carries over the levels of those whose limits are others now.
-fn changed<'w>(
-    before: &[u32],
-    after: &[u32],
-    old: &Limits,
-    new: &Limits,
-    now: filter_common::units::Nanos,
-    words: impl Fn(usize) -> Option<&'w [AtomicU64]>,
-) {
-    // Most have the same two sets as the one before them: a million are looked at within a millisecond or two.
-    let mut same = (0, 0);
-    for (number, sets) in before.iter().copied().zip(after.iter().copied()).enumerate() {
-        if sets == same {
-            continue;
-        }
-        let (old, new) = (old.set(sets.0), new.set(sets.1));
-        if pairs(&old, &new).iter().all(|(old, new)| old == new) {
-            same = sets;
-            continue;
-        }
-        for (word, (old, new)) in words(number).into_iter().flatten().zip(pairs(&old, &new)) {
-            carry_word(word, old, new, now);
-        }
-    }
-}
-
-fn set(list: &[LimitSet], number: u32) -> LimitSet {
-    list.get(number as usize).copied().unwrap_or_default()
-}
-
-fn pairs<'a>(old: &'a LimitSet, new: &'a LimitSet) -> [(&'a Limit, &'a Limit); 3] {
-    [
-        (&old.packets, &new.packets),
-        (&old.bytes, &new.bytes),
-        (&old.connections, &new.connections),
-    ]
-}
-
-impl Limits {
-    fn set(&self, number: u32) -> LimitSet {
-        set(&self.limits, number)
-    }
-
-    /// Of a pinned generation; `None` where its tables cannot be read.
-    pub fn pinned(folder: &Path) -> Option<Self> {
-        Some(Self {
-            owners: all(folder, names::OWNERS)?.iter().map(owner_limits).collect(),
-            services: all(folder, names::SERVICES)?.iter().map(service_limits).collect(),
-            limits: all(folder, names::LIMITS)?,
-        })
-    }
-}
-
-/// All values of a pinned array.
-fn all<V: aya::Pod>(folder: &Path, name: &str) -> Option<Vec<V>> {
-    let map = Map::from_map_data(MapData::from_pin(folder.join(name)).ok()?).ok()?;
-    let array: Array<MapData, V> = map.try_into().ok()?;
-    array.iter().collect::<Result<_, _>>().ok()
-}
-
-impl From<&Compiled> for Limits {
-    fn from(compiled: &Compiled) -> Self {
-        Self {
-            owners: compiled.owners.iter().map(owner_limits).collect(),
-            services: compiled.services.iter().map(service_limits).collect(),
-            limits: compiled.limits.clone(),
-        }
-    }
-}
-
-fn owner_limits(owner: &Owner) -> u32 {
-    owner.limits
-}
-
-fn service_limits(service: &Service) -> u32 {
-    service.limits
-}
-
-fn carry_word(word: &AtomicU64, old: &Limit, new: &Limit, now: filter_common::units::Nanos) {
-    if old == new {
-        return;
-    }
-    // Packets go on taking from it: the change is made to what they left.
-    let update = |seen| Some(limit::carry(old, new, seen, now));
-    let _ = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
-}
 
 fn write_words(words: Option<&[AtomicU64]>, value: &[u8]) {
     for (word, bytes) in words.into_iter().flatten().zip(value.chunks_exact(8)) {
