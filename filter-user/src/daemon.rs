@@ -159,7 +159,7 @@ async fn leave(engine: JoinHandle<Filter>, on_exit: OnExit) -> Result<(), Daemon
 fn started(snapshot: &Snapshot) -> AuditNote {
     let members = [
         ("version", env!("CARGO_PKG_VERSION").into()),
-        ("hash", snapshot.policy.hash.as_str().into()),
+        ("policy", snapshot.policy.hash.as_str().into()),
         ("generation", snapshot.generation.into()),
     ];
     let members = members.map(|(name, value)| (name.to_owned(), value));

@@ -53,6 +53,11 @@ pub(crate) struct Authorize {
     /// The same while a full sync runs.
     pub(crate) beside_sync_ms: Percentiles,
     pub(crate) beside_sync_a_second: f64,
+    /// The same of a server that reads and writes and does nothing else, on this machine: of which no daemon can be
+    /// cheaper or sooner.
+    pub(crate) floor_cpu_us: f64,
+    pub(crate) floor_ms: Percentiles,
+    pub(crate) floor_beside_sync_ms: Percentiles,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -12,7 +12,9 @@ use super::{in_ms, key};
 use crate::figures::Percentiles;
 
 /// Connections that a gateway keeps.
-const GATEWAYS: u32 = 8;
+pub(super) const GATEWAYS: u32 = 8;
+/// The rows of a million bindings are folded by then.
+const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 /// Keys in turn: enough to be in no cache.
 const KEYS_STEP: usize = 7919;
 
@@ -87,6 +89,22 @@ pub(super) fn authorize(
     daemon: u32,
 ) -> Result<Authorized> {
     let cpu = cpu_time(daemon)?;
+    let (taken, ms, spent) = ask(socket, bindings, a_second, seconds)?;
+    let cpu = cpu_time(daemon)? - cpu;
+    Ok(Authorized {
+        a_second: taken as f64 / spent.as_secs_f64(),
+        cpu_us: cpu.as_secs_f64() * 1e6 / taken.max(1) as f64,
+        ms,
+    })
+}
+
+/// How many were answered, how long each took, and all of them.
+pub(super) fn ask(
+    socket: &Path,
+    bindings: usize,
+    a_second: u32,
+    seconds: u64,
+) -> Result<(usize, Percentiles, Duration)> {
     let started = Instant::now();
     let end = started + Duration::from_secs(seconds);
     let every = Duration::from_secs(1) * GATEWAYS / a_second;
@@ -102,12 +120,7 @@ pub(super) fn authorize(
         spent.collect::<Result<Vec<_>>>()
     })?
     .concat();
-    let cpu = cpu_time(daemon)? - cpu;
-    Ok(Authorized {
-        a_second: spent.len() as f64 / started.elapsed().as_secs_f64(),
-        cpu_us: cpu.as_secs_f64() * 1e6 / spent.len().max(1) as f64,
-        ms: in_ms(spent),
-    })
+    Ok((spent.len(), in_ms(spent), started.elapsed()))
 }
 
 fn ask_until(
@@ -135,6 +148,20 @@ fn ask_until(
         next += every;
     }
     Ok(spent)
+}
+
+/// Waits until the daemon has done what a load has left it to do: nothing of that is a request's.
+pub(super) fn settled(daemon: u32) -> Result<()> {
+    let deadline = Instant::now() + SETTLED_WITHIN;
+    while Instant::now() < deadline {
+        let before = cpu_time(daemon)?;
+        thread::sleep(Duration::from_secs(1));
+        // What it looks at each second is less.
+        if cpu_time(daemon)? - before <= Duration::from_millis(20) {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("the daemon is busy still after {} s", SETTLED_WITHIN.as_secs())
 }
 
 /// User and system time of a process.

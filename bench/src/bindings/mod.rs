@@ -2,6 +2,7 @@
 
 mod client;
 mod figures;
+mod floor;
 mod load;
 mod table;
 
@@ -152,15 +153,25 @@ impl Ground<'_> {
         let socket = self.site.socket();
         let ask = || load::authorize(&socket, self.size, AUTHORIZE_A_SECOND, SECONDS, self.daemon.id());
         self.step("authorize");
+        load::settled(self.daemon.id())?;
         let alone = ask()?;
+        let sync = "PUT /v1/bindings";
         self.step("authorize beside a full sync");
-        let beside = beside(&socket, "PUT /v1/bindings", &self.whole, ask)?;
+        let beside_sync = beside(&socket, sync, &self.whole, ask)?;
+        self.step("a server that does nothing, in its place");
+        let path = self.site.folder().join("floor.sock");
+        let floor = || floor::measure(&path, self.size, AUTHORIZE_A_SECOND, SECONDS);
+        let (floor_cpu_us, floor_ms) = floor()?;
+        let (_, floor_beside_sync_ms) = beside(&socket, sync, &self.whole, floor)?;
         Ok(Authorize {
             a_second: alone.a_second,
             cpu_us: alone.cpu_us,
             ms: alone.ms,
-            beside_sync_ms: beside.ms,
-            beside_sync_a_second: beside.a_second,
+            beside_sync_ms: beside_sync.ms,
+            beside_sync_a_second: beside_sync.a_second,
+            floor_cpu_us,
+            floor_ms,
+            floor_beside_sync_ms,
         })
     }
 

@@ -64,7 +64,17 @@ fn rows(of: &Bindings) -> Vec<(String, String, &'static str)> {
             format!("{:.1} us at {:.0}/s", of.authorize.cpu_us, of.authorize.a_second),
             "20 us",
         ),
+        (
+            "a read and a write alone".to_owned(),
+            format!("{:.1} us", of.authorize.floor_cpu_us),
+            "",
+        ),
         ("authorize".to_owned(), times(&of.authorize.ms), ""),
+        (
+            "a read and a write alone".to_owned(),
+            times(&of.authorize.floor_ms),
+            "",
+        ),
         (
             "the same beside a full sync".to_owned(),
             format!(
@@ -73,6 +83,11 @@ fn rows(of: &Bindings) -> Vec<(String, String, &'static str)> {
                 of.authorize.beside_sync_a_second
             ),
             "p99 1 ms at 10000/s",
+        ),
+        (
+            "a read and a write beside it".to_owned(),
+            times(&of.authorize.floor_beside_sync_ms),
+            "",
         ),
         (
             "restart".to_owned(),

@@ -174,18 +174,23 @@ fn text(status: StatusCode, body: impl Into<Body>) -> Response {
         .into_response()
 }
 
-fn ready(context: &Context) -> Response {
-    let snapshot = context.view.snapshot();
+/// What is in force, and all that makes the daemon unready.
+fn pictured(context: &Context) -> Arc<Snapshot> {
+    let mut snapshot = context.view.snapshot();
     let bindings = context.backing.as_ref().map(|backing| &backing.bindings);
-    let refuses = bindings.and_then(Bindings::refuses_growth);
-    let reasons: Vec<&String> = snapshot.not_ready.iter().chain(&refuses).collect();
-    if reasons.is_empty() {
+    if let Some(why) = bindings.and_then(Bindings::refuses_growth) {
+        Arc::make_mut(&mut snapshot).not_ready.push(why);
+    }
+    snapshot
+}
+
+fn ready(context: &Context) -> Response {
+    let snapshot = pictured(context);
+    if snapshot.not_ready.is_empty() {
         return text(StatusCode::OK, "ready\n");
     }
-    let lines: String = reasons
-        .into_iter()
-        .flat_map(|reason| [reason.as_str(), "\n"])
-        .collect();
+    let reasons = snapshot.not_ready.iter();
+    let lines: String = reasons.flat_map(|reason| [reason.as_str(), "\n"]).collect();
     text(StatusCode::SERVICE_UNAVAILABLE, lines)
 }
 
@@ -242,11 +247,10 @@ struct Status<'s> {
 async fn status(context: &Arc<Context>) -> Response {
     let read = read_blocking(context, |context| {
         let bindings = context.backing.as_ref().map(|backing| backing.bindings.status());
-        Ok((context.view.snapshot(), context.view.counters(), bindings))
+        Ok((pictured(context), context.view.counters(), bindings))
     })
     .await;
-    let (snapshot, counters, bindings) =
-        read.unwrap_or_else(|error| (context.view.snapshot(), Err(error), None));
+    let (snapshot, counters, bindings) = read.unwrap_or_else(|error| (pictured(context), Err(error), None));
     let (counters, counters_error) = match counters {
         Ok(counters) => (Some(counters), None),
         Err(error) => (None, Some(error)),

@@ -1,13 +1,15 @@
 //! Connections: accepted up to a bound, cut when they are too slow, drained at the end.
 //!
-//! One task a connection, all owned by their listener's task. `head` looks at what is asked before hyper does.
+//! One task a connection, all owned by their listener's task. Where gateways may ask, a connection begins on the thread
+//! of authorize (`authorize::quick`), and goes over to the runtime with its first other request. `head` looks at what is asked before hyper does.
 //! Slowness is bounded at each step: the header by hyper's timer, the answer by `answers`, the reader by `stall`.
 
 use std::convert::Infallible;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -18,11 +20,13 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
 
+use super::authorize::quick::{self, End};
 use super::bind::{Bound, Socket};
 use super::head::{HEAD_BYTES_MAX, Refusals, Screened};
 use super::peer::Peer;
@@ -43,8 +47,39 @@ enum Stream {
     Tcp(TcpStream),
 }
 
-/// A listener's whole life: accept, until told to stop; then drain.
-pub(super) async fn accept_all(bound: Bound, context: Arc<Context>, mut shutdown: watch::Receiver<bool>) {
+/// A stream that can go on on another runtime.
+trait Movable: AsyncRead + AsyncWrite + Unpin + Send + Sized + 'static {
+    type Still: Send;
+    fn leave(self) -> io::Result<Self::Still>;
+    fn arrive(still: Self::Still) -> io::Result<Self>;
+}
+
+macro_rules! movable {
+    ($stream:ty, $still:ty) => {
+        impl Movable for $stream {
+            type Still = $still;
+
+            fn leave(self) -> io::Result<$still> {
+                self.into_std()
+            }
+
+            fn arrive(still: $still) -> io::Result<$stream> {
+                <$stream>::from_std(still)
+            }
+        }
+    };
+}
+movable!(UnixStream, std::os::unix::net::UnixStream);
+movable!(TcpStream, std::net::TcpStream);
+
+/// A listener's whole life: accept, until told to stop; then drain. `elsewhere`: this is the thread of authorize, and
+/// all else goes there.
+pub(super) async fn accept_all(
+    bound: Bound,
+    context: Arc<Context>,
+    mut shutdown: watch::Receiver<bool>,
+    elsewhere: Option<Handle>,
+) {
     let Bound {
         name,
         roles,
@@ -77,6 +112,7 @@ pub(super) async fn accept_all(bound: Bound, context: Arc<Context>, mut shutdown
                         who: other.on(&listener),
                         context: Arc::clone(&context),
                         shutdown: stop.clone(),
+                        elsewhere: elsewhere.clone(),
                     };
                     connections.spawn(connection.run(stream, slot));
                 }
@@ -111,7 +147,7 @@ async fn drain(name: &str, mut connections: JoinSet<()>, patience: Duration) {
     }
 }
 
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     // An error means that the sender is gone: nobody is left who could say it.
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
@@ -198,22 +234,54 @@ struct Connection {
     who: Arc<Who>,
     context: Arc<Context>,
     shutdown: watch::Receiver<bool>,
+    elsewhere: Option<Handle>,
 }
 
 impl Connection {
     async fn run(self, stream: Stream, slot: Slot) {
         match stream {
-            Stream::Unix(stream) => self.serve(stream).await,
-            Stream::Tcp(stream) => self.serve(stream).await,
+            Stream::Unix(stream) => self.begin(stream).await,
+            Stream::Tcp(stream) => self.begin(stream).await,
         }
         drop(slot);
     }
 
-    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S) {
+    async fn begin<S: Movable>(mut self, mut stream: S) {
+        let Some(elsewhere) = self.elsewhere.clone() else {
+            return self.serve(stream, Vec::new()).await;
+        };
+        let End::Other(read) = quick::serve(&mut stream, &self.context, &self.who, &mut self.shutdown).await
+        else {
+            return;
+        };
+        let peer = self.who.peer;
+        let moved = stream.leave().map(|still| {
+            elsewhere.spawn(async move {
+                let stream = S::arrive(still)?;
+                self.serve(stream, read).await;
+                io::Result::Ok(())
+            })
+        });
+        let ended = match moved {
+            // Cut where this task is cut.
+            Ok(task) => CutWithUs(task).await.unwrap_or(Ok(())),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            tracing::debug!(peer = peer.describe(), %error, "a connection could not go over to the runtime");
+        }
+    }
+
+    /// `read` was read of it already.
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S, read: Vec<u8>) {
         let (router, who, bounds) = (self.router, self.who, self.context.bounds);
         let peer = who.peer;
         let refusals = Arc::new(Refusals::default());
-        let stream = Screened::new(Stalling::new(stream, bounds.stall_timeout), Arc::clone(&refusals));
+        let stream = Screened::new(
+            Stalling::new(stream, bounds.stall_timeout),
+            Arc::clone(&refusals),
+            read,
+        );
         let context = self.context;
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
             let (mut router, who) = (router.clone(), Arc::clone(&who));
@@ -259,5 +327,22 @@ impl Connection {
         if let Err(error) = ended {
             tracing::debug!(peer = peer.describe(), %error, "connection ended early");
         }
+    }
+}
+
+/// A task that ends with whoever waits for it.
+struct CutWithUs<T>(JoinHandle<T>);
+
+impl<T> Future for CutWithUs<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context)
+    }
+}
+
+impl<T> Drop for CutWithUs<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }

@@ -5,6 +5,7 @@
 //! a head ends. In place of a refused head hyper is given one that `Refusals` answers, as the connection's last.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -20,13 +21,13 @@ use super::problem::{Code, Problem};
 /// The longest head that is read.
 pub(super) const HEAD_BYTES_MAX: usize = 64 << 10;
 /// As many as hyper takes.
-const HEADERS_MAX: usize = 100;
+pub(super) const HEADERS_MAX: usize = 100;
 const READ_BYTES: usize = 8 << 10;
 /// What hyper reads in place of a refused head. It closes behind the answer.
 const STAND_IN: &[u8] = b"GET /refused HTTP/1.1\r\nhost: keyfence\r\nconnection: close\r\n\r\n";
 
 /// What is wrong with a head.
-type Fault = (Code, &'static str);
+pub(super) type Fault = (Code, &'static str);
 
 const fn malformed(detail: &'static str) -> Fault {
     (Code::Malformed, detail)
@@ -63,11 +64,12 @@ pub(super) struct Screened<S> {
 }
 
 impl<S> Screened<S> {
-    pub(super) fn new(stream: S, refusals: Arc<Refusals>) -> Screened<S> {
+    /// `held` was read of it already.
+    pub(super) fn new(stream: S, refusals: Arc<Refusals>, held: Vec<u8>) -> Screened<S> {
         Screened {
             stream,
             refusals,
-            held: Vec::new(),
+            held,
             looked_at: 0,
             passable: 0,
             heads: 0,
@@ -123,12 +125,36 @@ fn ends_head(bytes: &[u8]) -> bool {
     bytes.windows(2).any(|end| end == b"\n\n") || bytes.windows(3).any(|end| end == b"\n\r\n")
 }
 
+/// A head that RFC 9112 lets pass.
+pub(super) struct Head<'h, 'b> {
+    pub(super) method: &'b str,
+    pub(super) target: &'b str,
+    /// HTTP/1.1, and not 1.0.
+    pub(super) newer: bool,
+    pub(super) headers: &'h [Header<'b>],
+    pub(super) bytes: usize,
+    pub(super) body_bytes: u64,
+}
+
+/// Room for the fields of a head.
+pub(super) type Room<'b> = [MaybeUninit<Header<'b>>; HEADERS_MAX];
+
+pub(super) const fn room<'b>() -> Room<'b> {
+    [const { MaybeUninit::uninit() }; HEADERS_MAX]
+}
+
 /// The bytes of the request that begins here, its body included; `None` where its head is not whole yet.
 fn look(bytes: &[u8]) -> Result<Option<u64>, Fault> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = Request::new(&mut headers);
-    let head = match request.parse(&bytes[..bytes.len().min(HEAD_BYTES_MAX)]) {
-        Ok(Status::Complete(length)) => length as u64,
+    let head = read(bytes, &mut room())?.map(|head| (head.bytes as u64).saturating_add(head.body_bytes));
+    Ok(head)
+}
+
+/// The head that begins here; `None` where it is not whole yet.
+pub(super) fn read<'h, 'b>(bytes: &'b [u8], room: &'h mut Room<'b>) -> Result<Option<Head<'h, 'b>>, Fault> {
+    let mut request = Request::new(&mut []);
+    let looked_at = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
+    let head_bytes = match request.parse_with_uninit_headers(looked_at, room) {
+        Ok(Status::Complete(length)) => length,
         Ok(Status::Partial) if bytes.len() < HEAD_BYTES_MAX => return Ok(None),
         Ok(_) if request.version.is_none() => {
             return Err((Code::TargetTooLong, "a head has at most 64 KiB"));
@@ -149,7 +175,14 @@ fn look(bytes: &[u8]) -> Result<Option<u64>, Fault> {
     }
     let newer = request.version == Some(1);
     host(request.headers, newer)?;
-    Ok(Some(head.saturating_add(body(request.headers, newer)?)))
+    Ok(Some(Head {
+        method,
+        target,
+        newer,
+        body_bytes: body(request.headers, newer)?,
+        headers: request.headers,
+        bytes: head_bytes,
+    }))
 }
 
 fn values<'h>(headers: &'h [Header<'h>], name: &str) -> Vec<&'h [u8]> {

@@ -46,6 +46,8 @@ mod tests_gateways;
 #[cfg(test)]
 mod tests_openapi;
 #[cfg(test)]
+mod tests_quick;
+#[cfg(test)]
 mod tests_readers;
 #[cfg(test)]
 mod tests_streams;
@@ -53,10 +55,10 @@ mod top;
 mod who;
 mod why;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -70,6 +72,7 @@ use crate::bindings::seam::Grants;
 use crate::engine::snapshot::View;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
+use crate::policy::model::Role;
 use crate::records;
 use authorize::Gateways;
 use publisher::Directory;
@@ -187,12 +190,60 @@ pub async fn serve(
         started: Instant::now(),
         stopping: shutdown.clone(),
     });
+    let (asked, others): (Vec<_>, Vec<_>) = bound
+        .into_iter()
+        .partition(|bound| bound.roles.contains(&Role::Authorize));
+    let asked = on_a_thread(asked, Arc::clone(&context), shutdown.clone());
+    tokio::join!(asked, accept_each(others, context, shutdown, None));
+}
+
+/// Gateways wait with a request of somebody's for each answer: what they ask is answered on a thread of its own, beside
+/// whatever the runtime's threads are at.
+async fn on_a_thread(bound: Vec<Bound>, context: Arc<Context>, shutdown: watch::Receiver<bool>) {
+    if bound.is_empty() {
+        return;
+    }
+    let left = Arc::new(Mutex::new(bound));
+    let take =
+        |left: &Mutex<Vec<Bound>>| std::mem::take(&mut *left.lock().unwrap_or_else(PoisonError::into_inner));
+    let elsewhere = tokio::runtime::Handle::current();
+    let (ended, end) = oneshot::channel();
+    let serve = {
+        let (left, context, shutdown) = (Arc::clone(&left), Arc::clone(&context), shutdown.clone());
+        move || {
+            crate::sys::run_soon();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(accept_each(take(&left), context, shutdown, Some(elsewhere)));
+            std::io::Result::Ok(())
+        }
+    };
+    let thread = std::thread::Builder::new().name("authorize".to_owned());
+    let started = thread.spawn(move || drop(ended.send(serve())));
+    let result = match started {
+        Ok(_) => end.await.unwrap_or(Ok(())),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = result {
+        tracing::warn!("authorize has no thread of its own and may be slow: {error}");
+        accept_each(take(&left), context, shutdown, None).await;
+    }
+}
+
+async fn accept_each(
+    bound: Vec<Bound>,
+    context: Arc<Context>,
+    shutdown: watch::Receiver<bool>,
+    elsewhere: Option<tokio::runtime::Handle>,
+) {
     let mut listeners = JoinSet::new();
     for bound in bound {
         listeners.spawn(connection::accept_all(
             bound,
             Arc::clone(&context),
             shutdown.clone(),
+            elsewhere.clone(),
         ));
     }
     while let Some(ended) = listeners.join_next().await {

@@ -10,8 +10,8 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, any};
 
-use super::Context;
 use super::answers::{Action, answer};
+use super::{Context, authorize};
 use crate::engine::snapshot::BoxFuture;
 use crate::metrics::ROUTE_OTHER;
 use crate::policy::model::Role;
@@ -78,13 +78,8 @@ pub(super) const ROUTES: &[Route] = &[
     route(Verb::Put, "/v1/bindings/{credential}", PUBLISH, Action::Put),
     route(Verb::Delete, "/v1/bindings/{credential}", PUBLISH, Action::Delete),
     route(Verb::Get, "/v1/watch", LIST, Action::Watch),
-    route(Verb::Any, "/v1/authorize/{service}", AUTHORIZE, Action::Authorize),
-    route(
-        Verb::Any,
-        "/v1/authorize/{service}/{*rest}",
-        AUTHORIZE,
-        Action::Authorize,
-    ),
+    route(Verb::Any, authorize::PATH, AUTHORIZE, Action::Authorize),
+    route(Verb::Any, authorize::PATH_BELOW, AUTHORIZE, Action::Authorize),
     route(Verb::Get, "/v1/denies", DENY, Action::Denies),
     route(Verb::Put, "/v1/denies/{name}", DENY, Action::PutDeny),
     route(Verb::Delete, "/v1/denies/{name}", DENY, Action::DeleteDeny),

@@ -7,11 +7,11 @@ use super::*;
 use crate::policy::model::{Listener, ListenerAddress, Role};
 
 /// `secret-1`, listed for payments from 198.51.100.0/24.
-const CLIENTS: &str = "[[client]]\nname = \"acme\"\nsources = [\"198.51.100.0/24\"]\nservices = [\"payments\"]\n\
+pub(super) const CLIENTS: &str = "[[client]]\nname = \"acme\"\nsources = [\"198.51.100.0/24\"]\nservices = [\"payments\"]\n\
     credentials = [\"sha256:f7e7c36e458e80e6b6a2c67d0a9ec09bd718dadd7bfa8d6bf6e7ad526e46c2f7\", \"key-1\"]\n\
     [[deny]]\nname = \"abuse\"\nsources = [\"198.51.100.66\"]\n";
 
-async fn authorizing(more: &str) -> Running {
+pub(super) async fn authorizing(more: &str) -> Running {
     Running::on(
         policy_with(&format!("{CLIENTS}{more}")),
         &[],
@@ -29,7 +29,7 @@ async fn authorizing(more: &str) -> Running {
     .await
 }
 
-const FROM: &str = "keyfence-client-address: 198.51.100.7\r\n";
+pub(super) const FROM: &str = "keyfence-client-address: 198.51.100.7\r\n";
 
 /// Status, verdict, credential, publisher, reason; the body must be empty.
 fn said(answer: &Answer) -> Said {
@@ -52,8 +52,8 @@ fn said(answer: &Answer) -> Said {
     )
 }
 
-const PAYMENTS: &str = "GET /v1/authorize/payments";
-const KEY: &str = "x-api-key: secret-1\r\n";
+pub(super) const PAYMENTS: &str = "GET /v1/authorize/payments";
+pub(super) const KEY: &str = "x-api-key: secret-1\r\n";
 
 type Said = (u16, String, String, String, Option<String>);
 

@@ -15,6 +15,7 @@ use super::memory::Memory;
 use super::model::allowance::PolicyView;
 use super::model::credential::Fingerprints;
 use super::model::lease::Moment;
+use super::requests::AuditHead;
 use super::shared::{CHUNKS_MAX, Phase, SINGLES_MAX, Shared};
 use super::store::{self, Opened, Rows, StoreError};
 use super::writer::Writer;
@@ -45,7 +46,7 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
     let path = store::path_in(&folder);
     let opened = open_store(&path, now)?;
     let mut audit = Audit::open(&audit::path_in(&folder), now.wall_ms).map_err(at_folder)?;
-    tell_recovered(&mut audit, &opened, now).map_err(|error| OpenError::Store {
+    let cut = tell_missing(&mut audit, &opened, now).map_err(|error| OpenError::Store {
         path: path.clone(),
         error,
     })?;
@@ -87,6 +88,7 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
         nudge: Notify::new(),
     });
     shared.set_alarm("store", opened.alarm);
+    shared.set_alarm("audit", cut);
     let writer = Writer::new(
         Arc::clone(&shared),
         audit,
@@ -130,15 +132,44 @@ pub(super) fn fill(memory: &Memory, rows: Rows, successes: &BTreeMap<String, Mom
     }
 }
 
+/// A crash leaves a log that has all that the store knows of: each commit tells it how far the log was on disk. One that
+/// has less was cut or written anew; the log itself says so from then on, and the answer is the alarm.
+fn tell_cut(audit: &mut Audit, opened: &Opened, now: Now) -> std::io::Result<Option<String>> {
+    let Some(known) = &opened.audit else {
+        return Ok(None);
+    };
+    if audit.holds(&known.head)? {
+        return Ok(None);
+    }
+    let (expected, found) = (&known.head, audit.head());
+    let shown = |head: &AuditHead| serde_json::json!({"line": head.line, "hash": head.hash});
+    let line = Line::new(audit::CUT, None)
+        .with("expected", shown(expected))
+        .with("found", shown(&found))
+        .with("told_up_to", known.revision);
+    audit.append(&[line], now.wall_ms)?;
+    Ok(Some(format!(
+        "the audit log was cut or written anew while the daemon was stopped: it ends with line {}, and the store knows of \
+         line {} with hash {}; who can write there has taken lines away (its line {} says so, `keyfence audit verify` fails)",
+        found.line,
+        expected.line,
+        expected.hash,
+        found.line + 1,
+    )))
+}
+
 /// What a crash kept from the audit log between the store's commit and the line: who asked is lost, it was never
-/// acknowledged.
-fn tell_recovered(audit: &mut Audit, opened: &Opened, now: Now) -> Result<(), String> {
-    let mut since = audit.revision;
+/// acknowledged. Before that, what was cut off: the alarm.
+fn tell_missing(audit: &mut Audit, opened: &Opened, now: Now) -> Result<Option<String>, String> {
+    let cut = tell_cut(audit, opened, now).map_err(|error| format!("the audit log: {error}"))?;
+    // What was told and is gone is not told again: nobody would know who asked.
+    let told = opened.audit.as_ref().map_or(0, |known| known.revision);
+    let mut since = audit.revision.max(told);
     loop {
         let changes = opened.store.changes(since, u64::MAX, SLICE);
         let changes = changes.map_err(|error| error.to_string())?;
         let Some((last, _)) = changes.last() else {
-            return Ok(());
+            return Ok(cut);
         };
         since = *last;
         let line = |(revision, change): &(u64, store::StoredChange)| {

@@ -12,13 +12,15 @@ use crate::bindings::audit::{self as log, VerifyError};
 
 const AFTER_HELP: &str = "\
 Every change is one line, chained by hashes, written before its answer. A head that was kept elsewhere (in a \
-status, or in the checkpoints that every sink of records gets each minute) shows a log that was cut or rewritten since.
+status, or in the checkpoints that every sink of records gets each minute) shows a log that was cut or rewritten since. \
+The daemon looks for that at each start, by what its store knows of the log, and writes a line `cut` where lines are \
+missing: verify then fails until a later head is named.
 
 Exit codes:
   0  shown, or the log is whole
   1  failed
   5  the daemon is not reachable
-  6  the log is broken, does not hold the head, or a sync's change file is missing or changed
+  6  the log is broken or tells of a cut, does not hold the head, or a sync's change file is missing or changed
 
 Examples:
   keyfence audit show --from 1 | jq .

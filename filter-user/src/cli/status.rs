@@ -134,6 +134,8 @@ fn head(page: &mut String, status: &Status, now: jiff::Timestamp, shell: &Shell)
     let told_below = |reason: &&String| !policy.reload_ok && reason.starts_with(RELOAD_FAILED);
     let not_ready = status.not_ready.iter().filter(|reason| !told_below(reason));
     let alarms = status.bindings.iter().flat_map(|bindings| &bindings.alarms);
+    // Some make the daemon unready: told once.
+    let alarms = alarms.filter(|alarm| !status.not_ready.contains(alarm));
     for reason in not_ready.chain(&status.counters_error).chain(alarms) {
         let _ = writeln!(page, "  {} {reason}", shell.paint(Tone::Bad, "!"));
     }

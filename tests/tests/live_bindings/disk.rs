@@ -4,9 +4,11 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use keyfence_tests::harness::{Answer, Daemon, Site};
+use keyfence_tests::harness::{Answer, Daemon, Site, keyfence, output, until};
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use serde_json::Value;
+use nix::sys::statvfs::statvfs;
+use serde_json::{Value, json};
 
 use super::stage::{binding, policy};
 
@@ -73,6 +75,75 @@ fn audit_log_without_space_refuses_what_it_cannot_tell_of() {
     assert!(daemon.metric("keyfence_store_errors_total") >= 1.0);
     assert!(daemon.metric("keyfence_bindings_alarms") >= 1.0);
     daemon.kill();
+}
+
+impl Tiny {
+    /// Takes all space but so much; gives the file that does.
+    fn fill_but(&self, bytes: u64) -> PathBuf {
+        let disk = statvfs(&self.0).expect("it is mounted");
+        let free = disk.blocks_available() * disk.fragment_size();
+        let path = self.0.join("filler");
+        let file = fs::File::create(&path).expect("there is an inode");
+        let length = i64::try_from(free.saturating_sub(bytes)).expect("it is small");
+        fallocate(&file, FallocateFlags::empty(), 0, length).expect("there is space");
+        path
+    }
+}
+
+const MIB: u64 = 1 << 20;
+
+/// A small disk, and a larger one on which hardly more is free than is kept back.
+#[test]
+fn full_disk_takes_deletes_and_renewals_alone_and_the_daemon_says_why_it_is_not_ready() {
+    for (size, free) in [("40m", None), ("160m", Some(72 * MIB))] {
+        let site = Site::new();
+        let tiny = Tiny::mount(site.state(), size);
+        let before = free.map(|free| tiny.fill_but(free));
+        let daemon = Daemon::start(&site, &policy());
+        let ask = |method: &str, key: &str, body: &Value| {
+            let path = format!("/v1/bindings/{key}");
+            daemon.ask(method, &path, body).expect("the daemon answers")
+        };
+        let ready = || daemon.get("/readyz").expect("the daemon answers");
+        let body = binding(&["10.77.0.66"]);
+        for key in ["key-1", "key-2"] {
+            assert_eq!(ask("PUT", key, &body).status, 201, "{size}");
+        }
+        assert_eq!(ready().status, 200, "{size}: {}", ready().body);
+        if let Some(before) = before {
+            fs::rename(before, tiny.0.join("before")).expect("a file can be renamed");
+        }
+        let filler = tiny.fill_but(0);
+        // What the store's file has free inside is used up first.
+        let refused = (0..20_000).find_map(|at| {
+            let answer = ask("PUT", &format!("more-{at}"), &body);
+            (answer.status != 201).then_some(answer)
+        });
+        let refused = refused.expect("a full disk takes no more");
+        let problem: Value = serde_json::from_str(&refused.body).expect("a problem is JSON");
+        let code = problem["code"].as_str().expect("a code");
+        assert_eq!(refused.status, 507, "{size}: {problem}");
+        assert!(["store-full", "audit-full"].contains(&code), "{size}: {problem}");
+        let why = until("it is not ready", || {
+            let answer = ready();
+            (answer.status == 503).then_some(answer.body)
+        });
+        assert!(why.contains("too little space"), "{size}: {why}");
+        let status = daemon.status();
+        assert_eq!(status["not_ready"], json!([why.trim_end()]), "{size}");
+        let shown = output(keyfence().arg("status").arg("--socket").arg(site.socket()));
+        assert_eq!(shown.status.code(), Some(6), "{size}");
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert_eq!(shown.matches("too little space").count(), 1, "{size}: {shown}");
+        let renewal = json!({"sources": ["10.77.0.66"], "services": ["api"], "lease_seconds": 7200});
+        assert_eq!(ask("PUT", "key-1", &renewal).status, 200, "{size}: a renewal");
+        assert_eq!(ask("DELETE", "key-2", &Value::Null).status, 200, "{size}");
+        fs::remove_file(filler).expect("it is there");
+        until("it is ready again", || (ready().status == 200).then_some(()));
+        assert_eq!(ask("PUT", "key-3", &body).status, 201, "{size}");
+        assert_eq!(daemon.status()["not_ready"], json!([]), "{size}");
+        daemon.kill();
+    }
 }
 
 /// Something else stands where the log should be.

@@ -1,6 +1,7 @@
 //! Bindings that API servers push, against the real daemon and the real kernel: what an answer of the API says, the
 //! next packet finds.
 
+mod audit;
 mod beside;
 mod commands;
 mod crash;

@@ -6,6 +6,7 @@
 
 pub(super) mod address;
 pub(super) mod key;
+pub(super) mod quick;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -27,6 +28,9 @@ const CREDENTIAL: HeaderName = HeaderName::from_static("keyfence-credential");
 const PUBLISHER: HeaderName = HeaderName::from_static("keyfence-publisher");
 const REASON: HeaderName = HeaderName::from_static("keyfence-reason");
 const PREFIX: &str = "/v1/authorize/";
+/// The paths, as the table of routes has them.
+pub(super) const PATH: &str = "/v1/authorize/{service}";
+pub(super) const PATH_BELOW: &str = "/v1/authorize/{service}/{*rest}";
 
 /// `[credentials]` and `[authorize]`, as requests ask them. Read at start only.
 #[derive(Debug)]
@@ -46,7 +50,23 @@ impl Gateways {
     }
 }
 
-/// What became of a request: the answer's headers, and `result` in the metrics.
+/// An answer without a verdict.
+enum Unasked {
+    Starting,
+    /// The proxy sends what it should not.
+    Misconfigured(String),
+}
+
+/// A verdict as a gateway hears it.
+struct Decided {
+    service: String,
+    status: StatusCode,
+    /// In the metrics.
+    result: &'static str,
+    said: Said,
+}
+
+/// What became of a request: the answer's headers.
 struct Said {
     verdict: &'static str,
     reason: &'static str,
@@ -64,34 +84,43 @@ impl Said {
 }
 
 pub(super) fn answer(context: &Context, who: &Who, request: &Parts) -> Response {
-    let Some(backing) = &context.backing else {
-        let detail = "the bindings are not there yet";
-        return with_headers(
-            Problem::new(Code::Starting, detail).into_response(),
-            &Said::NOTHING,
-            false,
-        );
+    let decided = decide(context, who, request.uri.path(), &request.headers);
+    let reason_header = (context.backing.as_ref()).is_some_and(|backing| backing.gateways.reason_header);
+    let decided = match decided {
+        Ok(decided) => decided,
+        Err(Unasked::Starting) => {
+            let problem = Problem::new(Code::Starting, "the bindings are not there yet");
+            return with_headers(problem.into_response(), &Said::NOTHING, false);
+        }
+        Err(Unasked::Misconfigured(detail)) => {
+            context.metrics.authorized("", "misconfigured");
+            let refused = Problem::new(Code::GatewayMisconfigured, detail).into_response();
+            return with_headers(refused, &Said::NOTHING, reason_header);
+        }
     };
+    context.metrics.authorized(&decided.service, decided.result);
+    let mut response = decided.status.into_response();
+    if let Some(challenge) = decided.challenge(context)
+        && let Ok(challenge) = HeaderValue::from_str(challenge)
+    {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    with_headers(response, &decided.said, reason_header)
+}
+
+/// What a request comes to; says and counts nothing.
+fn decide(context: &Context, who: &Who, path: &str, headers: &HeaderMap) -> Result<Decided, Unasked> {
+    let backing = context.backing.as_ref().ok_or(Unasked::Starting)?;
     let gateways = &backing.gateways;
-    let misconfigured = |detail: String| {
-        context.metrics.authorized("", "misconfigured");
-        let refused = Problem::new(Code::GatewayMisconfigured, detail).into_response();
-        with_headers(refused, &Said::NOTHING, gateways.reason_header)
-    };
-    let path = request.uri.path().strip_prefix(PREFIX).unwrap_or_default();
-    let service = match decoded(path.split('/').next().unwrap_or_default()) {
-        Some(service) => service,
-        None => return misconfigured("the service in the path is no text".to_owned()),
-    };
-    let headers = &request.headers;
-    let from = gateways
+    let misconfigured = |detail: &str| Unasked::Misconfigured(detail.to_owned());
+    let path = path.strip_prefix(PREFIX).unwrap_or_default();
+    let service = decoded(path.split('/').next().unwrap_or_default())
+        .ok_or_else(|| misconfigured("the service in the path is no text"))?;
+    let (address, source_port) = gateways
         .addresses
         .address(headers)
-        .and_then(|address| Ok((address, address::port(headers)?)));
-    let (address, source_port) = match from {
-        Ok(from) => from,
-        Err(fault) => return misconfigured(fault.to_string()),
-    };
+        .and_then(|address| Ok((address, address::port(headers)?)))
+        .map_err(|fault| misconfigured(&fault.to_string()))?;
     // No key is judged as one that nobody listed: the service must exist, and may observe.
     let key = gateways.keys.of_request(headers, who.listener.assert);
     let authorized = backing.bindings.authorize(&Ask {
@@ -101,17 +130,23 @@ pub(super) fn answer(context: &Context, who: &Who, request: &Parts) -> Response 
         source_port,
     });
     if authorized.verdict == Verdict::NoSuchService {
-        return misconfigured("the service in the path is none of the policy".to_owned());
+        return Err(misconfigured("the service in the path is none of the policy"));
     }
     let (status, result, said) = outcome(authorized);
-    context.metrics.authorized(&service, result);
-    let mut response = status.into_response();
-    if status == StatusCode::UNAUTHORIZED
-        && let Ok(challenge) = HeaderValue::from_str(gateways.keys.challenge())
-    {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    Ok(Decided {
+        service,
+        status,
+        result,
+        said,
+    })
+}
+
+impl Decided {
+    fn challenge<'c>(&self, context: &'c Context) -> Option<&'c str> {
+        let unknown = self.status == StatusCode::UNAUTHORIZED;
+        let backing = context.backing.as_ref().filter(|_| unknown)?;
+        Some(backing.gateways.keys.challenge())
     }
-    with_headers(response, &said, gateways.reason_header)
 }
 
 /// Status, `result` in the metrics, and what the headers say.
@@ -155,8 +190,13 @@ fn with_headers(mut response: Response, said: &Said, reason_header: bool) -> Res
     response
 }
 
-/// A credential that cannot stand in a header is left out: its header is then empty.
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    let value = HeaderValue::from_str(value).unwrap_or(HeaderValue::from_static(""));
+    let value = HeaderValue::from_str(in_header(value)).unwrap_or(HeaderValue::from_static(""));
     headers.insert(name, value);
+}
+
+/// A credential that cannot stand in a header is left out: its header is then empty.
+fn in_header(value: &str) -> &str {
+    let stands = |byte: u8| (b' '..=b'~').contains(&byte);
+    if value.bytes().all(stands) { value } else { "" }
 }

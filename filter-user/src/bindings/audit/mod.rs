@@ -7,7 +7,7 @@ mod renewals;
 mod verify;
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -27,11 +27,24 @@ const TAIL_BYTES: u64 = 16 << 20;
 /// The hash before the first line.
 pub(crate) const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
+/// What each line has: no note may say it a second time.
+const OWN_MEMBERS: [&str; 6] = ["line", "time", "what", "revision", "previous", "hash"];
+
+/// What a line is that tells of lines that are gone.
+pub(crate) const CUT: &str = "cut";
+
 pub(crate) struct Audit {
     file: File,
     bytes: u64,
     head: AuditHead,
     /// The highest revision that a line told.
+    pub(crate) revision: u64,
+}
+
+/// What the store knows of the log: a head that was on disk, and the highest revision told by then.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) head: AuditHead,
     pub(crate) revision: u64,
 }
 
@@ -117,6 +130,36 @@ impl Audit {
         self.head.clone()
     }
 
+    pub(crate) fn known(&self) -> Known {
+        Known {
+            head: self.head(),
+            revision: self.revision,
+        }
+    }
+
+    /// Whether the log has this line still. One that it lacks was cut off, or written anew.
+    pub(crate) fn holds(&mut self, head: &AuditHead) -> std::io::Result<bool> {
+        if head.line == 0 || *head == self.head {
+            return Ok(true);
+        }
+        if self.head.line <= head.line {
+            return Ok(false);
+        }
+        // Near the end, but after a disk that took lines and refused the store's writes for long.
+        for from in [self.bytes.saturating_sub(TAIL_BYTES), 0] {
+            self.file.seek(SeekFrom::Start(from))?;
+            for line in BufReader::new(&self.file).take(self.bytes - from).lines() {
+                let Ok(value) = serde_json::from_str::<Value>(&line?) else {
+                    continue;
+                };
+                if value["line"] == head.line {
+                    return Ok(value["hash"] == *head.hash);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     /// All lines, on disk when it returns; on an error none of them is there.
     pub(crate) fn append(&mut self, lines: &[Line], wall_ms: i64) -> std::io::Result<()> {
         if lines.is_empty() {
@@ -149,6 +192,12 @@ impl Audit {
 
 /// Appends a line and answers the head that it makes.
 fn write_line(bytes: &mut Vec<u8>, line: &Line, before: &AuditHead, time: &str) -> AuditHead {
+    let taken = |name: &String| OWN_MEMBERS.contains(&name.as_str());
+    debug_assert!(
+        !line.members.keys().any(taken),
+        "a member of the chain's own: {:?}",
+        line.members
+    );
     let number = before.line + 1;
     let start = bytes.len();
     let mut head = Map::new();

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::NO_HASH;
+use super::{CUT, NO_HASH};
 use crate::bindings::model::credential::hex;
 use crate::bindings::requests::AuditHead;
 
@@ -30,12 +30,18 @@ pub enum VerifyError {
     Broken { line: u64, what: String },
     #[error("line {line}: the change file {} {what}", file.display())]
     ChangeFile { line: u64, file: PathBuf, what: String },
+    /// The daemon found lines missing that its store knew of, and wrote this line.
+    #[error(
+        "line {line} tells that lines behind it were cut off: the log had reached line {reached}; look for copies of its \
+         heads, and name a later head to take this cut as known"
+    )]
+    Cut { line: u64, reached: u64 },
     #[error("no line has the hash {0}: the log was cut or written anew after that head was told")]
     HeadMissing(String),
 }
 
 /// Checks every line and the change file of each sync, beside the log; with `head`, that a line has this hash (a prefix
-/// of 8 digits or more will do).
+/// of 8 digits or more will do). A cut that the log itself tells of is a fault, unless that head stands behind it.
 pub fn verify(path: &Path, head: Option<&str>) -> Result<Verified, VerifyError> {
     let mut reader = BufReader::new(File::open(path)?);
     let mut at = AuditHead {
@@ -44,6 +50,7 @@ pub fn verify(path: &Path, head: Option<&str>) -> Result<Verified, VerifyError> 
     };
     let head = head.map(str::to_ascii_lowercase);
     let mut head_seen = false;
+    let mut cut = None;
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -51,7 +58,7 @@ pub fn verify(path: &Path, head: Option<&str>) -> Result<Verified, VerifyError> 
             break;
         }
         if line.pop() != Some(b'\n') {
-            return finish(at, line.len() as u64 + 1, head, head_seen);
+            return finish(at, line.len() as u64 + 1, head, head_seen, cut);
         }
         let value;
         (at, value) = next(&at, &line).map_err(|what| VerifyError::Broken {
@@ -59,11 +66,21 @@ pub fn verify(path: &Path, head: Option<&str>) -> Result<Verified, VerifyError> 
             what,
         })?;
         change_file(path, at.line, &value)?;
-        head_seen |= head
-            .as_ref()
-            .is_some_and(|head| head.len() >= 8 && at.hash.starts_with(head.as_str()));
+        let is_cut = value["what"] == CUT;
+        if is_cut && cut.is_none() {
+            let reached = value["expected"]["line"].as_u64().unwrap_or(0);
+            cut = Some(VerifyError::Cut {
+                line: at.line,
+                reached,
+            });
+        }
+        let is_head = |head: &String| head.len() >= 8 && at.hash.starts_with(head.as_str());
+        if head.as_ref().is_some_and(is_head) {
+            head_seen = true;
+            cut = None;
+        }
     }
-    finish(at, 0, head, head_seen)
+    finish(at, 0, head, head_seen, cut)
 }
 
 fn finish(
@@ -71,9 +88,11 @@ fn finish(
     torn_bytes: u64,
     head: Option<String>,
     head_seen: bool,
+    cut: Option<VerifyError>,
 ) -> Result<Verified, VerifyError> {
-    match head {
-        Some(head) if !head_seen => Err(VerifyError::HeadMissing(head)),
+    match (head, cut) {
+        (Some(head), _) if !head_seen => Err(VerifyError::HeadMissing(head)),
+        (_, Some(cut)) => Err(cut),
         _ => Ok(Verified { head: at, torn_bytes }),
     }
 }
@@ -209,6 +228,57 @@ mod tests {
         std::fs::write(&file, b"{}\n").unwrap();
         audit.append(&[outside], 0).unwrap();
         assert!(fault().contains("is none beside the log"), "{}", fault());
+    }
+
+    #[test]
+    fn line_that_is_gone_or_other_is_missed_wherever_it_stood() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path(), 5);
+        let head = |path: &Path| Audit::open(path, 0).unwrap().head();
+        let whole = head(&path);
+        let good = std::fs::read_to_string(&path).unwrap();
+        let first_lines = |count| {
+            let lines: Vec<&str> = good.lines().take(count).collect();
+            std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+        };
+        first_lines(3);
+        let third = head(&path);
+        assert!(!Audit::open(&path, 0).unwrap().holds(&whole).unwrap());
+        std::fs::write(&path, &good).unwrap();
+        let mut audit = Audit::open(&path, 0).unwrap();
+        assert!(audit.holds(&whole).unwrap() && audit.holds(&third).unwrap());
+        let other = AuditHead {
+            hash: whole.hash,
+            ..third
+        };
+        assert!(!audit.holds(&other).unwrap());
+        std::fs::write(&path, "").unwrap();
+        let mut empty = Audit::open(&path, 0).unwrap();
+        assert!(!empty.holds(&other).unwrap());
+        assert!(empty.holds(&AuditHead::default()).unwrap());
+    }
+
+    #[test]
+    fn cut_that_the_log_tells_of_is_a_fault_until_a_later_head_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path(), 2);
+        let before = verify(&path, None).unwrap().head;
+        let mut audit = Audit::open(&path, 0).unwrap();
+        let expected = serde_json::json!({"line": 9, "hash": "00"});
+        audit
+            .append(&[Line::new(CUT, None).with("expected", expected)], 0)
+            .unwrap();
+        let told = |head: Option<&str>| verify(&path, head).map(|verified| verified.head.line);
+        let fault = told(None).unwrap_err();
+        assert!(
+            matches!(fault, VerifyError::Cut { line: 3, reached: 9 }),
+            "{fault}"
+        );
+        assert!(told(Some(&before.hash)).is_err());
+        assert_eq!(told(Some(&audit.head().hash)).unwrap(), 3);
+        audit.append(&[Line::new("put", None)], 0).unwrap();
+        assert!(told(None).is_err());
+        assert_eq!(told(Some(&audit.head().hash)).unwrap(), 4);
     }
 
     #[test]

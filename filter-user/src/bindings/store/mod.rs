@@ -18,6 +18,7 @@ pub(crate) use open::{Opened, Rows, copy_to, open, path_in, rename_store};
 use tables::{CHANGES, META, TOMBSTONES, Tables};
 pub(crate) use tables::{StoredChange, StoredDeny, key_of};
 
+use super::audit::Known;
 use super::clock::Now;
 use super::model::lease::Moment;
 use super::model::row::Row;
@@ -107,6 +108,8 @@ pub(crate) struct Batch {
     pub(crate) synced: Vec<String>,
     pub(crate) unsynced: Vec<String>,
     pub(crate) revision: u64,
+    /// The audit log as it is on disk.
+    pub(crate) audit: Option<Known>,
 }
 
 impl Batch {
@@ -157,17 +160,21 @@ impl Store {
             trim_changes(&mut tables, batch.changes.len() + TRIM_AHEAD, now.wall_ms)?;
             trim_tombstones(&mut tables, batch.tombstones.len() + TRIM_AHEAD, now.wall_ms)?;
             tables.meta.insert("revision", batch.revision)?;
+            if let Some(known) = &batch.audit {
+                tables.write_audit(known)?;
+            }
             tables.write_last(now)?;
         }
         write.commit()?;
         Ok(())
     }
 
-    /// Rows as they are now, into their table. With `folded`, every change up to that revision is in it.
+    /// Rows as they are now, into their table, and the audit log as it is on disk. With `folded`, every change up to that revision is in it.
     pub(crate) fn fold(
         &self,
         rows: &[(String, Option<Arc<Row>>)],
         folded: Option<u64>,
+        audit: &Known,
     ) -> Result<(), StoreError> {
         let db = self.db();
         let mut write = db.get()?.begin_write()?;
@@ -189,6 +196,7 @@ impl Store {
             if let Some(folded) = folded {
                 tables.meta.insert("folded", folded)?;
             }
+            tables.write_audit(audit)?;
         }
         write.commit()?;
         Ok(())

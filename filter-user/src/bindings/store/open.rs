@@ -15,6 +15,7 @@ use super::tables::{
     key_of, split_key,
 };
 use super::{CACHE_BYTES, Store, StoreError};
+use crate::bindings::audit::Known;
 use crate::bindings::clock::Now;
 use crate::bindings::model::lease::{LastWrite, Moment, StoredMoment};
 use crate::bindings::model::row::{Row, StoredRow};
@@ -34,6 +35,8 @@ pub(crate) struct Opened {
     pub(crate) denies: BTreeMap<String, StoredDeny>,
     pub(crate) unsynced: Vec<String>,
     pub(crate) last_write: LastWrite,
+    /// How far the audit log was; `None` in a new store and in a copy.
+    pub(crate) audit: Option<Known>,
     /// What had to be done to open it, a sentence.
     pub(crate) alarm: Option<String>,
 }
@@ -115,6 +118,7 @@ fn read(db: Database, now: Now) -> Result<Opened, StoreError> {
         revision,
         folded,
         last,
+        audit,
     } = prepare(&db, now)?;
     let read = db.begin_read()?;
     let mut rows = Rows::new();
@@ -166,6 +170,7 @@ fn read(db: Database, now: Now) -> Result<Opened, StoreError> {
         denies,
         unsynced,
         last_write: last,
+        audit,
         alarm: None,
     })
 }
@@ -188,6 +193,7 @@ struct Prepared {
     revision: u64,
     folded: u64,
     last: LastWrite,
+    audit: Option<Known>,
 }
 
 /// Makes what is not there yet; refuses a newer format before anything is written.
@@ -225,6 +231,7 @@ fn prepare(db: &Database, now: Now) -> Result<Prepared, StoreError> {
             revision: tables.number("revision")?,
             folded: tables.number("folded")?,
             last,
+            audit: tables.audit()?,
         };
     }
     write.commit()?;
@@ -328,6 +335,8 @@ pub(crate) fn rename_store(path: &Path, trust: bool, revision: u64, now: Now) ->
         tables.meta.insert("folded", revision)?;
         tables.meta.insert("changes-begin", revision)?;
         tables.names.insert("store", new_id()?.as_str())?;
+        // That of the host it is copied from.
+        tables.names.remove("audit-hash")?;
         if !trust {
             for publisher in opened.rows.keys() {
                 tables.unsynced.insert(publisher.as_str(), ())?;

@@ -5,10 +5,11 @@ use redb::{ReadableTable as _, Table, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
+use crate::bindings::audit::Known;
 use crate::bindings::clock::Now;
 use crate::bindings::model::lease::{LastWrite, StoredMoment};
 use crate::bindings::model::row::StoredRow;
-use crate::bindings::requests::Event;
+use crate::bindings::requests::{AuditHead, Event};
 
 /// Written into `META`; what is newer is refused.
 pub(super) const FORMAT: u64 = 1;
@@ -26,10 +27,10 @@ pub(super) const SUCCESSES: TableDefinition<&str, &[u8]> = TableDefinition::new(
 pub(super) const DENIES: TableDefinition<&str, &[u8]> = TableDefinition::new("denies");
 /// Publishers that have not synced since a restore.
 pub(super) const UNSYNCED: TableDefinition<&str, ()> = TableDefinition::new("unsynced");
-/// `format`, `revision`, `changes-begin`, `folded` (every change up to this revision is in `BINDINGS`), and when the
-/// store was last written, in numbers of 64 bits.
+/// `format`, `revision`, `changes-begin`, `folded` (every change up to this revision is in `BINDINGS`), `audit-line` and
+/// `audit-revision` (the audit log was that far), and when the store was last written, in numbers of 64 bits.
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
-/// `store`: the store's id.
+/// `store`: the store's id. `audit-hash`: of the line `audit-line`.
 pub(super) const NAMES: TableDefinition<&str, &str> = TableDefinition::new("names");
 
 pub(super) struct Tables<'t> {
@@ -75,6 +76,26 @@ impl<'t> Tables<'t> {
             self.meta.insert(name, number)?;
         }
         Ok(())
+    }
+
+    /// The audit log holds this, on disk.
+    pub(super) fn write_audit(&mut self, known: &Known) -> Result<(), StoreError> {
+        self.meta.insert("audit-line", known.head.line)?;
+        self.meta.insert("audit-revision", known.revision)?;
+        self.names.insert("audit-hash", known.head.hash.as_str())?;
+        Ok(())
+    }
+
+    pub(super) fn audit(&self) -> Result<Option<Known>, StoreError> {
+        let Some(hash) = self.names.get("audit-hash")? else {
+            return Ok(None);
+        };
+        let head = AuditHead {
+            line: self.number("audit-line")?,
+            hash: hash.value().to_owned(),
+        };
+        let revision = self.number("audit-revision")?;
+        Ok(Some(Known { head, revision }))
     }
 
     pub(super) fn last_write(&self) -> Result<LastWrite, StoreError> {

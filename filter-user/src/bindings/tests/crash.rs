@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use redb::StorageBackend;
 
 use super::fixture::START;
+use crate::bindings::audit::Known;
 use crate::bindings::model::content::{Content, Services};
 use crate::bindings::model::row::{Row, Told};
 use crate::bindings::requests::Event;
@@ -173,7 +174,7 @@ fn fold(opened: &Opened, rows: &Rows, keys: std::ops::Range<u8>, folded: Option<
         (key_of("p", &credential), row)
     };
     let rows: Vec<_> = keys.map(row).collect();
-    opened.store.fold(&rows, folded).unwrap();
+    opened.store.fold(&rows, folded, &Known::default()).unwrap();
 }
 
 proptest! {

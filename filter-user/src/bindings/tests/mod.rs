@@ -1,6 +1,7 @@
 //! The bindings from outside: requests in, answers, kernel, store and audit log out.
 
 mod crash;
+mod cut;
 mod fixture;
 mod kept;
 mod leases;

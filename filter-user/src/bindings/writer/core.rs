@@ -45,6 +45,8 @@ pub(crate) struct Core {
     pub(super) full: Code,
     pub(super) sweeps: Sweeps,
     pub(super) fold: Fold,
+    /// The audit log's last line that the store knows of.
+    pub(super) line_stored: u64,
     /// What must be taken back in the store before anything else is written.
     pub(super) owed: Option<Batch>,
     /// What a restore took away, until the kernel knows.
@@ -97,6 +99,7 @@ impl Core {
             full: Code::StoreFull,
             sweeps: Sweeps::new(shared.clock.now()),
             fold: Fold::new(dirty),
+            line_stored: 0,
             owed: None,
             gone: Vec::new(),
             gone_denies: Vec::new(),
@@ -156,6 +159,7 @@ impl Core {
             }
         }
         let (mut batch, undo) = group.batches(&denies);
+        batch.audit = Some(self.audit.known());
         if !batch.is_empty() {
             let successes = group.succeeded.iter();
             batch.successes = successes

@@ -11,7 +11,6 @@ use super::group::Key;
 use crate::bindings::shared::DISK_ALARM;
 use crate::bindings::store::key_of;
 
-const SLICE: usize = 4_096;
 /// Changes that wait for an idle moment; with more, a slice follows each group. Half of the log that a watch is promised.
 const WAITING_MAX: usize = 500_000;
 
@@ -45,26 +44,29 @@ impl Fold {
 impl Core {
     pub(super) fn is_fold_due(&self, idle: bool) -> bool {
         let waiting = self.fold.waiting.len();
+        // The audit log goes on behind a commit: what it has by now is told the store as well.
+        let untold = self.line_stored != self.audit.head().line;
         match &self.fold.pass {
             Some(_) => idle || waiting > WAITING_MAX,
-            None => (idle && waiting > 0) || waiting > WAITING_MAX,
+            None => (idle && (waiting > 0 || untold)) || waiting > WAITING_MAX,
         }
     }
 
-    /// One slice. Blocks. What fails is tried again.
-    pub(super) fn fold(&mut self) {
+    /// One slice of so many rows. Blocks. What fails is tried again.
+    pub(super) fn fold(&mut self, rows: usize) {
         let (mut keys, until) = self.fold.pass.take().unwrap_or_else(|| {
             let waiting = std::mem::take(&mut self.fold.waiting);
             (waiting.into_iter().rev().collect(), self.revision)
         });
-        let slice = keys.split_off(keys.len().saturating_sub(SLICE));
+        let slice = keys.split_off(keys.len().saturating_sub(rows));
         let row = |key: &Key| {
             let row = self.shared.memory.get(&key.0, &key.1);
             (key_of(&key.0, &key.1), row)
         };
         let rows: Vec<_> = slice.iter().rev().map(row).collect();
         let folded = keys.is_empty().then_some(until);
-        if let Err(error) = self.shared.store.fold(&rows, folded) {
+        let audit = self.audit.known();
+        if let Err(error) = self.shared.store.fold(&rows, folded, &audit) {
             tracing::error!("{error}");
             self.shared.set_alarm(DISK_ALARM, Some(error.to_string()));
             self.fold.waiting.extend(keys.into_iter().chain(slice));
@@ -74,7 +76,15 @@ impl Core {
             }
             return;
         }
+        self.line_stored = audit.head.line;
         self.fold.pass = (!keys.is_empty()).then_some((keys, until));
+    }
+
+    /// The last of the audit log, for the store. Blocks.
+    pub(super) fn store_head(&mut self) {
+        if let Err(error) = self.shared.store.fold(&[], None, &self.audit.known()) {
+            tracing::error!("{error}");
+        }
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod job;
 mod pace;
 mod reserve;
 pub(crate) mod restore;
+mod steps;
 mod sweep;
 pub(crate) mod sync;
 mod timers;
@@ -33,10 +34,11 @@ use super::clock::Now;
 use super::model::allowance::PolicyView;
 use super::refusal::{Code, Refusal};
 use super::seam::{GrantError, Grants};
-use super::shared::{Phase, SPACE_ALARM, Shared};
+use super::shared::{Phase, Shared};
 use denies::{DenyJob, DenyOp};
 use job::{BindingJob, Job};
 use pace::Pace;
+use steps::Steps;
 
 /// Single requests in one group.
 const SINGLES_A_GROUP: usize = 256;
@@ -124,22 +126,25 @@ impl Writer {
             }
             let lines = pace.lines(started).min(chunk.len());
             jobs.extend(chunk.drain(..lines).map(Job::Binding));
-            core = turn(core, jobs, grants.as_ref()).await;
+            core = turn(core, jobs, pace.fold_rows(started), grants.as_ref()).await;
             pace.took(lines, started.elapsed());
             if stopping && idle {
                 break;
             }
         }
         let now = shared.clock.now();
-        let flush = move || core.flush_renewals(now, true);
+        let flush = move || {
+            core.flush_renewals(now, true);
+            core.store_head();
+        };
         if tokio::task::spawn_blocking(flush).await.is_err() {
             tracing::error!("the audit log could not be closed");
         }
     }
 }
 
-/// One turn: what came, then what is due.
-async fn turn(mut core: Box<Core>, jobs: Vec<Job>, grants: &dyn Grants) -> Box<Core> {
+/// One turn: what came, then what is due, and so many rows of the fold.
+async fn turn(mut core: Box<Core>, jobs: Vec<Job>, fold_rows: usize, grants: &dyn Grants) -> Box<Core> {
     let idle = jobs.is_empty();
     let mut waiting = Vec::new();
     for job in jobs {
@@ -170,7 +175,7 @@ async fn turn(mut core: Box<Core>, jobs: Vec<Job>, grants: &dyn Grants) -> Box<C
     }
     rearm(&mut core, grants).await;
     if core.is_fold_due(idle) {
-        core = blocking(core, Core::fold).await.0;
+        core = blocking(core, move |core| core.fold(fold_rows)).await.0;
     }
     core
 }
@@ -186,8 +191,10 @@ async fn decide(mut core: Box<Core>, jobs: Vec<Job>, grants: &dyn Grants) -> Box
         let now = core.shared.clock.now();
         let (epoch, policy) = grants.policy();
         let view: Arc<PolicyView> = core.shared.view_of(epoch, &policy);
+        let (mut steps, asked) = (Steps::begin(), jobs.len());
         let prepared;
         (core, prepared) = blocking(core, move |core| core.prepare(jobs, &view, now)).await;
+        steps.done();
         let mut ready: Ready = match prepared {
             Ok(ready) => ready,
             Err(failed) => {
@@ -202,11 +209,14 @@ async fn decide(mut core: Box<Core>, jobs: Vec<Job>, grants: &dyn Grants) -> Box
             true => grants.change(epoch, changes).await,
             false => Ok(()),
         };
+        steps.done();
         let Err(error) = in_force else {
             match ready.is_large() {
                 true => core = blocking(core, |core| core.publish(ready)).await.0,
                 false => core.publish(ready),
             }
+            steps.done();
+            steps.tell_slow(asked);
             if asks {
                 core.shared.settle();
             }
@@ -318,19 +328,6 @@ impl Core {
             }));
         }
         jobs
-    }
-
-    /// What would be refused is told before anybody asks.
-    fn tell_space(&self) {
-        let text = || {
-            let folder = self.shared.folder.display();
-            format!(
-                "{folder} has too little space for what is kept back: new and changed bindings are refused \
-                 (store-full); free some, or name another folder with [daemon] state"
-            )
-        };
-        let lacks = !self.reserve.is_held();
-        self.shared.set_alarm(SPACE_ALARM, lacks.then(text));
     }
 
     /// Without space kept back, only what needs no more room is taken.

@@ -1,5 +1,5 @@
-//! How many lines of a batch share a group: all that came while nobody else writes, and beside single writes no more than
-//! these can be kept waiting for.
+//! How many lines of a batch share a group, and how many rows are folded at once: all that came while nobody else
+//! writes, and beside single writes no more than these can be kept waiting for.
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,9 @@ const GROUP: Duration = Duration::from_millis(25);
 const ALONE_AFTER: Duration = Duration::from_secs(1);
 /// Fewer would be commits and little else.
 const LINES_MIN: usize = 64;
+
+/// Rows of the fold at once, while nobody writes.
+const FOLD_ROWS: usize = 4_096;
 
 pub(super) struct Pace {
     lines: usize,
@@ -37,6 +40,14 @@ impl Pace {
         }
     }
 
+    /// Rows that are folded at once: a single write that comes meanwhile waits for them.
+    pub(super) fn fold_rows(&self, now: Instant) -> usize {
+        match self.last_single {
+            Some(last) if now.saturating_duration_since(last) < ALONE_AFTER => FOLD_ROWS / 8,
+            _ => FOLD_ROWS,
+        }
+    }
+
     /// A group of so many lines took so long.
     pub(super) fn took(&mut self, lines: usize, time: Duration) {
         if lines >= self.lines && time > GROUP {
@@ -56,8 +67,10 @@ mod tests {
         let start = Instant::now();
         let mut pace = Pace::new();
         assert_eq!(pace.lines(start), LINES_A_CHUNK);
+        assert_eq!(pace.fold_rows(start), FOLD_ROWS);
         pace.single(start);
         assert!(pace.lines(start) < LINES_A_CHUNK);
+        assert!(pace.fold_rows(start) < FOLD_ROWS);
         for _ in 0..20 {
             pace.took(pace.lines(start), Duration::from_millis(100));
         }

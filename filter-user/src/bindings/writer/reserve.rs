@@ -1,5 +1,5 @@
 //! Space kept back: 64 MiB in a file of their own, given up when the disk is full, so that deletes and renewals still
-//! succeed.
+//! succeed. Of a disk that is small as a whole, half.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -7,8 +7,14 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
+use super::core::Core;
+use crate::bindings::shared::SPACE_ALARM;
+
 /// Tests open many stores.
 const RESERVE_BYTES: u64 = if cfg!(test) { 1 << 20 } else { 64 << 20 };
+
+/// What must be left beside it: a disk that is full again at once is not worth it.
+const BESIDE: u64 = RESERVE_BYTES / 16;
 
 pub(crate) struct Reserve {
     path: PathBuf,
@@ -29,7 +35,7 @@ impl Reserve {
         self.held
     }
 
-    /// Takes the space, if there is twice as much.
+    /// Takes the space, if that leaves some.
     pub(crate) fn hold(&mut self) {
         if self.held {
             return;
@@ -43,14 +49,15 @@ impl Reserve {
         let Ok(file) = file else { return };
         let length = file.metadata().map_or(0, |metadata| metadata.len());
         let folder = self.path.parent().unwrap_or(Path::new("/"));
-        let free = nix::sys::statvfs::statvfs(folder).map_or(0, |space| {
-            space.blocks_available().saturating_mul(space.fragment_size())
-        });
-        if length < RESERVE_BYTES && free < 2 * RESERVE_BYTES {
+        let Ok(disk) = nix::sys::statvfs::statvfs(folder) else {
+            return;
+        };
+        let in_bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());
+        let bytes = size_of_reserve(in_bytes(disk.blocks()));
+        if length < bytes && in_bytes(disk.blocks_available()) < bytes - length + BESIDE {
             return;
         }
-        let bytes = RESERVE_BYTES.cast_signed();
-        self.held = match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+        self.held = match fallocate(&file, FallocateFlags::empty(), 0, bytes.cast_signed()) {
             Ok(()) => true,
             // A file system without this (NFS, say) keeps nothing back.
             Err(nix::errno::Errno::EOPNOTSUPP) => true,
@@ -68,5 +75,49 @@ impl Reserve {
             .open(&self.path)
             .and_then(|file| file.set_len(0));
         std::mem::replace(&mut self.held, false) && freed.is_ok()
+    }
+}
+
+impl Core {
+    /// What would be refused is told before anybody asks.
+    pub(super) fn tell_space(&self) {
+        let text = || {
+            let folder = self.shared.folder.display();
+            format!(
+                "{folder} has too little space for what is kept back: new and changed bindings are refused \
+                 (store-full); free some, or name another folder with [daemon] state"
+            )
+        };
+        let lacks = !self.reserve.is_held();
+        self.shared.set_alarm(SPACE_ALARM, lacks.then(text));
+    }
+}
+
+/// Of a disk of so many bytes.
+fn size_of_reserve(disk: u64) -> u64 {
+    RESERVE_BYTES.min(disk / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_disk_keeps_half_of_it_back() {
+        assert_eq!(size_of_reserve(100 * RESERVE_BYTES), RESERVE_BYTES);
+        assert_eq!(size_of_reserve(RESERVE_BYTES), RESERVE_BYTES / 2);
+    }
+
+    #[test]
+    fn space_is_held_once_and_given_up_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut reserve = Reserve::open(folder.path());
+        let bytes = || std::fs::metadata(folder.path().join("reserve")).unwrap().len();
+        assert!(reserve.is_held());
+        assert_eq!(bytes(), RESERVE_BYTES);
+        assert!(reserve.release() && !reserve.release());
+        assert_eq!(bytes(), 0);
+        reserve.hold();
+        assert!(reserve.is_held());
     }
 }
