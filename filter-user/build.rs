@@ -1,6 +1,7 @@
-//! Builds the kernel program and tells the crate where its object file is, so that keyfence is one file.
-//! Never installs: what is missing is named, and `cargo xtask setup` brings it.
-//! KEYFENCE_EBPF_OBJECT names an object file that was built elsewhere; then nothing is built here.
+//! Builds the kernel programs, the filter's and the capture's, and tells the crate where their object files are, so that
+//! keyfence is one file. Never installs: what is missing is named, and `cargo xtask setup` brings it.
+//! KEYFENCE_EBPF_OBJECT names the filter's object file that was built elsewhere, with the capture's beside it; then
+//! nothing is built here.
 
 use std::env;
 use std::error::Error;
@@ -14,7 +15,9 @@ use std::process::ExitCode;
 mod toolchain;
 
 const PREBUILT: &str = "KEYFENCE_EBPF_OBJECT";
-/// What the object file is made of.
+/// The capture's object file, beside the filter's.
+const CAPTURE: &str = "capture";
+/// What the object files are made of.
 const SOURCES: [&str; 6] = [
     "filter-ebpf/src",
     "filter-ebpf/Cargo.toml",
@@ -27,7 +30,9 @@ const SOURCES: [&str; 6] = [
 fn main() -> ExitCode {
     match object() {
         Ok(object) => {
+            let capture = object.with_file_name(CAPTURE);
             println!("cargo::rustc-env=KEYFENCE_EBPF={}", object.display());
+            println!("cargo::rustc-env=KEYFENCE_EBPF_CAPTURE={}", capture.display());
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -41,7 +46,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The absolute path of the object file, built if need be.
+/// The absolute path of the filter's object file, built if need be.
 fn object() -> Result<PathBuf, Box<dyn Error>> {
     for variable in [
         PREBUILT,
@@ -78,9 +83,11 @@ fn build(workspace: &Path) -> Result<PathBuf, Box<dyn Error>> {
         )
         .into());
     }
-    // A copy, not watched: the object is younger than the start of this script, so cargo would take it for changed and
+    // Copies, not watched: the object is younger than the start of this script, so cargo would take it for changed and
     // compile all of this crate a second time. Its sources are watched.
     let copy = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?).join("kernel-program");
-    fs::copy(toolchain::object_path(&target), &copy)?;
+    let built = toolchain::object_path(&target);
+    fs::copy(&built, &copy)?;
+    fs::copy(built.with_file_name(CAPTURE), copy.with_file_name(CAPTURE))?;
     Ok(copy)
 }

@@ -10,6 +10,7 @@ pub mod abi;
 pub mod account;
 pub mod admit;
 pub mod bounds;
+pub mod capture;
 pub mod charge;
 pub mod classify;
 #[cfg(test)]

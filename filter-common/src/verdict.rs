@@ -144,6 +144,7 @@ impl Reason {
 
 /// The whole answer for one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Judgement {
     pub verdict: Verdict,
     pub reason: Reason,
@@ -153,6 +154,19 @@ pub struct Judgement {
     pub owner: u32,
     /// The IP packet's length, or the frame's where it is not IP or malformed.
     pub bytes: u32,
+}
+
+impl Default for Judgement {
+    /// What nothing was found out about.
+    fn default() -> Self {
+        Self {
+            verdict: Verdict::Drop,
+            reason: Reason::Internal,
+            service: NO_SERVICE,
+            owner: NO_OWNER,
+            bytes: 0,
+        }
+    }
 }
 
 pub const NO_SERVICE: u32 = u32::MAX;

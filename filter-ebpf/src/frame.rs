@@ -5,13 +5,13 @@ use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
-use filter_common::abi::{ClockAnswer, MAGIC, RunAnswer, RunContext, run_flags};
+use filter_common::abi::{ClockAnswer, Desk, MAGIC, RunAnswer, RunContext, run_flags};
 use filter_common::bounds::HEADER_OFFSET_MAX;
 use filter_common::parse::{Bytes, Packet, PacketBytes, ipv6, transport};
 use filter_common::verdict::Judgement;
 
 use crate::clock;
-use crate::tables::{Desk, desk};
+use crate::tables::desk;
 
 /// Test runs come from the loopback device, to which the filter is never attached; its number is always 1.
 const LOOPBACK_INDEX: usize = 1;

@@ -25,11 +25,11 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use aya_log_ebpf::macro_support::{Level, level_enabled};
-use filter_common::abi::run_flags;
+use filter_common::abi::{Desk, run_flags};
 use filter_common::account::index;
 use filter_common::parse::Packet;
 use filter_common::pipeline;
-use filter_common::verdict::{Judgement, NO_OWNER, NO_SERVICE, Reason, Verdict};
+use filter_common::verdict::{Judgement, NO_SERVICE, Reason, Verdict};
 
 use crate::frame::{Frame, answer_run, take_run_context};
 use crate::tables::KernelTables;
@@ -43,14 +43,8 @@ pub fn keyfence(ctx: XdpContext) -> u32 {
     account::count(index(Verdict::Drop, Reason::Internal, NO_SERVICE), 0);
     if let Some(desk) = tables::desk() {
         desk.packet = Packet::default();
-        let judgement = Judgement {
-            verdict: Verdict::Drop,
-            reason: Reason::Internal,
-            service: NO_SERVICE,
-            owner: NO_OWNER,
-            bytes: 0,
-        };
-        records::record(&desk.packet, &judgement, ctx.ingress_ifindex() as u32);
+        desk.judgement = Judgement::default();
+        records::record(&desk.packet, &desk.judgement, ctx.ingress_ifindex() as u32);
     }
     xdp_action::XDP_DROP
 }
@@ -70,12 +64,21 @@ pub fn judge(ctx: XdpContext) -> u32 {
     }
     answer_run(&ctx, desk.run_flags, &judgement);
     if matches!(judgement.verdict, Verdict::Pass) {
-        return xdp_action::XDP_PASS;
+        return end(&ctx, desk, judgement);
     }
     // Last, where the fewest values are held: the stack is near its bound.
     if desk.run_flags & run_flags::DRY == 0 {
         records::record(&desk.packet, &judgement, ctx.ingress_ifindex() as u32);
     }
+    end(&ctx, desk, judgement)
+}
+
+/// Goes on to the captures, where there are some.
+#[inline(always)]
+fn end(ctx: &XdpContext, desk: &mut Desk, judgement: Judgement) -> u32 {
+    desk.judgement = judgement;
+    // SAFETY: the map holds only programs of this type, put there by the loader.
+    unsafe { tables::CAPTURE.tail_call(ctx, 0) };
     match judgement.verdict {
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::Pass | Verdict::Observe => xdp_action::XDP_PASS,

@@ -13,7 +13,7 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use filter_common::abi::{
-    Class, Count, LimitSet, Meta, Owner, OwnerState, SERVICE_ENTRIES, Service, ServiceState, Source,
+    Class, Count, Desk, LimitSet, Meta, Owner, OwnerState, SERVICE_ENTRIES, Service, ServiceState, Source,
     SourceLine, run_flags,
 };
 use filter_common::account::{COUNTERS as COUNTERS_LENGTH, SHARED_SOURCES};
@@ -41,6 +41,9 @@ use crate::{account, clock, sockets};
 pub static META: Array<Meta, 1> = Array::new();
 #[btf_map]
 pub static GENERATION: ProgramArray<1> = ProgramArray::new();
+/// The captures under way: empty, and then no more than a jump that the kernel writes out of the code.
+#[btf_map]
+pub static CAPTURE: ProgramArray<1> = ProgramArray::new();
 #[btf_map]
 pub static COUNTERS: PerCpuArray<Count, { COUNTERS_LENGTH as usize }> = PerCpuArray::new();
 #[btf_map]
@@ -50,6 +53,8 @@ static OWNER_STATE: Array<OwnerState, 1, { BPF_F_MMAPABLE as usize }> = Array::n
 #[btf_map]
 static SERVICE_STATE: Array<ServiceState, { SERVICE_ENTRIES as usize }, { BPF_F_MMAPABLE as usize }> =
     Array::new();
+#[btf_map]
+static DESK: PerCpuArray<Desk, 1> = PerCpuArray::new();
 
 // Of one generation.
 #[btf_map]
@@ -127,20 +132,6 @@ impl<const IN_STAGE: bool> KernelTables<IN_STAGE> {
         }
     }
 }
-
-/// What a CPU holds while it judges a packet: in a map, since the calls between the stages pass only numbers,
-/// and so that the verifier judges a stage by what can stand here, not by each way it came about.
-#[repr(C)]
-pub struct Desk {
-    pub packet: Packet,
-    /// Of a packet whose source several owners hold.
-    pub source: Source,
-    pub run_flags: u32,
-    pub run_now: u64,
-}
-
-#[btf_map]
-static DESK: PerCpuArray<Desk, 1> = PerCpuArray::new();
 
 /// This CPU's desk.
 #[inline(always)]

@@ -22,6 +22,7 @@ use crate::engine::{self, Engine, Filter, FilterError, Options};
 use crate::metrics::Metrics;
 use crate::policy::model::OnExit;
 use crate::policy::{Loaded, Policy};
+use crate::records::capture::{CAPTURES_MAX, Captures};
 use crate::records::live::Live;
 use crate::records::{self, Kernel, KernelNames, Records};
 use lock::Lock;
@@ -65,6 +66,7 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     let effective: Arc<dyn Effective> = Arc::new(bindings.clone());
     let (engine, shared) = Engine::start(options, hash, Arc::clone(&policy), Some(effective)).await?;
     let metrics = Arc::new(Metrics::new());
+    let captures = open_captures(&engine, &shared, &bindings)?;
     let (records, log) = open_records(&policy, &engine, &shared, &bindings, Arc::clone(&metrics))?;
     lock.keep();
     let snapshot = shared.snapshot();
@@ -89,6 +91,7 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     note(&bindings, started(&snapshot)).await;
     let mut backing = Backing::new(bindings.clone(), grants, &policy);
     backing.records = Some(log.clone());
+    backing.captures = Some(captures);
     let serving = tokio::spawn(api::serve(
         bound,
         view,
@@ -187,6 +190,21 @@ async fn open_bindings(policy: &Arc<Policy>) -> Result<(Bindings, Writer), Daemo
     let policy = Arc::clone(policy);
     let opened = tokio::task::spawn_blocking(move || Bindings::open(options, policy)).await;
     Ok(opened.map_err(|error| DaemonError::Opening(error.to_string()))??)
+}
+
+/// Who captures what the filter has judged.
+fn open_captures(
+    engine: &Engine,
+    shared: &Arc<engine::Shared>,
+    bindings: &Bindings,
+) -> Result<Arc<Captures>, DaemonError> {
+    let (_, names) = engine.accounting()?;
+    let naming = KernelNames::new(names, Arc::clone(shared), Arc::new(bindings.clone()));
+    Ok(Arc::new(Captures::new(
+        engine.tap(),
+        Arc::new(naming),
+        CAPTURES_MAX,
+    )))
 }
 
 /// The drop log of what the kernel counts.

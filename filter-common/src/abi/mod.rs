@@ -3,109 +3,17 @@
 //! Pinned state outlives the program that made it, so every change here that an older or newer program would
 //! misread raises `LAYOUT_VERSION`.
 
+pub mod names;
 #[cfg(feature = "user")]
 mod pod;
 
+use crate::parse::Packet;
+use crate::verdict::Judgement;
+
 /// Version of the pinned layout: maps, their shapes, and what their numbers mean.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 /// First word of `Meta`, and of a run context: "KEYFENCE" in ASCII.
 pub const MAGIC: u64 = u64::from_be_bytes(*b"KEYFENCE");
-
-/// Names of maps and programs as the kernel sees them (15 characters at most).
-pub mod names {
-    /// Entry program, attached to every interface: goes on to the generation in force.
-    pub const ENTRY: &str = "keyfence";
-    /// The judge: one instance a generation.
-    pub const JUDGE: &str = "judge";
-
-    // Kept over generations and restarts.
-    pub const META: &str = "META";
-    pub const GENERATION: &str = "GENERATION";
-    pub const COUNTERS: &str = "COUNTERS";
-    pub const INTERFACES: &str = "INTERFACES";
-    pub const OWNER_STATE: &str = "OWNER_STATE";
-    pub const SERVICE_STATE: &str = "SERVICE_STATE";
-    // The drop accounting: both halves of each, behind each other.
-    pub const RECORD_HEAD: &str = "RECORD_HEAD";
-    pub const RECORD_TAGS: &str = "RECORD_TAGS";
-    pub const RECORD_LINES: &str = "RECORD_LINES";
-    pub const RECORD_MORE: &str = "RECORD_MORE";
-    pub const RECORD_SPILLS: &str = "RECORD_SPILLS";
-    /// Those that are pinned once and reused by every generation.
-    pub const PERSISTENT: [&str; 11] = [
-        META,
-        GENERATION,
-        COUNTERS,
-        INTERFACES,
-        OWNER_STATE,
-        SERVICE_STATE,
-        RECORD_HEAD,
-        RECORD_TAGS,
-        RECORD_LINES,
-        RECORD_MORE,
-        RECORD_SPILLS,
-    ];
-
-    /// What the program keeps in words of its own: its clock's constants.
-    pub const DATA: &str = ".bss";
-
-    // Made anew for each generation. Sources first: gate, single addresses and prefixes of each family.
-    pub const GATE_V4: &str = "GATE_V4";
-    pub const HOSTS_V4: &str = "HOSTS_V4";
-    pub const TOP_V4: &str = "TOP_V4";
-    pub const RANGES_V4: &str = "RANGES_V4";
-    pub const GATE_V6: &str = "GATE_V6";
-    pub const HOSTS_V6: &str = "HOSTS_V6";
-    pub const BLOCKS_V6: &str = "BLOCKS_V6";
-    pub const TOP_V6: &str = "TOP_V6";
-    pub const RANGES_V6: &str = "RANGES_V6";
-    /// What the sources' values mean where it is more than one owner.
-    pub const SOURCES: &str = "SOURCES";
-    // Destinations, IPv4 as ::ffff:a.b.c.d: the same tables as IPv6 sources have.
-    pub const GATE_TO: &str = "GATE_TO";
-    pub const HOSTS_TO: &str = "HOSTS_TO";
-    pub const BLOCKS_TO: &str = "BLOCKS_TO";
-    pub const TOP_TO: &str = "TOP_TO";
-    pub const RANGES_TO: &str = "RANGES_TO";
-    pub const CLASSES: &str = "CLASSES";
-    pub const PORTS: &str = "PORTS";
-    pub const PORT_MASKS: &str = "PORT_MASKS";
-    pub const ROWS: &str = "ROWS";
-    pub const GRANTS: &str = "GRANTS";
-    pub const OWNERS: &str = "OWNERS";
-    pub const PORT_SETS: &str = "PORT_SETS";
-    pub const LIMITS: &str = "LIMITS";
-    pub const SERVICES: &str = "SERVICES";
-    /// The sources' own buckets.
-    pub const SOURCE_STATE: &str = "SOURCE_STATE";
-    pub const GENERATIONAL: [&str; 25] = [
-        GATE_V4,
-        HOSTS_V4,
-        TOP_V4,
-        RANGES_V4,
-        GATE_V6,
-        HOSTS_V6,
-        BLOCKS_V6,
-        TOP_V6,
-        RANGES_V6,
-        SOURCES,
-        GATE_TO,
-        HOSTS_TO,
-        BLOCKS_TO,
-        TOP_TO,
-        RANGES_TO,
-        CLASSES,
-        PORTS,
-        PORT_MASKS,
-        ROWS,
-        GRANTS,
-        OWNERS,
-        PORT_SETS,
-        LIMITS,
-        SERVICES,
-        SOURCE_STATE,
-    ];
-}
 
 /// Says what a pin directory holds: read before anything else there is touched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -311,6 +219,20 @@ pub struct RecordEpoch {
     pub reserved: [u64; 4],
 }
 
+/// What a CPU holds while it judges a packet, and what it found, until the next one: in a map, since the calls between
+/// the stages pass only numbers, so that the verifier judges a stage by what can stand here and not by each way it came
+/// about, and so that a capture can read it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Desk {
+    pub packet: Packet,
+    /// Of a packet whose source several owners hold.
+    pub source: Source,
+    pub run_flags: u32,
+    pub run_now: u64,
+    pub judgement: Judgement,
+}
+
 /// Handed in by the caller of a test run, in front of the frame, where no packet can reach; the judge answers
 /// in its place. Live frames have no metadata, and never come from the loopback device that test runs use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -372,6 +294,7 @@ const _: () = assert!(size_of::<SourceLine>() == 64);
 const _: () = assert!(size_of::<ServiceState>() == 128);
 const _: () = assert!(size_of::<Count>() == 16);
 const _: () = assert!(size_of::<RecordHead>() == 192);
+const _: () = assert!(size_of::<Desk>() == 104);
 
 /// Over the sizes and the bounds that shape the maps.
 pub const LAYOUT_CHECKSUM: u32 = {
@@ -382,6 +305,7 @@ pub const LAYOUT_CHECKSUM: u32 = {
         size_of::<Count>(),
         size_of::<RunContext>(),
         size_of::<RecordHead>(),
+        size_of::<Desk>(),
         crate::bounds::RECORD_SLOTS as usize,
         crate::bounds::RECORD_PREFIXES as usize,
         crate::records::LINE_WORDS,

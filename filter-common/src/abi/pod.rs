@@ -8,6 +8,7 @@ use super::{
     Class, Count, Limit, LimitSet, Meta, Owner, OwnerState, RecordHead, RunAnswer, RunContext, Service,
     ServiceState, Source,
 };
+use crate::capture::{Counts, Wanted};
 
 macro_rules! pod {
     ($($type:ty),* $(,)?) => {
@@ -20,6 +21,7 @@ macro_rules! pod {
 pod!(
     Class,
     Count,
+    Counts,
     Limit,
     LimitSet,
     Meta,
@@ -31,4 +33,5 @@ pod!(
     Service,
     ServiceState,
     Source,
+    Wanted,
 );

@@ -15,7 +15,9 @@ use serde::Serialize;
 
 use super::problem::{Code, Problem};
 use super::who::Who;
-use super::{Context, authorize, body, drops, explain, host, openapi, routes, single, stream, top, why};
+use super::{
+    Context, authorize, body, capture, drops, explain, host, openapi, routes, single, stream, top, why,
+};
 use crate::bindings::Bindings;
 use crate::bindings::requests::StoreStatus;
 use crate::bindings::requests::{Actor, AuditNote};
@@ -46,6 +48,7 @@ pub(super) enum Action {
     Why,
     Drops,
     Top,
+    Capture,
     Audit,
     Backup,
     Restore,
@@ -129,6 +132,7 @@ async fn respond(context: &Arc<Context>, action: &Action, request: &Parts, body:
         Action::Why => why::why(context, request).await,
         Action::Drops => drops::drops(context, request).await,
         Action::Top => top::top(context, request).await,
+        Action::Capture => capture::capture(context, who, request, body).await,
         Action::Audit => host::audit(context, who, request).await,
         Action::Backup => host::backup(context, who, request, body).await,
         Action::Restore => host::restore(context, who, request, body).await,

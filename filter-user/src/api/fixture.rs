@@ -18,6 +18,7 @@ use crate::engine::snapshot::View;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::policy::model::{Listener, ListenerAddress, Role};
+use crate::records::capture::Captures;
 
 pub(super) const ALL: [Role; 6] = [
     Role::Publish,
@@ -114,7 +115,15 @@ impl Running {
         bounds: Bounds,
         listeners: impl FnOnce(&Path) -> Vec<Listener>,
     ) -> Running {
-        Running::in_folder(tempfile::tempdir().unwrap(), policy, operators, bounds, listeners).await
+        Running::in_folder(
+            tempfile::tempdir().unwrap(),
+            policy,
+            operators,
+            bounds,
+            None,
+            listeners,
+        )
+        .await
     }
 
     /// The same state under a new process, with one socket that has all roles.
@@ -132,7 +141,23 @@ impl Running {
         while Arc::strong_count(&self.grants) > 1 {
             tokio::task::yield_now().await;
         }
-        Running::in_folder(self.folder, policy, operators, Bounds::default(), |folder| {
+        Running::in_folder(
+            self.folder,
+            policy,
+            operators,
+            Bounds::default(),
+            None,
+            |folder| vec![listener(ListenerAddress::Unix(folder.join("api.sock")), &ALL)],
+        )
+        .await
+    }
+
+    /// The same where captures may be asked for.
+    pub(super) async fn capturing(operators: &[&str], captures: Captures) -> Running {
+        let folder = tempfile::tempdir().unwrap();
+        let captures = Some(Arc::new(captures));
+        let bounds = Bounds::default();
+        Running::in_folder(folder, policy_with(""), operators, bounds, captures, |folder| {
             vec![listener(ListenerAddress::Unix(folder.join("api.sock")), &ALL)]
         })
         .await
@@ -143,6 +168,7 @@ impl Running {
         policy: Arc<Policy>,
         operators: &[&str],
         bounds: Bounds,
+        captures: Option<Arc<Captures>>,
         listeners: impl FnOnce(&Path) -> Vec<Listener>,
     ) -> Running {
         let bound = bind(&listeners(folder.path())).await.unwrap();
@@ -158,7 +184,8 @@ impl Running {
         });
         let (stop_writer, writer_stopped) = watch::channel(false);
         tokio::spawn(writer.run(Arc::clone(&grants) as Arc<dyn Grants>, writer_stopped));
-        let backing = Backing::new(bindings, Arc::clone(&grants) as Arc<dyn Grants>, &policy);
+        let mut backing = Backing::new(bindings, Arc::clone(&grants) as Arc<dyn Grants>, &policy);
+        backing.captures = captures;
         let view: Arc<dyn View> = Arc::new(FakeView::default());
         let operators = operators.iter().map(|name| (*name).to_owned()).collect();
         let serving = tokio::spawn(serve(

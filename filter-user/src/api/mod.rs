@@ -8,6 +8,7 @@ mod answers;
 mod authorize;
 mod bind;
 mod body;
+mod capture;
 mod connection;
 mod drops;
 mod error;
@@ -37,6 +38,8 @@ mod tests_bindings;
 mod tests_bounds;
 #[cfg(test)]
 mod tests_callers;
+#[cfg(test)]
+mod tests_capture;
 #[cfg(test)]
 mod tests_codes;
 #[cfg(test)]
@@ -74,6 +77,7 @@ use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::policy::model::Role;
 use crate::records;
+use crate::records::capture::Captures;
 use authorize::Gateways;
 use publisher::Directory;
 use rates::Rates;
@@ -126,6 +130,8 @@ pub struct Backing {
     gateways: Gateways,
     /// The drop log; `None` where nobody keeps one.
     pub records: Option<records::Handle>,
+    /// Who starts captures; `None` where there is no filter.
+    pub captures: Option<Arc<Captures>>,
 }
 
 impl Backing {
@@ -136,6 +142,7 @@ impl Backing {
             grants,
             gateways: Gateways::new(&policy.credentials, &policy.authorize),
             records: None,
+            captures: None,
         }
     }
 }

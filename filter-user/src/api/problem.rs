@@ -25,6 +25,8 @@ pub enum Code {
     ReloadFailed,
     CountersUnreadable,
     RecordsUnreadable,
+    CaptureFailed,
+    CapturesMax,
     NotImplemented,
     Busy,
     Timeout,
@@ -41,7 +43,7 @@ pub enum Code {
 
 impl Code {
     /// Those of the listeners themselves; `refusal::Code::ALL` are the others.
-    pub const ALL: [Code; 22] = [
+    pub const ALL: [Code; 24] = [
         Code::Malformed,
         Code::TargetTooLong,
         Code::HeadTooLarge,
@@ -54,6 +56,8 @@ impl Code {
         Code::ReloadFailed,
         Code::CountersUnreadable,
         Code::RecordsUnreadable,
+        Code::CaptureFailed,
+        Code::CapturesMax,
         Code::NotImplemented,
         Code::Busy,
         Code::Timeout,
@@ -80,6 +84,8 @@ impl Code {
             Code::ReloadFailed => "reload-failed",
             Code::CountersUnreadable => "counters-unreadable",
             Code::RecordsUnreadable => "records-unreadable",
+            Code::CaptureFailed => "capture-failed",
+            Code::CapturesMax => "captures-max",
             Code::NotImplemented => "not-implemented",
             Code::Busy => "busy",
             Code::Timeout => "timeout",
@@ -108,6 +114,8 @@ impl Code {
             Code::ReloadFailed => "The policy could not be applied",
             Code::CountersUnreadable => "The kernel's counters cannot be read",
             Code::RecordsUnreadable => "The log of drops cannot be read",
+            Code::CaptureFailed => "The capture cannot begin",
+            Code::CapturesMax => "As many captures run as may",
             Code::NotImplemented => "This build does not do this yet",
             Code::Busy => "The listener has as many connections as it takes",
             Code::Timeout => "The answer took too long",
@@ -133,7 +141,8 @@ impl Code {
             Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Code::ReloadInvalid => StatusCode::UNPROCESSABLE_ENTITY,
             Code::ReloadRefused => StatusCode::CONFLICT,
-            Code::ReloadFailed | Code::CountersUnreadable | Code::RecordsUnreadable => {
+            Code::CapturesMax => StatusCode::CONFLICT,
+            Code::ReloadFailed | Code::CountersUnreadable | Code::RecordsUnreadable | Code::CaptureFailed => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             Code::NotImplemented => StatusCode::NOT_IMPLEMENTED,

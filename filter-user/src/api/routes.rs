@@ -86,7 +86,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Verb::Get, "/v1/explain", READ, Action::Explain),
     route(Verb::Get, "/v1/why", READ, Action::Why),
     route(Verb::Get, "/v1/drops", READ, Action::Drops),
-    not_yet(Verb::Get, "/v1/capture", READ, "captures"),
+    route(Verb::Get, "/v1/capture", OPERATE, Action::Capture),
     route(Verb::Get, "/v1/top", READ, Action::Top),
     route(Verb::Get, "/v1/audit", OPERATE, Action::Audit),
     not_yet(Verb::Get, "/v1/policy/history", READ, "the policy's history"),

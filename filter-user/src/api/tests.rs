@@ -235,7 +235,7 @@ async fn status_shows_snapshot_and_counters_and_stays_whole_without_the_counters
         .map(|item| item.as_str().unwrap())
         .collect();
     assert!(
-        available.contains(&"POST /v1/reload") && !available.contains(&"GET /v1/capture"),
+        available.contains(&"POST /v1/reload") && !available.contains(&"GET /v1/policy/history"),
         "{available:?}"
     );
 
@@ -264,7 +264,11 @@ async fn unknown_path_wrong_method_and_what_is_not_built_are_problem_documents()
     let wrong = ask_unix(&daemon.socket, "GET /v1/reload").await;
     wrong.is_problem(405, "method-not-allowed");
     assert!(wrong.head.contains("\r\nallow: post"), "{}", wrong.head);
-    for line in ["GET /v1/capture", "POST /v1/policy/apply", "POST /v1/detach"] {
+    for line in [
+        "GET /v1/policy/history",
+        "POST /v1/policy/apply",
+        "POST /v1/detach",
+    ] {
         let answer = ask_unix(&daemon.socket, line).await;
         answer.is_problem(501, "not-implemented");
         assert!(
@@ -356,6 +360,7 @@ fn needs_bindings(action: &answers::Action) -> bool {
             | DeleteDeny
             | Audit
             | Drops
+            | Capture
             | Backup
             | Restore
     )

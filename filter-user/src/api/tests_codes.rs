@@ -244,6 +244,7 @@ fn each_code_of_the_document_is_asserted_of_an_answer() {
         include_str!("tests_bindings.rs"),
         include_str!("tests_bounds.rs"),
         include_str!("tests_callers.rs"),
+        include_str!("tests_capture.rs"),
         include_str!("tests_codes.rs"),
         include_str!("tests_gateways.rs"),
         include_str!("tests_streams.rs"),

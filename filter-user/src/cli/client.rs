@@ -1,16 +1,19 @@
-//! Asks the daemon over its Unix socket: one request, one answer, within a time.
+//! Asks the daemon over its Unix socket: one request and one answer, within a time, or as it comes.
 
+use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{CONTENT_TYPE, HOST};
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::Frame;
+use hyper::header::{CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::UnixStream;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::{Exit, Failure};
 
@@ -127,10 +130,7 @@ pub(crate) fn send(socket: &Path, call: Call, patience: Duration) -> Result<Stri
 
 /// Whatever is answered, or why nothing is.
 pub(crate) fn answer(socket: &Path, call: Call, patience: Duration) -> Result<Answer, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Failed, format!("no event loop: {error}")))?;
+    let runtime = runtime()?;
     let exchange = async {
         match tokio::time::timeout(patience, exchange(socket, call)).await {
             Ok(result) => result,
@@ -176,6 +176,100 @@ async fn exchange(socket: &Path, call: Call) -> Result<Answer, Fault> {
         status,
         body: String::from_utf8_lossy(&body).into_owned(),
     })
+}
+
+/// Takes an answer as it comes: `each` gets its pieces, and says whether it wants more. Ctrl-C and SIGTERM ask the daemon
+/// for the end of the answer, by the end of the request's own body; a second one stops at once.
+pub(crate) fn stream(
+    socket: &Path,
+    path: &str,
+    each: &mut dyn FnMut(&[u8]) -> Result<bool, Failure>,
+) -> Result<(), Failure> {
+    runtime()?.block_on(async {
+        let fault = |fault: Fault| unreachable(socket, &fault);
+        let broken = |error: &dyn std::fmt::Display| Fault::Broken(error.to_string());
+        let mut ends = Ends::new().map_err(|error| Failure::new(Exit::Failed, error))?;
+        let stream = UnixStream::connect(socket).await;
+        let stream = stream.map_err(|error| fault(Fault::Connect(error)))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| fault(broken(&error)))?;
+        tokio::spawn(connection);
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let mut end = Some(end);
+        // Says nothing, and ends when it is told to.
+        let body = futures_util::stream::unfold(ended, |ended| async {
+            let _ = ended.await;
+            None::<(Result<Frame<Bytes>, Infallible>, _)>
+        });
+        let request = Request::builder()
+            .method(Method::GET)
+            .uri(path)
+            .header(HOST, "keyfence")
+            .header(TRANSFER_ENCODING, "chunked")
+            .body(StreamBody::new(body))
+            .map_err(|error| fault(broken(&error)))?;
+        let response = tokio::time::timeout(PATIENCE, sender.send_request(request)).await;
+        let response = response.map_err(|_| fault(Fault::Slow(PATIENCE)))?;
+        let response = response.map_err(|error| fault(broken(&error)))?;
+        let status = response.status().as_u16();
+        let mut answer = response.into_body();
+        if status != 200 {
+            let body = Limited::new(answer, ANSWER_BYTES_MAX).collect().await;
+            let body = body.map_err(|error| fault(Fault::Broken(error.to_string())))?;
+            let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+            return Err(refused(&Answer { status, body }));
+        }
+        loop {
+            let frame = tokio::select! {
+                frame = answer.frame() => frame,
+                () = ends.next() => match end.take() {
+                    Some(end) => {
+                        let _ = end.send(());
+                        continue;
+                    }
+                    None => return Ok(()),
+                },
+            };
+            match frame {
+                None => return Ok(()),
+                Some(Err(error)) => return Err(fault(broken(&error))),
+                Some(Ok(frame)) => match frame.data_ref() {
+                    Some(bytes) if !each(bytes)? => return Ok(()),
+                    _ => {}
+                },
+            }
+        }
+    })
+}
+
+/// The signals that end a command.
+struct Ends {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Ends {
+    fn new() -> std::io::Result<Ends> {
+        Ok(Ends {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, format!("no event loop: {error}")))
 }
 
 fn unreachable(socket: &Path, fault: &Fault) -> Failure {

@@ -7,6 +7,7 @@ mod audit;
 mod backup;
 mod bind;
 mod bindings;
+mod capture;
 mod check;
 mod client;
 mod deny;
@@ -87,6 +88,7 @@ enum Verb {
     Why(why::Arguments),
     Drops(drops::Arguments),
     Learn(learn::Arguments),
+    Capture(capture::Arguments),
     Bindings(bindings::Arguments),
     Bind(bind::Arguments),
     Unbind(bind::UnbindArguments),
@@ -150,6 +152,7 @@ impl Verb {
             Verb::Why(arguments) => why::run(&arguments, shell),
             Verb::Drops(arguments) => drops::run(&arguments, shell),
             Verb::Learn(arguments) => learn::run(&arguments, shell),
+            Verb::Capture(arguments) => capture::run(&arguments, shell),
             Verb::Bindings(arguments) => bindings::run(&arguments, shell),
             Verb::Bind(arguments) => bind::run(&arguments, shell),
             Verb::Unbind(arguments) => bind::unbind(&arguments, shell),

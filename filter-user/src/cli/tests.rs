@@ -40,6 +40,8 @@ fn documented_invocations_parse_and_wrong_ones_do_not() {
         "keyfence deny 10.0.0.0/24 --for 1h --reason scans --name abuse",
         "keyfence undeny 10.0.0.1",
         "keyfence why ::1 --json",
+        "keyfence capture -w a --source ::1 --service a --verdict drop,observe --reason unlisted --reason denied --json",
+        "keyfence capture -w - --sample 10 --rate 1k --snap 96 --count 1M --duration 1h30m --size 10MB",
         "keyfence audit show --from 5 --limit 10",
         "keyfence audit verify audit.jsonl --head 0123456789abcdef --json",
         "keyfence backup a --socket /run/a.sock",
@@ -63,6 +65,11 @@ fn documented_invocations_parse_and_wrong_ones_do_not() {
         "keyfence bindings --state gone",
         "keyfence deny 10.0.0.1/24 --for 1h --reason x",
         "keyfence why localhost",
+        "keyfence capture",
+        "keyfence capture -w a --verdict dropped",
+        "keyfence capture -w a --reason unlisted,none",
+        "keyfence capture -w a --source 10.0.0.1/8",
+        "keyfence capture -w a --duration 500ms",
         "keyfence audit verify --head 012",
     ] {
         assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{line}");
@@ -73,7 +80,7 @@ fn documented_invocations_parse_and_wrong_ones_do_not() {
 fn help_has_examples_and_exit_codes() {
     for verb in [
         "", "check", "run", "reload", "status", "explain", "replay", "detach", "init", "why", "bindings",
-        "bind", "unbind", "deny", "undeny", "audit", "backup", "restore",
+        "bind", "unbind", "deny", "undeny", "audit", "backup", "restore", "capture",
     ] {
         let words = ["keyfence", verb, "--help"];
         let help = Arguments::try_parse_from(words.into_iter().filter(|word| !word.is_empty()));

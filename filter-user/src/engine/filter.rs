@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta};
+use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta, names};
 use ipnet::IpNet;
 use nix::fcntl::Flock;
 
@@ -20,6 +20,7 @@ use super::snapshot::InterfaceState;
 use super::tables::Tables;
 use crate::compiler::{self, Numbers, Pushed};
 use crate::kernel::attach::{self, Entry};
+use crate::kernel::capture::Tap;
 use crate::kernel::choice::{Choice, choose_most};
 use crate::kernel::interfaces::{self, Interface};
 use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
@@ -74,6 +75,7 @@ pub struct Filter {
     in_force: Arc<TablesInForce>,
     /// Set where a change that was refused could not be taken back whole.
     pub(super) in_part: bool,
+    tap: Arc<Tap>,
 }
 
 impl Filter {
@@ -158,7 +160,8 @@ impl Filter {
         pins.pin_generation(1, &generation)?;
         let in_force = TablesInForce::default();
         let read_back = Arc::new(ReadBack::of(&generation)?);
-        in_force.put(1, read_back, || attach::swap(&mut generation))?;
+        let tap = Tap::new(maps.join(names::DESK));
+        in_force.put(1, read_back, || tap.swap(&mut generation))?;
         state.write_meta(meta(1, jiffy))?;
         let owners_max = state.owners_max();
         let tables = Tables::new(generation, compiled, &mut numbers, (policy, pushed), owners_max)?;
@@ -179,6 +182,7 @@ impl Filter {
             slots: names_of(&placed).into_iter().zip(slots).collect(),
             in_force: Arc::new(in_force),
             in_part: false,
+            tap: Arc::new(tap),
         };
         if let Err(error) = filter.attach(policy, choice, Occasion::Start) {
             // All or none: an operator who reads the error finds the host as it was.
@@ -220,6 +224,7 @@ impl Filter {
         }
         let mut filter = Self {
             entry: Entry::adopt(&pins)?,
+            tap: Arc::new(Tap::new(maps.join(names::DESK))),
             pins,
             _lock: lock,
             tables: Tables::unknown(generation, limits.unwrap_or_default()),
@@ -285,7 +290,7 @@ impl Filter {
                 self.pins.pin_generation(number, &next.tables.generation)?;
                 self.tables.settle(&self.state);
                 self.state.carry(&self.tables.limits, &next.tables.limits);
-                let swap = || attach::swap(&mut next.tables.generation);
+                let swap = || self.tap.swap(&mut next.tables.generation);
                 Ok(self.in_force.put(number, read_back, swap)?)
             });
         if let Err(error) = swapped {
@@ -416,6 +421,11 @@ impl Filter {
 
     pub fn service_number(&self, name: &str) -> Option<u32> {
         read(&self.numbers).service(name)
+    }
+
+    /// Where captures are put in the packets' way.
+    pub fn tap(&self) -> Arc<Tap> {
+        Arc::clone(&self.tap)
     }
 
     /// The drop accounting, for its one reader, and the state that its numbers are of.

@@ -49,6 +49,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::bindings::seam::{Change, Effective, GrantError};
 use crate::compiler::Pushed;
 use crate::judge::in_force::{InForce, Question};
+use crate::kernel::capture::Tap;
 use crate::kernel::clock;
 use crate::kernel::records::Accounting;
 use crate::kernel::state::State;
@@ -156,6 +157,11 @@ impl Engine {
     /// The drop accounting, and the state that its numbers are of.
     pub fn accounting(&self) -> Result<(Accounting, State), FilterError> {
         self.filter.accounting()
+    }
+
+    /// Where captures are put in the packets' way: the same for all generations.
+    pub fn tap(&self) -> Arc<Tap> {
+        self.filter.tap()
     }
 
     /// Serves commands until told to stop; gives the filter back.

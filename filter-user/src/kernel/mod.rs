@@ -9,6 +9,7 @@
 
 pub mod addresses;
 pub mod attach;
+pub mod capture;
 pub mod choice;
 pub mod clock;
 pub mod devices;

@@ -338,8 +338,8 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Key and value sizes of what outlives a generation.
-fn shapes() -> [(&'static str, u32, u32); 11] {
-    use filter_common::abi::{Count, OwnerState, RecordHead, ServiceState};
+fn shapes() -> [(&'static str, u32, u32); 12] {
+    use filter_common::abi::{Count, Desk, OwnerState, RecordHead, ServiceState};
     use filter_common::records::{LINE_WORDS, PREFIX_WORDS};
     let size = |bytes: usize| bytes as u32;
     [
@@ -354,5 +354,6 @@ fn shapes() -> [(&'static str, u32, u32); 11] {
         (names::RECORD_LINES, 4, size(LINE_WORDS * 8)),
         (names::RECORD_MORE, 4, size(PREFIX_WORDS * 8)),
         (names::RECORD_SPILLS, 4, 16),
+        (names::DESK, 4, size(size_of::<Desk>())),
     ]
 }

@@ -5,6 +5,7 @@
 //! packets, and no packet waits for it. docs/RECORDS.md has the format.
 
 mod address;
+pub mod capture;
 mod document;
 mod kernel;
 mod ledger;

@@ -19,6 +19,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("python3", "python3-minimal"),
     ("setpriv", "util-linux"),
     ("tmux", "tmux"),
+    ("tshark", "tshark"),
 ];
 const ADMINISTRATORS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 

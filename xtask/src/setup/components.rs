@@ -81,6 +81,12 @@ pub(crate) const COMPONENTS: &[Component] = &[
         Need::Test,
         "reads the counters from the maps: a second opinion on our own",
     ),
+    row(
+        "tshark",
+        "tshark",
+        Need::Test,
+        "reads captures with their comments, as Wireshark does",
+    ),
     Component {
         service: Some("prometheus"),
         ..row(

@@ -16,6 +16,7 @@ const UNSAFE_FILES: &[&str] = &[
     "filter-user/src/kernel/",
     "filter-user/src/kernel.rs",
     "filter-ebpf/src/bin/bench.rs",
+    "filter-ebpf/src/bin/capture.rs",
     "filter-user/src/sys.rs",
 ];
 /// In the kernel program, by the beginning of the name: `tables.rs`, `tables_v4.rs`, `tables/v4.rs`.
