@@ -62,7 +62,7 @@ pub fn judge(ctx: XdpContext) -> u32 {
         return xdp_action::XDP_DROP;
     };
     take_run_context(&ctx, desk);
-    let tables = KernelTables::<false>::new(ctx.ctx, desk.run_flags, desk.run_now);
+    let tables = KernelTables::<false>::new(ctx.ctx, desk, desk.run_flags, desk.run_now);
     let judgement = pipeline::judge(&Frame::new(&ctx), &tables, &mut desk.packet);
     // Asked here, not in there: a call costs as much as a look-up, and the verifier removes no call.
     if level_enabled(Level::Debug) {

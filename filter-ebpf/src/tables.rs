@@ -2,9 +2,10 @@
 //!
 //! Sizes written here are the least; the loader sets those that the policy needs.
 
+use core::borrow::Borrow;
 use core::cell::Cell;
 use core::ffi::c_void;
-use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_md};
@@ -23,10 +24,11 @@ use filter_common::charge::{self, Charge};
 use filter_common::classify::{self, Grants, Walk};
 use filter_common::limit::{Bucket, Effect};
 use filter_common::lookup::prefixes::find_v6;
-use filter_common::lookup::{Config, GrantTables, Port, Tables, Value};
+use filter_common::lookup::{Config, GrantTables, Port, Tables, Used};
 use filter_common::parse::{Packet, Protocol};
 use filter_common::pipeline::{self, Outcome};
 use filter_common::source_limit;
+use filter_common::target::{self, REMEMBERED, Remembered, Target};
 use filter_common::units::Nanos;
 
 use crate::prefixes::To;
@@ -96,6 +98,8 @@ pub static INTERFACE_NUMBERS: Global<[u32; INTERFACES_MAX as usize]> =
 /// these have less stack, and ask for the time by a call.
 pub struct KernelTables<const IN_STAGE: bool> {
     ctx: *mut xdp_md,
+    /// Null in a stage that asks for no target.
+    desk: *const Desk,
     run_flags: u32,
     /// Read once a packet: 0 until then.
     now: Cell<u64>,
@@ -103,9 +107,10 @@ pub struct KernelTables<const IN_STAGE: bool> {
 
 impl<const IN_STAGE: bool> KernelTables<IN_STAGE> {
     #[inline(always)]
-    pub fn new(ctx: *mut xdp_md, run_flags: u32, now: u64) -> Self {
+    pub fn new(ctx: *mut xdp_md, desk: *const Desk, run_flags: u32, now: u64) -> Self {
         Self {
             ctx,
+            desk,
             run_flags,
             now: Cell::new(now),
         }
@@ -137,6 +142,8 @@ pub struct Desk {
     pub source: Source,
     pub run_flags: u32,
     pub run_now: u64,
+    /// Where packets went lately.
+    targets: [Remembered; REMEMBERED],
 }
 
 #[btf_map]
@@ -158,7 +165,7 @@ extern "C" fn unserved(ctx: *mut xdp_md, class_number: u32, port_row: u32) -> u6
     let Some(desk) = desk() else {
         return Outcome::INTERNAL.pack();
     };
-    let tables = KernelTables::<true>::new(ctx, desk.run_flags, desk.run_now);
+    let tables = KernelTables::<true>::new(ctx, core::ptr::null(), desk.run_flags, desk.run_now);
     let outcome = pipeline::unserved(&tables, &desk.packet, &desk.source, class_number, port_row);
     // The clock, where it was read, serves the accounts too.
     desk.run_now = tables.now.get();
@@ -172,10 +179,33 @@ extern "C" fn fragment(row: u32, observed: u32) -> u64 {
     let Some(desk) = desk() else {
         return Outcome::INTERNAL.pack();
     };
-    let tables = KernelTables::<true>::new(core::ptr::null_mut(), desk.run_flags, desk.run_now);
+    let tables = KernelTables::<true>::new(
+        core::ptr::null_mut(),
+        core::ptr::null(),
+        desk.run_flags,
+        desk.run_now,
+    );
     let outcome = admit::fragment(&tables, &desk.packet, &desk.source, row, observed != 0);
     desk.run_now = tables.now.get();
     outcome.pack()
+}
+
+/// Looks up where the packet goes, and remembers it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_target(place: u32) -> u32 {
+    let Some(desk) = desk() else { return 0 };
+    let tables = KernelTables::<true>::new(
+        core::ptr::null_mut(),
+        core::ptr::null(),
+        desk.run_flags,
+        desk.run_now,
+    );
+    let Some(target) = target::find(&tables, &desk.packet) else {
+        return 0;
+    };
+    desk.targets[place as usize & (REMEMBERED - 1)] = Remembered::of(&desk.packet, target);
+    1
 }
 
 #[unsafe(no_mangle)]
@@ -193,7 +223,7 @@ extern "C" fn service_in_both(first_row: u32, second_row: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn owner_pays(number: u32, bytes: u32, connections: u32, now: u64, run_flags: u32) -> u32 {
-    let tables = KernelTables::<true>::new(core::ptr::null_mut(), run_flags, now);
+    let tables = KernelTables::<true>::new(core::ptr::null_mut(), core::ptr::null(), run_flags, now);
     u32::from(charge::owner_pays(
         &tables,
         number,
@@ -205,7 +235,7 @@ extern "C" fn owner_pays(number: u32, bytes: u32, connections: u32, now: u64, ru
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn shared_pays(number: u32, bytes: u32, connections: u32, now: u64, run_flags: u32) -> u32 {
-    let tables = KernelTables::<true>::new(core::ptr::null_mut(), run_flags, now);
+    let tables = KernelTables::<true>::new(core::ptr::null_mut(), core::ptr::null(), run_flags, now);
     u32::from(charge::shared_pays(
         &tables,
         number,
@@ -218,7 +248,7 @@ extern "C" fn shared_pays(number: u32, bytes: u32, connections: u32, now: u64, r
 #[inline(never)]
 extern "C" fn source_pays(bytes: u32, connections: u32, now: u64, run_flags: u32) -> u32 {
     let Some(desk) = desk() else { return 0 };
-    let tables = KernelTables::<true>::new(core::ptr::null_mut(), run_flags, now);
+    let tables = KernelTables::<true>::new(core::ptr::null_mut(), core::ptr::null(), run_flags, now);
     u32::from(source_limit::pays(
         &tables,
         &desk.packet,
@@ -234,7 +264,12 @@ extern "C" fn service_of_many(number: u32) -> u64 {
     let Some(desk) = desk() else {
         return Outcome::INTERNAL.pack();
     };
-    let tables = KernelTables::<true>::new(core::ptr::null_mut(), desk.run_flags, desk.run_now);
+    let tables = KernelTables::<true>::new(
+        core::ptr::null_mut(),
+        core::ptr::null(),
+        desk.run_flags,
+        desk.run_now,
+    );
     let outcome = admit::service_of_many(&tables, &desk.packet, &desk.source, number);
     desk.run_now = tables.now.get();
     outcome.pack()
@@ -257,6 +292,36 @@ impl Bucket for Word {
             atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(self.0, old, new)
         };
         if done { Ok(()) } else { Err(seen) }
+    }
+}
+
+/// An owner's state.
+pub struct OwnUsed(*mut OwnerState);
+
+impl Used for OwnUsed {
+    type Bucket = Word;
+
+    #[inline(always)]
+    fn bucket(&self, level: u32) -> Word {
+        // SAFETY: a value of the map, of this type; only a field is addressed.
+        let buckets = unsafe { &raw mut (*self.0).buckets };
+        word(buckets, level)
+    }
+
+    #[inline(always)]
+    fn count(&self, bytes: u32, now: Nanos) {
+        // SAFETY: a value of the map, of this type; only fields are addressed, none is read here.
+        let packets = unsafe { &raw mut (*self.0).packets };
+        // SAFETY: as above.
+        let total = unsafe { &raw mut (*self.0).bytes };
+        // SAFETY: as above.
+        let last_seen = unsafe { &raw mut (*self.0).last_seen };
+        // SAFETY: an aligned word of a map value, which all CPUs add to atomically.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(packets, 1) };
+        // SAFETY: as above.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, bytes as u64) };
+        // SAFETY: an aligned word; whichever CPU writes last, the moment is right to a tick.
+        unsafe { core::ptr::write_volatile(last_seen, now.0) };
     }
 }
 
@@ -341,6 +406,10 @@ impl<const IN_STAGE: bool> Tables for KernelTables<IN_STAGE> {
         = Word
     where
         Self: 'b;
+    type Used<'b>
+        = OwnUsed
+    where
+        Self: 'b;
 
     #[inline(always)]
     fn config(&self) -> Config {
@@ -367,8 +436,8 @@ impl<const IN_STAGE: bool> Tables for KernelTables<IN_STAGE> {
     }
 
     #[inline(always)]
-    fn value(&self, packet: &Packet) -> Value {
-        Value::unpack(source_value(packet))
+    fn value(&self, packet: &Packet) -> u32 {
+        source_value(packet)
     }
 
     #[inline(always)]
@@ -489,12 +558,22 @@ impl<const IN_STAGE: bool> Tables for KernelTables<IN_STAGE> {
         SERVICES.get(number)
     }
 
+    /// The packet stands on the desk.
     #[inline(always)]
-    fn owner_bucket(&self, number: u32, level: u32) -> Option<Word> {
-        let state = OWNER_STATE.get_ptr_mut(number)?;
-        // SAFETY: a value of the map, of this type; only a field is addressed.
-        let buckets = unsafe { &raw mut (*state).buckets };
-        Some(word(buckets, level))
+    fn target(&self, packet: &Packet) -> Option<impl Borrow<Target> + '_> {
+        let place = target::place(packet);
+        let desk = self.desk;
+        // SAFETY: this CPU's own value, and a place inside; nothing else holds a reference to it.
+        let known = unsafe { &*(&raw const (*desk).targets).cast::<Remembered>().add(place) };
+        if !known.is_of(packet) && find_target(place as u32) == 0 {
+            return None;
+        }
+        Some(&known.target)
+    }
+
+    #[inline(always)]
+    fn owner_used(&self, number: u32) -> Option<OwnUsed> {
+        OWNER_STATE.get_ptr_mut(number).map(OwnUsed)
     }
 
     #[inline(always)]
@@ -520,13 +599,6 @@ impl<const IN_STAGE: bool> Tables for KernelTables<IN_STAGE> {
     #[inline(always)]
     fn count(&self, index: u32, bytes: u32) {
         account::count(index, bytes);
-    }
-
-    #[inline(always)]
-    fn count_owner(&self, number: u32, bytes: u32, now: Nanos) {
-        if let Some(state) = OWNER_STATE.get_ptr_mut(number) {
-            account::count_owner(state, bytes, now);
-        }
     }
 
     #[inline(always)]
