@@ -2,7 +2,7 @@
 
 use crate::bounds::SERVICES_MAX;
 use crate::lookup::Tables;
-use crate::verdict::{Judgement, NO_OWNER, Reason, Verdict};
+use crate::verdict::{Judgement, Reason, Verdict};
 
 /// Counters of verdicts without a service: 32 for each verdict.
 const GENERAL: u32 = 96;
@@ -65,7 +65,7 @@ fn charged(reason: Reason) -> bool {
     )
 }
 
-/// Counts one judgement.
+/// Counts one judgement; what its owner used, `admit` has counted.
 #[inline(always)]
 pub fn account<T: Tables>(tables: &T, judgement: &Judgement) {
     tables.count(
@@ -73,9 +73,6 @@ pub fn account<T: Tables>(tables: &T, judgement: &Judgement) {
         judgement.bytes,
     );
     tables.count_interface(judgement.verdict as u8);
-    if judgement.verdict as u8 == Verdict::Pass as u8 && judgement.owner != NO_OWNER {
-        tables.count_owner(judgement.owner, judgement.bytes, tables.now());
-    }
 }
 
 #[cfg(test)]

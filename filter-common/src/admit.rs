@@ -2,12 +2,14 @@
 //!
 //! The order of rule 10: the source's own buckets, the grant's, its publisher's, the service's.
 
-use crate::abi::{Source, service_flags};
+use crate::abi::{Owner, Source, service_flags};
 use crate::charge::{Charge, first_to_pay, sole_owner_pays};
 use crate::classify::{self, Answer, Grants, Query, Walk};
-use crate::lookup::{Config, Tables, config_flags};
+use crate::limit::Effect;
+use crate::lookup::{Config, Tables, Used as _, config_flags};
 use crate::parse::Packet;
 use crate::pipeline::{ANY_ROW, Outcome};
+use crate::target::Target;
 use crate::units::Nanos;
 use crate::verdict::{NO_OWNER, Reason};
 
@@ -66,55 +68,66 @@ fn charged_fragment<T: Tables>(
             ..Outcome::refuse(observed, Reason::LimitGrant)
         };
     }
-    if !publisher_pays(tables, config, owner, charge, now) {
+    let Some(entry) = tables.owner(owner) else {
+        return Outcome::drop(config, Reason::Internal);
+    };
+    if !publisher_pays(tables, config, entry, charge, now) {
         return Outcome {
             owner,
             ..Outcome::refuse(observed, Reason::LimitPublisher)
         };
     }
+    count(tables, owner, charge, now);
     Outcome {
         owner,
         ..Outcome::pass(Reason::Fragment)
     }
 }
 
-/// Whether the publisher of an owner pays, if it is a binding and bindings of that publisher share a limit.
+/// Counts a packet that passed by what its owner holds.
 #[inline(always)]
-fn publisher_pays<T: Tables>(tables: &T, config: Config, owner: u32, charge: Charge, now: Nanos) -> bool {
-    if !config.has(config_flags::PUBLISHER_LIMIT) {
-        return true;
-    }
-    match tables.owner(owner) {
-        Some(entry) => entry.publisher == 0 || tables.shared_pays(entry.publisher, charge, now),
-        None => false,
+fn count<T: Tables>(tables: &T, owner: u32, charge: Charge, now: Nanos) {
+    if matches!(tables.effect(), Effect::Commit)
+        && let Some(used) = tables.owner_used(owner)
+    {
+        used.count(charge.bytes, now);
     }
 }
 
-/// Rules 9 and 10 for a packet that names a service.
+/// Whether the publisher of an owner pays, if it is a binding and bindings of that publisher share a limit.
 #[inline(always)]
-pub(crate) fn service<T: Tables>(
+fn publisher_pays<T: Tables>(tables: &T, config: Config, owner: &Owner, charge: Charge, now: Nanos) -> bool {
+    !config.has(config_flags::PUBLISHER_LIMIT)
+        || owner.publisher == 0
+        || tables.shared_pays(owner.publisher, charge, now)
+}
+
+/// Rule 9 for a packet that names a service, from a source where nobody holds grants.
+#[inline(always)]
+pub(crate) fn stranger(target: &Target) -> Outcome {
+    Refusal::at(target).because(Reason::Unlisted, NO_OWNER)
+}
+
+/// Rules 9 and 10 for a packet that names a service, where one owner holds grants.
+#[inline(always)]
+pub(crate) fn sole<T: Tables>(
     tables: &T,
     config: Config,
     packet: &Packet,
-    source: &Source,
-    number: u32,
+    owner: u32,
+    target: &Target,
 ) -> Outcome {
-    if source.owners_length > 1 {
-        return tables.service_of_many(packet, source, number);
-    }
-    let Some(refusal) = Refusal::of(tables, number) else {
-        return Outcome::drop(config, Reason::Internal);
-    };
-    if source.owners_length == 0 {
+    let refusal = Refusal::at(target);
+    let number = target.service;
+    let Some(entry) = tables.owner(owner) else {
         return refusal.because(Reason::Unlisted, NO_OWNER);
-    }
-    let owner = source.owners_start;
+    };
     let now = tables.now();
     let query = Query::Service {
         number,
         source_port: packet.source_port,
     };
-    let reason = match classify::asked(tables, owner, query, now) {
+    let reason = match classify::answer(tables, entry, query, now) {
         Answer::Elsewhere => Reason::Unlisted,
         Answer::Ended => Reason::Ended,
         Answer::SourcePort => Reason::SourcePort,
@@ -123,16 +136,23 @@ pub(crate) fn service<T: Tables>(
             if config.has(config_flags::SOURCE_LIMIT) && !tables.source_pays(packet, charge, now) {
                 return refusal.because(Reason::LimitSource, NO_OWNER);
             }
-            if !sole_owner_pays(tables, owner, charge, now) {
+            let Some(used) = tables.owner_used(owner) else {
+                return Outcome::drop(config, Reason::Internal);
+            };
+            if !sole_owner_pays(tables, (owner, entry), &used, charge, now) {
                 return refusal.because(Reason::LimitGrant, owner);
             }
-            return shared(tables, config, &refusal, owner, charge, now);
+            let outcome = shared(tables, config, &refusal, (owner, entry), charge, now);
+            if outcome.passes() && matches!(tables.effect(), Effect::Commit) {
+                used.count(charge.bytes, now);
+            }
+            return outcome;
         }
     };
     refusal.because(reason, NO_OWNER)
 }
 
-/// The same where several owners hold grants. Called through `Tables`.
+/// The same wherever owners hold grants. Called through `Tables`.
 #[inline(always)]
 pub fn service_of_many<T: Tables>(tables: &T, packet: &Packet, source: &Source, number: u32) -> Outcome {
     let config = tables.config();
@@ -161,7 +181,14 @@ pub fn service_of_many<T: Tables>(tables: &T, packet: &Packet, source: &Source, 
         if owner == NO_OWNER {
             return refusal.because(Reason::LimitGrant, grants.tries[0]);
         }
-        shared(tables, config, &refusal, owner, charge, now)
+        let Some(entry) = tables.owner(owner) else {
+            return Outcome::drop(config, Reason::Internal);
+        };
+        let outcome = shared(tables, config, &refusal, (owner, entry), charge, now);
+        if outcome.passes() {
+            count(tables, owner, charge, now);
+        }
+        outcome
     })
 }
 
@@ -171,11 +198,11 @@ fn shared<T: Tables>(
     tables: &T,
     config: Config,
     refusal: &Refusal,
-    owner: u32,
+    (owner, entry): (u32, &Owner),
     charge: Charge,
     now: Nanos,
 ) -> Outcome {
-    if !publisher_pays(tables, config, owner, charge, now) {
+    if !publisher_pays(tables, config, entry, charge, now) {
         return refusal.because(Reason::LimitPublisher, owner);
     }
     if config.has(config_flags::SERVICE_LIMIT) && !tables.shared_pays(refusal.service, charge, now) {
@@ -196,6 +223,14 @@ struct Refusal {
 }
 
 impl Refusal {
+    #[inline(always)]
+    fn at(target: &Target) -> Self {
+        Self {
+            service: target.service,
+            observed: target.observed != 0,
+        }
+    }
+
     #[inline(always)]
     fn of<T: Tables>(tables: &T, service: u32) -> Option<Self> {
         let observed = tables.service(service)?.flags & service_flags::OBSERVE != 0;

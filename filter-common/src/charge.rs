@@ -3,10 +3,10 @@
 //! At each level packets, then bytes, then connections; what is taken stays taken. The buckets themselves are
 //! in `limit`, the order of the owners comes from `classify`.
 
-use crate::abi::{Limit, owner_flags};
+use crate::abi::{Limit, Owner, owner_flags};
 use crate::classify::Grants;
 use crate::limit::{Bucket, take};
-use crate::lookup::Tables;
+use crate::lookup::{Tables, Used as _};
 use crate::parse::{Packet, Protocol};
 use crate::units::Nanos;
 use crate::verdict::NO_OWNER;
@@ -53,26 +53,32 @@ pub fn owner_pays<T: Tables>(tables: &T, number: u32, charge: Charge, now: Nanos
     if owner.limits == 0 {
         return true;
     }
+    let Some(used) = tables.owner_used(number) else {
+        return false;
+    };
     all_pay(tables, owner.limits, charge, now, |level| {
-        tables.owner_bucket(number, level)
+        Some(used.bucket(level))
     })
 }
 
 /// The same for the one owner of a source, which is what most packets meet: straight where only packets are limited.
 #[inline(always)]
-pub fn sole_owner_pays<T: Tables>(tables: &T, number: u32, charge: Charge, now: Nanos) -> bool {
-    let Some(owner) = tables.owner(number) else {
-        return false;
-    };
+pub fn sole_owner_pays<T: Tables>(
+    tables: &T,
+    (number, owner): (u32, &Owner),
+    used: &T::Used<'_>,
+    charge: Charge,
+    now: Nanos,
+) -> bool {
     if owner.limits == 0 {
         return true;
     }
     if owner.flags & owner_flags::PACKETS_ONLY == 0 {
         return tables.owner_pays(number, charge, now);
     }
-    match (tables.limits(owner.limits), tables.owner_bucket(number, 0)) {
-        (Some(limits), Some(bucket)) => take(&bucket, &limits.packets, 1, now, tables.effect()),
-        _ => false,
+    match tables.limits(owner.limits) {
+        Some(limits) => take(&used.bucket(0), &limits.packets, 1, now, tables.effect()),
+        None => false,
     }
 }
 

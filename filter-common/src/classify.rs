@@ -2,7 +2,7 @@
 //!
 //! Reads tables, takes no token, decides nothing: `pipeline` puts the answers in the contract's order.
 
-use crate::abi::Source;
+use crate::abi::{Owner, Source};
 use crate::bounds::{ROW_WORDS_MAX, TRIES_MAX};
 use crate::lookup::GrantTables;
 use crate::parse::{Address, Family, Fragment, Packet, Protocol};
@@ -262,9 +262,15 @@ pub enum Answer {
 
 #[inline(always)]
 pub fn asked<T: GrantTables>(tables: &T, number: u32, query: Query, now: Nanos) -> Answer {
-    let Some(owner) = tables.owner(number) else {
-        return Answer::Elsewhere;
-    };
+    match tables.owner(number) {
+        Some(owner) => answer(tables, owner, query, now),
+        None => Answer::Elsewhere,
+    }
+}
+
+/// The same of an owner at hand.
+#[inline(always)]
+pub fn answer<T: GrantTables>(tables: &T, owner: &Owner, query: Query, now: Nanos) -> Answer {
     let has = match query {
         Query::Any => true,
         Query::Service { number, .. } => has(tables, owner.row, number),
@@ -285,7 +291,7 @@ pub fn asked<T: GrantTables>(tables: &T, number: u32, query: Query, now: Nanos) 
 }
 
 #[inline(always)]
-fn admits_port<T: GrantTables>(tables: &T, owner: &crate::abi::Owner, port: u16) -> bool {
+fn admits_port<T: GrantTables>(tables: &T, owner: &Owner, port: u16) -> bool {
     if owner.port_set == 0 {
         return port >= owner.source_port_first && port <= owner.source_port_last;
     }

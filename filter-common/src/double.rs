@@ -1,5 +1,6 @@
 //! Tables for unit tests of what no policy alone reaches: publishers, and sources that meet in one line.
 
+use core::borrow::Borrow;
 use core::cell::Cell;
 
 use crate::abi::{Class, LimitSet, Owner, Service, Source};
@@ -7,9 +8,10 @@ use crate::bounds::SOURCE_WAYS;
 use crate::charge::Charge;
 use crate::classify::{Grants, Walk};
 use crate::limit::{Bucket, Effect};
-use crate::lookup::{Config, GrantTables, Port, Tables, Value};
+use crate::lookup::{Config, GrantTables, Port, Tables, Used};
 use crate::parse::Packet;
 use crate::pipeline::Outcome;
+use crate::target::Target;
 use crate::units::Nanos;
 
 /// Tables with one owner, number 7, shared buckets that pay or not, and buckets of sources.
@@ -24,6 +26,8 @@ pub(crate) struct Double {
     /// Lines of four ways for each unit: tag and word.
     pub(crate) lines: u32,
     pub(crate) ways: Vec<[Cell<u64>; 2]>,
+    /// Packets counted as the owner's.
+    pub(crate) passed: Cell<u32>,
     /// Packets of sources that shared a bucket.
     pub(crate) shared: Cell<u32>,
 }
@@ -39,6 +43,7 @@ impl Default for Double {
             effect: Effect::Commit,
             lines: 0,
             ways: Vec::new(),
+            passed: Cell::new(0),
             shared: Cell::new(0),
         }
     }
@@ -56,6 +61,19 @@ impl Bucket for &Cell<u64> {
             }
             now => Err(now),
         }
+    }
+}
+
+/// What the owner has used.
+pub(crate) struct Unlimited<'a>(&'a Double);
+
+impl<'a> Used for Unlimited<'a> {
+    type Bucket = &'a Cell<u64>;
+    fn bucket(&self, _: u32) -> &'a Cell<u64> {
+        unreachable!("no limit")
+    }
+    fn count(&self, _: u32, _: Nanos) {
+        self.0.passed.set(self.0.passed.get() + 1);
     }
 }
 
@@ -79,6 +97,7 @@ impl GrantTables for Double {
 
 impl Tables for Double {
     type Bucket<'a> = &'a Cell<u64>;
+    type Used<'a> = Unlimited<'a>;
 
     fn config(&self) -> Config {
         Config { flags: self.flags }
@@ -104,7 +123,7 @@ impl Tables for Double {
         true
     }
 
-    fn value(&self, _: &Packet) -> Value {
+    fn value(&self, _: &Packet) -> u32 {
         unreachable!()
     }
     fn source(&self, _: u32) -> Option<&Source> {
@@ -125,8 +144,11 @@ impl Tables for Double {
     fn limits(&self, _: u32) -> Option<&LimitSet> {
         Some(&self.limits)
     }
-    fn owner_bucket(&self, _: u32, _: u32) -> Option<&Cell<u64>> {
-        unreachable!()
+    fn owner_used(&self, _: u32) -> Option<Unlimited<'_>> {
+        Some(Unlimited(self))
+    }
+    fn target(&self, _: &Packet) -> Option<impl Borrow<Target> + '_> {
+        None::<Target>
     }
     fn service_bucket(&self, _: u32, _: u32) -> Option<&Cell<u64>> {
         unreachable!()
@@ -160,9 +182,6 @@ impl Tables for Double {
         self.shared.set(self.shared.get() + 1);
     }
     fn count(&self, _: u32, _: u32) {
-        unreachable!()
-    }
-    fn count_owner(&self, _: u32, _: u32, _: Nanos) {
         unreachable!()
     }
     fn count_interface(&self, _: u8) {

@@ -21,5 +21,6 @@ pub mod parse;
 pub mod pipeline;
 pub mod records;
 pub mod source_limit;
+pub mod target;
 pub mod units;
 pub mod verdict;

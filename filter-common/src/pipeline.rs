@@ -2,14 +2,17 @@
 //!
 //! parse -> classify -> limit -> verdict -> account. One function for the kernel and the host.
 
+use core::borrow::Borrow as _;
+
 use crate::abi::{Class, Source, class_flags};
 use crate::account;
 use crate::admit;
 use crate::charge::Charge;
 use crate::classify::{self, Icmp, Query, Walk};
 use crate::limit::Effect;
-use crate::lookup::{Config, Port, Tables, Value, config_flags, port_index};
+use crate::lookup::{Config, Tables, Value, config_flags};
 use crate::parse::{self, Fragment, Frame, Packet, PacketBytes, Protocol};
+use crate::target::{Target, is_ported};
 use crate::units::Nanos;
 use crate::verdict::{Judgement, NO_OWNER, NO_SERVICE, Reason, Verdict};
 
@@ -120,7 +123,7 @@ impl Outcome {
     }
 
     #[inline(always)]
-    fn passes(self) -> bool {
+    pub(crate) fn passes(self) -> bool {
         self.verdict as u8 == Verdict::Pass as u8
     }
 }
@@ -142,49 +145,43 @@ fn ip<T: Tables>(tables: &T, packet: &Packet) -> Outcome {
     if classify::is_essential(packet) {
         return Outcome::pass(Reason::Essential);
     }
-    let Some(source) = source(tables, packet) else {
+    let value = tables.value(packet);
+    let Some(target) = tables.target(packet) else {
         return Outcome::drop(config, Reason::Internal);
     };
-    let class_number = if config.has(config_flags::ADDRESSES) {
-        tables.class_number(packet)
-    } else {
-        0
-    };
-    let Some(class) = tables.class(class_number) else {
-        return Outcome::drop(config, Reason::Internal);
-    };
-    let port = if is_ported(packet) {
-        tables.port(port_index(packet.protocol, packet.destination_port))
-    } else {
-        Port::NONE
-    };
-
-    if config.has(config_flags::MANAGEMENT) && is_management(tables, packet, &source, class, port.management)
-    {
-        return Outcome::pass(Reason::Management);
-    }
-    // Rule 5. The clock is asked only where a deny ends.
-    if is_denied(source.denied_until, || tables.now()) {
-        return Outcome::drop(config, Reason::Denied);
-    }
-    if port.row != 0 {
-        let row = if is_udp(packet) {
-            class.udp_row
-        } else {
-            class.tcp_row
-        };
-        let number = if port.service == NO_SERVICE {
-            tables.service_in_both(port.row, row)
-        } else if classify::has(tables, row, port.service) {
-            port.service
-        } else {
-            NO_SERVICE
-        };
-        if number != NO_SERVICE {
-            return admit::service(tables, config, packet, &source, number);
+    let target: &Target = target.borrow();
+    let unserved = |source: &Source| tables.unserved(packet, source, target.class_number, target.port_row);
+    // Each kind of source by itself, so that what most packets meet is told apart from the rest by nothing but this.
+    match Value::unpack(value) {
+        Value::None if target.service == NO_SERVICE => unserved(&Source::default()),
+        Value::None => admit::stranger(target),
+        Value::Owner(owner) if target.service == NO_SERVICE => unserved(&Source {
+            owners_start: owner,
+            owners_length: 1,
+            ..Source::default()
+        }),
+        Value::Owner(owner) => admit::sole(tables, config, packet, owner, target),
+        Value::Source(number) => {
+            let Some(source) = tables.source(number) else {
+                return Outcome::drop(config, Reason::Internal);
+            };
+            // Rule 4.
+            if config.has(config_flags::MANAGEMENT) && source.management & target.management != 0 {
+                return Outcome::pass(Reason::Management);
+            }
+            // Rule 5. The clock is asked only where a deny ends.
+            if is_denied(source.denied_until, || tables.now()) {
+                return Outcome::drop(config, Reason::Denied);
+            }
+            if target.service == NO_SERVICE {
+                unserved(source)
+            } else if source.owners_length == 0 {
+                admit::stranger(target)
+            } else {
+                tables.service_of_many(packet, source, target.service)
+            }
         }
     }
-    tables.unserved(packet, &source, class_number, port.row)
 }
 
 /// Rules 6 to 8 for what names no service. Called through `Tables`.
@@ -219,59 +216,10 @@ pub fn unserved<T: Tables>(
     outcome
 }
 
-/// All that is known of the packet's source; `None` cannot happen.
-#[inline(always)]
-fn source<T: Tables>(tables: &T, packet: &Packet) -> Option<Source> {
-    match tables.value(packet) {
-        Value::None => Some(Source::default()),
-        Value::Owner(number) => Some(Source {
-            owners_start: number,
-            owners_length: 1,
-            ..Source::default()
-        }),
-        Value::Source(number) => tables.source(number).copied(),
-    }
-}
-
 #[inline(always)]
 fn is_denied(until: u64, now: impl FnOnce() -> Nanos) -> bool {
     until != 0 && (until == u64::MAX || until > now().0)
 }
-
-#[inline(always)]
-fn is_udp(packet: &Packet) -> bool {
-    packet.protocol as u8 == Protocol::Udp as u8
-}
-
-/// Whether the packet carries ports.
-#[inline(always)]
-fn is_ported(packet: &Packet) -> bool {
-    packet.fragment as u8 != Fragment::Later as u8
-        && (packet.protocol as u8 == Protocol::Tcp as u8 || is_udp(packet))
-}
-
-/// Rule 4. Masks name the distinct combinations of protocol, ports and address: what is in all of them matches.
-#[inline(always)]
-fn is_management<T: Tables>(tables: &T, packet: &Packet, source: &Source, class: &Class, ports: u32) -> bool {
-    let mask = source.management & class.management;
-    if mask == 0 {
-        return false;
-    }
-    let named = match (packet.protocol, packet.fragment) {
-        (Protocol::Tcp, Fragment::Later) => tables.management_ports(MANAGEMENT_TCP),
-        (Protocol::Udp, Fragment::Later) => tables.management_ports(MANAGEMENT_UDP),
-        // Later fragments carry no ports, and in IPv6 no protocol that counts.
-        (Protocol::Unknown, _) => u64::MAX,
-        (Protocol::Tcp | Protocol::Udp, _) => tables.management_ports(ports),
-        _ => 0,
-    };
-    mask & named != 0
-}
-
-/// Numbers in the table of management masks: no port, then every combination of TCP and of UDP.
-pub const MANAGEMENT_NO_PORT: u32 = 0;
-pub const MANAGEMENT_TCP: u32 = 1;
-pub const MANAGEMENT_UDP: u32 = 2;
 
 /// Rule 6.
 #[inline(always)]

@@ -1,10 +1,6 @@
-//! Counting: verdicts and interfaces on the CPU's own counters, owners on a shared one.
+//! Counting verdicts and interfaces, on the CPU's own counters.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
-
-use filter_common::abi::OwnerState;
 use filter_common::bounds::INTERFACES_MAX;
-use filter_common::units::Nanos;
 
 use crate::tables::{COUNTERS, INTERFACE_COUNT, INTERFACE_NUMBERS, INTERFACES};
 
@@ -47,21 +43,4 @@ fn interface_slot(index: u32) -> u32 {
         }
     }
     0
-}
-
-/// Adds one passed packet to its owner.
-#[inline(always)]
-pub fn count_owner(state: *mut OwnerState, bytes: u32, now: Nanos) {
-    // SAFETY: a value of the map, of this type; only fields are addressed, none is read here.
-    let packets = unsafe { &raw mut (*state).packets };
-    // SAFETY: as above.
-    let total = unsafe { &raw mut (*state).bytes };
-    // SAFETY: as above.
-    let last_seen = unsafe { &raw mut (*state).last_seen };
-    // SAFETY: an aligned word of a map value, which all CPUs add to atomically.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(packets, 1) };
-    // SAFETY: as above.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, bytes as u64) };
-    // SAFETY: an aligned word; whichever CPU writes last, the moment is right to a tick.
-    unsafe { core::ptr::write_volatile(last_seen, now.0) };
 }

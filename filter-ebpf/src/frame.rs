@@ -7,7 +7,7 @@ use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use filter_common::abi::{ClockAnswer, Desk, MAGIC, RunAnswer, RunContext, run_flags};
 use filter_common::bounds::HEADER_OFFSET_MAX;
-use filter_common::parse::{Bytes, Packet, PacketBytes, ipv6, transport};
+use filter_common::parse::{self, Bytes, Packet, PacketBytes, ipv6, transport};
 use filter_common::verdict::Judgement;
 
 use crate::clock;
@@ -119,6 +119,12 @@ impl PacketBytes for Frame {
     }
 
     #[inline(always)]
+    fn by_layers(&self, _: &mut Packet) -> parse::Frame {
+        // The packet stands on the desk.
+        parse::Frame::from_number(parse_by_layers(self.ctx))
+    }
+
+    #[inline(always)]
     fn ipv6_extension(&self, at: u32, end: u32, next: u8) -> u64 {
         ipv6_extension(self.ctx, at, end, next as u32)
     }
@@ -134,6 +140,15 @@ impl PacketBytes for Frame {
         // SAFETY: the helper reads the context it is given.
         unsafe { bpf_xdp_get_buff_len(self.ctx) as u32 }
     }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn parse_by_layers(ctx: *mut xdp_md) -> u32 {
+    let Some(desk) = desk() else {
+        return parse::Frame::Malformed as u32;
+    };
+    parse::by_layers(&Frame::new(&XdpContext::new(ctx)), &mut desk.packet) as u32
 }
 
 #[unsafe(no_mangle)]
@@ -179,20 +194,32 @@ const IS_RUN: u32 = 1 << 31;
 pub fn take_run_context(ctx: &XdpContext, desk: &mut Desk) {
     desk.run_flags = 0;
     desk.run_now = 0;
+    if ctx.metadata() + size_of::<RunContext>() <= ctx.metadata_end() {
+        run_context(ctx.ctx);
+    }
+}
+
+/// Apart, so that packets, which have none, keep their registers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn run_context(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let Some(desk) = desk() else { return 0 };
     let start = ctx.metadata();
     let fits = start + size_of::<RunContext>() <= ctx.metadata_end();
     if !fits || ctx.ingress_ifindex() != LOOPBACK_INDEX {
-        return;
+        return 0;
     }
     let context = start as *const RunContext;
     // SAFETY: inside data_meta..data, checked above, where words may lie unaligned.
     if unsafe { core::ptr::read_unaligned(&raw const (*context).magic) } != MAGIC {
-        return;
+        return 0;
     }
     // SAFETY: as above.
     desk.run_now = unsafe { core::ptr::read_unaligned(&raw const (*context).now) };
     // SAFETY: as above.
     desk.run_flags = unsafe { core::ptr::read_unaligned(&raw const (*context).flags) } | IS_RUN;
+    1
 }
 
 /// Answers in the run context's place, where there is one.

@@ -2,9 +2,10 @@
 //!
 //! Sizes written here are the least; the loader sets those that the policy needs.
 
+use core::borrow::Borrow;
 use core::cell::Cell;
 use core::ffi::c_void;
-use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_md};
@@ -23,10 +24,11 @@ use filter_common::charge::{self, Charge};
 use filter_common::classify::{self, Grants, Walk};
 use filter_common::limit::{Bucket, Effect};
 use filter_common::lookup::prefixes::find_v6;
-use filter_common::lookup::{Config, GrantTables, Port, Tables, Value};
+use filter_common::lookup::{Config, GrantTables, Port, Tables, Used};
 use filter_common::parse::{Packet, Protocol};
 use filter_common::pipeline::{self, Outcome};
 use filter_common::source_limit;
+use filter_common::target::{self, REMEMBERED, Remembered, Target};
 use filter_common::units::Nanos;
 
 use crate::prefixes::To;
@@ -79,6 +81,10 @@ static LIMITS: Array<LimitSet, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 static SERVICES: Array<Service, { SERVICE_ENTRIES as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
 static SOURCE_STATE: Array<SourceLine, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Where packets went lately, by this generation's tables.
+#[btf_map]
+static TARGETS: PerCpuArray<Remembered, REMEMBERED> = PerCpuArray::new();
 
 /// The walk under way on this CPU: in a map, since the verifier must not believe what it sees of one step.
 #[btf_map]
@@ -169,6 +175,21 @@ extern "C" fn fragment(row: u32, observed: u32) -> u64 {
     outcome.pack()
 }
 
+/// Looks up where the packet goes, and remembers it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_target(place: u32) -> u32 {
+    let Some(desk) = desk() else { return 0 };
+    let tables = KernelTables::<true>::new(core::ptr::null_mut(), desk.run_flags, desk.run_now);
+    let (Some(target), Some(known)) = (target::find(&tables, &desk.packet), TARGETS.get_ptr_mut(place))
+    else {
+        return 0;
+    };
+    // SAFETY: this CPU's own value, of this type; nothing holds a reference to it.
+    unsafe { known.write(Remembered::of(&desk.packet, target)) };
+    1
+}
+
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn clock() -> u64 {
@@ -248,6 +269,36 @@ impl Bucket for Word {
             atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(self.0, old, new)
         };
         if done { Ok(()) } else { Err(seen) }
+    }
+}
+
+/// An owner's state.
+pub struct OwnUsed(*mut OwnerState);
+
+impl Used for OwnUsed {
+    type Bucket = Word;
+
+    #[inline(always)]
+    fn bucket(&self, level: u32) -> Word {
+        // SAFETY: a value of the map, of this type; only a field is addressed.
+        let buckets = unsafe { &raw mut (*self.0).buckets };
+        word(buckets, level)
+    }
+
+    #[inline(always)]
+    fn count(&self, bytes: u32, now: Nanos) {
+        // SAFETY: a value of the map, of this type; only fields are addressed, none is read here.
+        let packets = unsafe { &raw mut (*self.0).packets };
+        // SAFETY: as above.
+        let total = unsafe { &raw mut (*self.0).bytes };
+        // SAFETY: as above.
+        let last_seen = unsafe { &raw mut (*self.0).last_seen };
+        // SAFETY: an aligned word of a map value, which all CPUs add to atomically.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(packets, 1) };
+        // SAFETY: as above.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, bytes as u64) };
+        // SAFETY: an aligned word; whichever CPU writes last, the moment is right to a tick.
+        unsafe { core::ptr::write_volatile(last_seen, now.0) };
     }
 }
 
@@ -332,6 +383,10 @@ impl<const IN_STAGE: bool> Tables for KernelTables<IN_STAGE> {
         = Word
     where
         Self: 'b;
+    type Used<'b>
+        = OwnUsed
+    where
+        Self: 'b;
 
     #[inline(always)]
     fn config(&self) -> Config {
@@ -358,8 +413,8 @@ impl<const IN_STAGE: bool> Tables for KernelTables<IN_STAGE> {
     }
 
     #[inline(always)]
-    fn value(&self, packet: &Packet) -> Value {
-        Value::unpack(source_value(packet))
+    fn value(&self, packet: &Packet) -> u32 {
+        source_value(packet)
     }
 
     #[inline(always)]
@@ -480,12 +535,21 @@ impl<const IN_STAGE: bool> Tables for KernelTables<IN_STAGE> {
         SERVICES.get(number)
     }
 
+    /// The packet stands on the desk.
     #[inline(always)]
-    fn owner_bucket(&self, number: u32, level: u32) -> Option<Word> {
-        let state = OWNER_STATE.get_ptr_mut(number)?;
-        // SAFETY: a value of the map, of this type; only a field is addressed.
-        let buckets = unsafe { &raw mut (*state).buckets };
-        Some(word(buckets, level))
+    fn target(&self, packet: &Packet) -> Option<impl Borrow<Target> + '_> {
+        let place = target::place(packet);
+        // SAFETY: this CPU's own value, any bytes of which the program wrote itself or are zero.
+        let known = unsafe { &*TARGETS.get_ptr(place as u32)? };
+        if !known.is_of(packet) && find_target(place as u32) == 0 {
+            return None;
+        }
+        Some(&known.target)
+    }
+
+    #[inline(always)]
+    fn owner_used(&self, number: u32) -> Option<OwnUsed> {
+        OWNER_STATE.get_ptr_mut(number).map(OwnUsed)
     }
 
     #[inline(always)]
@@ -511,13 +575,6 @@ impl<const IN_STAGE: bool> Tables for KernelTables<IN_STAGE> {
     #[inline(always)]
     fn count(&self, index: u32, bytes: u32) {
         account::count(index, bytes);
-    }
-
-    #[inline(always)]
-    fn count_owner(&self, number: u32, bytes: u32, now: Nanos) {
-        if let Some(state) = OWNER_STATE.get_ptr_mut(number) {
-            account::count_owner(state, bytes, now);
-        }
     }
 
     #[inline(always)]

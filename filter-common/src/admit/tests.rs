@@ -33,7 +33,7 @@ fn reasons(tables: &Double) -> [(Verdict, Reason, u32); 2] {
     let packet = Packet::default();
     let told = |outcome: Outcome| (outcome.verdict, outcome.reason, outcome.owner);
     [
-        told(service(tables, config, &packet, &SOURCE, 0)),
+        told(sole(tables, config, &packet, 7, &Target::default())),
         told(fragment(tables, &packet, &SOURCE, ANY_ROW, false)),
     ]
 }
@@ -54,5 +54,8 @@ fn a_publisher_that_does_not_pay_refuses_its_bindings_alone() {
         let tables = bound(flags, publisher, pays);
         assert_eq!(reasons(&tables), expected, "{flags:b} {publisher} {pays}");
         assert_eq!(tables.asked.get(), asked, "{flags:b} {publisher} {pays}");
+        // The owner's are those that passed, each once.
+        let passed = if expected == passes { 2 } else { 0 };
+        assert_eq!(tables.passed.get(), passed, "{flags:b} {publisher} {pays}");
     }
 }

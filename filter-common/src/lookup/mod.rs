@@ -5,12 +5,15 @@
 
 pub mod prefixes;
 
+use core::borrow::Borrow;
+
 use crate::abi::{Class, LimitSet, Owner, Service, Source};
 use crate::charge::Charge;
 use crate::classify::{Grants, Walk};
 use crate::limit::{Bucket, Effect};
 use crate::parse::{Packet, Protocol};
 use crate::pipeline::Outcome;
+use crate::target::Target;
 use crate::units::Nanos;
 use crate::verdict::NO_SERVICE;
 
@@ -131,9 +134,21 @@ pub trait GrantTables {
     fn port_set_word(&self, set: u32, word: u32) -> u64;
 }
 
+/// What an owner has used.
+pub trait Used {
+    type Bucket: Bucket;
+    /// `level`: 0 packets, 1 bytes, 2 connections.
+    fn bucket(&self, level: u32) -> Self::Bucket;
+    /// Counts a packet that passed.
+    fn count(&self, bytes: u32, now: Nanos);
+}
+
 /// Tables, clock, sockets: all that a decision needs beside the packet.
 pub trait Tables: GrantTables {
     type Bucket<'a>: Bucket
+    where
+        Self: 'a;
+    type Used<'a>: Used<Bucket = Self::Bucket<'a>>
     where
         Self: 'a;
 
@@ -143,8 +158,8 @@ pub trait Tables: GrantTables {
     /// Asked only after a match: reading a clock costs more than a look-up.
     fn now(&self) -> Nanos;
 
-    /// The value of the packet's source.
-    fn value(&self, packet: &Packet) -> Value;
+    /// The value of the packet's source, packed.
+    fn value(&self, packet: &Packet) -> u32;
     /// What stands behind a value that is no single owner.
     fn source(&self, number: u32) -> Option<&Source>;
     /// The class of the packet's destination; 0 where no listed prefix holds it.
@@ -152,11 +167,13 @@ pub trait Tables: GrantTables {
     fn class(&self, number: u32) -> Option<&Class>;
     fn port(&self, index: u32) -> Port;
     fn management_ports(&self, number: u32) -> u64;
+    /// `target::find`, or what is remembered of it.
+    fn target(&self, packet: &Packet) -> Option<impl Borrow<Target> + '_>;
     fn limits(&self, number: u32) -> Option<&LimitSet>;
     fn service(&self, number: u32) -> Option<&Service>;
 
+    fn owner_used(&self, number: u32) -> Option<Self::Used<'_>>;
     /// `level`: 0 packets, 1 bytes, 2 connections.
-    fn owner_bucket(&self, number: u32, level: u32) -> Option<Self::Bucket<'_>>;
     fn service_bucket(&self, number: u32, level: u32) -> Option<Self::Bucket<'_>>;
 
     // The larger and rarer stages, called through here so that the kernel can verify each by itself, once, and not
@@ -191,7 +208,6 @@ pub trait Tables: GrantTables {
     fn count_shared_source(&self);
 
     fn count(&self, index: u32, bytes: u32);
-    fn count_owner(&self, number: u32, bytes: u32, now: Nanos);
     fn count_interface(&self, verdict: u8);
 }
 

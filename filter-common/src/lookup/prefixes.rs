@@ -1,6 +1,6 @@
 //! Longest prefix match over flat words: what the kernel walks and `compiler` lays out.
 //!
-//! A gate (two bits for each /24 or /48, folded by a hash) turns strangers away on one word. Behind it single
+//! A gate (two bits for each /24, or /48 and /32, folded by a hash) turns strangers away on one word. Behind it single
 //! addresses stand in lines of 64 bytes found by a hash, prefixes in runs of ranges: for IPv4 one run for each /16,
 //! for IPv6 one for each block of 64, 48 or 32 bits that has prefixes of its own, and for each /16. A value is the
 //! whole answer for its addresses, so the first one found ends the walk. 0 is "no prefix".
@@ -8,6 +8,9 @@
 /// The gate's bits for a /24 or /48: some single address in it is listed; some prefix touches it.
 pub const GATE_HOSTS: u64 = 1;
 pub const GATE_PREFIXES: u64 = 2;
+/// Beside the bits of an IPv6 address' own cell: the cell of its /32, which is one of the same gate, has some block of
+/// that size.
+pub const GATE_WIDE: u64 = 4;
 /// Cells of two bits in a gate's word.
 pub const GATE_CELLS: u32 = 32;
 
@@ -95,7 +98,7 @@ pub trait TableV6: Shape {
     fn further_v6(&self, line: u32, upper: u64, lower: u64) -> u32 {
         probe_v6(self, line, upper, lower)
     }
-    /// `search_v6`; `gate` as the address' cell has it.
+    /// `search_v6`; `gate` as the cells of the address have it.
     fn prefix_v6(&self, upper: u64, lower: u64, gate: u64) -> u32 {
         search_v6(self, upper, lower, gate)
     }
@@ -270,10 +273,10 @@ pub fn search_v4<T: TableV4 + ?Sized>(table: &T, address: u32) -> u32 {
 #[inline(always)]
 pub fn find_v6<T: TableV6 + ?Sized>(table: &T, upper: u64, lower: u64) -> u32 {
     let parts = table.parts();
-    let mut gate = GATE_HOSTS | GATE_PREFIXES;
-    if parts & parts::GATE_V6 != 0 {
-        let cell = gate_cell_v6(table, upper);
-        gate = table.gate_v6(cell / GATE_CELLS) >> ((cell % GATE_CELLS) * 2);
+    let is_gated = parts & parts::GATE_V6 != 0;
+    let mut gate = GATE_HOSTS | GATE_PREFIXES | GATE_WIDE;
+    if is_gated {
+        gate = marks_v6(table, upper);
     }
     if parts & parts::HOSTS_V6 != 0 && gate & GATE_HOSTS != 0 {
         let value = host_v6(table, upper, lower);
@@ -281,12 +284,29 @@ pub fn find_v6<T: TableV6 + ?Sized>(table: &T, upper: u64, lower: u64) -> u32 {
             return value;
         }
     }
-    if parts & parts::PREFIXES_V6 != 0
-        && (gate & GATE_PREFIXES != 0 || parts & (parts::BLOCKS_32 | parts::TOP_V6) != 0)
-    {
-        return table.prefix_v6(upper, lower, gate);
+    if parts & parts::PREFIXES_V6 == 0 {
+        return 0;
     }
-    0
+    if is_gated && parts & parts::BLOCKS_32 != 0 && marks_v6(table, wide(upper)) & GATE_PREFIXES != 0 {
+        gate |= GATE_WIDE;
+    }
+    if gate & (GATE_PREFIXES | GATE_WIDE) == 0 && parts & parts::TOP_V6 == 0 {
+        return 0;
+    }
+    table.prefix_v6(upper, lower, gate)
+}
+
+/// The marks in the cell of an address' /48.
+#[inline(always)]
+fn marks_v6<T: TableV6 + ?Sized>(table: &T, upper: u64) -> u64 {
+    let cell = gate_cell_v6(table, upper);
+    table.gate_v6(cell / GATE_CELLS) >> ((cell % GATE_CELLS) * 2) & (GATE_HOSTS | GATE_PREFIXES)
+}
+
+/// An address' /32, as the key of its block: it has the cell of the first /48 in it.
+#[inline(always)]
+fn wide(upper: u64) -> u64 {
+    upper >> 32 << 32
 }
 
 #[inline(always)]
@@ -348,7 +368,8 @@ pub fn search_v6<T: TableV6 + ?Sized>(table: &T, upper: u64, lower: u64, gate: u
         }
     }
     if parts & parts::BLOCKS_32 != 0
-        && let Some(block) = block(table, upper >> 32 << 32, LEVEL_32)
+        && gate & GATE_WIDE != 0
+        && let Some(block) = block(table, wide(upper), LEVEL_32)
     {
         return search_run(table, block, upper >> 16 & 0xffff);
     }

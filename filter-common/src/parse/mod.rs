@@ -28,7 +28,13 @@ pub trait PacketBytes {
     fn length(&self) -> u32;
 
     // Steps whose offset depends on all before them, called through here so that the kernel can verify each by
-    // itself, once, and not once for every chain of headers that leads to it.
+    // itself, once, and not once for every chain of headers that leads to it; and so that the way of most packets keeps
+    // its registers.
+
+    /// `by_layers`.
+    fn by_layers(&self, packet: &mut Packet) -> Frame {
+        by_layers(self, packet)
+    }
 
     /// `ipv6::extension`.
     fn ipv6_extension(&self, at: u32, end: u32, next: u8) -> u64 {
@@ -184,12 +190,26 @@ pub struct Packet {
 
 /// What kind of frame it is; `Ip` has filled the packet in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Frame {
-    Ip,
+    Ip = 0,
     /// ARP, or a link-control frame (01-80-C2-00-00-0x) that is not IP.
-    LinkControl,
-    NonIp,
-    Malformed,
+    LinkControl = 1,
+    NonIp = 2,
+    Malformed = 3,
+}
+
+impl Frame {
+    /// What no frame is, is malformed.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Frame::Ip,
+            1 => Frame::LinkControl,
+            2 => Frame::NonIp,
+            _ => Frame::Malformed,
+        }
+    }
 }
 
 /// Reads the headers of a frame into `packet`.
@@ -198,12 +218,12 @@ pub fn parse<F: PacketBytes + ?Sized>(frame: &F, packet: &mut Packet) -> Frame {
     if straight::parse(frame, packet) {
         return Frame::Ip;
     }
-    by_layers(frame, packet)
+    frame.by_layers(packet)
 }
 
-/// The same, layer by layer, for frames of any form.
+/// The same, layer by layer, for frames of any form. Called through `PacketBytes`.
 #[inline(always)]
-fn by_layers<F: PacketBytes + ?Sized>(frame: &F, packet: &mut Packet) -> Frame {
+pub fn by_layers<F: PacketBytes + ?Sized>(frame: &F, packet: &mut Packet) -> Frame {
     *packet = Packet::default();
     match ethernet::parse(frame) {
         Some(ethernet::Payload::Ipv4(at)) => ip(ipv4::parse(frame, at, packet)),

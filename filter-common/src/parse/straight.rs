@@ -52,10 +52,9 @@ fn ipv4<F: PacketBytes + ?Sized, B: Bytes>(frame: &F, header: &B, packet: &mut P
     if !frame.first_holds(ETHERNET + length) {
         return false;
     }
-    let addresses = header.u64::<26>();
     *packet = Packet {
-        source: Address::of_v4((addresses >> 32) as u32),
-        destination: Address::of_v4(addresses as u32),
+        source: Address::of_v4(header.u32::<26>()),
+        destination: Address::of_v4(header.u32::<30>()),
         length,
         family: Family::V4,
         hop_limit: (word >> 8) as u8,

@@ -2,6 +2,7 @@
 //! at each run and goes on to the program under test; a sender of such frames; programs that do nothing.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_action};
@@ -75,6 +76,23 @@ pub fn pass(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
+/// A store that need not be aligned, of one piece: what is written byte by byte cannot be read as a word at once, and no
+/// frame that came off a wire makes a filter wait for that.
+macro_rules! store {
+    ($size:literal, $window:expr, $at:literal, $value:expr) => {
+        // SAFETY: inside the frame, as its caller has checked; the verifier sees to it.
+        unsafe {
+            core::arch::asm!(
+                concat!("*(", $size, " *)({window} + {at}) = {value}"),
+                window = in(reg) $window,
+                at = const $at,
+                value = in(reg) $value,
+                options(nostack),
+            );
+        }
+    };
+}
+
 #[inline(always)]
 fn address_v4(ctx: &XdpContext) -> Option<u32> {
     let [address, ..] = *next()?;
@@ -82,20 +100,19 @@ fn address_v4(ctx: &XdpContext) -> Option<u32> {
     if at + size_of::<u32>() > ctx.data_end() {
         return None;
     }
-    // SAFETY: inside the frame, checked above.
-    unsafe { core::ptr::write_unaligned(at as *mut u32, address) };
+    store!("u32", at, 0, address as u64);
     Some(address)
 }
 
 #[inline(always)]
 fn address_v6(ctx: &XdpContext) -> Option<()> {
-    let address = next()?;
+    let [first, second, third, fourth] = *next()?;
     let at = ctx.data() + SOURCE_V6;
     if at + size_of::<[u32; 4]>() > ctx.data_end() {
         return None;
     }
-    // SAFETY: inside the frame, checked above.
-    unsafe { core::ptr::write_unaligned(at as *mut [u32; 4], *address) };
+    store!("u64", at, 0, first as u64 | (second as u64) << 32);
+    store!("u64", at, 8, third as u64 | (fourth as u64) << 32);
     Some(())
 }
 

@@ -11,11 +11,13 @@ use filter_common::charge::{self, Charge};
 use filter_common::classify::{self, Grants, Walk};
 use filter_common::limit::{self, Bucket, Effect};
 use filter_common::lookup::prefixes::{find_v4, find_v6};
-use filter_common::lookup::{Config, GrantTables, PORT_SET_WORDS, Port, Tables, Value};
+use filter_common::lookup::{Config, GrantTables, PORT_SET_WORDS, Port, Tables, Used};
 use filter_common::parse::{Family, Packet};
 use filter_common::pipeline::{self, Outcome};
 use filter_common::source_limit;
+use filter_common::target::{self, Target};
 use filter_common::units::Nanos;
+use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
 
 use super::prefixes::{Layout, lay_out};
@@ -166,6 +168,29 @@ impl Bucket for HostBucket<'_> {
     }
 }
 
+/// What an owner has used, on the host.
+pub struct HostUsed<'a> {
+    buckets: &'a [Cell<u64>; 3],
+    number: u32,
+    owners: &'a RefCell<Vec<OwnerState>>,
+}
+
+impl<'a> Used for HostUsed<'a> {
+    type Bucket = HostBucket<'a>;
+
+    fn bucket(&self, level: u32) -> HostBucket<'a> {
+        HostBucket(&self.buckets[level as usize])
+    }
+
+    fn count(&self, bytes: u32, now: Nanos) {
+        if let Some(owner) = self.owners.borrow_mut().get_mut(self.number as usize) {
+            owner.packets += 1;
+            owner.bytes += bytes as u64;
+            owner.last_seen = now.0;
+        }
+    }
+}
+
 impl GrantTables for HostTables {
     fn row_words(&self) -> u32 {
         self.compiled.row_words
@@ -198,6 +223,7 @@ impl GrantTables for HostTables {
 
 impl Tables for HostTables {
     type Bucket<'a> = HostBucket<'a>;
+    type Used<'a> = HostUsed<'a>;
 
     fn config(&self) -> Config {
         Config {
@@ -213,12 +239,12 @@ impl Tables for HostTables {
         self.now.get()
     }
 
-    fn value(&self, packet: &Packet) -> Value {
+    fn value(&self, packet: &Packet) -> u32 {
         let source = packet.source;
-        Value::unpack(match packet.family {
+        match packet.family {
             Family::V4 => find_v4(&self.from, source.v4()),
             Family::V6 => find_v6(&self.from, source.upper, source.lower),
-        })
+        }
     }
 
     fn source(&self, number: u32) -> Option<&Source> {
@@ -309,11 +335,17 @@ impl Tables for HostTables {
         self.compiled.services.get(number as usize)
     }
 
-    fn owner_bucket(&self, number: u32, level: u32) -> Option<HostBucket<'_>> {
-        self.owner_buckets
-            .get(number as usize)?
-            .get(level as usize)
-            .map(HostBucket)
+    fn target(&self, packet: &Packet) -> Option<impl Borrow<Target> + '_> {
+        target::find(self, packet)
+    }
+
+    fn owner_used(&self, number: u32) -> Option<HostUsed<'_>> {
+        let buckets = self.owner_buckets.get(number as usize)?;
+        Some(HostUsed {
+            buckets,
+            number,
+            owners: &self.owners,
+        })
     }
 
     fn service_bucket(&self, number: u32, level: u32) -> Option<HostBucket<'_>> {
@@ -331,14 +363,6 @@ impl Tables for HostTables {
         if let Some(count) = self.counts.borrow_mut().get_mut(index as usize) {
             count.0 += 1;
             count.1 += bytes as u64;
-        }
-    }
-
-    fn count_owner(&self, number: u32, bytes: u32, now: Nanos) {
-        if let Some(owner) = self.owners.borrow_mut().get_mut(number as usize) {
-            owner.packets += 1;
-            owner.bytes += bytes as u64;
-            owner.last_seen = now.0;
         }
     }
 

@@ -3,9 +3,8 @@
 //! Pure and plain: knows no map. What it lays out the host can walk as well, so tests hold it to a naive search.
 
 use filter_common::lookup::prefixes::{
-    GATE_CELLS, GATE_HOSTS, GATE_PREFIXES, LEVEL_32, LEVEL_48, LEVEL_64, Line, PROBES_MAX, SLOTS_BLOCK,
-    SLOTS_V4, SLOTS_V6, Shape, TableV4, TableV6, gate_cell_v4, gate_cell_v6, home_block, home_v4, home_v6,
-    parts,
+    GATE_CELLS, GATE_HOSTS, GATE_PREFIXES, LEVEL_48, LEVEL_64, Line, PROBES_MAX, SLOTS_BLOCK, SLOTS_V4,
+    SLOTS_V6, Shape, TableV4, TableV6, gate_cell_v4, gate_cell_v6, home_block, home_v4, home_v6, parts,
 };
 
 pub use super::homes::Homes;
@@ -188,7 +187,7 @@ impl Layout {
             self.gate_bits_v4 = gate_bits(v4 + touched.sum::<usize>(), GATE_BITS_V4_MAX);
             self.gate_v4 = vec![0; (1 << self.gate_bits_v4) / GATE_CELLS as usize];
         }
-        let gated = parts::HOSTS_V6 | parts::BLOCKS_64 | parts::BLOCKS_48;
+        let gated = parts::HOSTS_V6 | parts::BLOCKS_64 | parts::BLOCKS_48 | parts::BLOCKS_32;
         if self.parts & gated != 0 && v6 + blocks.len() >= GATED_V6_MIN {
             self.parts |= parts::GATE_V6;
             self.gate_bits_v6 = gate_bits(v6 + blocks.len(), GATE_BITS_V6_MAX);
@@ -250,7 +249,8 @@ impl Layout {
         for (upper, _, _) in hosts_v6 {
             self.mark_v6(*upper, GATE_HOSTS);
         }
-        for placed in blocks.iter().filter(|placed| placed.level != LEVEL_32) {
+        // A block's key is the first address in it, whatever its size.
+        for placed in blocks {
             self.mark_v6(placed.key, GATE_PREFIXES);
         }
     }

@@ -26,7 +26,7 @@ use syntax::File;
 use weave::Mutant;
 
 /// The rules of the contract.
-const RULES: [&str; 14] = [
+const RULES: [&str; 15] = [
     "parse/mod.rs",
     "parse/straight.rs",
     "parse/ethernet.rs",
@@ -35,6 +35,7 @@ const RULES: [&str; 14] = [
     "parse/transport.rs",
     "classify.rs",
     "pipeline.rs",
+    "target.rs",
     "admit.rs",
     "charge.rs",
     "limit.rs",

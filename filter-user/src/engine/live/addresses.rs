@@ -3,7 +3,9 @@
 use filter_common::abi::Source;
 use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
 use filter_common::lookup::Value;
-use filter_common::lookup::prefixes::{GATE_PREFIXES, REMOVED, Shape as _, parts, search_v4, search_v6};
+use filter_common::lookup::prefixes::{
+    GATE_PREFIXES, GATE_WIDE, REMOVED, Shape as _, parts, search_v4, search_v6,
+};
 use ipnet::IpNet;
 
 use super::{Live, Meaning, Stop, halves};
@@ -130,7 +132,7 @@ impl Live {
             IpNet::V6(net) => {
                 let (upper, lower) = halves(net.addr());
                 let around = if has & parts::PREFIXES_V6 != 0 {
-                    search_v6(&self.prefixes, upper, lower, GATE_PREFIXES)
+                    search_v6(&self.prefixes, upper, lower, GATE_PREFIXES | GATE_WIDE)
                 } else {
                     0
                 };
