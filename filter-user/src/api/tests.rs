@@ -264,11 +264,7 @@ async fn unknown_path_wrong_method_and_what_is_not_built_are_problem_documents()
     let wrong = ask_unix(&daemon.socket, "GET /v1/reload").await;
     wrong.is_problem(405, "method-not-allowed");
     assert!(wrong.head.contains("\r\nallow: post"), "{}", wrong.head);
-    for line in [
-        "GET /v1/policy/history",
-        "POST /v1/policy/apply",
-        "POST /v1/detach",
-    ] {
+    for line in ["POST /v1/observe", "POST /v1/policy/apply", "POST /v1/detach"] {
         let answer = ask_unix(&daemon.socket, line).await;
         answer.is_problem(501, "not-implemented");
         assert!(
@@ -361,6 +357,7 @@ fn needs_bindings(action: &answers::Action) -> bool {
             | Audit
             | Drops
             | Capture
+            | Top
             | Backup
             | Restore
     )

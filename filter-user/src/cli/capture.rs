@@ -14,7 +14,6 @@ use super::exit::{Exit, Failure};
 use super::shell::Shell;
 use super::words::{count, thousands};
 use crate::policy::units::{Unit, count_from_text, duration_from_text};
-use crate::records::read::Sought;
 
 mod blocks;
 
@@ -83,10 +82,10 @@ pub(crate) struct Arguments {
 }
 
 fn source(text: &str) -> Result<String, String> {
-    match text.parse() {
-        Ok(Sought::Net(net)) => Ok(net.to_string()),
-        _ => Err("an address or a prefix without host bits".to_owned()),
-    }
+    let prefix = crate::policy::prefix::prefix_from_text(text);
+    prefix
+        .map(|prefix| prefix.to_string())
+        .map_err(|_| "an address or a prefix without host bits".to_owned())
 }
 
 fn word(text: &str, known: &[&str]) -> Result<String, String> {
