@@ -145,30 +145,40 @@ fn live_traffic_is_shown_by_service_reason_client_and_source_and_keys_work() {
             colours.contains("\x1b[38;5;1m     0 %"),
             "what is nearly empty is red: {colours}"
         );
-        terminal.press("2");
-        terminal.types("/unlis");
-        terminal.press("Enter");
-        let screen = terminal.shows("filter: unlis");
-        assert!(
-            screen.contains("unlisted") && !screen.contains("allowed"),
-            "{screen}"
-        );
-        terminal.press("p");
-        let paused = terminal.shows("PAUSED");
-        let time = |screen: &str| screen.lines().next().map(|line| line[60..].to_owned());
-        assert_eq!(time(&terminal.screen()), time(&paused));
-        terminal.press("?");
-        terminal.shows("choose a view");
-        terminal.resize((60, 15));
-        terminal.press("Escape");
-        until("help goes", || {
-            (!terminal.screen().contains("choose a view")).then_some(())
-        });
-        terminal.resize((80, 24));
+        filter_pause_and_help_work(&terminal);
         terminal.press("q");
         assert_clean(&terminal, "0");
     });
-    // A daemon that goes is told of; one that is not there is told of before the terminal is taken.
+}
+
+fn filter_pause_and_help_work(terminal: &Terminal) {
+    terminal.press("2");
+    terminal.types("/unlis");
+    terminal.press("Enter");
+    let screen = terminal.shows("filter: unlis");
+    assert!(
+        screen.contains("unlisted") && !screen.contains("allowed"),
+        "{screen}"
+    );
+    terminal.press("p");
+    let paused = terminal.shows("PAUSED");
+    let time = |screen: &str| screen.lines().next().map(|line| line[60..].to_owned());
+    assert_eq!(time(&terminal.screen()), time(&paused));
+    terminal.press("?");
+    terminal.shows("choose a view");
+    terminal.resize((60, 15));
+    terminal.press("Escape");
+    until("help goes", || {
+        (!terminal.screen().contains("choose a view")).then_some(())
+    });
+    terminal.resize((80, 24));
+}
+
+#[test]
+fn daemon_that_goes_is_told_of_and_one_that_is_not_there_before_the_terminal_is_taken() {
+    let site = Site::new();
+    let daemon = Daemon::start(&site, &policy());
+    let terminal = Terminal::open(site.folder(), (80, 24));
     start(&terminal, &site, "--interval 500ms");
     terminal.shows("1 Overview");
     daemon.kill();

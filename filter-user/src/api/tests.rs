@@ -361,6 +361,7 @@ fn needs_bindings(action: &answers::Action) -> bool {
             | Audit
             | Drops
             | Capture
+            | Top
             | Backup
             | Restore
     )
