@@ -54,10 +54,11 @@ fn under_traffic<R>(site: &Site, watch: impl FnOnce() -> R) -> R {
     })
 }
 
-fn start(terminal: &Terminal, site: &Site, arguments: &str) {
+/// Runs it; the shell says by this mark that it has ended, and how.
+fn start(terminal: &Terminal, site: &Site, arguments: &str, mark: &str) {
     let program = keyfence_path();
     terminal.types(&format!(
-        "{} top --socket {} {arguments}; echo ended $?",
+        "{} top --socket {} {arguments}; echo ended''-{mark} $?",
         program.display(),
         site.socket().display()
     ));
@@ -65,18 +66,21 @@ fn start(terminal: &Terminal, site: &Site, arguments: &str) {
 }
 
 /// The shell is back, its screen is the one from before, the cursor shows, and typing echoes.
-fn assert_clean(terminal: &Terminal, code: &str) {
-    let screen = terminal.shows(&format!("\nended {code}"));
+fn assert_clean(terminal: &Terminal, mark: &str) {
+    let screen = terminal.shows(&format!("ended-{mark} 0"));
     assert!(
         screen.contains("top --socket"),
         "the screen from before is back:\n{screen}"
     );
     assert!(!screen.contains("1 Overview"), "{screen}");
     assert_eq!(terminal.state("#{alternate_on} #{cursor_flag}"), "0 1");
-    terminal.types("echo as be''fore");
+    terminal.types(&format!("echo as be''fore-{mark}"));
     terminal.press("Enter");
-    let screen = terminal.shows("\nas before");
-    assert!(screen.contains("echo as be''fore"), "it echoes: {screen}");
+    let screen = terminal.shows(&format!("as before-{mark}"));
+    assert!(
+        screen.contains(&format!("echo as be''fore-{mark}")),
+        "it echoes: {screen}"
+    );
 }
 
 /// The program in the terminal.
@@ -100,10 +104,10 @@ fn process(site: &Site) -> Pid {
 #[test]
 fn live_traffic_is_shown_by_service_reason_client_and_source_and_keys_work() {
     let site = Site::new();
-    let daemon = Daemon::start(&site, &policy());
+    let _daemon = Daemon::start(&site, &policy());
     let terminal = Terminal::open(site.folder(), (80, 24));
     under_traffic(&site, || {
-        start(&terminal, &site, "");
+        start(&terminal, &site, "", "keys");
         terminal.shows("1 Overview");
         // Rates, as they are.
         let screen = until("all of it is shown", || {
@@ -145,40 +149,48 @@ fn live_traffic_is_shown_by_service_reason_client_and_source_and_keys_work() {
             colours.contains("\x1b[38;5;1m     0 %"),
             "what is nearly empty is red: {colours}"
         );
-        terminal.press("2");
-        terminal.types("/unlis");
-        terminal.press("Enter");
-        let screen = terminal.shows("filter: unlis");
-        assert!(
-            screen.contains("unlisted") && !screen.contains("allowed"),
-            "{screen}"
-        );
-        terminal.press("p");
-        let paused = terminal.shows("PAUSED");
-        let time = |screen: &str| screen.lines().next().map(|line| line[60..].to_owned());
-        assert_eq!(time(&terminal.screen()), time(&paused));
-        terminal.press("?");
-        terminal.shows("choose a view");
-        terminal.resize((60, 15));
-        terminal.press("Escape");
-        until("help goes", || {
-            (!terminal.screen().contains("choose a view")).then_some(())
-        });
-        terminal.resize((80, 24));
+        filter_pause_and_help_work(&terminal);
         terminal.press("q");
-        assert_clean(&terminal, "0");
+        assert_clean(&terminal, "keys");
     });
-    // A daemon that goes is told of; one that is not there is told of before the terminal is taken.
-    start(&terminal, &site, "--interval 500ms");
+}
+
+fn filter_pause_and_help_work(terminal: &Terminal) {
+    terminal.press("2");
+    terminal.types("/unlis");
+    terminal.press("Enter");
+    let screen = terminal.shows("filter: unlis");
+    assert!(
+        screen.contains("unlisted") && !screen.contains("allowed"),
+        "{screen}"
+    );
+    terminal.press("p");
+    let paused = terminal.shows("PAUSED");
+    let time = |screen: &str| screen.lines().next().map(|line| line[60..].to_owned());
+    assert_eq!(time(&terminal.screen()), time(&paused));
+    terminal.press("?");
+    terminal.shows("choose a view");
+    terminal.resize((60, 15));
+    terminal.press("Escape");
+    until("help goes", || {
+        (!terminal.screen().contains("choose a view")).then_some(())
+    });
+    terminal.resize((80, 24));
+}
+
+#[test]
+fn daemon_that_goes_is_told_of_and_one_that_is_not_there_before_the_terminal_is_taken() {
+    let site = Site::new();
+    let daemon = Daemon::start(&site, &policy());
+    let terminal = Terminal::open(site.folder(), (80, 24));
+    start(&terminal, &site, "--interval 500ms", "gone");
     terminal.shows("1 Overview");
     daemon.kill();
     terminal.shows("! no answer from the daemon");
     terminal.press("C-c");
-    assert_clean(&terminal, "0");
-    terminal.types("clear");
-    terminal.press("Enter");
-    start(&terminal, &site, "");
-    let screen = terminal.shows("ended 5");
+    assert_clean(&terminal, "gone");
+    start(&terminal, &site, "", "none");
+    let screen = terminal.shows("ended-none 5");
     assert!(screen.contains("error: no answer from the daemon"), "{screen}");
 }
 
@@ -188,14 +200,12 @@ fn terminal_is_left_clean_by_signals_and_nothing_stays_where_it_is_closed() {
     let _daemon = Daemon::start(&site, &policy());
     let terminal = Terminal::open(site.folder(), (80, 24));
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-        terminal.types("clear");
-        terminal.press("Enter");
-        start(&terminal, &site, "");
+        start(&terminal, &site, "", signal.as_str());
         terminal.shows("1 Overview");
         kill(process(&site), signal).expect("it runs");
-        assert_clean(&terminal, "0");
+        assert_clean(&terminal, signal.as_str());
     }
-    start(&terminal, &site, "");
+    start(&terminal, &site, "", "closed");
     terminal.shows("1 Overview");
     let id = process(&site);
     terminal.close();
