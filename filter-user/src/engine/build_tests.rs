@@ -225,7 +225,7 @@ fn generation_made_beside_changes_says_what_a_compile_of_all_from_nothing_says()
     let all = all();
     let before = proptest::collection::vec(grantee(), 0..6);
     let rounds = proptest::collection::vec(round(), 1..3);
-    let tested = runner(10).run(&(before, rounds), |(before, rounds)| {
+    let tested = runner(6).run(&(before, rounds), |(before, rounds)| {
         let mut scene = Scene::new(&policies[0], before);
         for round in rounds {
             let before = read(&scene.stage.numbers).clone();
@@ -258,7 +258,7 @@ fn generation_made_beside_changes_says_what_a_compile_of_all_from_nothing_says()
 fn swap_leaves_every_owner_the_number_that_it_has_in_force() {
     let policies = [policy_of(&["a", "b"]), policy_of(&["a"])].map(Arc::new);
     let changes = || proptest::collection::vec(change(), 0..20);
-    let tested = runner(8).run(&(changes(), changes()), |(first, last)| {
+    let tested = runner(4).run(&(changes(), changes()), |(first, last)| {
         let mut scene = Scene::new(&policies[0], Vec::new());
         let ground = scene.ground();
         let noted = scene.apply(first);
