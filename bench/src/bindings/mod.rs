@@ -77,7 +77,7 @@ struct Ground<'p> {
 pub(crate) fn run(size: usize, progress: &Progress) -> Result<Bindings> {
     let what = format!("{} bindings", crate::short(size));
     progress.step(&format!("{what}: making the lines"));
-    let population = Population::new(Kind::HostsV4, 2 * size);
+    let population = Population::new(Kind::HostsV4, 2 * size + BESIDE.min(size));
     let sources: Vec<String> = population
         .sources
         .iter()
@@ -178,18 +178,27 @@ impl Ground<'_> {
     /// Many clients' PUTs; one client's alone, beside another publisher's batch, and beside another's full sync.
     fn puts(&self) -> Result<(Puts, [Percentiles; 3])> {
         let socket = self.site.socket();
-        let put = |clients, name| load::puts(&socket, clients, SECONDS, name, &self.sources[self.size..]);
+        let put = |clients, name| {
+            load::puts(
+                &socket,
+                clients,
+                SECONDS,
+                name,
+                &self.sources[self.size..2 * self.size],
+            )
+        };
         let count = BESIDE.min(self.size);
         self.step("single PUTs");
         let (a_second, ms) = put(CLIENTS, "many")?;
         let (_, alone) = put(1, "alone")?;
         self.step("a PUT beside another publisher's batch");
         let line = "POST /v1/bindings/batch?publisher=partner";
-        let sent = lines(count, |at| &self.sources[at]);
+        // Its own addresses: a customer's are one publisher's.
+        let sent = lines(count, |at| &self.sources[2 * self.size + at]);
         let (_, beside_batch) = beside(&socket, line, &sent, || put(1, "batch"))?;
         self.step("a PUT beside another publisher's full sync");
         let line = "PUT /v1/bindings?publisher=partner&revoke_max=10000000";
-        let sent = lines(count, |at| &self.sources[at + 1]);
+        let sent = lines(count, |at| &self.sources[2 * self.size + (at + 1) % count]);
         let (_, beside_sync) = beside(&socket, line, &sent, || put(1, "sync"))?;
         let clients = CLIENTS;
         Ok((

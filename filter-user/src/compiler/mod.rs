@@ -108,7 +108,8 @@ pub fn compile(
         flags |= config_flags::MANAGEMENT;
     }
     let room = if around.grows {
-        Room::for_more(owners.entries.len(), sources.v4.len() + sources.v6.len())
+        let single = sources.v4.len() + sources.v6.len();
+        Room::for_more(owners.entries.len(), single, sources.sources.len())
     } else {
         Room::default()
     };

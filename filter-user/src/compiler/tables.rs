@@ -45,20 +45,25 @@ pub struct Room {
     pub hosts_v4: u32,
     pub hosts_v6: u32,
     pub owners: u32,
-    /// Of each of the tables that many owners share: sources, lists of owners, rows, limits, port sets.
+    /// What more than one owner has to say of a source, and lists of owners.
+    pub sources: u32,
+    /// Of each of the tables that many owners share: rows, limits, port sets.
     pub shared: u32,
 }
 
 impl Room {
-    /// Half as much again as there is, and never little: an addition that finds no room costs a generation.
-    pub fn for_more(owners: usize, sources: usize) -> Self {
-        const LEAST: usize = 4096;
-        let more = |entries: usize| (entries / 2).max(LEAST) as u32;
+    /// As much again as there is, and never little: an addition that finds no room costs a generation, and a million
+    /// cost few. `several` are the sources that more than one owner has.
+    pub fn for_more(owners: usize, sources: usize, several: usize) -> Self {
+        const LEAST: usize = 16_384;
+        const SHARED_LEAST: usize = 4_096;
+        let more = |entries: usize| entries.max(LEAST) as u32;
         Self {
             hosts_v4: more(sources),
             hosts_v6: more(sources),
             owners: more(owners),
-            shared: more(owners / 16),
+            sources: several.max(owners / 16).max(SHARED_LEAST) as u32,
+            shared: (owners / 32).max(SHARED_LEAST) as u32,
         }
     }
 }

@@ -280,7 +280,7 @@ fn swap_leaves_every_owner_the_number_that_it_has_in_force() {
 
 #[test]
 fn change_that_has_no_room_in_the_new_tables_is_in_them_when_they_are_made_again() {
-    const FAR: u32 = 9_000;
+    const FAR: u32 = 40_000;
     let policy = Arc::new(policy_of(&["a", "b"]));
     let mut scene = Scene::new(&policy, Vec::new());
     let binding = Grantee {

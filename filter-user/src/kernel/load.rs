@@ -356,7 +356,7 @@ fn shapes(from: &Layout, to: &Layout) -> [(&'static str, u32); 12] {
 
 /// The maps whose sizes follow the policy.
 fn sizes(compiled: &Compiled, from: &Layout, to: &Layout) -> [(&'static str, usize); 23] {
-    let shared = compiled.room.shared as usize;
+    let (several, shared) = (compiled.room.sources as usize, compiled.room.shared as usize);
     // A set is 8 KiB: few owners ask for one of their own.
     let port_sets = if shared == 0 {
         0
@@ -373,7 +373,7 @@ fn sizes(compiled: &Compiled, from: &Layout, to: &Layout) -> [(&'static str, usi
         (names::BLOCKS_V6, from.blocks_v6.len()),
         (names::TOP_V6, from.top_v6.len()),
         (names::RANGES_V6, from.ranges_v6.len()),
-        (names::SOURCES, compiled.sources.len() + shared),
+        (names::SOURCES, compiled.sources.len() + several),
         (names::GATE_TO, to.gate_v6.len()),
         (names::HOSTS_TO, to.hosts_v6.len()),
         (names::BLOCKS_TO, to.blocks_v6.len()),
@@ -385,7 +385,7 @@ fn sizes(compiled: &Compiled, from: &Layout, to: &Layout) -> [(&'static str, usi
             names::ROWS,
             compiled.rows.len() + shared * compiled.row_words as usize,
         ),
-        (names::GRANTS, compiled.grants.len() + shared * 8),
+        (names::GRANTS, compiled.grants.len() + several * 8),
         (
             names::OWNERS,
             compiled.owners.len() + compiled.room.owners as usize,

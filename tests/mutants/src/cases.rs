@@ -179,7 +179,7 @@ fields!(
     source_lines,
     room
 );
-fields!(Room, [], hosts_v4, hosts_v6, owners, shared);
+fields!(Room, [], hosts_v4, hosts_v6, owners, sources, shared);
 
 #[cfg(test)]
 mod tests {

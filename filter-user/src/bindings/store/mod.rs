@@ -85,6 +85,17 @@ pub(crate) struct Store {
     boot_id: u128,
 }
 
+/// Deleted credentials at one moment.
+pub(crate) struct Deleted(redb::ReadOnlyTable<&'static str, (u64, i64)>);
+
+impl Deleted {
+    /// The row version at which a credential was deleted, and when, for as long as that counts.
+    pub(crate) fn get(&self, key: &str, now: Now) -> Result<Option<(u64, i64)>, StoreError> {
+        let found = self.0.get(key)?.map(|found| found.value());
+        Ok(found.filter(|(_, wall_ms)| now.wall_ms.saturating_sub(*wall_ms) < TOMBSTONES_KEPT_MS))
+    }
+}
+
 /// The database for as long as one call takes.
 struct Open<'s>(RwLockReadGuard<'s, Option<Database>>);
 
@@ -240,13 +251,10 @@ impl Store {
         Ok(())
     }
 
-    /// The row version at which a credential was deleted, and when, for as long as that counts.
-    pub(crate) fn tombstone(&self, key: &str, now: Now) -> Result<Option<(u64, i64)>, StoreError> {
+    /// What has been deleted, as it is now: opened once for many looks.
+    pub(crate) fn tombstones(&self) -> Result<Deleted, StoreError> {
         let db = self.db();
-        let read = db.get()?.begin_read()?;
-        let found = read.open_table(TOMBSTONES)?.get(key)?;
-        let found = found.map(|found| found.value());
-        Ok(found.filter(|(_, wall_ms)| now.wall_ms.saturating_sub(*wall_ms) < TOMBSTONES_KEPT_MS))
+        Ok(Deleted(db.get()?.begin_read()?.open_table(TOMBSTONES)?))
     }
 
     /// Changes after `since` up to `until`, at most `most`.

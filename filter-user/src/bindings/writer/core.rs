@@ -5,6 +5,7 @@
 //! next start puts it in force and tells the audit log; (3) the audit log, with fsync: the same; (4) the kernel: the
 //! same; (5) memory, watchers, answers. What fails in 3 or 4 is taken back in the store before anybody is told.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -143,6 +144,7 @@ impl Core {
         let ground = Ground {
             memory: &self.shared.memory,
             store: &self.shared.store,
+            deleted: OnceCell::new(),
             view,
             denies: &denies,
             now,

@@ -4,7 +4,7 @@
 //! A pass that is through has put every change up to its beginning into the table; what came later is replayed by the
 //! next start. A slice writes rows as they are by then: replaying older changes over them ends at the same row.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 use super::core::Core;
 use super::group::Key;
@@ -16,7 +16,7 @@ const WAITING_MAX: usize = 500_000;
 
 pub(super) struct Fold {
     /// Changed since the pass began.
-    waiting: BTreeSet<Key>,
+    waiting: HashSet<Key>,
     /// What the pass has left, from the last to the first, and the revision at which it began.
     pass: Option<(Vec<Key>, u64)>,
 }
@@ -55,8 +55,10 @@ impl Core {
     /// One slice of so many rows. Blocks. What fails is tried again.
     pub(super) fn fold(&mut self, rows: usize) {
         let (mut keys, until) = self.fold.pass.take().unwrap_or_else(|| {
-            let waiting = std::mem::take(&mut self.fold.waiting);
-            (waiting.into_iter().rev().collect(), self.revision)
+            let mut waiting: Vec<Key> = std::mem::take(&mut self.fold.waiting).into_iter().collect();
+            // Once for a pass: names that begin alike are slow to keep in order.
+            waiting.sort_unstable_by(|one, other| other.cmp(one));
+            (waiting, self.revision)
         });
         let slice = keys.split_off(keys.len().saturating_sub(rows));
         let row = |key: &Key| {

@@ -2,6 +2,7 @@
 //!
 //! Touches nothing: what it decides is in its fields, for the writer to make durable, audited, in force and seen.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use crate::bindings::model::view::{PublisherFacts, state};
 use crate::bindings::refusal::{Code, Refusal};
 use crate::bindings::requests::{Actor, Answer, Caller, Event, Outcome, State};
 use crate::bindings::seam::Change;
-use crate::bindings::store::{Store, StoreError, StoredChange, key_of};
+use crate::bindings::store::{Deleted, Store, StoreError, StoredChange, key_of};
 
 /// Bindings that have ended are kept this long.
 pub(crate) const ENDED_KEPT_MS: i64 = 24 * 3_600_000;
@@ -40,9 +41,24 @@ pub(crate) struct Entry {
 pub(crate) struct Ground<'g> {
     pub(crate) memory: &'g Memory,
     pub(crate) store: &'g Store,
+    /// Opened by the first credential that is not in memory.
+    pub(crate) deleted: OnceCell<Deleted>,
     pub(crate) view: &'g PolicyView,
     pub(crate) denies: &'g Denies,
     pub(crate) now: Now,
+}
+
+impl Ground<'_> {
+    fn tombstone(&self, key: &Key) -> Result<Option<(u64, i64)>, StoreError> {
+        let deleted = match self.deleted.get() {
+            Some(deleted) => deleted,
+            None => {
+                let opened = self.store.tombstones()?;
+                self.deleted.get_or_init(|| opened)
+            }
+        };
+        deleted.get(&key_of(&key.0, &key.1), self.now)
+    }
 }
 
 pub(crate) struct Group {
@@ -150,7 +166,7 @@ impl Group {
         let row = shelf.get(&key.1);
         let tombstone = match row {
             Some(_) => None,
-            None => ground.store.tombstone(&key_of(&key.0, &key.1), ground.now)?,
+            None => ground.tombstone(key)?,
         };
         let entry = Entry {
             shelf,
