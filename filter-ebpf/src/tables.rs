@@ -2,10 +2,11 @@
 //!
 //! Sizes written here are the least; the loader sets those that the policy needs.
 
+mod used;
+
 use core::borrow::Borrow;
 use core::cell::Cell;
 use core::ffi::c_void;
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_md};
@@ -22,15 +23,16 @@ use filter_common::admit;
 use filter_common::bounds::{INTERFACES_MAX, SOURCE_WAYS};
 use filter_common::charge::{self, Charge};
 use filter_common::classify::{self, Grants, Walk};
-use filter_common::limit::{Bucket, Effect};
+use filter_common::limit::Effect;
 use filter_common::lookup::prefixes::find_v6;
-use filter_common::lookup::{Config, GrantTables, Port, Tables, Used};
+use filter_common::lookup::{Config, GrantTables, Port, Tables};
 use filter_common::parse::{Packet, Protocol};
 use filter_common::pipeline::{self, Outcome};
 use filter_common::source_limit;
 use filter_common::target::{self, REMEMBERED, Remembered, Target};
 use filter_common::units::Nanos;
 
+use self::used::{OwnUsed, Word, word};
 use crate::prefixes::To;
 #[cfg(not(feature = "lpm-trie"))]
 use crate::prefixes::source_value;
@@ -250,56 +252,6 @@ extern "C" fn service_of_many(number: u32) -> u64 {
     let outcome = admit::service_of_many(&tables, &desk.packet, &desk.source, number);
     desk.run_now = tables.now.get();
     outcome.pack()
-}
-
-/// A bucket's word in a map value.
-pub struct Word(*mut u64);
-
-impl Bucket for Word {
-    #[inline(always)]
-    fn load(&self) -> u64 {
-        // SAFETY: an aligned word of a live map value; other CPUs write it whole.
-        unsafe { core::ptr::read_volatile(self.0) }
-    }
-
-    #[inline(always)]
-    fn compare_exchange(&self, old: u64, new: u64) -> Result<(), u64> {
-        // SAFETY: an aligned word of a live map value.
-        let (seen, done) = unsafe {
-            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(self.0, old, new)
-        };
-        if done { Ok(()) } else { Err(seen) }
-    }
-}
-
-/// An owner's state.
-pub struct OwnUsed(*mut OwnerState);
-
-impl Used for OwnUsed {
-    type Bucket = Word;
-
-    #[inline(always)]
-    fn bucket(&self, level: u32) -> Word {
-        // SAFETY: a value of the map, of this type; only a field is addressed.
-        let buckets = unsafe { &raw mut (*self.0).buckets };
-        word(buckets, level)
-    }
-
-    #[inline(always)]
-    fn count(&self, bytes: u32, now: Nanos) {
-        // SAFETY: a value of the map, of this type; only fields are addressed, none is read here.
-        let packets = unsafe { &raw mut (*self.0).packets };
-        // SAFETY: as above.
-        let total = unsafe { &raw mut (*self.0).bytes };
-        // SAFETY: as above.
-        let last_seen = unsafe { &raw mut (*self.0).last_seen };
-        // SAFETY: an aligned word of a map value, which all CPUs add to atomically.
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(packets, 1) };
-        // SAFETY: as above.
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, bytes as u64) };
-        // SAFETY: an aligned word; whichever CPU writes last, the moment is right to a tick.
-        unsafe { core::ptr::write_volatile(last_seen, now.0) };
-    }
 }
 
 /// The maps alone, without a packet.
@@ -580,16 +532,5 @@ impl<const IN_STAGE: bool> Tables for KernelTables<IN_STAGE> {
     #[inline(always)]
     fn count_interface(&self, verdict: u8) {
         account::count_interface(XdpContext::new(self.ctx).ingress_ifindex() as u32, verdict);
-    }
-}
-
-/// The bucket of a level: the offset is a constant in each arm, as the verifier wants it.
-#[inline(always)]
-fn word(buckets: *mut [u64; 3], level: u32) -> Word {
-    let first = buckets.cast::<u64>();
-    match level {
-        0 => Word(first),
-        1 => Word(first.wrapping_add(1)),
-        _ => Word(first.wrapping_add(2)),
     }
 }

@@ -287,7 +287,10 @@ pub fn find_v6<T: TableV6 + ?Sized>(table: &T, upper: u64, lower: u64) -> u32 {
     if parts & parts::PREFIXES_V6 == 0 {
         return 0;
     }
-    if is_gated && parts & parts::BLOCKS_32 != 0 && marks_v6(table, wide(upper)) & GATE_PREFIXES != 0 {
+    // Most that have a block at the /48 need no other cell.
+    if gate & GATE_PREFIXES != 0
+        || is_gated && parts & parts::BLOCKS_32 != 0 && marks_v6(table, wide(upper)) & GATE_PREFIXES != 0
+    {
         gate |= GATE_WIDE;
     }
     if gate & (GATE_PREFIXES | GATE_WIDE) == 0 && parts & parts::TOP_V6 == 0 {
