@@ -147,7 +147,7 @@ pub(super) fn stage(policy: &Policy, pushed: &Pushed) -> Stage {
     let setting = Setting {
         interfaces: &[],
         pins: None,
-        owners_max: 10_000,
+        owners_max: 50_000,
         log: KernelLog::Off,
         records: false,
     };
@@ -155,7 +155,7 @@ pub(super) fn stage(policy: &Policy, pushed: &Pushed) -> Stage {
         .unwrap_or_else(|error| panic!("this test puts tables into the kernel: run it as root ({error})"));
     let state = State::of(&generation).unwrap();
     let around = (policy, pushed.clone());
-    let tables = Tables::new(generation, compiled, &mut numbers, around, 10_000).unwrap();
+    let tables = Tables::new(generation, compiled, &mut numbers, around, 50_000).unwrap();
     Stage {
         tables,
         state,

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
-use super::group::{Answered, Ground, Group};
+use super::ground::Ground;
+use super::group::{Answered, Group};
 use crate::bindings::audit::Line;
 use crate::bindings::clock::Now;
 use crate::bindings::model::json::{Faults, Json, Members, child};

@@ -2,17 +2,16 @@
 //!
 //! Touches nothing: what it decides is in its fields, for the writer to make durable, audited, in force and seen.
 
-use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::denies::{Denies, DenyJob};
 use super::effects::{binding_line, shown};
+use super::ground::Ground;
 use super::job::{BindingJob, Done, Job, Op};
 use crate::bindings::audit::Line;
 use crate::bindings::clock::Now;
-use crate::bindings::memory::{Memory, Shelf};
-use crate::bindings::model::allowance::PolicyView;
+use crate::bindings::memory::Shelf;
 use crate::bindings::model::decide::{self, Stored, Written};
 use crate::bindings::model::lease::{Standing, kernel_end, standing};
 use crate::bindings::model::row::{Row, Told, told_of};
@@ -20,7 +19,7 @@ use crate::bindings::model::view::{PublisherFacts, state};
 use crate::bindings::refusal::{Code, Refusal};
 use crate::bindings::requests::{Actor, Answer, Caller, Event, Outcome, State};
 use crate::bindings::seam::Change;
-use crate::bindings::store::{Deleted, Store, StoreError, StoredChange, key_of};
+use crate::bindings::store::{StoreError, StoredChange};
 
 /// Bindings that have ended are kept this long.
 pub(crate) const ENDED_KEPT_MS: i64 = 24 * 3_600_000;
@@ -35,30 +34,6 @@ pub(crate) struct Entry {
     /// Row version and wall clock of a deletion.
     pub(crate) tombstone_before: Option<(u64, i64)>,
     pub(crate) tombstone: Option<(u64, i64)>,
-}
-
-/// What the daemon is at, as the jobs see it.
-pub(crate) struct Ground<'g> {
-    pub(crate) memory: &'g Memory,
-    pub(crate) store: &'g Store,
-    /// Opened by the first credential that is not in memory.
-    pub(crate) deleted: OnceCell<Deleted>,
-    pub(crate) view: &'g PolicyView,
-    pub(crate) denies: &'g Denies,
-    pub(crate) now: Now,
-}
-
-impl Ground<'_> {
-    fn tombstone(&self, key: &Key) -> Result<Option<(u64, i64)>, StoreError> {
-        let deleted = match self.deleted.get() {
-            Some(deleted) => deleted,
-            None => {
-                let opened = self.store.tombstones()?;
-                self.deleted.get_or_init(|| opened)
-            }
-        };
-        deleted.get(&key_of(&key.0, &key.1), self.now)
-    }
 }
 
 pub(crate) struct Group {

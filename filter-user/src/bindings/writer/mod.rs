@@ -10,6 +10,7 @@ pub(crate) mod denies;
 mod durable;
 mod effects;
 mod fold;
+mod ground;
 mod group;
 pub(crate) mod job;
 mod pace;

@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
-use super::group::{Answered, Ground, Group, Key};
+use super::ground::Ground;
+use super::group::{Answered, Group, Key};
 use super::job::{Done, Job};
 use crate::bindings::audit::Line;
 use crate::bindings::memory::Shelf;
