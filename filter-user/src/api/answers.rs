@@ -182,8 +182,9 @@ fn text(status: StatusCode, body: impl Into<Body>) -> Response {
 fn pictured(context: &Context) -> Arc<Snapshot> {
     let mut snapshot = context.view.snapshot();
     let bindings = context.backing.as_ref().map(|backing| &backing.bindings);
-    if let Some(why) = bindings.and_then(Bindings::refuses_growth) {
-        Arc::make_mut(&mut snapshot).not_ready.push(why);
+    let reasons = bindings.map(Bindings::not_ready).unwrap_or_default();
+    if !reasons.is_empty() {
+        Arc::make_mut(&mut snapshot).not_ready.extend(reasons);
     }
     snapshot
 }

@@ -16,7 +16,7 @@ use super::model::allowance::PolicyView;
 use super::model::credential::Fingerprints;
 use super::model::lease::Moment;
 use super::requests::AuditHead;
-use super::shared::{CHUNKS_MAX, Phase, SINGLES_MAX, Shared};
+use super::shared::{CHUNKS_MAX, Phase, SINGLES_MAX, STORE_ALARM, Shared};
 use super::store::{self, Opened, Rows, StoreError};
 use super::writer::Writer;
 use super::writer::denies::{Denies, Deny};
@@ -87,7 +87,7 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
         successes: Mutex::default(),
         nudge: Notify::new(),
     });
-    shared.set_alarm("store", opened.alarm);
+    shared.set_alarm(STORE_ALARM, opened.alarm);
     shared.set_alarm("audit", cut);
     let writer = Writer::new(
         Arc::clone(&shared),

@@ -31,6 +31,9 @@ pub(crate) const DISK_ALARM: &str = "disk";
 /// The alarm that no space is kept back.
 pub(crate) const SPACE_ALARM: &str = "space";
 
+/// The store was set aside: bindings are not in force that were acknowledged. Until the next start.
+pub(crate) const STORE_ALARM: &str = "store";
+
 /// Single requests that wait for the writer; more are `busy`.
 pub(crate) const SINGLES_MAX: usize = 1_024;
 /// Chunks of batches that wait for the writer; a batch waits for room.

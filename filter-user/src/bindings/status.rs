@@ -7,7 +7,7 @@ use super::Bindings;
 use super::memory::Shelf;
 use super::model::view::{state, timestamp};
 use super::requests::{PublisherStatus, State, StoreStatus};
-use super::shared::SPACE_ALARM;
+use super::shared::{SPACE_ALARM, STORE_ALARM};
 
 /// Bindings that end within these are counted.
 const ENDING_WITHIN_MS: [i64; 3] = [300_000, 3_600_000, 86_400_000];
@@ -34,10 +34,14 @@ impl Bindings {
         }
     }
 
-    /// Why changes would be refused now, in a sentence.
-    pub fn refuses_growth(&self) -> Option<String> {
+    /// Which alarms make the daemon unready, a sentence each: changes would be refused, or bindings were lost.
+    pub fn not_ready(&self) -> Vec<String> {
         let alarms = self.shared.alarms.lock().unwrap_or_else(PoisonError::into_inner);
-        alarms.get(SPACE_ALARM).cloned()
+        let unready = [SPACE_ALARM, STORE_ALARM];
+        unready
+            .iter()
+            .filter_map(|kind| alarms.get(kind).cloned())
+            .collect()
     }
 
     fn publisher_status(&self, shelf: &Shelf) -> PublisherStatus {

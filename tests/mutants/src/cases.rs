@@ -94,6 +94,9 @@ impl<A: Words, B: Words> Words for (A, B) {
     }
 }
 
+/// More than any table of the cases has: words that are no file of cases may ask for all the memory there is.
+const ITEMS_MAX: usize = 1 << 24;
+
 /// As runs of equal values: most tables are nearly empty.
 impl<T: Words + Clone + PartialEq> Words for Vec<T> {
     fn put(&self, words: &mut Vec<u64>) {
@@ -109,7 +112,11 @@ impl<T: Words + Clone + PartialEq> Words for Vec<T> {
         for _ in 0..words.next()? {
             let length = usize::try_from(words.next()?).ok()?;
             let item = T::take(words)?;
-            items.resize(items.len().checked_add(length)?, item);
+            let longer = items.len().checked_add(length)?;
+            if longer > ITEMS_MAX {
+                return None;
+            }
+            items.resize(longer, item);
         }
         Some(items)
     }

@@ -106,7 +106,8 @@ fn set_aside(path: &Path, why: &str, now: Now) -> Result<Opened, StoreError> {
     std::fs::rename(path, &aside).map_err(|error| StoreError::File(path.to_owned(), error))?;
     let mut opened = read(open_file(path)?, now)?;
     opened.alarm = Some(format!(
-        "the store could not be read ({why}): it is kept as {}; publishers must sync",
+        "the store could not be read ({why}): it is kept as {}; publishers must sync, and the daemon is \
+         unready until its next start",
         aside.display()
     ));
     Ok(opened)

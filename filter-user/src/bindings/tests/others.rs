@@ -175,6 +175,7 @@ async fn store_that_cannot_be_read_is_set_aside_with_an_alarm() {
     let f = start_in(folder, clock, POLICY);
     let status = f.bindings.status();
     assert!(status.alarms[0].contains("publishers must sync"), "{status:?}");
+    assert_eq!(f.bindings.not_ready(), status.alarms, "bindings are missing");
     assert!(status.revision >= revision, "revisions are never given twice");
     let aside = std::fs::read_dir(f.folder.path()).unwrap().any(|entry| {
         entry
@@ -347,15 +348,15 @@ async fn without_space_kept_back_deletes_and_renewals_alone_are_taken() {
     assert!(f.delete("key-2", None).await.unwrap().removed);
     let all_day = r#"{"sources": ["192.0.2.66"], "seconds": 60, "reason": "flood"}"#;
     deny(&f, &operator(), "flood", all_day).await.unwrap();
+    let reasons = f.bindings.not_ready();
     assert!(
-        f.bindings
-            .refuses_growth()
-            .is_some_and(|why| why.contains("store-full"))
+        matches!(&reasons[..], [why] if why.contains("store-full")),
+        "{reasons:?}"
     );
     std::fs::remove_dir(f.folder.path().join("reserve")).unwrap();
     f.settle().await;
     f.put("key-3", &body("192.0.2.3", 60)).await.unwrap();
-    assert_eq!(f.bindings.refuses_growth(), None);
+    assert!(f.bindings.not_ready().is_empty());
 }
 
 #[test]
