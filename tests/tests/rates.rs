@@ -1,6 +1,7 @@
 //! Limits to the packet: what the kernel program admits of more than it is asked to, at every level, from one CPU and
 //! from two. Time is the test runs' own, so that minutes take milliseconds and every bound is exact; one test goes by
-//! the kernel's clock. `KEYFENCE_RATES=long` takes as long as a careful measurement does.
+//! the kernel's clock. `KEYFENCE_RATES=long` takes as long as a careful measurement does, which is
+//! longer than the suite lets a test run: `KEYFENCE_RATES=long cargo test -p keyfence-tests --test rates`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
