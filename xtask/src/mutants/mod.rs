@@ -26,7 +26,7 @@ use syntax::File;
 use weave::Mutant;
 
 /// The rules of the contract.
-const RULES: [&str; 16] = [
+const RULES: [&str; 15] = [
     "parse/mod.rs",
     "parse/straight.rs",
     "parse/ethernet.rs",
@@ -39,7 +39,6 @@ const RULES: [&str; 16] = [
     "admit.rs",
     "charge.rs",
     "limit.rs",
-    "source_limit.rs",
     "account.rs",
     "lookup/mod.rs",
     "units.rs",
