@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use keyfence_tests::harness::drops::lines;
+use keyfence_tests::harness::drops::{SERVICES, lines};
 use keyfence_tests::harness::frames::{self, SYN};
 use keyfence_tests::harness::{Attach, Daemon, LISTED, Policy, SERVER, STRANGER, Site, Wire};
 use nix::sys::signal::Signal;
@@ -12,15 +12,6 @@ use serde::Deserialize;
 use serde_json::Value;
 
 const ENTRIES: &str = r#"
-[[service]]
-name = "api"
-protocol = ["tcp", "udp"]
-ports = [7000]
-[[service]]
-name = "tried"
-protocol = "udp"
-ports = [7001]
-mode = "observe"
 [[client]]
 name = "acme"
 sources = ["10.77.0.2"]
@@ -149,7 +140,8 @@ fn every_line_of_a_live_log_is_a_document_of_the_schema() {
     let records = "[records]\ninterval = \"10m\"\n";
     let daemon = Daemon::start(
         &site,
-        &Policy::new(Attach::Auto, ENTRIES)
+        &Policy::new(Attach::Auto, SERVICES)
+            .and(ENTRIES)
             .filter("non-ip = \"drop\"")
             .and(records),
     );

@@ -12,7 +12,7 @@ use filter_user::kernel::attach::Entry;
 use filter_user::kernel::clock::monotonic;
 use filter_user::kernel::pins::Pins;
 use filter_user::kernel::run::Runner;
-use keyfence_tests::harness::drops::{assert_in_order, counted, records, sums, verify};
+use keyfence_tests::harness::drops::{SERVICES, assert_in_order, counted, records, sums, verify};
 use keyfence_tests::harness::frames::{self, SYN};
 use keyfence_tests::harness::{
     Attach, Daemon, LISTED, Pace, Policy, SERVER, Sender, Sink, Site, StopOnDrop, Wire, until,
@@ -21,15 +21,6 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 const ENTRIES: &str = r#"
-[[service]]
-name = "api"
-protocol = ["tcp", "udp"]
-ports = [7000]
-[[service]]
-name = "tried"
-protocol = "udp"
-ports = [7001]
-mode = "observe"
 [[client]]
 name = "acme"
 sources = ["10.77.0.2"]
@@ -52,7 +43,7 @@ fn policy(site: &Site) -> Policy {
         "[[sink]]\npath = \"{}\"\nrotate-size = \"2GB\"\nkeep-size = \"4GB\"\n",
         log.display()
     );
-    Policy::new(Attach::Auto, ENTRIES).and(&sink)
+    Policy::new(Attach::Auto, SERVICES).and(ENTRIES).and(&sink)
 }
 
 /// Frames of a flood, by number; nobody checks the sum of a header, so only the source is written anew.

@@ -5,7 +5,9 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use keyfence_tests::harness::drops::{assert_in_order, caught_up, counted, lines, records, sums, verify};
+use keyfence_tests::harness::drops::{
+    SERVICES, assert_in_order, caught_up, counted, lines, records, sums, verify,
+};
 use keyfence_tests::harness::frames::{self, SYN};
 use keyfence_tests::harness::{
     Attach, Daemon, LISTED, Policy, SERVER, STRANGER, Site, Wire, keyfence, output, until,
@@ -15,15 +17,6 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 const ENTRIES: &str = r#"
-[[service]]
-name = "api"
-protocol = ["tcp", "udp"]
-ports = [7000]
-[[service]]
-name = "tried"
-protocol = "udp"
-ports = [7001]
-mode = "observe"
 [[client]]
 name = "acme"
 sources = ["10.77.0.2"]
@@ -35,7 +28,7 @@ sources = ["10.66.0.0/16"]
 "#;
 
 fn policy() -> Policy {
-    Policy::new(Attach::Auto, ENTRIES)
+    Policy::new(Attach::Auto, SERVICES).and(ENTRIES)
 }
 
 fn source(number: u32) -> IpAddr {

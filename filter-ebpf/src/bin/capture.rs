@@ -11,7 +11,6 @@
 #![feature(core_intrinsics)]
 
 use core::ffi::c_void;
-use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 
 use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP, xdp_action};
 use aya_ebpf::btf_maps::{Array, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf};
@@ -23,9 +22,14 @@ use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use filter_common::abi::Desk;
 use filter_common::capture::{Counts, INTERFACES, SNAP_MAX, Taken, Wanted};
-use filter_common::limit::{self, Bucket, Effect};
+use filter_common::limit::{self, Effect};
 use filter_common::units::Nanos;
 use filter_common::verdict::Verdict;
+
+use self::word::Word;
+
+#[path = "../tables/used/word.rs"]
+mod word;
 
 /// The filter's own.
 #[btf_map]
@@ -159,26 +163,6 @@ fn counts(interface: u32) -> Option<&'static mut Counts> {
     };
     // SAFETY: this CPU's own value, and this program does not interrupt itself.
     Some(unsafe { &mut *counts })
-}
-
-/// The bucket's word, shared by all CPUs.
-struct Word(*mut u64);
-
-impl Bucket for Word {
-    #[inline(always)]
-    fn load(&self) -> u64 {
-        // SAFETY: an aligned word of a live map value; other CPUs write it whole.
-        unsafe { core::ptr::read_volatile(self.0) }
-    }
-
-    #[inline(always)]
-    fn compare_exchange(&self, old: u64, new: u64) -> Result<(), u64> {
-        // SAFETY: an aligned word of a live map value.
-        let (seen, done) = unsafe {
-            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(self.0, old, new)
-        };
-        if done { Ok(()) } else { Err(seen) }
-    }
 }
 
 #[panic_handler]

@@ -1,31 +1,14 @@
 //! What is used up and counted on words that all CPUs share: buckets, and what an owner had.
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
+mod word;
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use filter_common::abi::OwnerState;
-use filter_common::limit::Bucket;
 use filter_common::lookup::Used;
 use filter_common::units::Nanos;
 
-/// A bucket's word in a map value.
-pub struct Word(pub(super) *mut u64);
-
-impl Bucket for Word {
-    #[inline(always)]
-    fn load(&self) -> u64 {
-        // SAFETY: an aligned word of a live map value; other CPUs write it whole.
-        unsafe { core::ptr::read_volatile(self.0) }
-    }
-
-    #[inline(always)]
-    fn compare_exchange(&self, old: u64, new: u64) -> Result<(), u64> {
-        // SAFETY: an aligned word of a live map value.
-        let (seen, done) = unsafe {
-            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(self.0, old, new)
-        };
-        if done { Ok(()) } else { Err(seen) }
-    }
-}
+pub use self::word::Word;
 
 /// An owner's state.
 pub struct OwnUsed(pub(super) *mut OwnerState);

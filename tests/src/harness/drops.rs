@@ -1,4 +1,4 @@
-//! The log of drops as tests read it: line by line, and what its records add up to.
+//! Services that drop, and the log of drops as tests read it: line by line, and what its records add up to.
 
 use std::fs;
 use std::path::Path;
@@ -10,6 +10,19 @@ use super::counters::Counts;
 use super::program::{keyfence, output};
 use super::site::Site;
 use super::wait::until;
+
+/// Two services: one that drops what it refuses, and one that observes.
+pub const SERVICES: &str = r#"
+[[service]]
+name = "api"
+protocol = ["tcp", "udp"]
+ports = [7000]
+[[service]]
+name = "tried"
+protocol = "udp"
+ports = [7001]
+mode = "observe"
+"#;
 
 /// All whole lines.
 pub fn lines(log: &Path) -> Vec<Value> {

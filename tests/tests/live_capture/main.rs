@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::process::Stdio;
 
 use filter_common::verdict::Verdict;
+use keyfence_tests::harness::drops::SERVICES;
 use keyfence_tests::harness::frames::{self, SYN};
 use keyfence_tests::harness::{
     Attach, Daemon, INSIDE, LISTED, OUTSIDE, Policy, SERVER, STRANGER, Site, Wire, output, system, until,
@@ -20,15 +21,6 @@ use serde_json::Value;
 use capturing::{Capturing, Frame, capture, comments, gone, programs, read, said, send};
 
 const ENTRIES: &str = r#"
-[[service]]
-name = "api"
-protocol = ["tcp", "udp"]
-ports = [7000]
-[[service]]
-name = "tried"
-protocol = "udp"
-ports = [7001]
-mode = "observe"
 [[client]]
 name = "acme"
 sources = ["10.77.0.2", "fd77::2"]
@@ -37,6 +29,10 @@ services = ["*"]
 name = "abuse"
 sources = ["10.66.0.0/16"]
 "#;
+
+fn policy(attach: Attach) -> Policy {
+    Policy::new(attach, SERVICES).and(ENTRIES)
+}
 
 const ALLOWED: &str = "verdict=pass reason=allowed service=api owner=client/acme";
 const UNLISTED: &str = "verdict=drop reason=unlisted service=api";
@@ -73,7 +69,7 @@ fn kinds() -> Vec<(Vec<u8>, &'static str)> {
 
 fn what_was_decided_stands_beside_each_packet(attach: Attach) {
     let site = Site::raw();
-    let daemon = Daemon::start(&site, &Policy::new(attach, ENTRIES));
+    let daemon = Daemon::start(&site, &policy(attach));
     let mut wire = Wire::open(&site);
     let capturing = Capturing::start(&site, "all.pcapng", &["--rate", "1M"]);
     let kinds = kinds();
@@ -121,7 +117,7 @@ fn what_was_decided_stands_beside_each_packet_in_generic_mode() {
 #[test]
 fn captures_at_one_time_each_take_what_they_were_asked_for() {
     let site = Site::raw();
-    let daemon = Daemon::start(&site, &Policy::new(Attach::Auto, ENTRIES));
+    let daemon = Daemon::start(&site, &policy(Attach::Auto));
     let mut wire = Wire::open(&site);
     let start = |name: &str, arguments: &[&str]| Capturing::start(&site, name, arguments);
     let drops = start("drops.pcapng", &["--verdict", "drop,observe"]);
@@ -169,7 +165,7 @@ fn captures_at_one_time_each_take_what_they_were_asked_for() {
 #[test]
 fn bounds_hold_and_what_is_not_taken_is_told() {
     let site = Site::raw();
-    let daemon = Daemon::start(&site, &Policy::new(Attach::Auto, ENTRIES));
+    let daemon = Daemon::start(&site, &policy(Attach::Auto));
     let mut wire = Wire::open(&site);
     let strangers = vec![udp(STRANGER4, 7000, 1_400); 1_000];
     let only = ["--source", "10.77.0.66"];
@@ -216,7 +212,7 @@ fn frames_in_several_buffers_are_captured_whole() {
     let site = Site::raw();
     site.server.ip(&format!("link set {INSIDE} mtu 9000"));
     site.outside.ip(&format!("link set {OUTSIDE} mtu 9000"));
-    let daemon = Daemon::start(&site, &Policy::new(Attach::Auto, ENTRIES));
+    let daemon = Daemon::start(&site, &policy(Attach::Auto));
     let mut wire = Wire::open(&site);
     let capturing = Capturing::start(&site, "large.pcapng", &["--source", "10.77.0.66"]);
     send(&site, &mut wire, &[udp(STRANGER4, 7000, 8_000)]);
@@ -233,7 +229,7 @@ fn frames_in_several_buffers_are_captured_whole() {
 #[test]
 fn a_pipe_is_a_live_view_and_a_slow_one_loses_what_is_counted() {
     let site = Site::raw();
-    let daemon = Daemon::start(&site, &Policy::new(Attach::Auto, ENTRIES));
+    let daemon = Daemon::start(&site, &policy(Attach::Auto));
     let mut wire = Wire::open(&site);
     let log = site.folder().join("seen");
     let script = "\"$0\" capture -w - --socket \"$1\" --verdict drop | \"$2\" -l -n -r - -T fields -e frame.comment > \"$3\"";
@@ -290,7 +286,7 @@ fn a_pipe_is_a_live_view_and_a_slow_one_loses_what_is_counted() {
 #[test]
 fn nothing_stays_of_a_capture_whose_reader_or_daemon_is_killed() {
     let site = Site::raw();
-    let daemon = Daemon::start(&site, &Policy::new(Attach::Auto, ENTRIES));
+    let daemon = Daemon::start(&site, &policy(Attach::Auto));
     let mut wire = Wire::open(&site);
     let mut reader = Capturing::start(&site, "reader.pcapng", &[]);
     assert_eq!(programs().len(), 1);
