@@ -6,6 +6,7 @@
 
 mod bindings;
 mod definitions;
+mod process;
 #[cfg(test)]
 mod tests;
 
@@ -131,9 +132,10 @@ impl Metrics {
     pub fn encode(&self, view: &dyn View, bindings: Option<&StoreStatus>) -> Result<String, String> {
         let counters = view.counters()?;
         let snapshot = view.snapshot();
-        let values = |definition| match bindings::values(definition, bindings) {
-            Some(values) => values,
-            None => self.values(definition, &snapshot, &counters),
+        let process = process::Figures::read()?;
+        let values = |definition| {
+            let known = bindings::values(definition, bindings).or_else(|| process.values(definition));
+            known.unwrap_or_else(|| self.values(definition, &snapshot, &counters))
         };
         let families: Vec<MetricFamily> = DEFINITIONS
             .iter()
@@ -202,7 +204,14 @@ impl Metrics {
             | Id::Alarms
             | Id::StoreErrors
             | Id::AuditLine
-            | Id::AuditHash => Vec::new(),
+            | Id::AuditHash
+            | Id::ProcessCpu
+            | Id::ProcessDescriptors
+            | Id::ProcessDescriptorsMax
+            | Id::ProcessVirtual
+            | Id::ProcessResident
+            | Id::ProcessStart
+            | Id::ProcessThreads => Vec::new(),
         }
     }
 }
@@ -243,6 +252,11 @@ fn family(definition: &Definition, metrics: Vec<Metric>) -> MetricFamily {
 
 /// One value; `labels` stand in the definition's order.
 fn sample(of: &Definition, labels: &[&str], value: u64) -> Metric {
+    // The format's numbers are floating: whole ones are exact up to 2^53.
+    floating(of, labels, value as f64)
+}
+
+fn floating(of: &Definition, labels: &[&str], value: f64) -> Metric {
     debug_assert_eq!(of.labels.len(), labels.len(), "{} has other labels", of.name);
     let pair = |(label, value): (&Label, &&str)| {
         let mut pair = LabelPair::default();
@@ -251,8 +265,6 @@ fn sample(of: &Definition, labels: &[&str], value: u64) -> Metric {
         pair
     };
     let mut metric = Metric::from_label(of.labels.iter().zip(labels).map(pair).collect());
-    // The format's numbers are floating: exact up to 2^53.
-    let value = value as f64;
     if of.kind == Kind::Counter {
         let mut counter = Counter::default();
         counter.set_value(value);

@@ -154,6 +154,13 @@ pub(super) enum Id {
     Generation,
     Drift,
     BuildInfo,
+    ProcessCpu,
+    ProcessDescriptors,
+    ProcessDescriptorsMax,
+    ProcessVirtual,
+    ProcessResident,
+    ProcessStart,
+    ProcessThreads,
 }
 
 const SERVICE: Label = Label {
@@ -302,4 +309,18 @@ pub const DEFINITIONS: &[Definition] = &[
         "Entries of the kernel's tables in force that were found not to be as the daemon wrote them."),
     define(Id::BuildInfo, Kind::Gauge, "keyfence_build_info", &[VERSION],
         "Always 1; the label is the daemon's version."),
+    define(Id::ProcessCpu, Kind::Counter, "process_cpu_seconds_total", &[],
+        "CPU time of the daemon, in user and in kernel mode; what packets cost is not among it."),
+    define(Id::ProcessDescriptors, Kind::Gauge, "process_open_fds", &[],
+        "File descriptors that the daemon has open."),
+    define(Id::ProcessDescriptorsMax, Kind::Gauge, "process_max_fds", &[],
+        "File descriptors that the daemon may have open."),
+    define(Id::ProcessVirtual, Kind::Gauge, "process_virtual_memory_bytes", &[],
+        "Virtual memory of the daemon."),
+    define(Id::ProcessResident, Kind::Gauge, "process_resident_memory_bytes", &[],
+        "Resident memory of the daemon; the kernel's tables are not among it."),
+    define(Id::ProcessStart, Kind::Gauge, "process_start_time_seconds", &[],
+        "When the daemon was started, in seconds since 1970."),
+    define(Id::ProcessThreads, Kind::Gauge, "process_threads", &[],
+        "Threads of the daemon."),
 ];

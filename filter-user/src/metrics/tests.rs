@@ -94,6 +94,28 @@ fn every_line_parses_and_no_label_set_stands_twice() {
 }
 
 #[test]
+fn daemons_own_figures_are_those_of_this_process() {
+    let page = page(&FakeView::default());
+    let value = |name: &str| -> f64 {
+        let line = page
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} is not in\n{page}"))
+            .parse()
+            .unwrap()
+    };
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.unwrap().as_secs_f64();
+    // The kernel counts the start in ticks since boot, and the boot in whole seconds.
+    assert!((now - 3600.0..now + 2.0).contains(&value("process_start_time_seconds")));
+    assert!(value("process_open_fds") > 2.0 && value("process_open_fds") < value("process_max_fds"));
+    assert!(value("process_resident_memory_bytes") > 1e6);
+    assert!(value("process_virtual_memory_bytes") > value("process_resident_memory_bytes"));
+    assert!(value("process_threads") >= 1.0);
+    assert!(value("process_cpu_seconds_total") >= 0.0);
+}
+
+#[test]
 fn unreadable_counters_give_no_page_at_all() {
     let view = FakeView::default();
     *view.counters.lock().unwrap() = Err("map verdicts: permission denied".to_owned());

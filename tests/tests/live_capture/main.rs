@@ -12,7 +12,8 @@ use filter_common::verdict::Verdict;
 use keyfence_tests::harness::drops::SERVICES;
 use keyfence_tests::harness::frames::{self, SYN};
 use keyfence_tests::harness::{
-    Attach, Daemon, INSIDE, LISTED, OUTSIDE, Policy, SERVER, STRANGER, Site, Wire, output, system, until,
+    Attach, Daemon, INSIDE, LISTED, OUTSIDE, Policy, SERVER, STRANGER, Site, Wire, keyfence, output, run,
+    system, until,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -93,6 +94,7 @@ fn what_was_decided_stands_beside_each_packet(attach: Attach) {
     assert_eq!(read.iter().map(|frame| frame.length).max(), longest);
     assert_eq!((&told["ended"], &told["no_room"]), (&"asked".into(), &0.into()));
     assert_eq!(told["packets"], told["judged"], "{told}");
+    assert_eq!(replayed(&site), comments(&read).into_iter().map(owned).collect());
     // Judged as without a capture.
     let counters = site.counters();
     let of = |verdict| {
@@ -102,6 +104,30 @@ fn what_was_decided_stands_beside_each_packet(attach: Attach) {
     assert_eq!((of(Verdict::Drop), of(Verdict::Observe)), (75, 25));
     gone();
     drop(daemon);
+}
+
+fn owned((comment, count): (&str, usize)) -> (String, usize) {
+    (comment.to_owned(), count)
+}
+
+/// How `keyfence replay` judges the capture under the same policy, in the words of its comments.
+fn replayed(site: &Site) -> BTreeMap<String, usize> {
+    let mut command = keyfence();
+    let file = site.folder().join("all.pcapng");
+    command.args(["replay", "--json", "--policy"]);
+    command.arg(site.policy_file()).arg(file);
+    let lines = run(&mut command);
+    let mut counts = BTreeMap::new();
+    let lines = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    for line in lines.filter(|line| line.get("frame").is_some()) {
+        let named = ["verdict", "reason", "service", "owner"].into_iter();
+        let words = named.filter_map(|name| Some(format!("{name}={}", line[name].as_str()?)));
+        let words: Vec<String> = words.collect();
+        *counts.entry(words.join(" ")).or_default() += 1;
+    }
+    counts
 }
 
 #[test]
