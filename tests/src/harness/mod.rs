@@ -21,6 +21,7 @@ mod script;
 mod site;
 mod stream;
 mod terminal;
+mod tiny;
 mod wait;
 
 pub use bpffs::BpfFs;
@@ -39,4 +40,5 @@ pub use script::Script;
 pub use site::{GREEDY, INSIDE, INSIDE_MAC, LISTED, OUTSIDE, OUTSIDE_MAC, Party, SERVER, STRANGER, Site};
 pub use stream::{Pace, Sender, Sink};
 pub use terminal::Terminal;
+pub use tiny::Tiny;
 pub use wait::{PATIENCE, StopOnDrop, until};

@@ -2,12 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 
-use keyfence_tests::harness::{Answer, Daemon, Site, keyfence, output, until};
-use nix::fcntl::{FallocateFlags, fallocate};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::statvfs::statvfs;
+use keyfence_tests::harness::{Answer, Daemon, Site, Tiny, keyfence, output, until};
 use serde_json::{Value, json};
 
 use super::stage::{binding, policy};
@@ -27,39 +23,14 @@ impl Refused for Answer {
     }
 }
 
-/// A file system of a few pages.
-struct Tiny(PathBuf);
-
-impl Tiny {
-    fn mount(path: PathBuf, size: &str) -> Self {
-        fs::create_dir_all(&path).expect("a temporary folder can hold another");
-        let options = format!("size={size}");
-        mount(
-            Some("tmpfs"),
-            &path,
-            Some("tmpfs"),
-            MsFlags::empty(),
-            Some(options.as_str()),
-        )
-        .unwrap_or_else(|error| panic!("{} cannot be mounted: {error}", path.display()));
-        Self(path)
-    }
-}
-
-impl Drop for Tiny {
-    fn drop(&mut self) {
-        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
-    }
-}
-
 #[test]
 fn audit_log_without_space_refuses_what_it_cannot_tell_of() {
     let site = Site::new();
     // One page: the start's own line fits, and a few of bindings.
     let tiny = Tiny::mount(site.folder().join("tiny"), "4096");
     fs::create_dir_all(site.state()).expect("a temporary folder can hold another");
-    fs::write(tiny.0.join("audit.jsonl"), "").expect("there is a page");
-    symlink(tiny.0.join("audit.jsonl"), site.state().join("audit.jsonl")).expect("a link can be made");
+    fs::write(tiny.path().join("audit.jsonl"), "").expect("there is a page");
+    symlink(tiny.path().join("audit.jsonl"), site.state().join("audit.jsonl")).expect("a link can be made");
     let daemon = Daemon::start(&site, &policy());
     let body = binding(&["10.77.0.66"]);
     let put = |at: usize| {
@@ -75,19 +46,6 @@ fn audit_log_without_space_refuses_what_it_cannot_tell_of() {
     assert!(daemon.metric("keyfence_store_errors_total") >= 1.0);
     assert!(daemon.metric("keyfence_bindings_alarms") >= 1.0);
     daemon.kill();
-}
-
-impl Tiny {
-    /// Takes all space but so much; gives the file that does.
-    fn fill_but(&self, bytes: u64) -> PathBuf {
-        let disk = statvfs(&self.0).expect("it is mounted");
-        let free = disk.blocks_available() * disk.fragment_size();
-        let path = self.0.join("filler");
-        let file = fs::File::create(&path).expect("there is an inode");
-        let length = i64::try_from(free.saturating_sub(bytes)).expect("it is small");
-        fallocate(&file, FallocateFlags::empty(), 0, length).expect("there is space");
-        path
-    }
 }
 
 const MIB: u64 = 1 << 20;
@@ -111,7 +69,7 @@ fn full_disk_takes_deletes_and_renewals_alone_and_the_daemon_says_why_it_is_not_
         }
         assert_eq!(ready().status, 200, "{size}: {}", ready().body);
         if let Some(before) = before {
-            fs::rename(before, tiny.0.join("before")).expect("a file can be renamed");
+            fs::rename(before, tiny.path().join("before")).expect("a file can be renamed");
         }
         let filler = tiny.fill_but(0);
         // What the store's file has free inside is used up first.

@@ -102,6 +102,12 @@ pub(crate) const COMPONENTS: &[Component] = &[
         Need::Test,
         "the terminal that `keyfence top` is watched in",
     ),
+    row(
+        "faketime",
+        "faketime",
+        Need::Test,
+        "gives the daemon a wall clock that jumps",
+    ),
     Component {
         service: Some("caddy"),
         ..row(
