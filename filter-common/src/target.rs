@@ -226,14 +226,37 @@ mod tests {
     }
 
     #[test]
+    fn every_bit_of_a_port_tells_it_from_others() {
+        let to = |protocol, destination_port| Packet {
+            protocol,
+            destination_port,
+            ..Packet::default()
+        };
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            for port in [0, 443, u16::MAX] {
+                let known = Remembered::of(&to(protocol, port), Target::default());
+                assert!(known.is_of(&to(protocol, port)));
+                for bit in 0..u16::BITS {
+                    let other = port ^ 1 << bit;
+                    for protocol in [Protocol::Tcp, Protocol::Udp] {
+                        assert!(!known.is_of(&to(protocol, other)), "{protocol:?} {port} {other}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_place_is_one_of_those_there_are() {
-        for (port, lower) in [(0, 0), (u16::MAX, u64::MAX), (443, 0xffff_cb00_710a)] {
-            let packet = Packet {
-                destination: Address { upper: 0, lower },
-                destination_port: port,
-                ..Packet::default()
-            };
-            assert!(place(&packet) < REMEMBERED);
+        for port in 0..=u16::MAX {
+            for lower in [0, u64::MAX, 0xffff_cb00_710a] {
+                let packet = Packet {
+                    destination: Address { upper: 0, lower },
+                    destination_port: port,
+                    ..Packet::default()
+                };
+                assert!(place(&packet) < REMEMBERED);
+            }
         }
     }
 }

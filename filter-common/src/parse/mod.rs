@@ -253,3 +253,17 @@ fn packet_end<F: PacketBytes + ?Sized>(frame: &F, at: u32, field: u16, length: u
     let end = at + length;
     if frame.holds(end) { Some(end) } else { None }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Frame;
+
+    #[test]
+    fn a_frame_is_what_its_number_says_and_any_other_number_is_malformed() {
+        for frame in [Frame::Ip, Frame::LinkControl, Frame::NonIp, Frame::Malformed] {
+            assert_eq!(Frame::from_number(frame as u32), frame);
+        }
+        assert_eq!(Frame::from_number(4), Frame::Malformed);
+        assert_eq!(Frame::from_number(u32::MAX), Frame::Malformed);
+    }
+}

@@ -69,7 +69,8 @@ pub(crate) struct Options {
     sample: Option<usize>,
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Only files of the decision whose path holds this, for example parse/ipv6; docs/MUTANTS.md is not written.
+    /// Only files of the decision whose path holds this, for example parse/ipv6; the others' rows of docs/MUTANTS.md
+    /// stay.
     #[arg(long, value_name = "TEXT")]
     file: Option<String>,
     /// Print the mutants, and try none.
@@ -117,7 +118,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
             println!("only by random frames: {}", line(&files, mutant));
         }
     }
-    if is_whole {
+    if options.sample.is_none() {
         report::write(&root, &files, &fates, &reasons)?;
     }
     println!("{}", report::summary(&fates));

@@ -22,7 +22,158 @@ pub(super) fn pages() -> Vec<Page> {
         nine(),
         levels(),
         only_connections(),
+        listed_and_managed(),
+        one_port_of_two(),
+        several_and_a_source_limit(),
     ]
+}
+
+fn listed_and_managed() -> Page {
+    let mut p = Page::new(
+        "09-listed-and-managed",
+        "Rule 9: a source that one entry lists and management names is listed all the same",
+        policy(
+            "other-traffic = \"drop\"\n",
+            &format!(
+                "{ENTRIES}\n[[client]]\nname = \"operator\"\nsources = [\"192.0.2.5\", \"2001:db8:ad::5\"]\n\
+                 services = [\"payments\"]\n"
+            ),
+        ),
+    );
+    let why = "3.9: a grant matches when its prefix holds the source address and it names the service";
+    case!(
+        p,
+        "its grant admits it to the service",
+        v4(ADMIN, API).tcp(1, 443),
+        allowed("payments", "operator"),
+        why
+    );
+    case!(
+        p,
+        "and so over IPv6",
+        v6(ADMIN6, API6).tcp(1, 443),
+        allowed("payments", "operator"),
+        why
+    );
+    case!(
+        p,
+        "to a service that it is not listed for it is unlisted",
+        v4(ADMIN, DNS).tcp(1, 53),
+        drop("unlisted").at("resolver"),
+        "3.9: no grant with that address and service: unlisted"
+    );
+    p
+}
+
+const TWO_AT_A_PORT: &str = r#"
+[[service]]
+name = "payments"
+address = ["203.0.113.10", "2001:db8::/64"]
+protocol = "tcp"
+ports = [443]
+
+[[service]]
+name = "refunds"
+address = ["203.0.113.53", "2001:db8:0:53::/64"]
+protocol = "tcp"
+ports = [443]
+
+[[client]]
+name = "acme"
+sources = ["198.51.100.0/24", "2001:db8:ac::/48"]
+services = ["refunds"]
+"#;
+
+fn one_port_of_two() -> Page {
+    let mut p = Page::new(
+        "07-one-port-of-two",
+        "Rule 7: a port that two services have is the one's whose address it is",
+        policy("other-address = \"drop\"\n", TWO_AT_A_PORT),
+    );
+    let names = "3.7: protocol, destination address and destination port name at most one service";
+    case!(
+        p,
+        "the second service admits its client",
+        v4(LISTED, DNS).tcp(1, 443),
+        allowed("refunds", "acme"),
+        names
+    );
+    case!(
+        p,
+        "the first one does not",
+        v4(LISTED, API).tcp(1, 443),
+        drop("unlisted").at("payments"),
+        names
+    );
+    case!(
+        p,
+        "the same over IPv6",
+        v6(LISTED6, DNS6).tcp(1, 443),
+        allowed("refunds", "acme"),
+        names
+    );
+    case!(
+        p,
+        "the first one's over IPv6",
+        v6(LISTED6, API6).tcp(1, 443),
+        drop("unlisted").at("payments"),
+        names
+    );
+    case!(
+        p,
+        "an address that is neither's follows other-address",
+        v4(LISTED, ELSE).tcp(1, 443),
+        drop("other"),
+        "3.7: none, but a service has that protocol and port at another address: other-address decides"
+    );
+    p
+}
+
+fn several_and_a_source_limit() -> Page {
+    let mut p = Page::new(
+        "10-source-several",
+        "Rules 9 and 10: a source of several owners has one bucket of its own",
+        policy(
+            "source-limit = { packets = { rate = 1, burst = 3 }, connections = { rate = 1, burst = 1 } }\n",
+            ENTRIES,
+        ),
+    );
+    let order = "3.10: in this order: the source's own, the grant's; what is taken stays taken";
+    let send = |flags| {
+        v4(LISTED, API).tcp_with(Tcp {
+            flags,
+            ..Tcp::new(40000, 443)
+        })
+    };
+    case!(
+        p,
+        "a first connection",
+        send(SYN),
+        allowed("payments", "acme"),
+        order
+    );
+    case!(
+        p,
+        "a second connection is refused, and its packet is taken",
+        send(SYN),
+        drop("limit-source").at("payments"),
+        order
+    );
+    case!(
+        p,
+        "the third packet is its last",
+        send(ACK),
+        allowed("payments", "acme"),
+        order
+    );
+    case!(
+        p,
+        "the fourth is refused",
+        send(ACK),
+        drop("limit-source").at("payments"),
+        order
+    );
+    p
 }
 
 fn near_link_control() -> Page {
