@@ -82,6 +82,10 @@ const COST_SCALED_MAX: u128 = 1 << 40;
 /// More fractional bits would gain nothing.
 const SHIFT_MAX: u32 = 40;
 
+/// What prices that were rounded up may owe together before a packet is refused for it: else of packets that come at
+/// exactly the rate and are as large as the burst, every second one would be. Less than a byte.
+const ROUNDED_MAX: u64 = 256;
+
 impl Limit {
     /// No limit.
     pub const NONE: Limit = Limit {
@@ -109,7 +113,15 @@ impl Limit {
         {
             shift += 1;
         }
-        Self::scaled(rate, per_seconds, burst, shift)
+        let limit = Self::scaled(rate, per_seconds, burst, shift)?;
+        if (second_units << shift).is_multiple_of(rate as u128) {
+            return Some(limit);
+        }
+        let byte = limit.cost >> shift;
+        Some(Limit {
+            span: limit.span + byte.saturating_sub(2).min(ROUNDED_MAX),
+            ..limit
+        })
     }
 
     fn scaled(rate: u64, per_seconds: u32, burst: u64, shift: u32) -> Option<Limit> {
@@ -154,6 +166,29 @@ mod tests {
         (0..offers)
             .filter(|_| take(word, limit, amount, now, Effect::Commit))
             .count() as u64
+    }
+
+    #[test]
+    fn packets_as_large_as_the_burst_pass_at_exactly_the_rate() {
+        for (rate, size, gap) in [
+            (1428, 1428, 1_000_000_000),
+            (1500, 1428, 952_000_000),
+            (7000, 1428, 204_000_000),
+            (60_000, 1428, 23_800_000),
+            (1_000_000, 1500, 1_500_000),
+        ] {
+            let limit = Limit::of_bytes(rate, 1, size).unwrap();
+            let word = Word(Cell::new(0));
+            let passed = (0..1000).filter(|number| {
+                let now = Nanos(START.0 + number * gap);
+                let passes = take(&word, &limit, size as u32, now, Effect::Commit);
+                let more = passes && take(&word, &limit, 1, now, Effect::Dry);
+                assert!(!more, "not a byte more at {rate}");
+                passes
+            });
+            let passed = passed.count();
+            assert!(passed >= 990, "{passed} of 1000 at {rate}");
+        }
     }
 
     #[test]
@@ -233,13 +268,12 @@ mod tests {
     fn a_level_is_between_nothing_and_the_burst() {
         let bytes = Limit::of_bytes(7, 60, 100).unwrap();
         assert!(bytes.shift > 0);
-        for (limit, left) in [(Limit::of_tokens(10, 1, 100).unwrap(), 70), (bytes, 69)] {
+        for limit in [Limit::of_tokens(10, 1, 100).unwrap(), bytes] {
             assert_eq!(level(&limit, 0, START), 100);
             assert_eq!(level(&limit, u64::MAX, START), 0);
             let word = Word(Cell::new(0));
             assert!(take(&word, &limit, 30, START, Effect::Commit));
-            // Prices of bytes are rounded up: what is left of a token does not count.
-            assert_eq!(level(&limit, word.load(), START), left);
+            assert_eq!(level(&limit, word.load(), START), 70);
         }
         assert_eq!(level(&Limit::NONE, 0, START), 0);
     }
@@ -287,7 +321,7 @@ mod tests {
         // 16e9 x 2^7 / 3 is the last below 2^40; 16e9 x 2^40 / 10^12 x 1.1 stops at 40 bits.
         assert_eq!(
             Limit::of_bytes(3, 1, 10),
-            limit(682_666_666_667, 53_333_333_334, 7)
+            limit(682_666_666_667, 53_333_333_334 + ROUNDED_MAX, 7)
         );
         assert_eq!(
             Limit::of_bytes(1_100_000_000_000, 1, 1),
