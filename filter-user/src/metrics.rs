@@ -166,6 +166,7 @@ impl Metrics {
                     .collect()
             }
             Id::LimitRefused => limits_refused(of, counters),
+            Id::SourceShared => vec![sample(of, &[], counters.shared_sources)],
             Id::TableEntries => snapshot
                 .tables
                 .iter()

@@ -94,3 +94,80 @@ fn greedy_client_is_held_to_its_limit_natively() {
 fn greedy_client_is_held_to_its_limit_generically() {
     greedy_is_held_to_its_limit(Attach::Generic);
 }
+
+const SOURCE_BURST: u64 = 5;
+
+fn of_sources(max: u32, burst: u64, more: &str) -> Policy {
+    let entries = format!(
+        r#"
+[[service]]
+name = "api"
+protocol = "udp"
+ports = [{PORT}]
+[[client]]
+name = "modest"
+sources = ["{}"]
+services = ["api"]
+[[publisher]]
+name = "gateway"
+user = "root"
+services = ["api"]
+environments = ["production"]
+widest-prefix = {{ ipv4 = 24, ipv6 = 48 }}
+{more}"#,
+        LISTED.v4
+    );
+    let limit = format!(
+        "source-limit-max = {max}\nsource-limit = {{ packets = {{ rate = \"1/h\", burst = {burst} }} }}"
+    );
+    Policy::new(Attach::Auto, &entries).filter(&limit)
+}
+
+/// What a source has spent stays spent, whatever is changed around it.
+#[test]
+fn sources_own_bucket_keeps_its_level_over_all_that_changes_the_tables() {
+    const MORE: &str = "[[client]]\nname = \"more\"\nsources = [\"198.51.100.0/24\"]\nservices = [\"api\"]\n";
+    let site = Site::new();
+    let mut daemon = Daemon::start(&site, &of_sources(4096, SOURCE_BURST, ""));
+    let to = SocketAddr::new(SERVER.v4.into(), PORT);
+    let sink = Sink::open(&site.server, to);
+    let mut sender = Sender::open(&site.outside, LISTED.v4.into(), to);
+    let mut passed_of = |times: u64| {
+        let before = (site.counters().of("api"), sink.count(LISTED.v4.into()));
+        (0..times).for_each(|_| sender.send());
+        until("every packet is judged", || {
+            (site.counters().of("api") == before.0 + times).then_some(())
+        });
+        let allowed = || site.counters().packets("api", Verdict::Pass, Reason::Allowed);
+        until("what passed arrives", || {
+            (sink.count(LISTED.v4.into()) == allowed()).then_some(())
+        });
+        sink.count(LISTED.v4.into()) - before.1
+    };
+    assert_eq!(passed_of(SOURCE_BURST + 3), SOURCE_BURST);
+    let reload = |daemon: &Daemon, policy: &Policy| {
+        site.write(policy);
+        daemon.reload();
+    };
+    reload(&daemon, &of_sources(4096, SOURCE_BURST, ""));
+    assert_eq!(passed_of(3), 0, "the same file once more");
+    reload(&daemon, &of_sources(4096, SOURCE_BURST, MORE));
+    assert_eq!(passed_of(3), 0, "a client more");
+    let binding =
+        serde_json::json!({"sources": ["203.0.113.0/24"], "services": ["api"], "lease_seconds": 600});
+    let put = daemon.ask("PUT", "/v1/bindings/wide", &binding);
+    assert_eq!(put.expect("the daemon answers").status, 201);
+    assert_eq!(passed_of(3), 0, "a prefix pushed");
+    daemon.kill();
+    daemon = Daemon::start_again(&site);
+    assert_eq!(passed_of(3), 0, "a daemon killed and another started");
+    reload(&daemon, &of_sources(64, SOURCE_BURST, MORE));
+    assert_eq!(passed_of(3), 0, "fewer buckets");
+    reload(&daemon, &of_sources(65_536, SOURCE_BURST, MORE));
+    assert_eq!(passed_of(3), 0, "more buckets");
+    reload(&daemon, &of_sources(65_536, SOURCE_BURST + 2, MORE));
+    assert_eq!(passed_of(6), 2, "a larger burst: tokens used stay used");
+    reload(&daemon, &of_sources(4096, SOURCE_BURST + 3, MORE));
+    assert_eq!(passed_of(6), 1, "a larger burst of another number of buckets");
+    daemon.kill();
+}

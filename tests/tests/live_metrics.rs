@@ -51,3 +51,18 @@ fn scrape_of_a_working_daemon_passes_promtool() {
         String::from_utf8_lossy(&said)
     );
 }
+
+#[test]
+fn what_a_service_has_counted_stays_when_it_leaves_the_policy() {
+    let site = Site::new();
+    let more = "[[service]]\nname = \"more\"\nprotocol = \"udp\"\nports = [9]\n";
+    let daemon = Daemon::start(&site, &Policy::new(Attach::Auto, Probe::ENTRIES));
+    Probe::open(&site).assert_filtered();
+    let series = "keyfence_packets_total{service=\"probe\",verdict=\"drop\",reason=\"unlisted\"}";
+    let before = daemon.metric(series);
+    assert!(before > 0.0);
+    site.write(&Policy::new(Attach::Auto, more));
+    daemon.reload();
+    assert_eq!(daemon.metric(series), before);
+    assert_eq!(daemon.metric("keyfence_source_limit_shared_packets_total"), 0.0);
+}

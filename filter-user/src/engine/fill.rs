@@ -120,7 +120,9 @@ pub(super) fn owners_max(policy: &Policy, numbers: &Numbers) -> u32 {
         .iter()
         .map(|publisher| publisher.bindings_max)
         .sum();
-    let wanted = (policy.clients.len() as u64 + pushed + 1).min(OWNERS_PUSHED_MAX) as u32;
+    // The table stays as long as the filter is attached: policies to come have some more.
+    let wanted = policy.clients.len() as u64 + pushed + 1;
+    let wanted = (wanted + wanted / 4).min(OWNERS_PUSHED_MAX) as u32;
     OWNERS_AT_LEAST
         .max(wanted)
         .max(numbers.owners_end().saturating_mul(2))

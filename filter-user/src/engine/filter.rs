@@ -28,6 +28,7 @@ use crate::kernel::log::Lines;
 use crate::kernel::pins::{Found, Pins};
 use crate::kernel::records::Accounting;
 use crate::kernel::slots;
+use crate::kernel::source_levels;
 use crate::kernel::state::{Limits, State};
 use crate::kernel::tick::Jiffy;
 use crate::kernel::written::ReadBack;
@@ -158,6 +159,7 @@ impl Filter {
         state.place_interfaces(&counted(&placed))?;
         let entry = Entry::create(&mut generation, &pins)?;
         pins.pin_generation(1, &generation)?;
+        source_levels::keep(&maps, &generation)?;
         let in_force = TablesInForce::default();
         let read_back = Arc::new(ReadBack::of(&generation)?);
         let tap = Tap::new(maps.join(names::DESK));
@@ -289,7 +291,9 @@ impl Filter {
             .and_then(|()| {
                 self.pins.pin_generation(number, &next.tables.generation)?;
                 self.tables.settle(&self.state);
-                self.state.carry(&self.tables.limits, &next.tables.limits);
+                let (old, new) = (&self.tables.limits, &next.tables.limits);
+                self.state.carry(old, new);
+                source_levels::carry(&self.pins.maps(), &next.tables.generation, old, new)?;
                 let swap = || self.tap.swap(&mut next.tables.generation);
                 Ok(self.in_force.put(number, read_back, swap)?)
             });
@@ -307,6 +311,9 @@ impl Filter {
         self.host.clone_from(&next.around.host);
         self.narrowed.clone_from(&next.narrowed);
         self.slots.clone_from(&next.slots);
+        if let Err(error) = source_levels::keep(&self.pins.maps(), &next.tables.generation) {
+            tracing::error!("sources' own buckets will start full after the next change: {error}");
+        }
         let parted = next.take_over(&mut self.tables, &mut write(&self.numbers));
         if let Err(error) = self.state.write_meta(meta(number, self.jiffy)) {
             tracing::error!("the next start cannot tell which generation is in force: {error}");

@@ -114,5 +114,6 @@ pub fn counters() -> CounterValues {
             verdict: "pass",
             packets: 19,
         }],
+        shared_sources: 3,
     }
 }

@@ -1,6 +1,7 @@
 //! Reads the kernel's counters for scrapes and status, beside the engine and never waiting for it.
 
 use filter_common::account;
+use filter_common::bounds::SERVICES_MAX;
 use filter_common::verdict::Verdict;
 
 use crate::bindings::seam::OwnerUse;
@@ -65,6 +66,18 @@ impl Reader {
                 count(Some(name), *number, verdict, reason)?;
             }
         }
+        // What a service has counted stays when it leaves the policy: counters never fall.
+        for number in 0..SERVICES_MAX {
+            let Some(name) = self.state.service_name(number) else {
+                continue;
+            };
+            if self.services.iter().any(|(known, _)| *known == name) {
+                continue;
+            }
+            for (verdict, reason) in account::service_reasons() {
+                count(Some(&name), number, verdict, reason)?;
+            }
+        }
         for (interface, slots) in &self.interfaces {
             let packets = self.state.interface(slots)?;
             for (verdict, packets) in Verdict::ALL.iter().zip(packets) {
@@ -76,6 +89,7 @@ impl Reader {
                 });
             }
         }
+        values.shared_sources = self.state.count(account::SHARED_SOURCES)?.packets;
         Ok(values)
     }
 }

@@ -117,6 +117,8 @@ pub const RECORD_KEYS_TABLE: &str = "RECORDS";
 pub struct CounterValues {
     pub verdicts: Vec<VerdictCount>,
     pub interfaces: Vec<InterfaceCount>,
+    /// Packets of sources that shared another's bucket.
+    pub shared_sources: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

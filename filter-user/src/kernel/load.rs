@@ -190,6 +190,10 @@ impl Generation {
             for name in names::PERSISTENT {
                 loader.map_pin_path(name, pins.join(name));
             }
+            // Of another size, it is another: `source_levels` carries over what sources owe.
+            if super::source_levels::fits(pins, source_entries(compiled) as u32) {
+                loader.map_pin_path(names::SOURCE_STATE, pins.join(names::SOURCE_STATE));
+            }
         }
         let mut generation = Self {
             ebpf: loader.load(object)?,
@@ -392,8 +396,13 @@ fn sizes(compiled: &Compiled, from: &Layout, to: &Layout) -> [(&'static str, usi
         ),
         (names::PORT_SETS, compiled.port_sets.len() + port_sets),
         (names::LIMITS, compiled.limits.len() + shared),
-        (names::SOURCE_STATE, 3 * compiled.source_lines as usize),
+        (names::SOURCE_STATE, source_entries(compiled)),
     ]
+}
+
+/// Lines of the sources' own buckets, of all units.
+fn source_entries(compiled: &Compiled) -> usize {
+    (3 * compiled.source_lines as usize).max(1)
 }
 
 pub(super) fn data(map: Option<&Map>) -> Option<&MapData> {

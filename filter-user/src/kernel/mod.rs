@@ -25,6 +25,7 @@ mod raw;
 pub mod records;
 pub mod run;
 pub mod slots;
+pub mod source_levels;
 pub mod state;
 pub mod tick;
 pub mod written;

@@ -129,6 +129,7 @@ pub(super) enum Id {
     Bytes,
     InterfacePackets,
     LimitRefused,
+    SourceShared,
     TableEntries,
     TableCapacity,
     HttpRequests,
@@ -165,7 +166,7 @@ pub(super) enum Id {
 
 const SERVICE: Label = Label {
     name: "service",
-    values: Values::Names("a service of the policy; empty where none decided"),
+    values: Values::Names("a service of the policy, or one that has left it; empty where none decided"),
 };
 const VERDICT: Label = Label {
     name: "verdict",
@@ -259,6 +260,8 @@ pub const DEFINITIONS: &[Definition] = &[
         "Packets judged, by interface and verdict."),
     define(Id::LimitRefused, Kind::Counter, "keyfence_limit_refused_packets_total", &[LEVEL, SERVICE],
         "Packets that a limit refused, dropped and observed ones, by the limit's level and service."),
+    define(Id::SourceShared, Kind::Counter, "keyfence_source_limit_shared_packets_total", &[],
+        "Packets of sources that shared another source's bucket because all that they could have were in use: raise source-limit-max."),
     define(Id::TableEntries, Kind::Gauge, "keyfence_table_entries", &[TABLE],
         "Entries in a table of the kernel program."),
     define(Id::TableCapacity, Kind::Gauge, "keyfence_table_capacity", &[TABLE],
