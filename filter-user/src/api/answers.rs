@@ -18,7 +18,6 @@ use super::who::Who;
 use super::{
     Context, authorize, body, capture, drops, explain, host, openapi, routes, single, stream, top, why,
 };
-use crate::bindings::Bindings;
 use crate::bindings::requests::StoreStatus;
 use crate::bindings::requests::{Actor, AuditNote};
 use crate::engine::snapshot::{CounterValues, ReloadError, Snapshot};
@@ -181,10 +180,13 @@ fn text(status: StatusCode, body: impl Into<Body>) -> Response {
 /// What is in force, and all that makes the daemon unready.
 fn pictured(context: &Context) -> Arc<Snapshot> {
     let mut snapshot = context.view.snapshot();
-    let bindings = context.backing.as_ref().map(|backing| &backing.bindings);
-    let reasons = bindings.map(Bindings::not_ready).unwrap_or_default();
-    if !reasons.is_empty() {
-        Arc::make_mut(&mut snapshot).not_ready.extend(reasons);
+    if let Some(backing) = &context.backing {
+        let records = backing.records.as_ref().map(|log| log.figures.failing());
+        let reasons = backing.bindings.not_ready().into_iter();
+        let reasons: Vec<String> = reasons.chain(records.into_iter().flatten()).collect();
+        if !reasons.is_empty() {
+            Arc::make_mut(&mut snapshot).not_ready.extend(reasons);
+        }
     }
     snapshot
 }
