@@ -139,7 +139,7 @@ async fn change_each(site: &Site, size: usize) -> Result<Single> {
         bpf_fs: site.bpf.path().to_owned(),
         kernel_log: KernelLog::Off,
     };
-    let mut filter = Filter::start(&options, &policy, Pushed::of(early, [])).await?;
+    let mut filter = Filter::start(&options, &policy, Some(Pushed::of(early, []))).await?;
     let mut spent = [Vec::new(), Vec::new()];
     for grantee in late {
         let owner = binding_name(&grantee);

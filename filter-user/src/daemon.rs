@@ -18,7 +18,7 @@ use crate::bindings::requests::AuditNote;
 use crate::bindings::seam::{Effective, Grants};
 use crate::bindings::{self, Bindings, Writer};
 use crate::engine::snapshot::{Snapshot, View};
-use crate::engine::{self, Engine, Filter, FilterError, Options};
+use crate::engine::{self, Engine, Filter, FilterError, Options, Pushes};
 use crate::metrics::Metrics;
 use crate::policy::model::OnExit;
 use crate::policy::{Loaded, Policy};
@@ -64,7 +64,14 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     let (hash, policy) = (loaded.hash, Arc::new(policy)); // The files' text, as large as all sources, goes here.
     let (bindings, writer) = open_bindings(&policy).await?;
     let effective: Arc<dyn Effective> = Arc::new(bindings.clone());
-    let (engine, shared) = Engine::start(options, hash, Arc::clone(&policy), Some(effective)).await?;
+    let pushes = match bindings.is_lost() {
+        false => Pushes::Known,
+        true => Pushes::Lost,
+    };
+    let (engine, shared) = Engine::start(options, hash, Arc::clone(&policy), Some(effective), pushes).await?;
+    if engine.is_kept() {
+        bindings.keep();
+    }
     let metrics = Arc::new(Metrics::new());
     let captures = open_captures(&engine, &shared, &bindings)?;
     let (records, log) = open_records(&policy, &engine, &shared, &bindings, Arc::clone(&metrics))?;

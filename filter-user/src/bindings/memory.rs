@@ -26,13 +26,40 @@ pub(crate) type RowChanges = Vec<(Arc<str>, Option<Arc<Row>>)>;
 type Rows = BTreeMap<Arc<str>, Arc<Row>>;
 
 /// What takes the place of rows: `None` takes one out.
-type Next = BTreeMap<Arc<str>, Option<Arc<Row>>>;
+pub(crate) type Next = BTreeMap<Arc<str>, Option<Arc<Row>>>;
 
 #[derive(Default)]
 struct Held {
     rows: Rows,
     /// A large change that counts already, and is on its way into the rows.
     next: Option<Arc<Next>>,
+    /// One that is not durable yet, and that the kernel is being given: `Which::ToBe` has it, and nobody else.
+    coming: Option<Coming>,
+}
+
+struct Coming {
+    next: Arc<Next>,
+    /// It ends what a restore has suspended.
+    synced: bool,
+}
+
+/// Which rows are asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// As readers see them: durable and in force.
+    Seen,
+    /// As the kernel is to have them, with what it is being given just now.
+    ToBe,
+}
+
+impl Held {
+    fn next(&self, which: Which) -> Option<&Next> {
+        let coming = self.coming.as_ref().filter(|_| which == Which::ToBe);
+        self.next
+            .as_ref()
+            .or(coming.map(|coming| &coming.next))
+            .map(AsRef::as_ref)
+    }
 }
 
 #[derive(Default)]
@@ -83,6 +110,16 @@ impl Shelf {
         }
     }
 
+    /// With what a change that is coming makes of them.
+    pub(crate) fn facts_to_be(&self) -> PublisherFacts {
+        let synced = self.read().coming.as_ref().is_some_and(|coming| coming.synced);
+        let facts = self.facts();
+        PublisherFacts {
+            unsynced: facts.unsynced && !synced,
+            ..facts
+        }
+    }
+
     pub(crate) fn last_success(&self) -> Option<Moment> {
         let boot_ms = self.success_boot_ms.load(Ordering::Acquire);
         (boot_ms != i64::MIN).then(|| Moment {
@@ -97,8 +134,12 @@ impl Shelf {
     }
 
     pub(crate) fn get(&self, credential: &str) -> Option<Arc<Row>> {
+        self.get_of(Which::Seen, credential)
+    }
+
+    pub(crate) fn get_of(&self, which: Which, credential: &str) -> Option<Arc<Row>> {
         let held = self.read();
-        match held.next.as_ref().and_then(|next| next.get(credential)) {
+        match held.next(which).and_then(|next| next.get(credential)) {
             Some(next) => next.clone(),
             None => held.rows.get(credential).cloned(),
         }
@@ -115,6 +156,10 @@ impl Shelf {
 
     /// Up to `most` rows after a credential, in their order.
     pub(crate) fn after(&self, credential: Option<&str>, most: usize) -> Vec<(Arc<str>, Arc<Row>)> {
+        self.after_of(Which::Seen, credential, most)
+    }
+
+    fn after_of(&self, which: Which, credential: Option<&str>, most: usize) -> Vec<(Arc<str>, Arc<Row>)> {
         let from = match credential {
             Some(credential) => Bound::Excluded(credential),
             None => Bound::Unbounded,
@@ -123,7 +168,7 @@ impl Shelf {
         let range = (from, Bound::Unbounded);
         let rows = held.rows.range::<str, _>(range);
         let taken = |(credential, row): (&Arc<str>, &Arc<Row>)| (Arc::clone(credential), Arc::clone(row));
-        let Some(next) = &held.next else {
+        let Some(next) = held.next(which) else {
             return rows.take(most).map(taken).collect();
         };
         // What is next stands in place of what is there.
@@ -134,10 +179,14 @@ impl Shelf {
     }
 
     /// Calls for each row; the lock is held for a slice at a time.
-    pub(crate) fn each(&self, mut call: impl FnMut(&Arc<str>, &Arc<Row>)) {
+    pub(crate) fn each(&self, call: impl FnMut(&Arc<str>, &Arc<Row>)) {
+        self.each_of(Which::Seen, call);
+    }
+
+    pub(crate) fn each_of(&self, which: Which, mut call: impl FnMut(&Arc<str>, &Arc<Row>)) {
         let mut after: Option<Arc<str>> = None;
         loop {
-            let rows = self.after(after.as_deref(), ROWS_A_SLICE);
+            let rows = self.after_of(which, after.as_deref(), ROWS_A_SLICE);
             let Some((last, _)) = rows.last() else { return };
             after = Some(Arc::clone(last));
             for (credential, row) in &rows {
@@ -161,9 +210,43 @@ impl Shelf {
         // In one step for readers, while the rows themselves follow a few at a time.
         let next: Next = changes.iter().cloned().collect();
         self.write().next = Some(Arc::new(next));
+        self.place(changes);
+        self.placed();
+    }
+
+    /// A large change is about to be made in the kernel: what is to be has it from here on, whole.
+    pub(crate) fn announce(&self, next: Arc<Next>, synced: bool) {
+        self.write().coming = Some(Coming { next, synced });
+    }
+
+    /// It is not to be after all.
+    pub(crate) fn withdraw(&self) {
+        let gone = self.write().coming.take();
+        // Freed after the lock.
+        drop(gone);
+    }
+
+    /// It is durable and in force: all readers see it in one step. Its rows are still to be placed.
+    pub(crate) fn come(&self) {
+        let mut held = self.write();
+        let Some(Coming { next, synced }) = held.coming.take() else {
+            return;
+        };
+        held.next = Some(next);
+        if synced {
+            self.unsynced.store(false, Ordering::Release);
+        }
+    }
+
+    /// Rows of a large change that readers see already.
+    pub(crate) fn place(&self, changes: &[(Arc<str>, Option<Arc<Row>>)]) {
         for changes in changes.chunks(ROWS_A_HOLD) {
             self.put(changes);
         }
+    }
+
+    /// All of them are in place.
+    pub(crate) fn placed(&self) {
         let done = self.write().next.take();
         // Freed after the lock.
         drop(done);
@@ -311,6 +394,32 @@ mod tests {
         assert_eq!(shown(&shelf), expected);
         assert!(shelf.get("b").is_none() && shelf.get("c").is_some() && shelf.get("a").is_some());
         assert_eq!(shelf.after(Some("a"), 1)[0].0.as_ref(), "c");
+    }
+
+    #[test]
+    fn change_that_is_coming_is_seen_by_who_asks_what_is_to_be_until_it_has_come() {
+        let shelf = Shelf::new("p".into());
+        shelf.unsynced.store(true, Ordering::Release);
+        shelf.put(&[("a".into(), Some(row(1))), ("b".into(), Some(row(1)))]);
+        let changes = [(Arc::from("b"), None), (Arc::from("c"), Some(row(2)))];
+        let next: Arc<Next> = Arc::new(changes.iter().cloned().collect());
+        let to_be = |shelf: &Shelf| {
+            let mut names = String::new();
+            shelf.each_of(Which::ToBe, |credential, _| names.push_str(credential));
+            names
+        };
+        shelf.announce(Arc::clone(&next), true);
+        assert_eq!((shown(&shelf)[1].0.as_str(), to_be(&shelf).as_str()), ("b", "ac"));
+        assert!(shelf.get("b").is_some() && shelf.get_of(Which::ToBe, "b").is_none());
+        assert!(shelf.facts().unsynced && !shelf.facts_to_be().unsynced);
+        shelf.withdraw();
+        assert_eq!(to_be(&shelf), "ab");
+        shelf.announce(next, true);
+        shelf.come();
+        assert!(shelf.get("b").is_none() && !shelf.facts().unsynced);
+        shelf.place(&changes);
+        shelf.placed();
+        assert_eq!((shelf.len(), to_be(&shelf).as_str()), (2, "ac"));
     }
 
     #[test]

@@ -37,10 +37,11 @@ use tokio::sync::oneshot;
 use crate::policy::Policy;
 use audit::Line;
 use clock::{Clock, Now};
-use memory::Shelf;
+use memory::{Shelf, Which};
 use model::allowance::{Allowance, PolicyView};
 use model::body::{Shape, Wanted, put_body};
 use model::row::Row;
+use model::view::PublisherFacts;
 use model::{credential, json, view};
 use refusal::{Code, FieldFault, Refusal};
 use requests::{
@@ -92,6 +93,17 @@ impl Bindings {
     /// once, so that the engine can start with what it holds.
     pub fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, Writer), OpenError> {
         open::open(options, policy)
+    }
+
+    /// Whether the store could not be read, and nothing that it held was put in force anew since: not even by a start in
+    /// between.
+    pub fn is_lost(&self) -> bool {
+        self.shared.is_lost.load(Ordering::Acquire)
+    }
+
+    /// The kernel keeps what it had, which nobody here knows: until a policy is applied, nothing can be pushed.
+    pub fn keep(&self) {
+        self.shared.keep();
     }
 
     /// Durable, audited and in force when it returns.
@@ -264,6 +276,7 @@ impl Effective for Bindings {
 
     fn applied(&self, epoch: u64, policy: &Arc<Policy>) {
         self.shared.view_of(epoch, policy);
+        self.shared.let_go();
         self.shared.applied.store(true, Ordering::Release);
         self.shared.nudge.notify_one();
     }
@@ -280,7 +293,10 @@ impl Under for UnderPolicy {
         let now = self.shared.clock.now();
         let mut grantees = Vec::new();
         for shelf in self.shared.memory.shelves() {
-            shelf.each(|credential, row| grantees.extend(self.grantee(&shelf, credential, row, now)));
+            let facts = shelf.facts_to_be();
+            shelf.each_of(Which::ToBe, |credential, row| {
+                grantees.extend(self.grantee(&shelf, facts, credential, row, now));
+            });
         }
         (grantees, self.shared.denies.load().grants(now))
     }
@@ -290,8 +306,8 @@ impl Under for UnderPolicy {
         let grantee = |owner: &String| {
             let (publisher, credential) = view::named(owner)?;
             let shelf = self.shared.memory.shelf(publisher)?;
-            let row = shelf.get(credential)?;
-            self.grantee(&shelf, credential, &row, now)
+            let row = shelf.get_of(Which::ToBe, credential)?;
+            self.grantee(&shelf, shelf.facts_to_be(), credential, &row, now)
         };
         owners.iter().filter_map(grantee).collect()
     }
@@ -299,8 +315,15 @@ impl Under for UnderPolicy {
 
 impl UnderPolicy {
     /// What has ended needs no place in the kernel.
-    fn grantee(&self, shelf: &Shelf, credential: &str, row: &Row, now: Now) -> Option<Grantee> {
-        let grantee = view::grantee(&self.view, &shelf.publisher, shelf.facts(), credential, row, now);
+    fn grantee(
+        &self,
+        shelf: &Shelf,
+        facts: PublisherFacts,
+        credential: &str,
+        row: &Row,
+        now: Now,
+    ) -> Option<Grantee> {
+        let grantee = view::grantee(&self.view, &shelf.publisher, facts, credential, row, now);
         grantee.filter(|grantee| grantee.end > now.monotonic_ns)
     }
 }

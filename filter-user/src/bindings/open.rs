@@ -85,9 +85,12 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
         applied: AtomicBool::new(false),
         next_view: Mutex::default(),
         successes: Mutex::default(),
+        is_lost: AtomicBool::new(opened.lost.is_some()),
+        lost: opened.lost.clone(),
+        kept: AtomicBool::new(false),
         nudge: Notify::new(),
     });
-    shared.set_alarm(STORE_ALARM, opened.alarm);
+    shared.set_alarm(STORE_ALARM, opened.lost);
     shared.set_alarm("audit", cut);
     let writer = Writer::new(
         Arc::clone(&shared),
@@ -166,7 +169,7 @@ fn tell_missing(audit: &mut Audit, opened: &Opened, now: Now) -> Result<Option<S
     let told = opened.audit.as_ref().map_or(0, |known| known.revision);
     let mut since = audit.revision.max(told);
     loop {
-        let changes = opened.store.changes(since, u64::MAX, SLICE);
+        let changes = opened.store.changes(since, opened.revision, SLICE);
         let changes = changes.map_err(|error| error.to_string())?;
         let Some((last, _)) = changes.last() else {
             return Ok(cut);

@@ -34,6 +34,10 @@ pub(crate) const SPACE_ALARM: &str = "space";
 /// The store was set aside: bindings are not in force that were acknowledged. Until the next start.
 pub(crate) const STORE_ALARM: &str = "store";
 
+/// What then holds where an earlier daemon's filter is in force.
+const KEPT: &str = "the kernel keeps what was in force, and takes no change of it: `keyfence restore` a backup, and \
+                    then, or without one, `keyfence reload`; after that publishers must sync";
+
 /// Single requests that wait for the writer; more are `busy`.
 pub(crate) const SINGLES_MAX: usize = 1_024;
 /// Chunks of batches that wait for the writer; a batch waits for room.
@@ -69,6 +73,12 @@ pub(crate) struct Shared {
     pub(crate) applied: AtomicBool,
     /// Publishers with held leases whose request has succeeded.
     pub(crate) successes: Mutex<HashSet<Arc<str>>>,
+    /// Why the store was set aside, where one was.
+    pub(crate) lost: Option<String>,
+    /// What it held may count in the kernel still, until something else is applied.
+    pub(crate) is_lost: AtomicBool,
+    /// It does.
+    pub(crate) kept: AtomicBool,
     /// Wakes the writer for these two.
     pub(crate) nudge: Notify,
 }
@@ -89,6 +99,17 @@ impl Shared {
 
     /// Whether something can be changed now.
     pub(crate) fn judge_phase(&self) -> Result<(), Refusal> {
+        self.judge_running()?;
+        match self.kept.load(Ordering::Acquire) {
+            false => Ok(()),
+            true => Err(Refusal::new(
+                Code::Unavailable,
+                format!("the store could not be read: {KEPT}"),
+            )),
+        }
+    }
+
+    fn judge_running(&self) -> Result<(), Refusal> {
         let phase = self.phase.load(Ordering::Acquire);
         if phase == Phase::Running as u8 {
             return Ok(());
@@ -99,9 +120,26 @@ impl Shared {
         })
     }
 
+    /// The kernel keeps what it had: see `Bindings::keep`.
+    pub(crate) fn keep(&self) {
+        self.kept.store(true, Ordering::Release);
+        let lost = self.lost.as_deref().unwrap_or("the store could not be read");
+        self.set_alarm(STORE_ALARM, Some(format!("{lost}; {KEPT}")));
+    }
+
+    /// It does no longer.
+    pub(crate) fn let_go(&self) {
+        if self.kept.swap(false, Ordering::AcqRel) {
+            self.set_alarm(STORE_ALARM, self.lost.clone());
+        }
+    }
+
     /// Hands a job to the writer, or says that there is no room.
     pub(crate) fn send(&self, job: Job) -> Answer<()> {
-        self.judge_phase()?;
+        match job {
+            Job::Note(..) | Job::Restore(_) => self.judge_running()?,
+            _ => self.judge_phase()?,
+        }
         self.singles.try_send(job).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refusal::new(
                 Code::Busy,

@@ -22,7 +22,11 @@ pub enum NotSingly {
 impl Engine {
     /// Makes changes at once, or begins a generation that has them; the answer comes when they are in force.
     pub(super) fn change(&mut self, epoch: u64, changes: Vec<Change>, answer: Changed) {
-        let result = if epoch == self.shared.policy_in_force().0 {
+        let result = if self.filter.kept {
+            Err(NotSingly::Refused(GrantError::Failed(
+                FilterError::Kept.to_string(),
+            )))
+        } else if epoch == self.shared.policy_in_force().0 {
             if let Some(under_way) = &mut self.under_way {
                 under_way.note(&changes);
             }

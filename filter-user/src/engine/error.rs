@@ -33,6 +33,11 @@ pub enum FilterError {
     Instance(String),
     #[error("the filter was detached while this daemon ran, and every packet passes: restart the daemon")]
     Detached,
+    #[error(
+        "the filter of an earlier daemon stays in force as it is, since what was pushed cannot be read: `keyfence \
+         reload` begins anew"
+    )]
+    Kept,
     #[error("the bindings do not follow the kernel's tables")]
     Behind,
     #[error("making the tables: {0}")]

@@ -11,6 +11,7 @@ use filter_common::source_limit;
 
 use super::Engine;
 use super::compile::narrowed;
+use super::error::FilterError;
 use super::filter::{Filter, read};
 use crate::bindings::seam::GrantError;
 use crate::compiler::Pushed;
@@ -38,6 +39,9 @@ impl Engine {
     pub(super) fn explain(&mut self, question: &Question) -> Result<InForce, ExplainError> {
         if question.epoch != self.shared.policy_in_force().0 {
             return Err(ExplainError::Policy(GrantError::PolicyChanged));
+        }
+        if self.filter.kept {
+            return Err(ExplainError::Failed(FilterError::Kept.to_string()));
         }
         self.filter.in_force(&self.policy, question)
     }

@@ -76,12 +76,19 @@ pub struct Filter {
     in_force: Arc<TablesInForce>,
     /// Set where a change that was refused could not be taken back whole.
     pub(super) in_part: bool,
+    /// Set where an earlier daemon's generation is in force as it was, of which nothing is known.
+    pub(super) kept: bool,
     tap: Arc<Tap>,
 }
 
 impl Filter {
     /// Puts a policy in force on its interfaces, over what an earlier daemon left or from nothing.
-    pub async fn start(options: &Options, policy: &Arc<Policy>, pushed: Pushed) -> Result<Self, FilterError> {
+    /// Without `pushed` it is not known what was pushed: then what an earlier daemon left stays as it is.
+    pub async fn start(
+        options: &Options,
+        policy: &Arc<Policy>,
+        pushed: Option<Pushed>,
+    ) -> Result<Self, FilterError> {
         let pins = Pins::of(&options.bpf_fs, &policy.daemon.instance)?;
         let held = || FilterError::Instance(policy.daemon.instance.clone());
         // Whoever holds the folder owns what is in it, wherever its state is kept.
@@ -108,7 +115,7 @@ impl Filter {
                     pins.clear()?;
                 }
                 pins.create()?;
-                let lock = pins.lock()?.ok_or_else(held)?;
+                let (lock, pushed) = (pins.lock()?.ok_or_else(held)?, pushed.unwrap_or_default());
                 tokio::task::block_in_place(|| Self::create(pins, lock, options, (policy, pushed), around))
             }
         }
@@ -184,6 +191,7 @@ impl Filter {
             slots: names_of(&placed).into_iter().zip(slots).collect(),
             in_force: Arc::new(in_force),
             in_part: false,
+            kept: false,
             tap: Arc::new(tap),
         };
         if let Err(error) = filter.attach(policy, choice, Occasion::Start) {
@@ -200,7 +208,7 @@ impl Filter {
         pins: Pins,
         lock: Flock<File>,
         options: &Options,
-        (policy, pushed): (&Arc<Policy>, Pushed),
+        (policy, pushed): (&Arc<Policy>, Option<Pushed>),
         around: Around,
         meta: Meta,
     ) -> Result<Self, FilterError> {
@@ -245,6 +253,11 @@ impl Filter {
             slots: Vec::new(),
             in_force: Arc::default(),
             in_part: false,
+            kept: pushed.is_none(),
+        };
+        let Some(pushed) = pushed else {
+            filter.keep(policy, around.choice)?;
+            return Ok(filter);
         };
         let wanted = Wanted {
             policy: Arc::clone(policy),
@@ -259,6 +272,23 @@ impl Filter {
             "took over the filter of an earlier daemon"
         );
         Ok(filter)
+    }
+
+    /// What an earlier daemon left stays in force: it is looked at, and nothing of it is changed.
+    fn keep(&mut self, policy: &Policy, mut choice: Choice) -> Result<(), FilterError> {
+        let linked = self.pins.linked()?;
+        choice
+            .interfaces
+            .retain(|interface| linked.contains(&interface.name));
+        self.attach(policy, &choice, Occasion::Change)?;
+        let placed = placed(&choice);
+        let slots = self.state.place_interfaces(&counted(&placed))?;
+        self.slots = names_of(&placed).into_iter().zip(slots).collect();
+        tracing::warn!(
+            generation = self.number,
+            "the filter of an earlier daemon stays in force as it is: what was pushed cannot be read"
+        );
+        Ok(())
     }
 
     /// What another generation is made beside. From here on it must be told what is changed in this one.
@@ -306,7 +336,7 @@ impl Filter {
             return Err(error);
         }
         self.number = number;
-        self.in_part = false;
+        (self.in_part, self.kept) = (false, false);
         self.jiffy = next.jiffy;
         self.host.clone_from(&next.around.host);
         self.narrowed.clone_from(&next.narrowed);

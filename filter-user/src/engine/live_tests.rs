@@ -266,3 +266,20 @@ fn changes_that_are_taken_back_leave_what_was() {
     });
     tested.unwrap_or_else(|error| panic!("{error}"));
 }
+
+#[test]
+fn what_holds_already_is_no_change_and_another_end_is_one_of_a_prefix_too() {
+    let mut stage = stage(&policy(), &Pushed::of([wide()], []));
+    assert_eq!(stage.change(&Change::Put(wide())), Ok(None));
+    let other = Grantee { end: 77, ..wide() };
+    assert_eq!(
+        stage.change(&Change::Put(other.clone())),
+        Ok(Some(Change::Put(wide())))
+    );
+    let fresh = self::stage(&policy(), &Pushed::of([other], []));
+    assert_eq!(stage.said(&all()), fresh.said(&all()));
+    // Other sources are the next generation's.
+    let mut wider = wide();
+    wider.sources.pop();
+    assert_eq!(stage.change(&Change::Put(wider)), Err(Stop::Generation));
+}

@@ -66,6 +66,14 @@ pub struct Options {
     pub kernel_log: crate::kernel::load::KernelLog,
 }
 
+/// Whether who knows what was pushed knows all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushes {
+    Known,
+    /// What an earlier daemon left in the kernel stays in force as it is, until a reload.
+    Lost,
+}
+
 /// Asked of the engine by others.
 enum Command {
     Reload(Answer),
@@ -109,8 +117,13 @@ impl Engine {
         hash: String,
         policy: Arc<Policy>,
         effective: Option<Arc<dyn Effective>>,
+        pushed: Pushes,
     ) -> Result<(Self, Arc<Shared>), FilterError> {
-        let filter = Filter::start(&options, &policy, pushed_at_start(effective.as_ref(), &policy)).await?;
+        let pushed = match pushed {
+            Pushes::Known => Some(pushed_at_start(effective.as_ref(), &policy)),
+            Pushes::Lost => None,
+        };
+        let filter = Filter::start(&options, &policy, pushed).await?;
         let (sender, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
         let started_at = jiff::Timestamp::now();
         let state = PolicyState {
@@ -149,9 +162,16 @@ impl Engine {
             waiting: VecDeque::new(),
             reloads: Vec::new(),
         };
-        engine.say_applied();
+        if !engine.is_kept() {
+            engine.say_applied();
+        }
         tokio::task::spawn_blocking(crate::sys::give_back_memory);
         Ok((engine, shared))
+    }
+
+    /// Whether what an earlier daemon left is in force as it was, until the next reload.
+    pub fn is_kept(&self) -> bool {
+        self.filter.kept
     }
 
     /// The drop accounting, and the state that its numbers are of.

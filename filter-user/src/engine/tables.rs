@@ -79,6 +79,16 @@ impl Tables {
         let back = match &change {
             Change::Put(grantee) => {
                 let before = known(&grantee.credential);
+                if let Some(before) = before.filter(|before| is_but_its_end(before, grantee)) {
+                    // Of a large change that a generation has made already, perhaps.
+                    if before.end == grantee.end {
+                        return Ok(None);
+                    }
+                    live?.end(&read(numbers), &grantee.credential, grantee.end)?;
+                    let back = Change::Put(before.clone());
+                    self.pushed.change(change);
+                    return Ok(Some(back));
+                }
                 let full = self.fill.owners.refuses(1).filter(|_| before.is_none());
                 if let (Ok(_), Some((table, needed, max))) = (&live, full) {
                     return Err(Stop::Full(table, needed, max));
@@ -161,10 +171,7 @@ impl Tables {
         if to >= live.owners_end() || live.is_of(to).is_some_and(|of| of != owner) {
             return Err(Stop::Generation);
         }
-        let same = |before: &Grantee| {
-            let sources = before.sources == wanted.sources;
-            from == Some(to) && sources && same_terms(before, &wanted)
-        };
+        let same = |before: &Grantee| from == Some(to) && is_but_its_end(before, &wanted);
         if before.is_some_and(same) {
             live.end(numbers, owner, wanted.end)?;
         } else {
@@ -192,6 +199,10 @@ impl Tables {
             live.settle(state);
         }
     }
+}
+
+fn is_but_its_end(before: &Grantee, wanted: &Grantee) -> bool {
+    before.sources == wanted.sources && same_terms(before, wanted)
 }
 
 #[cfg(test)]

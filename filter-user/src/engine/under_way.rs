@@ -139,7 +139,8 @@ impl Engine {
         };
         let wanted = Wanted {
             policy,
-            before: Some(Arc::clone(&self.policy)),
+            // Names of a generation that is not known are the kernel's own.
+            before: (!self.filter.kept).then(|| Arc::clone(&self.policy)),
             occasion,
         };
         let waited_for = WaitedFor::default();

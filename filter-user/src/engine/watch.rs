@@ -66,6 +66,13 @@ impl Listener {
 impl Engine {
     /// Looks at all of it, and makes the tables anew where something has changed.
     pub(super) async fn watch(&mut self, woken: Woken) {
+        if self.filter.kept {
+            // Whatever has changed: only who reloads lets go of it.
+            if self.filter.look(&self.policy).await.shown {
+                self.publish(self.shared.snapshot().policy.clone());
+            }
+            return;
+        }
         let started = Instant::now();
         let mut causes = Vec::new();
         let offset = clock::wall_offset();

@@ -8,6 +8,7 @@ mod crash;
 mod disk;
 mod explain;
 mod full;
+mod lost;
 mod restart;
 mod single;
 mod stage;

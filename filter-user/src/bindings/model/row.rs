@@ -38,7 +38,7 @@ pub(crate) struct StoredRow {
     row_version: Option<u64>,
     created_ms: i64,
     end: Option<StoredMoment>,
-    revision: u64,
+    pub(crate) revision: u64,
     told: Told,
 }
 

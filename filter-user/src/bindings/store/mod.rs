@@ -15,7 +15,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMet
 #[cfg(test)]
 pub(crate) use open::open_backend;
 pub(crate) use open::{Opened, Rows, copy_to, open, path_in, rename_store};
-use tables::{CHANGES, META, TOMBSTONES, Tables};
+use tables::{CHANGES, LOST, META, NAMES, TOMBSTONES, Tables};
 pub(crate) use tables::{StoredChange, StoredDeny, key_of};
 
 use super::audit::Known;
@@ -149,7 +149,8 @@ impl Store {
         Ok(())
     }
 
-    /// One transaction, on disk when it returns.
+    /// One transaction, on disk when it returns. Changes beyond the batch's revision are staged: nobody is told of them,
+    /// and an open throws them away, until another batch raises the revision above them.
     pub(crate) fn apply(&self, batch: &Batch, now: Now) -> Result<(), StoreError> {
         let db = self.db();
         let mut write = db.get()?.begin_write()?;
@@ -209,6 +210,17 @@ impl Store {
             }
             tables.write_audit(audit)?;
         }
+        write.commit()?;
+        Ok(())
+    }
+
+    /// What it holds is in force: whatever was set aside counts no more.
+    pub(crate) fn find(&self) -> Result<(), StoreError> {
+        let db = self.db();
+        let mut write = db.get()?.begin_write()?;
+        write.set_two_phase_commit(true);
+        write.set_quick_repair(true);
+        write.open_table(NAMES)?.remove(LOST)?;
         write.commit()?;
         Ok(())
     }

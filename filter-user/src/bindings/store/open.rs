@@ -11,8 +11,8 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable as _, StorageBackend};
 
 use super::tables::{
-    BINDINGS, CHANGES, DENIES, FORMAT, META, NAMES, SUCCESSES, StoredChange, StoredDeny, Tables, UNSYNCED,
-    key_of, split_key,
+    BINDINGS, CHANGES, DENIES, FORMAT, LOST, META, NAMES, SUCCESSES, StoredChange, StoredDeny, Tables,
+    UNSYNCED, key_of, split_key,
 };
 use super::{CACHE_BYTES, Store, StoreError};
 use crate::bindings::audit::Known;
@@ -37,8 +37,8 @@ pub(crate) struct Opened {
     pub(crate) last_write: LastWrite,
     /// How far the audit log was; `None` in a new store and in a copy.
     pub(crate) audit: Option<Known>,
-    /// What had to be done to open it, a sentence.
-    pub(crate) alarm: Option<String>,
+    /// Why another was set aside, a sentence: the kernel may hold what that one held.
+    pub(crate) lost: Option<String>,
 }
 
 /// Opens the file, or makes it. One that cannot be read is set aside under another name, and a new one begun.
@@ -104,13 +104,16 @@ fn is_unreadable(error: &redb::Error) -> bool {
 fn set_aside(path: &Path, why: &str, now: Now) -> Result<Opened, StoreError> {
     let aside = path.with_extension(format!("unreadable-{}", now.wall_ms));
     std::fs::rename(path, &aside).map_err(|error| StoreError::File(path.to_owned(), error))?;
-    let mut opened = read(open_file(path)?, now)?;
-    opened.alarm = Some(format!(
+    let db = open_file(path)?;
+    let why = format!(
         "the store could not be read ({why}): it is kept as {}; publishers must sync, and the daemon is \
          unready until its next start",
         aside.display()
-    ));
-    Ok(opened)
+    );
+    let write = db.begin_write()?;
+    write.open_table(NAMES)?.insert(LOST, why.as_str())?;
+    write.commit()?;
+    read(db, now)
 }
 
 fn read(db: Database, now: Now) -> Result<Opened, StoreError> {
@@ -157,6 +160,10 @@ fn read(db: Database, now: Now) -> Result<Opened, StoreError> {
         .iter()?
         .map(|entry| entry.map(|(name, _)| name.value().to_owned()));
     let unsynced = unsynced.collect::<Result<_, _>>()?;
+    let lost = read
+        .open_table(NAMES)?
+        .get(LOST)?
+        .map(|why| why.value().to_owned());
     drop(read);
     Ok(Opened {
         store: Store {
@@ -172,7 +179,7 @@ fn read(db: Database, now: Now) -> Result<Opened, StoreError> {
         unsynced,
         last_write: last,
         audit,
-        alarm: None,
+        lost,
     })
 }
 
@@ -227,9 +234,14 @@ fn prepare(db: &Database, now: Now) -> Result<Prepared, StoreError> {
                 .meta
                 .insert("earlier-write-ms", earlier_ms.cast_unsigned())?;
         }
+        let revision = tables.number("revision")?;
+        // Staged for a change that a crash came before.
+        tables
+            .changes
+            .retain_in(revision.saturating_add(1).., |_, _| false)?;
         prepared = Prepared {
             id,
-            revision: tables.number("revision")?,
+            revision,
             folded: tables.number("folded")?,
             last,
             audit: tables.audit()?,
@@ -298,9 +310,16 @@ pub(crate) fn copy_to(store: &Store, to: &Path) -> Result<(), StoreError> {
             let (key, value) = entry?;
             tables.names.insert(key.value(), value.value())?;
         }
-        let folded = tables.number("folded")?;
-        for entry in read.open_table(CHANGES)?.range(folded.saturating_add(1)..)? {
-            let (_, value) = entry?;
+        // Whatever was set aside on this host, the copy is whole.
+        tables.names.remove(LOST)?;
+        let (folded, revision) = (tables.number("folded")?, tables.number("revision")?);
+        let changes = read.open_table(CHANGES)?;
+        // Beyond is what is staged.
+        for entry in changes.range(folded.saturating_add(1)..=revision.max(folded.saturating_add(1)))? {
+            let (at, value) = entry?;
+            if at.value() > revision {
+                break;
+            }
             let change: StoredChange = postcard::from_bytes(value.value())?;
             let key = key_of(&change.publisher, &change.credential);
             match &change.row {
@@ -313,7 +332,6 @@ pub(crate) fn copy_to(store: &Store, to: &Path) -> Result<(), StoreError> {
             }
         }
         // The log of changes stays behind: a restored store has a new id, and every watcher lists again.
-        let revision = tables.number("revision")?;
         tables.meta.insert("folded", revision)?;
         tables.meta.insert("changes-begin", revision)?;
     }

@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::bindings::clock::{Clock, Now};
@@ -85,7 +86,11 @@ pub(super) fn policy(text: &str) -> Arc<Policy> {
 
 /// The mock of the kernel's side.
 pub(super) struct FakeKernel {
-    pub(super) held: Mutex<Held>,
+    pub(super) held: Arc<Mutex<Held>>,
+    /// A change of `gateway`'s bindings takes a permit: there are as many as one could want until a test takes them.
+    pub(super) gate: Arc<Semaphore>,
+    /// How many of them have come to the gate.
+    pub(super) came: Arc<AtomicUsize>,
 }
 
 pub(super) struct Held {
@@ -103,7 +108,9 @@ pub(super) struct Held {
 impl FakeKernel {
     pub(super) fn new(policy: Arc<Policy>) -> FakeKernel {
         FakeKernel {
-            held: Mutex::new(Held {
+            gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            came: Arc::default(),
+            held: Arc::new(Mutex::new(Held {
                 epoch: 1,
                 policy,
                 owners: BTreeMap::new(),
@@ -112,7 +119,20 @@ impl FakeKernel {
                 owners_max: usize::MAX,
                 refuse: None,
                 used: BTreeMap::new(),
-            }),
+            })),
+        }
+    }
+
+    /// Lets so many more changes of `gateway` through, and no other.
+    pub(super) fn let_through(&self, changes: usize) {
+        self.gate.forget_permits(Semaphore::MAX_PERMITS);
+        self.gate.add_permits(changes);
+    }
+
+    /// Returns when so many changes of `gateway` have come, let through or not.
+    pub(super) async fn has_come(&self, changes: usize) {
+        while self.came.load(Ordering::Relaxed) < changes {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
     }
 
@@ -170,8 +190,25 @@ impl Held {
 
 impl Grants for FakeKernel {
     fn change(&self, epoch: u64, changes: Vec<Change>) -> BoxFuture<Result<(), GrantError>> {
-        let answer = self.held.lock().unwrap().change(epoch, changes);
-        Box::pin(async move { answer })
+        let (held, gate) = (Arc::clone(&self.held), Arc::clone(&self.gate));
+        let gated = |change: &Change| {
+            change
+                .owner()
+                .is_some_and(|owner| owner.starts_with("binding/gateway/"))
+        };
+        let is_gated = changes.iter().any(gated);
+        if is_gated {
+            self.came.fetch_add(1, Ordering::Relaxed);
+        }
+        Box::pin(async move {
+            if is_gated {
+                let permit = gate.acquire().await;
+                permit
+                    .map_err(|_| GrantError::Failed("killed".to_owned()))?
+                    .forget();
+            }
+            held.lock().unwrap().change(epoch, changes)
+        })
     }
 
     fn policy(&self) -> (u64, Arc<Policy>) {
@@ -275,6 +312,11 @@ impl Fixture {
     pub(super) async fn kill(self) -> (Arc<tempfile::TempDir>, Arc<FakeClock>) {
         self.task.abort();
         let _ = self.task.await;
+        self.kernel.gate.close();
+        // Its threads end: the store's lock goes with the last of them.
+        while Arc::strong_count(&self.bindings.shared) > 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
         (self.folder, self.clock)
     }
 

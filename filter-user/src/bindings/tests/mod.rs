@@ -4,6 +4,7 @@ mod crash;
 mod cut;
 mod fixture;
 mod kept;
+mod large_syncs;
 mod leases;
 mod lines;
 mod model_based;

@@ -121,7 +121,7 @@ impl Core {
         }
     }
 
-    fn set_timer(&mut self, key: &Key, row: &Row) {
+    pub(super) fn set_timer(&mut self, key: &Key, row: &Row) {
         let Some(end) = row.end else { return };
         let at = match row.told {
             // Kept for a day after its hold, were it held.
@@ -161,6 +161,12 @@ impl Core {
                 return Err(self.failed(jobs, &Fault::Store(error)));
             }
         }
+        self.ready(group, view, now)
+    }
+
+    /// Steps (2) and (3) of a group that is decided. Blocks.
+    pub(super) fn ready(&mut self, mut group: Group, view: &PolicyView, now: Now) -> Result<Ready, Failed> {
+        let denies = self.shared.denies.load_full();
         let (mut batch, undo) = group.batches(&denies);
         batch.audit = Some(self.audit.known());
         if !batch.is_empty() {
@@ -254,7 +260,7 @@ impl Core {
         }
     }
 
-    fn publish_held(&mut self) {
+    pub(super) fn publish_held(&mut self) {
         self.held.retain(|publisher, held| {
             let shelf = self.shared.memory.shelf_for(publisher);
             shelf.past_end.store(held.len() as u64, Ordering::Release);

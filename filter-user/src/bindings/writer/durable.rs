@@ -1,13 +1,13 @@
 //! Steps (2) and (3) of a group: the store, the audit log, and what happens where a disk fails.
 
+use super::change_file::ChangeFile;
 use super::core::{Core, Failed};
 use super::group::Group;
 use super::job::Job;
-use super::sync::change_file;
 use crate::bindings::audit::Line;
 use crate::bindings::clock::Now;
-use crate::bindings::model::credential::hex;
 use crate::bindings::refusal::{Code, Refusal};
+use crate::bindings::requests::{Actor, SyncSummary};
 use crate::bindings::shared::DISK_ALARM;
 use crate::bindings::store::{self, Batch, StoreError};
 
@@ -25,11 +25,9 @@ impl Core {
         now: Now,
     ) -> Result<(), Fault> {
         if let Some((changes, summary, actor)) = group.sync_file.take() {
-            let line = self.write_sync(&changes).map_err(Fault::Audit)?;
-            let counts = serde_json::to_value(&summary).expect("counts always have a JSON form");
-            let mut line = line.with("counts", counts).at(summary.revision);
-            line.members.extend(Line::new("sync", Some(&actor)).members);
-            group.lines.push(line);
+            let written = ChangeFile::write(&self.shared.folder, &changes);
+            let line = written.and_then(|file| self.sync_line(&file, &summary, &actor));
+            group.lines.push(line.map_err(Fault::Audit)?);
         }
         if !batch.is_empty()
             && let Err(error) = self.shared.store.apply(batch, now)
@@ -44,32 +42,18 @@ impl Core {
         Ok(())
     }
 
-    /// A sync's change file, on disk before its line names its hash.
-    fn write_sync(&self, changes: &[Line]) -> std::io::Result<Line> {
-        use sha2::Digest as _;
-        use std::io::Write as _;
-        use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-        let bytes = change_file(changes);
-        let folder = self.shared.folder.join("audit-syncs");
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)?;
-        // By its line in the log: a sync that changes nothing has no revision of its own.
-        let name = format!("sync-{}.jsonl", self.audit.head().line + 1);
-        // One of the same name is of no line: a crash or a full disk came between.
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(folder.join(&name))?;
-        file.write_all(&bytes)?;
-        file.sync_data()?;
-        std::fs::File::open(&folder)?.sync_all()?;
-        let hash = hex(&sha2::Sha256::digest(&bytes));
-        let line = Line::new("sync", None).with("file", format!("audit-syncs/{name}"));
-        Ok(line.with("sha256", hash))
+    /// The line of a sync, whose change file is in its place before it.
+    pub(super) fn sync_line(
+        &self,
+        file: &ChangeFile,
+        summary: &SyncSummary,
+        actor: &Actor,
+    ) -> std::io::Result<Line> {
+        let line = file.place(self.audit.head().line + 1)?;
+        let counts = serde_json::to_value(summary).expect("counts always have a JSON form");
+        let mut line = line.with("counts", counts).at(summary.revision);
+        line.members.extend(Line::new("sync", Some(actor)).members);
+        Ok(line)
     }
 
     /// After the store failed: opens it anew, and learns whether the transaction took after all.

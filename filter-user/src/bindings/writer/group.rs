@@ -114,13 +114,12 @@ impl Group {
                 self.answers.push(Answered::Binding(job, answer));
             }
             Job::Deny(job) => self.deny(job, ground),
-            Job::Sync(job) => return self.sync(job, ground),
             Job::Note(line, reply) => {
                 self.lines.push(line.clone());
                 self.answers.push(Answered::Note(line, reply));
             }
-            // The writer's own, between two groups.
-            Job::Restore(_) => {}
+            // The writer's own, beside groups and between two.
+            Job::Sync(_) | Job::Restore(_) => {}
         }
         Ok(())
     }

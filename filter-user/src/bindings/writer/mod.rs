@@ -1,10 +1,11 @@
 //! The writer: the one task that changes anything. Takes what waits, makes it one group, one commit, one change of the
 //! kernel.
 //!
-//! A group holds single requests first, then at most one chunk of a batch, then what timers and sweeps ask for: no
-//! batch makes another publisher's request wait for more than one chunk.
+//! A group holds single requests first, then at most one chunk of a batch, then what timers and sweeps ask for; a full
+//! sync goes on by a slice between two groups. So neither makes another publisher's request wait for more than a slice.
 
 mod answers;
+mod change_file;
 mod core;
 pub(crate) mod denies;
 mod durable;
@@ -13,12 +14,15 @@ mod fold;
 mod ground;
 mod group;
 pub(crate) mod job;
+mod large;
 mod pace;
 mod reserve;
 pub(crate) mod restore;
+mod slices;
 mod steps;
 mod sweep;
 pub(crate) mod sync;
+mod syncs;
 mod timers;
 
 use std::collections::VecDeque;
@@ -40,6 +44,7 @@ use denies::{DenyJob, DenyOp};
 use job::{BindingJob, Job};
 use pace::Pace;
 use steps::Steps;
+use syncs::Syncs;
 
 /// Single requests in one group.
 const SINGLES_A_GROUP: usize = 256;
@@ -95,14 +100,16 @@ impl Writer {
         let mut pace = Pace::new();
         // What is left of the chunk under way.
         let mut chunk: VecDeque<BindingJob> = VecDeque::new();
+        let mut syncs = Syncs::default();
+        let mut stopping = false;
         loop {
-            let mut jobs = Vec::new();
-            let mut stopping = false;
+            let mut jobs = syncs.released();
+            let at_once = !chunk.is_empty() || !jobs.is_empty() || syncs.is_ready();
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => stopping = true,
+                _ = stop.wait_for(|stop| *stop), if !stopping => stopping = true,
                 Some(job) = self.singles.recv() => jobs.push(job),
-                () = std::future::ready(()), if !chunk.is_empty() => {}
+                () = std::future::ready(()), if at_once || (stopping && syncs.is_idle()) => {}
                 Some(lines) = self.chunks.recv() => chunk.extend(lines),
                 () = shared.nudge.notified() => {}
                 () = tokio::time::sleep(core.sleep()) => {}
@@ -127,9 +134,9 @@ impl Writer {
             }
             let lines = pace.lines(started).min(chunk.len());
             jobs.extend(chunk.drain(..lines).map(Job::Binding));
-            core = turn(core, jobs, pace.fold_rows(started), grants.as_ref()).await;
+            core = turn(core, jobs, &mut syncs, pace.fold_rows(started), &grants).await;
             pace.took(lines, started.elapsed());
-            if stopping && idle {
+            if stopping && idle && syncs.is_idle() {
                 break;
             }
         }
@@ -144,19 +151,25 @@ impl Writer {
     }
 }
 
-/// One turn: what came, then what is due, and so many rows of the fold.
-async fn turn(mut core: Box<Core>, jobs: Vec<Job>, fold_rows: usize, grants: &dyn Grants) -> Box<Core> {
-    let idle = jobs.is_empty();
+/// One turn: what came, then what is due, a step of a sync, and so many rows of the fold.
+async fn turn(
+    mut core: Box<Core>,
+    jobs: Vec<Job>,
+    syncs: &mut Syncs,
+    rows: usize,
+    grants: &Arc<dyn Grants>,
+) -> Box<Core> {
+    let idle = jobs.is_empty() && syncs.is_idle();
     let mut waiting = Vec::new();
     for job in jobs {
-        // These stand alone, and in their order.
-        let alone = matches!(job, Job::Sync(_) | Job::Restore(_));
-        if alone && !waiting.is_empty() {
-            core = decide(core, std::mem::take(&mut waiting), grants).await;
-        }
+        let Some(job) = syncs.hold(job) else { continue };
         match job {
-            Job::Restore(job) => core = restore::restore(core, job, grants).await,
-            Job::Sync(_) => core = decide(core, vec![job], grants).await,
+            Job::Sync(job) => syncs.wait(job),
+            Job::Restore(job) => {
+                // In its place among the others.
+                core = decide(core, std::mem::take(&mut waiting), grants.as_ref()).await;
+                core = restore::restore(core, job, grants.as_ref()).await;
+            }
             job => waiting.push(job),
         }
     }
@@ -170,13 +183,17 @@ async fn turn(mut core: Box<Core>, jobs: Vec<Job>, fold_rows: usize, grants: &dy
     core.tell_space();
     let (epoch, policy) = grants.policy();
     let view = core.shared.view_of(epoch, &policy);
-    waiting.extend(core.due(&view, now));
+    let due = core.due(&view, now);
+    waiting.extend(due.into_iter().filter(|job| !syncs.put_off(job)));
     if !waiting.is_empty() {
-        core = decide(core, waiting, grants).await;
+        core = decide(core, waiting, grants.as_ref()).await;
     }
-    rearm(&mut core, grants).await;
+    if syncs.is_idle() {
+        rearm(&mut core, grants.as_ref()).await;
+    }
+    core = syncs.step(core, rows, grants).await;
     if core.is_fold_due(idle) {
-        core = blocking(core, move |core| core.fold(fold_rows)).await.0;
+        core = blocking(core, move |core| core.fold(rows)).await.0;
     }
     core
 }
@@ -192,40 +209,22 @@ async fn decide(mut core: Box<Core>, jobs: Vec<Job>, grants: &dyn Grants) -> Box
         let now = core.shared.clock.now();
         let (epoch, policy) = grants.policy();
         let view: Arc<PolicyView> = core.shared.view_of(epoch, &policy);
-        let (mut steps, asked) = (Steps::begin(), jobs.len());
+        let mut steps = Steps::begin();
         let prepared;
         (core, prepared) = blocking(core, move |core| core.prepare(jobs, &view, now)).await;
         steps.done();
-        let mut ready: Ready = match prepared {
+        let ready = match prepared {
             Ok(ready) => ready,
             Err(failed) => {
                 left.extend(core.after_failure(failed).map(|jobs| (jobs, attempt)));
                 continue;
             }
         };
-        let changes = std::mem::take(&mut ready.changes);
-        // What the kernel need not know under this policy it may have to under the next.
-        let asks = !changes.is_empty() || ready.has_written();
-        let in_force = match asks {
-            true => grants.change(epoch, changes).await,
-            false => Ok(()),
-        };
-        steps.done();
-        let Err(error) = in_force else {
-            match ready.is_large() {
-                true => core = blocking(core, |core| core.publish(ready)).await.0,
-                false => core.publish(ready),
-            }
-            steps.done();
-            steps.tell_slow(asked);
-            if asks {
-                core.shared.settle();
-            }
+        let forced;
+        (core, forced) = put_in_force(core, ready, epoch, grants, steps).await;
+        let Err((mut jobs, error)) = forced else {
             continue;
         };
-        let why = error.to_string();
-        let mut jobs;
-        (core, jobs) = blocking(core, move |core| core.undo(ready, &why)).await;
         match error {
             GrantError::PolicyChanged if attempt < ATTEMPTS_MAX => left.push((jobs, attempt + 1)),
             GrantError::TableFull { .. } | GrantError::TooManyOwners { .. } if jobs.len() > 1 => {
@@ -237,6 +236,41 @@ async fn decide(mut core: Box<Core>, jobs: Vec<Job>, grants: &dyn Grants) -> Box
         }
     }
     core
+}
+
+/// Steps (4) and (5) of a group. What the kernel refuses is taken back: its jobs, and why.
+async fn put_in_force(
+    mut core: Box<Core>,
+    mut ready: Ready,
+    epoch: u64,
+    grants: &dyn Grants,
+    mut steps: Steps,
+) -> (Box<Core>, Result<(), (Vec<Job>, GrantError)>) {
+    let jobs = ready.group.answers.len();
+    let changes = std::mem::take(&mut ready.changes);
+    // What the kernel need not know under this policy it may have to under the next.
+    let asks = !changes.is_empty() || ready.has_written();
+    let in_force = match asks {
+        true => grants.change(epoch, changes).await,
+        false => Ok(()),
+    };
+    steps.done();
+    let Err(error) = in_force else {
+        match ready.is_large() {
+            true => core = blocking(core, |core| core.publish(ready)).await.0,
+            false => core.publish(ready),
+        }
+        steps.done();
+        steps.tell_slow(jobs);
+        if asks {
+            core.shared.settle();
+        }
+        return (core, Ok(()));
+    };
+    let why = error.to_string();
+    let jobs;
+    (core, jobs) = blocking(core, move |core| core.undo(ready, &why)).await;
+    (core, Err((jobs, error)))
 }
 
 fn refusal_of(error: &GrantError) -> Refusal {
@@ -300,6 +334,7 @@ impl Core {
     fn due(&mut self, view: &PolicyView, now: Now) -> Vec<Job> {
         if self.shared.applied.swap(false, Ordering::AcqRel) {
             self.sweeps.policy_changed();
+            self.find();
         }
         self.sweeps.notice(now);
         let mut jobs = self.sweep_policy(view, now);
@@ -331,15 +366,28 @@ impl Core {
         jobs
     }
 
+    /// The kernel holds what is here: the next start may do the same.
+    fn find(&mut self) {
+        if !self.shared.is_lost.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        if let Err(error) = self.shared.store.find() {
+            tracing::error!("{error}");
+            self.shared.is_lost.store(true, Ordering::Release);
+        }
+    }
+
+    /// Why nothing is taken that needs more room, where no space is kept back.
+    fn no_growth(&self) -> Option<Refusal> {
+        let detail = "the disk of the state folder is full: deletes, denies and renewals alone are taken";
+        (!self.reserve.is_held()).then(|| Refusal::new(self.full, detail))
+    }
+
     /// Without space kept back, only what needs no more room is taken.
     fn without_growth(&self, jobs: Vec<Job>) -> Vec<Job> {
-        if self.reserve.is_held() {
+        let Some(refusal) = self.no_growth() else {
             return jobs;
-        }
-        let refusal = Refusal::new(
-            self.full,
-            "the disk of the state folder is full: deletes, denies and renewals alone are taken",
-        );
+        };
         let mut kept = Vec::with_capacity(jobs.len());
         for job in jobs {
             let grows = match &job {

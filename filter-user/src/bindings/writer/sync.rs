@@ -1,5 +1,8 @@
-//! The end of a full sync: what differs becomes the publisher's whole set, in one step or not at all.
+//! What a full sync comes to: decided beside the writer, on the rows of a publisher that nobody else changes meanwhile.
+//!
+//! Touches nothing but its change file: `syncs` makes it durable, in force and seen.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
@@ -7,23 +10,29 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
+use super::durable::Fault;
 use super::ground::Ground;
 use super::group::{Answered, Group, Key};
-use super::job::{Done, Job};
-use crate::bindings::audit::Line;
+use super::job::Done;
+use super::large::Large;
+use crate::bindings::clock::Now;
 use crate::bindings::memory::Shelf;
+use crate::bindings::model::allowance::PolicyView;
 use crate::bindings::model::body::Wanted;
 use crate::bindings::model::decide::{self, Stored};
 use crate::bindings::model::lease::{Standing, standing};
 use crate::bindings::model::row::{Row, Told};
 use crate::bindings::refusal::{Code, Refusal};
 use crate::bindings::requests::{Actor, Answer, Conditions, Event, Outcome, SyncOptions, SyncSummary};
+use crate::bindings::shared::Shared;
 use crate::bindings::store::StoreError;
 
 /// Revocations that are always allowed, so that small sets can change.
 const REVOCATIONS_FREE: u64 = 10;
 /// Changes looked at in one read of the store.
 const SLICE: usize = 4_096;
+/// Bindings of a sync that is made like any other group: others wait for it as long as for these.
+const SMALL: usize = 512;
 
 /// A sync whose lines have all been read and judged.
 pub(crate) struct SyncJob {
@@ -58,38 +67,71 @@ impl Named {
     }
 }
 
-impl Group {
-    pub(super) fn sync(
-        &mut self,
-        job: Box<SyncJob>,
-        ground: &Ground<'_>,
-    ) -> Result<(), Box<(Job, StoreError)>> {
-        match self.decide_sync(&job, ground) {
-            Err(Fault::Store(error)) => Err(Box::new((Job::Sync(job), error))),
-            Err(Fault::Refused(refusal)) => {
-                self.answers.push(Answered::Sync(job, Err(refusal)));
-                Ok(())
-            }
-            Ok(summary) => {
-                self.note_success(Some(&job.actor));
-                self.answers.push(Answered::Sync(job, Ok(summary)));
-                Ok(())
-            }
-        }
-    }
+/// Where a sync is decided.
+#[derive(Clone, Copy)]
+pub(super) struct At {
+    /// That of the store.
+    pub(super) revision: u64,
+    /// Its own begin after this one.
+    pub(super) base: u64,
+    pub(super) now: Now,
+}
 
-    fn decide_sync(&mut self, job: &SyncJob, ground: &Ground<'_>) -> Result<SyncSummary, Fault> {
+/// What it comes to.
+pub(super) enum Decision {
+    /// With nothing to write: refused, or asked for its summary alone.
+    Answer(Answer<SyncSummary>),
+    /// Like any other group.
+    Small(Box<Group>, SyncSummary),
+    Large(Box<Large>),
+    Failed(Fault),
+}
+
+/// Decides a sync. Blocks, for as long as its publisher has bindings.
+pub(super) fn decide(job: &mut SyncJob, shared: &Shared, view: &PolicyView, at: At) -> Decision {
+    let denies = shared.denies.load_full();
+    let ground = Ground {
+        memory: &shared.memory,
+        store: &shared.store,
+        deleted: OnceCell::new(),
+        view,
+        denies: &denies,
+        now: at.now,
+    };
+    let (mut group, mut summary) = match Group::of_sync(job, &ground, at) {
+        Ok(decided) => decided,
+        Err(Unfit::Refused(refusal)) => return Decision::Answer(Err(refusal)),
+        Err(Unfit::Store(error)) => return Decision::Failed(Fault::Store(error)),
+    };
+    if job.options.dry_run {
+        summary.revision = at.revision;
+        return Decision::Answer(Ok(summary));
+    }
+    group.note_success(Some(&job.actor));
+    if group.touched.len() <= SMALL {
+        return Decision::Small(Box::new(group), summary);
+    }
+    // As large as the stream.
+    job.puts = Vec::new();
+    job.named = Named::default();
+    match Large::of(group, summary, shared, view.epoch) {
+        Ok(large) => Decision::Large(Box::new(large)),
+        Err(error) => Decision::Failed(Fault::Audit(error)),
+    }
+}
+
+impl Group {
+    fn of_sync(job: &SyncJob, ground: &Ground<'_>, at: At) -> Result<(Group, SyncSummary), Unfit> {
         let publisher: Arc<str> = job.options.publisher.as_str().into();
         let shelf = ground.memory.shelf_for(&publisher);
-        let deleted = deleted_since(job, ground)?;
+        let deleted = deleted_since(job, ground, at.revision)?;
         let mut summary = SyncSummary {
             lines: job.lines,
             unchanged: job.unchanged,
             dry_run: job.options.dry_run,
             ..SyncSummary::default()
         };
-        // Decided in a group of its own: a fault in the middle, or a dry run, leaves nothing behind.
-        let mut group = Group::new(self.revision, ground.now.boot_id);
+        let mut group = Group::new(at.base, at.now.boot_id);
         let (revoked, of_count) = group.revocations(job, &shelf, ground)?;
         // They make room for what the sync adds.
         group.gain(&publisher, -of_count.cast_signed());
@@ -107,7 +149,7 @@ impl Group {
         group.gain(&publisher, of_count.cast_signed());
         for credential in &revoked {
             let key = (Arc::clone(&publisher), Arc::clone(credential));
-            group.load(&key, ground).map_err(Fault::Store)?;
+            group.load(&key, ground).map_err(Unfit::Store)?;
             let row_version = group.entries[&key].row.as_ref().and_then(|row| row.row_version);
             let deleted = decide::Deleted {
                 removed: true,
@@ -116,20 +158,51 @@ impl Group {
             group.remove(&key, deleted, Some(&job.actor), ground);
         }
         summary.revoked = revoked.len() as u64;
-        summary.revision = self.revision;
-        if job.options.dry_run {
-            return Ok(summary);
-        }
         if shelf.unsynced.load(Ordering::Acquire) {
             group.resume_all(&shelf, ground)?;
         }
-        // One line for all, beside a file that has each of them.
-        let changes = std::mem::take(&mut group.lines);
-        summary.revision = group.revision;
-        group.sync_file = Some((changes, summary.clone(), Arc::clone(&job.actor)));
-        // A sync is alone in its group.
-        *self = group;
-        Ok(summary)
+        Ok((group, summary))
+    }
+
+    /// Its revisions begin after `to`, which is below those that it was decided with.
+    pub(super) fn rebase(&mut self, to: u64) {
+        let first = self.first_revision;
+        let by = first - 1 - to;
+        let moved = |revision: u64| {
+            if revision >= first {
+                revision - by
+            } else {
+                revision
+            }
+        };
+        for row in self.entries.values_mut().filter_map(|entry| entry.row.as_mut()) {
+            // Others' rows stay theirs.
+            if row.revision >= first {
+                Arc::make_mut(row).revision -= by;
+            }
+        }
+        for (revision, change) in &mut self.changes {
+            *revision = moved(*revision);
+            if let Some(row) = &mut change.row {
+                row.revision = moved(row.revision);
+            }
+        }
+        for line in &mut self.lines {
+            line.revision = line.revision.map(moved);
+        }
+        for (_, revision) in &mut self.renewals {
+            *revision = moved(*revision);
+        }
+        self.first_revision = to + 1;
+        self.revision -= by;
+    }
+
+    /// One line of the audit log for all, beside a file that has each of them.
+    pub(super) fn answer_sync(&mut self, job: Box<SyncJob>, mut summary: SyncSummary) {
+        let changes = std::mem::take(&mut self.lines);
+        summary.revision = self.revision;
+        self.sync_file = Some((changes, summary.clone(), Arc::clone(&job.actor)));
+        self.answers.push(Answered::Sync(job, Ok(summary)));
     }
 
     fn sync_put(
@@ -140,10 +213,10 @@ impl Group {
         line: u64,
         summary: &mut SyncSummary,
         ground: &Ground<'_>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Unfit> {
         let at_line = |refusal: Refusal| {
             let credential = key.1.to_string();
-            Fault::Refused(refusal.with("line", line).with("credential", credential))
+            Unfit::Refused(refusal.with("line", line).with("credential", credential))
         };
         if job.epoch != ground.view.epoch {
             let judged = ground
@@ -151,7 +224,7 @@ impl Group {
                 .judge_again(&key.0, Some(&wanted.content), wanted.lease_ms);
             judged.map_err(at_line)?;
         }
-        self.load(key, ground).map_err(Fault::Store)?;
+        self.load(key, ground).map_err(Unfit::Store)?;
         let entry = &self.entries[key];
         let row = entry.row.clone();
         let newer = match (&row, entry.tombstone) {
@@ -195,7 +268,7 @@ impl Group {
         job: &SyncJob,
         shelf: &Arc<Shelf>,
         ground: &Ground<'_>,
-    ) -> Result<(Vec<Arc<str>>, u64), Fault> {
+    ) -> Result<(Vec<Arc<str>>, u64), Unfit> {
         let mut revoked = Vec::new();
         let (mut in_force, mut counted) = (0, 0);
         shelf.each(|credential, row| {
@@ -216,7 +289,7 @@ impl Group {
         if counted > most && !job.options.dry_run {
             let detail = format!("{counted} of {in_force} bindings would be revoked, of at most {most}");
             let refusal = Refusal::new(Code::MassRevocation, detail);
-            return Err(Fault::Refused(
+            return Err(Unfit::Refused(
                 refusal.with("revocations", counted).with("revoke_max", most),
             ));
         }
@@ -224,12 +297,12 @@ impl Group {
     }
 
     /// After a restore: what is kept is in force again.
-    fn resume_all(&mut self, shelf: &Arc<Shelf>, ground: &Ground<'_>) -> Result<(), Fault> {
+    fn resume_all(&mut self, shelf: &Arc<Shelf>, ground: &Ground<'_>) -> Result<(), Unfit> {
         let mut credentials = Vec::new();
         shelf.each(|credential, _| credentials.push(Arc::clone(credential)));
         for credential in credentials {
             let key = (Arc::clone(&shelf.publisher), credential);
-            self.load(&key, ground).map_err(Fault::Store)?;
+            self.load(&key, ground).map_err(Unfit::Store)?;
             let Some(row) = self.entries[&key].row.clone() else {
                 continue;
             };
@@ -275,7 +348,8 @@ fn newer(job: &SyncJob, shelf: &Shelf, deleted: &HashSet<Arc<str>>) -> (u64, u64
     (newer.len() as u64, of_unchanged.count() as u64)
 }
 
-enum Fault {
+/// Why a sync is not to be.
+enum Unfit {
     Store(StoreError),
     Refused(Refusal),
 }
@@ -295,18 +369,15 @@ fn share_of(count: u64, percent: f64) -> u64 {
 }
 
 /// The credentials that another write has deleted after the sync's time.
-fn deleted_since(job: &SyncJob, ground: &Ground<'_>) -> Result<HashSet<Arc<str>>, Fault> {
-    if job.as_of < ground.store.changes_begin().map_err(Fault::Store)? {
+fn deleted_since(job: &SyncJob, ground: &Ground<'_>, until: u64) -> Result<HashSet<Arc<str>>, Unfit> {
+    if job.as_of < ground.store.changes_begin().map_err(Unfit::Store)? {
         let detail = "the changes since as_of are no longer kept: read your rows again, and sync";
-        return Err(Fault::Refused(Refusal::new(Code::Gone, detail)));
+        return Err(Unfit::Refused(Refusal::new(Code::Gone, detail)));
     }
     let mut deleted = HashSet::new();
     let mut since = job.as_of;
     loop {
-        let changes = ground
-            .store
-            .changes(since, u64::MAX, SLICE)
-            .map_err(Fault::Store)?;
+        let changes = ground.store.changes(since, until, SLICE).map_err(Unfit::Store)?;
         let Some((last, _)) = changes.last() else {
             return Ok(deleted);
         };
@@ -322,30 +393,4 @@ fn deleted_since(job: &SyncJob, ground: &Ground<'_>) -> Result<HashSet<Arc<str>>
             }
         }
     }
-}
-
-/// What a line of a change file says.
-#[derive(serde::Serialize)]
-struct Change<'l> {
-    what: &'static str,
-    revision: Option<u64>,
-    change: &'l serde_json::Map<String, serde_json::Value>,
-}
-
-/// What one takes, mostly.
-const CHANGE_BYTES: usize = 512;
-
-/// The bytes of a sync's change file: a line a change.
-pub(crate) fn change_file(changes: &[Line]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(changes.len() * CHANGE_BYTES);
-    for line in changes {
-        let change = Change {
-            what: line.what,
-            revision: line.revision,
-            change: &line.members,
-        };
-        serde_json::to_writer(&mut bytes, &change).expect("writing to memory cannot fail");
-        bytes.push(b'\n');
-    }
-    bytes
 }

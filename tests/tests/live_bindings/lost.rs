@@ -1,0 +1,96 @@
+//! A store that cannot be read, while the kernel holds what it held: that stays in force until an operator lets go of it.
+
+use std::fs;
+use std::net::IpAddr;
+
+use keyfence_tests::harness::{Daemon, GREEDY};
+use serde_json::{Value, json};
+
+use super::stage::{STRANGER4, Stage, binding};
+
+const GREEDY4: IpAddr = IpAddr::V4(GREEDY.v4);
+
+/// As a crash and a bad disk leave it.
+fn lose(stage: &mut Stage) {
+    stage.kill();
+    let path = stage.site.state().join("bindings.redb");
+    let length = fs::metadata(&path).expect("the store is there").len();
+    fs::write(&path, vec![0x5a; length as usize]).expect("the store can be written");
+}
+
+fn start_unready(stage: &mut Stage) {
+    stage.daemon = Some(Daemon::start_unready(&stage.site));
+    let ready = stage.daemon().get("/readyz").expect("the daemon answers");
+    assert_eq!(ready.status, 503, "{}", ready.body);
+    assert!(ready.body.contains("could not be read"), "{}", ready.body);
+}
+
+/// The bound address passes, and nobody else does.
+fn assert_in_force(stage: &mut Stage, generation: u64) {
+    assert_eq!(stage.passing(&[STRANGER4, GREEDY4], 9000), [true, false]);
+    assert_eq!(stage.daemon().generation(), generation);
+}
+
+#[test]
+fn kernel_keeps_what_a_store_held_that_cannot_be_read_until_a_reload() {
+    let mut stage = Stage::new();
+    stage.bind("key-1", &["10.77.0.66"]);
+    let generation = stage.daemon().generation();
+    lose(&mut stage);
+    // Not even a start more lets go of it.
+    for _ in 0..2 {
+        start_unready(&mut stage);
+        assert_in_force(&mut stage, generation);
+        let status = stage.daemon().status().to_string();
+        assert!(status.contains("keyfence reload"), "{status}");
+        let sync = "{\"op\": \"end\", \"count\": 0}\n";
+        for answer in [
+            stage.ask("PUT", "/v1/bindings/key-2", &binding(&["10.77.0.99"])),
+            stage.ask("DELETE", "/v1/bindings/key-1", &Value::Null),
+            stage.ask("PUT", "/v1/denies/abuse", &json!({"sources": ["10.77.0.66"]})),
+            stage
+                .daemon()
+                .ask_lines("PUT", "/v1/bindings", sync)
+                .expect("it answers"),
+        ] {
+            assert_eq!(answer.status, 503, "{}", answer.body);
+            assert!(answer.body.contains("keyfence reload"), "{}", answer.body);
+        }
+        assert_in_force(&mut stage, generation);
+        stage.kill();
+    }
+    start_unready(&mut stage);
+    stage.daemon().reload();
+    assert_eq!(stage.passing(&[STRANGER4, GREEDY4], 9000), [false, false]);
+    stage.bind("key-1", &["10.77.0.66"]);
+    assert!(stage.passes(STRANGER4));
+    stage.kill();
+    stage.start_again();
+    assert!(stage.passes(STRANGER4));
+}
+
+#[test]
+fn backup_is_put_in_force_with_a_reload_where_the_store_could_not_be_read() {
+    let mut stage = Stage::new();
+    stage.bind("key-1", &["10.77.0.66"]);
+    let generation = stage.daemon().generation();
+    let path = stage.site.folder().join("backup");
+    stage.done("POST", "/v1/backup", &json!({"path": path}));
+    lose(&mut stage);
+    start_unready(&mut stage);
+    let restored = stage.ask("POST", "/v1/restore", &json!({"path": path, "trust": true}));
+    assert_eq!(restored.status, 503, "{}", restored.body);
+    assert!(
+        restored.body.contains("the store is restored"),
+        "{}",
+        restored.body
+    );
+    assert_in_force(&mut stage, generation);
+    stage.daemon().reload();
+    assert_in_force(&mut stage, generation + 1);
+    stage.unbind("key-1");
+    assert!(!stage.passes(STRANGER4));
+    stage.kill();
+    stage.start_again();
+    assert!(!stage.passes(STRANGER4));
+}
