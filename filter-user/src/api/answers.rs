@@ -331,7 +331,7 @@ async fn reload(context: &Arc<Context>, who: &Who) -> Result<Response, Problem> 
         }
         Err(ReloadError::Invalid(detail)) => Err(Problem::new(Code::ReloadInvalid, detail)),
         Err(ReloadError::Refused(detail)) => Err(Problem::new(Code::ReloadRefused, detail)),
-        Err(ReloadError::Failed(detail)) => Err(Problem::new(Code::ReloadFailed, detail)),
+        Err(error) => Err(Problem::new(Code::ReloadFailed, error.to_string())),
     }
 }
 

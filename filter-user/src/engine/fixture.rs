@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::watch;
+
 use super::ExplainError;
+use super::apply::{FileState, Pending, Proposed};
 use super::snapshot::*;
 use crate::judge::in_force::{InForce, Question};
 use crate::policy::model::Mode;
@@ -11,7 +14,9 @@ use crate::policy::model::Mode;
 pub struct FakeView {
     pub snapshot: Mutex<Arc<Snapshot>>,
     pub counters: Mutex<Result<CounterValues, String>>,
+    /// What becomes of policies.
     pub reload: Mutex<Result<Applied, ReloadError>>,
+    pub pending: watch::Sender<Option<Pending>>,
 }
 
 impl Default for FakeView {
@@ -24,6 +29,7 @@ impl Default for FakeView {
                 clients: 1,
                 warnings: Vec::new(),
             })),
+            pending: watch::Sender::new(None),
         }
     }
 }
@@ -51,6 +57,35 @@ impl View for FakeView {
         Box::pin(async move { result })
     }
 
+    fn apply(&self, proposed: Proposed) -> BoxFuture<Result<Applied, ReloadError>> {
+        let result = self.reload.lock().unwrap().clone();
+        if result.is_ok() {
+            self.change(|snapshot| snapshot.policy.hash = proposed.hash);
+        }
+        Box::pin(async move { result })
+    }
+
+    fn confirm(&self) -> BoxFuture<Result<(), ReloadError>> {
+        let was = self.pending.send_replace(None);
+        Box::pin(async move { was.map(drop).ok_or(ReloadError::NothingPending) })
+    }
+
+    fn revert(&self) -> BoxFuture<Result<(), ReloadError>> {
+        let was = self.pending.send_replace(None);
+        if let Some(pending) = &was {
+            self.change(|snapshot| snapshot.policy.hash.clone_from(&pending.base));
+        }
+        Box::pin(async move { was.map(drop).ok_or(ReloadError::NothingPending) })
+    }
+
+    fn pending(&self) -> watch::Receiver<Option<Pending>> {
+        self.pending.subscribe()
+    }
+
+    fn note_file(&self, state: FileState) {
+        self.change(|snapshot| state.show(snapshot));
+    }
+
     fn explain(&self, _question: Question) -> BoxFuture<Result<InForce, ExplainError>> {
         Box::pin(async { Err(ExplainError::Failed("no kernel is there".to_owned())) })
     }
@@ -69,6 +104,7 @@ pub fn snapshot() -> Snapshot {
             reload_ok: true,
             last_error: None,
             file_differs: false,
+            pending: None,
         },
         generation: 7,
         mode: Mode::Enforce,

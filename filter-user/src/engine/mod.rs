@@ -3,6 +3,7 @@
 //! Whole or not at all: until the last step of an apply succeeds, what was in force stays in force. Reads and
 //! writes the kernel through `filter`; knows no listener.
 
+pub mod apply;
 mod attachments;
 #[cfg(test)]
 mod beside_tests;
@@ -54,6 +55,7 @@ use crate::kernel::clock;
 use crate::kernel::records::Accounting;
 use crate::kernel::state::State;
 use crate::policy::Policy;
+use apply::{FileState, Proposed, Settled};
 use snapshot::{Applied, Drift, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, View};
 use under_way::{Purpose, UnderWay};
 use watch::Woken;
@@ -68,11 +70,14 @@ pub struct Options {
 
 /// Asked of the engine by others.
 enum Command {
-    Reload(Answer),
+    Apply(Box<Proposed>, Answer),
+    Confirm(Settled),
+    Revert(Settled),
     Change(u64, Vec<Change>, Changed),
     Explain(Question, oneshot::Sender<Result<InForce, ExplainError>>),
 }
 
+type Commands = mpsc::Sender<Command>;
 type Answer = oneshot::Sender<Result<Applied, ReloadError>>;
 type Changed = oneshot::Sender<Result<(), GrantError>>;
 
@@ -81,7 +86,6 @@ const COMMANDS_WAITING_MAX: usize = 16;
 
 /// The engine's state; `run` drives it.
 pub struct Engine {
-    options: Options,
     filter: Filter,
     policy: Arc<Policy>,
     hash: String,
@@ -98,8 +102,8 @@ pub struct Engine {
     under_way: Option<UnderWay>,
     /// Changes that need one of their own, and the epoch they were computed under.
     waiting: VecDeque<(u64, Vec<Change>, Changed)>,
-    /// Who asks for one reload more; each holds a connection of the listeners, which bound them.
-    reloads: Vec<Answer>,
+    /// Policies that wait for their turn; who proposes does so one at a time.
+    proposed: VecDeque<(Box<Proposed>, Answer)>,
 }
 
 impl Engine {
@@ -120,6 +124,7 @@ impl Engine {
             reload_ok: true,
             last_error: None,
             file_differs: false,
+            pending: None,
         };
         let snapshot = picture(&filter, &policy, state, started_at);
         let shared = Arc::new(Shared {
@@ -131,10 +136,11 @@ impl Engine {
             in_force: filter.tables_in_force(),
             found: RwLock::default(),
             record_keys: std::sync::atomic::AtomicU64::new(0),
+            pending: tokio::sync::watch::Sender::new(None),
+            file: RwLock::new(FileState::default()),
             commands: sender,
         });
         let engine = Self {
-            options,
             filter,
             policy,
             hash,
@@ -147,7 +153,7 @@ impl Engine {
             commands,
             under_way: None,
             waiting: VecDeque::new(),
-            reloads: Vec::new(),
+            proposed: VecDeque::new(),
         };
         engine.say_applied();
         tokio::task::spawn_blocking(crate::sys::give_back_memory);
@@ -190,9 +196,12 @@ impl Engine {
         match command {
             Command::Change(epoch, changes, answer) => self.change(epoch, changes, answer),
             Command::Explain(question, answer) => drop(answer.send(self.explain(&question))),
-            // It reads the file after all of them asked, so one is enough.
-            Command::Reload(answer) if self.under_way.is_some() => self.reloads.push(answer),
-            Command::Reload(answer) => self.begin(Purpose::Reload(vec![answer], None)),
+            Command::Apply(proposed, answer) if self.under_way.is_some() => {
+                self.proposed.push_back((proposed, answer));
+            }
+            Command::Apply(proposed, answer) => self.begin(Purpose::Apply(proposed, answer)),
+            Command::Confirm(answer) => self.confirm(answer),
+            Command::Revert(answer) => self.revert(answer),
         }
     }
 
@@ -246,11 +255,6 @@ fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jif
     let mut not_ready = filter.unfiltered();
     if let Some(why) = filter.narrowed() {
         not_ready.push(format!("{why}; until then the written service has it"));
-    }
-    if !state.reload_ok {
-        not_ready.push(String::from(
-            "the last reload failed; what was in force before still is",
-        ));
     }
     Snapshot {
         instance: policy.daemon.instance.clone(),
