@@ -46,6 +46,8 @@ pub struct Pending {
 pub struct FileState {
     /// What it failed on; `None` after one that succeeded.
     pub error: Option<String>,
+    /// Whether that was at the start: then the last confirmed policy serves for all.
+    pub at_start: bool,
     /// Whether the file says something else than what is in force.
     pub differs: bool,
 }
@@ -56,7 +58,10 @@ impl FileState {
         snapshot.policy.last_error.clone_from(&self.error);
         snapshot.policy.file_differs = self.differs;
         if self.error.is_some() {
-            let sentence = "the last reload failed; what was in force before still is";
+            let sentence = match self.at_start {
+                true => "the policy file is invalid; the last confirmed policy serves for all",
+                false => "the last reload failed; what was in force before still is",
+            };
             snapshot.not_ready.push(sentence.to_owned());
         }
     }

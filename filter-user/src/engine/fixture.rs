@@ -15,7 +15,7 @@ pub struct FakeView {
     pub snapshot: Mutex<Arc<Snapshot>>,
     pub counters: Mutex<Result<CounterValues, String>>,
     /// What becomes of policies.
-    pub reload: Mutex<Result<Applied, ReloadError>>,
+    pub applied: Mutex<Result<Applied, ReloadError>>,
     pub pending: watch::Sender<Option<Pending>>,
 }
 
@@ -24,7 +24,7 @@ impl Default for FakeView {
         FakeView {
             snapshot: Mutex::new(Arc::new(snapshot())),
             counters: Mutex::new(Ok(counters())),
-            reload: Mutex::new(Ok(Applied {
+            applied: Mutex::new(Ok(Applied {
                 detail: "generation 8 is in force".to_owned(),
                 clients: 1,
                 warnings: Vec::new(),
@@ -52,15 +52,17 @@ impl View for FakeView {
         self.counters.lock().unwrap().clone()
     }
 
-    fn reload(&self) -> BoxFuture<Result<Applied, ReloadError>> {
-        let result = self.reload.lock().unwrap().clone();
-        Box::pin(async move { result })
-    }
-
     fn apply(&self, proposed: Proposed) -> BoxFuture<Result<Applied, ReloadError>> {
-        let result = self.reload.lock().unwrap().clone();
+        let result = self.applied.lock().unwrap().clone();
         if result.is_ok() {
-            self.change(|snapshot| snapshot.policy.hash = proposed.hash);
+            let base = self.snapshot().policy.hash.clone();
+            self.change(|snapshot| snapshot.policy.hash.clone_from(&proposed.hash));
+            self.pending.send_replace(proposed.confirm.map(|time| Pending {
+                hash: proposed.hash,
+                base,
+                deadline: jiff::Timestamp::now() + time,
+                deadline_ns: 0,
+            }));
         }
         Box::pin(async move { result })
     }

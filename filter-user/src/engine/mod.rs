@@ -24,7 +24,6 @@ mod live;
 #[cfg(test)]
 mod live_tests;
 mod reader;
-mod reload;
 mod shared;
 pub mod snapshot;
 mod tables;
@@ -37,9 +36,9 @@ pub use compile::Occasion;
 pub use error::FilterError;
 pub use explain::ExplainError;
 pub use filter::Filter;
-pub use gate::{load_policy, refusal, unexpected};
+pub use gate::{load_policy, load_policy_from, refusal, unexpected};
 pub use shared::Shared;
-pub use told::say_warnings;
+pub use told::{restart_keys, warnings};
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

@@ -149,16 +149,6 @@ impl View for Shared {
         self.reader().read()
     }
 
-    fn reload(&self) -> BoxFuture<Result<Applied, ReloadError>> {
-        let commands = self.commands.clone();
-        let file = self.snapshot().policy.file.clone().into();
-        let policy = self.policy_in_force().1;
-        Box::pin(async move {
-            let proposed = super::reload::read(file, policy).await?;
-            asked(commands, |answer| Command::Apply(Box::new(proposed), answer)).await
-        })
-    }
-
     fn apply(&self, proposed: Proposed) -> BoxFuture<Result<Applied, ReloadError>> {
         let command = |answer| Command::Apply(Box::new(proposed), answer);
         Box::pin(asked(self.commands.clone(), command))

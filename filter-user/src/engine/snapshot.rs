@@ -182,8 +182,6 @@ pub trait View: Send + Sync {
     fn snapshot(&self) -> Arc<Snapshot>;
     /// As `Counters::read`: it may block.
     fn counters(&self) -> Result<CounterValues, String>;
-    /// Applies the file that `run` was given.
-    fn reload(&self) -> BoxFuture<Result<Applied, ReloadError>>;
     /// Puts a policy in force; on an error, what was in force stays so.
     fn apply(&self, proposed: Proposed) -> BoxFuture<Result<Applied, ReloadError>>;
     /// The pending policy stays in force.

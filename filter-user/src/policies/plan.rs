@@ -1,0 +1,377 @@
+//! What a policy would change against the one in force: entries, sources gained and lost, bindings suspended, and who
+//! sent traffic lately and would be cut.
+//!
+//! Lists are bounded, and counted whole. Pure but for what it asks of bindings and grants.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::cover::{Candidate, Cover, around, services_of};
+use super::entries::{self, Change, What};
+use crate::bindings::Bindings;
+use crate::bindings::requests::State;
+use crate::bindings::seam::{Grants, OwnerUse};
+use crate::compiler::{owner_name, service_mode};
+use crate::kernel::clock;
+use crate::policy::Policy;
+use crate::policy::model::{Client, Mode, PassDrop, Source};
+
+/// Of each list of a plan.
+pub const LISTED_MAX: usize = 1_000;
+/// Sources that are looked up against all others; beyond, they are counted as written.
+const LOOKED_UP_MAX: usize = 100_000;
+/// Who has sent since then has sent lately.
+const LATELY_NS: u64 = 24 * 3_600 * 1_000_000_000;
+
+/// The answer of plan and apply.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    pub schema: u32,
+    /// Of the planned policy.
+    pub hash: String,
+    /// Of the policy in force.
+    pub base: String,
+    /// Whether it would change anything.
+    pub differs: bool,
+    pub changes: Vec<Change>,
+    pub cut: Vec<Cut>,
+    pub suspended: Vec<Suspended>,
+    pub counts: Counts,
+    /// The policy's, one a line, with its place.
+    pub warnings: Vec<String>,
+}
+
+/// All there are, listed or not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Entries by kind: added, removed, changed.
+    pub entries: BTreeMap<&'static str, [usize; 3]>,
+    pub sources_gained: usize,
+    pub sources_lost: usize,
+    pub cut: usize,
+    pub suspended: usize,
+    /// Bindings that are suspended now and would not be.
+    pub resumed: usize,
+}
+
+/// A source that sent traffic lately, as its owner's grant tells, and would not pass any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Cut {
+    pub source: IpNet,
+    pub services: Vec<String>,
+    pub owner: String,
+    pub reason: &'static str,
+    pub last_seen: jiff::Timestamp,
+    /// Passed by its owner's grant so far.
+    pub packets: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Suspended {
+    pub publisher: String,
+    pub credential: String,
+    pub because: String,
+    pub last_seen: Option<jiff::Timestamp>,
+}
+
+/// What is compared, and whom to ask.
+pub struct Ground<'a> {
+    pub old: &'a Arc<Policy>,
+    pub new: &'a Arc<Policy>,
+    pub bindings: &'a Bindings,
+    pub grants: &'a dyn Grants,
+}
+
+impl Ground<'_> {
+    /// Blocks for as long as all bindings and sources take.
+    pub fn plan(&self, base: &str, hash: &str, warnings: Vec<String>) -> Plan {
+        let mut counts = Counts::default();
+        let mut changes = entries::changes(self.old, self.new);
+        for change in &changes {
+            let of_kind = counts.entries.entry(change.kind).or_default();
+            of_kind[change.change.index()] += 1;
+        }
+        changes.truncate(LISTED_MAX);
+        let (lost, gained) = moved(self.old, self.new);
+        // Sources that only went from one client to another change whose buckets pay.
+        let differs = !changes.is_empty() || !lost.is_empty() || !gained.is_empty();
+        let mut cut = Cuts::new(self);
+        {
+            let mut list = listing(&mut changes);
+            counts.sources_lost = self.looked_up(lost, self.new, |candidate, services| {
+                cut.lost(candidate, services);
+                list(Change::source(What::Lost, candidate, services));
+            });
+        }
+        {
+            let mut list = listing(&mut changes);
+            counts.sources_gained = self.looked_up(gained, self.old, |candidate, services| {
+                list(Change::source(What::Gained, candidate, services));
+            });
+        }
+        cut.denied();
+        let suspended = self.suspended(&mut counts, &mut cut);
+        counts.cut = cut.count;
+        Plan {
+            schema: 1,
+            hash: hash.to_owned(),
+            base: base.to_owned(),
+            differs,
+            changes,
+            cut: cut.list,
+            suspended,
+            counts,
+            warnings,
+        }
+    }
+
+    /// Tells those that nothing in `other` admits as well; how many there are.
+    fn looked_up(
+        &self,
+        mut candidates: Vec<Candidate<'_>>,
+        other: &Arc<Policy>,
+        mut tell: impl FnMut(&Candidate<'_>, &[&str]),
+    ) -> usize {
+        let beyond = candidates.len().saturating_sub(LOOKED_UP_MAX);
+        candidates.truncate(LOOKED_UP_MAX);
+        let cover = Cover::of(&candidates, other, self.bindings);
+        let mut count = beyond;
+        for candidate in &candidates {
+            let left = cover.left(candidate);
+            if !left.is_empty() {
+                count += 1;
+                tell(candidate, &left);
+            }
+        }
+        count
+    }
+
+    fn suspended(&self, counts: &mut Counts, cut: &mut Cuts<'_>) -> Vec<Suspended> {
+        let mut list = Vec::new();
+        self.bindings.each_under(self.new, |planned| {
+            let is = planned.state == State::Suspended;
+            match &planned.suspended {
+                Some(because) if !is => {
+                    counts.suspended += 1;
+                    let seen = cut.seen(&planned.owner());
+                    if let Some((_, Some(_))) = seen {
+                        cut.suspended(planned.sources(), planned.owner());
+                    }
+                    if list.len() < LISTED_MAX {
+                        list.push(Suspended {
+                            publisher: planned.publisher.to_owned(),
+                            credential: planned.credential.to_owned(),
+                            because: because.clone(),
+                            last_seen: seen.and_then(|(_, at)| at),
+                        });
+                    }
+                }
+                None if is => counts.resumed += 1,
+                _ => {}
+            }
+        });
+        list
+    }
+}
+
+/// Takes the first so many.
+fn listing(changes: &mut Vec<Change>) -> impl FnMut(Change) {
+    let most = changes.len() + LISTED_MAX;
+    move |change| {
+        if changes.len() < most {
+            changes.push(change);
+        }
+    }
+}
+
+/// Sources that one policy's clients have and the other's clients of the same name have not, and the reverse.
+fn moved<'a>(old: &'a Policy, new: &'a Policy) -> (Vec<Candidate<'a>>, Vec<Candidate<'a>>) {
+    let by_name = |policy: &'a Policy| -> BTreeMap<&'a str, &'a Client> {
+        let clients = policy.clients.iter();
+        clients.map(|client| (client.name.as_str(), client)).collect()
+    };
+    let (old_clients, new_clients) = (by_name(old), by_name(new));
+    let mut moved = (Vec::new(), Vec::new());
+    for (name, client) in &old_clients {
+        let other = new_clients.get(name).copied();
+        missing((old, client), other.map(|other| (new, other)), &mut moved.0);
+    }
+    for (name, client) in &new_clients {
+        let other = old_clients.get(name).copied();
+        missing((new, client), other.map(|other| (old, other)), &mut moved.1);
+    }
+    moved
+}
+
+/// What a client has beyond the other of its name.
+fn missing<'a>(
+    (policy, client): (&'a Policy, &'a Client),
+    other: Option<(&'a Policy, &'a Client)>,
+    out: &mut Vec<Candidate<'a>>,
+) {
+    let services = services_of(policy, client);
+    if services.is_empty() {
+        return;
+    }
+    let others = other
+        .map(|(policy, client)| services_of(policy, client))
+        .unwrap_or_default();
+    let beyond: Arc<[&str]> = services
+        .iter()
+        .filter(|service| !others.contains(service))
+        .copied()
+        .collect();
+    let services: Arc<[&str]> = services.into();
+    let others: &[Source] = match other {
+        Some((_, client)) if !others.is_empty() => &client.sources,
+        _ => &[],
+    };
+    let mut others = others.iter().peekable();
+    for source in &client.sources {
+        while others.next_if(|other| other.prefix < source.prefix).is_some() {}
+        let has = others.peek().is_some_and(|other| other.prefix == source.prefix);
+        let services = if has { &beyond } else { &services };
+        if !services.is_empty() {
+            out.push(Candidate {
+                prefix: source.prefix,
+                client: &client.name,
+                services: Arc::clone(services),
+            });
+        }
+    }
+}
+
+/// Whoever sent lately and would be cut.
+struct Cuts<'a> {
+    ground: &'a Ground<'a>,
+    now: u64,
+    wall_offset: i128,
+    list: Vec<Cut>,
+    count: usize,
+}
+
+impl<'a> Cuts<'a> {
+    fn new(ground: &'a Ground<'a>) -> Self {
+        Cuts {
+            ground,
+            now: clock::monotonic().0,
+            wall_offset: clock::wall_offset(),
+            list: Vec::new(),
+            count: 0,
+        }
+    }
+
+    /// What an owner's grant has done, and when last if that was lately.
+    fn seen(&self, owner: &str) -> Option<(OwnerUse, Option<jiff::Timestamp>)> {
+        let used = self.ground.grants.used(owner)?;
+        let lately = used.last_seen > 0 && self.now.saturating_sub(used.last_seen) <= LATELY_NS;
+        let at = i128::from(used.last_seen) + self.wall_offset;
+        let at = jiff::Timestamp::from_nanosecond(at).ok().filter(|_| lately);
+        Some((used, at))
+    }
+
+    fn add(&mut self, source: IpNet, services: &[&str], owner: &str, reason: &'static str) {
+        let Some((used, Some(last_seen))) = self.seen(owner) else {
+            return;
+        };
+        self.count += 1;
+        if self.list.len() < LISTED_MAX {
+            self.list.push(Cut {
+                source,
+                services: services.iter().map(|name| (*name).to_owned()).collect(),
+                owner: owner.to_owned(),
+                reason,
+                last_seen,
+                packets: used.packets,
+            });
+        }
+    }
+
+    /// Where a service is gone its packets go by `other-traffic`; where it observes nothing is dropped.
+    fn lost(&mut self, candidate: &Candidate<'_>, services: &[&str]) {
+        let policy = self.ground.new;
+        let owner = owner_name(candidate.client);
+        let (mut unlisted, mut other) = (Vec::new(), Vec::new());
+        for name in services {
+            match policy.services.iter().find(|service| service.name == *name) {
+                Some(service) if service_mode(policy, service) == Mode::Enforce => unlisted.push(*name),
+                None if policy.filter.other_traffic == PassDrop::Drop
+                    && policy.filter.mode == Mode::Enforce =>
+                {
+                    other.push(*name);
+                }
+                _ => {}
+            }
+        }
+        for (services, reason) in [(unlisted, "unlisted"), (other, "other")] {
+            if !services.is_empty() {
+                self.add(candidate.prefix, &services, &owner, reason);
+            }
+        }
+    }
+
+    /// New denies, against the sources that clients have in the policy in force.
+    fn denied(&mut self) {
+        let ground = self.ground;
+        let all = |policy: &Policy| -> BTreeSet<IpNet> {
+            let sources = policy.denies.iter().flat_map(|deny| &deny.sources);
+            sources.map(|source| source.prefix).collect()
+        };
+        let new: BTreeSet<IpNet> = all(ground.new).difference(&all(ground.old)).copied().collect();
+        if new.is_empty() || ground.new.filter.mode == Mode::Observe {
+            return;
+        }
+        for client in &ground.old.clients {
+            let owner = owner_name(&client.name);
+            if !matches!(self.seen(&owner), Some((_, Some(_)))) {
+                continue;
+            }
+            let services = services_of(ground.old, client);
+            for prefix in client.sources.iter().map(|source| source.prefix) {
+                if around(prefix).any(|around| new.contains(&around)) {
+                    self.add(prefix, &services, &owner, "denied");
+                    continue;
+                }
+                // In the order of addresses, those that it holds follow it.
+                let inside = new.range(prefix..).take_while(|deny| prefix.contains(*deny));
+                for deny in inside {
+                    self.add(*deny, &services, &owner, "denied");
+                }
+            }
+        }
+    }
+
+    fn suspended(&mut self, sources: &[IpNet], owner: String) {
+        let candidates = sources.iter().map(|prefix| Candidate {
+            prefix: *prefix,
+            client: "",
+            services: Arc::new([]),
+        });
+        let candidates: Vec<Candidate<'_>> = candidates.collect();
+        let cover = Cover::of_clients(&candidates, self.ground.new);
+        for candidate in &candidates {
+            if !cover.any(candidate) {
+                self.add(candidate.prefix, &[], &owner, "unlisted");
+            }
+        }
+    }
+}
+
+/// A value without what says where it was written.
+pub(super) fn without_places(value: Value) -> Value {
+    match value {
+        Value::Object(object) => {
+            let kept = object.into_iter().filter(|(name, _)| !name.ends_with("origin"));
+            Value::Object(
+                kept.map(|(name, value)| (name, without_places(value)))
+                    .collect::<Map<_, _>>(),
+            )
+        }
+        Value::Array(list) => list.into_iter().map(without_places).collect(),
+        value => value,
+    }
+}
