@@ -50,6 +50,8 @@ mod tests_gateways;
 #[cfg(test)]
 mod tests_openapi;
 #[cfg(test)]
+mod tests_policy;
+#[cfg(test)]
 mod tests_quick;
 #[cfg(test)]
 mod tests_readers;

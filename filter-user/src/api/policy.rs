@@ -26,6 +26,9 @@ use crate::policy::model::Mode;
 
 /// How long an applied policy may wait to be confirmed.
 const CONFIRM_SECONDS_MAX: u64 = 86_400;
+const NAME_BYTES_MAX: usize = 4_096;
+const HASH_BYTES_MAX: usize = 64;
+const HOLDER_BYTES_MAX: usize = 256;
 const FILES_MAX: usize = crate::policy::bounds::FILES_MAX;
 
 /// A policy as it is sent.
@@ -148,6 +151,20 @@ impl Sent {
             let fix = "put several entries into one file";
             fault("too-many", "/files", "a policy has at most 10000 files", fix);
         }
+        let long = |name: &String| name.len() > NAME_BYTES_MAX;
+        if long(&self.root) || self.files.keys().any(long) {
+            let fix = "put it into a folder with a shorter name";
+            fault(
+                "too-long",
+                "/files",
+                "a file's name has more than 4096 bytes",
+                fix,
+            );
+        }
+        if self.base.as_ref().is_some_and(|base| base.len() > HASH_BYTES_MAX) {
+            let fix = "send the hash that a plan or the status names";
+            fault("too-long", "/base", "a policy's hash has at most 64 digits", fix);
+        }
         let seconds = self.confirm_seconds;
         if seconds.is_some_and(|seconds| !(1..=CONFIRM_SECONDS_MAX).contains(&seconds)) {
             let detail = "the time to confirm is 1 to 86400 seconds";
@@ -161,6 +178,14 @@ impl Sent {
         if self.connections.len() > PEERS_MAX {
             let detail = "at most 1024 connections are looked at";
             fault("too-many", "/connections", detail, "send one of each peer");
+        }
+        let holder = |connection: &Connection| {
+            let held_by = connection.held_by.as_ref();
+            held_by.is_some_and(|held_by| held_by.len() > HOLDER_BYTES_MAX)
+        };
+        if self.connections.iter().any(holder) {
+            let fix = "name the program and its number";
+            fault("too-long", "/connections", "`held_by` has at most 256 bytes", fix);
         }
         let mut connections = self.connections.iter();
         let two_families = |connection: &Connection| {

@@ -85,7 +85,10 @@ impl View for FakeView {
     }
 
     fn note_file(&self, state: FileState) {
-        self.change(|snapshot| state.show(snapshot));
+        self.change(|snapshot| {
+            snapshot.not_ready.clear();
+            state.show(snapshot);
+        });
     }
 
     fn explain(&self, _question: Question) -> BoxFuture<Result<InForce, ExplainError>> {

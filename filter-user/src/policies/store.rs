@@ -268,7 +268,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    pub fn entry(hash: &str, state: State) -> Entry {
+    pub(crate) fn entry(hash: &str, state: State) -> Entry {
         Entry {
             number: 0,
             hash: hash.to_owned(),

@@ -31,13 +31,17 @@ pub struct Ended {
 }
 
 impl Daemon {
-    /// Starts one with this policy, and waits until it is ready.
+    /// Starts one with this policy, and waits until it is ready. What an earlier one of the site had in force goes.
     pub fn start(site: &Site, policy: &Policy) -> Self {
         site.write(policy);
-        Self::start_again(site)
+        let daemon = Self::start_again(site);
+        if daemon.status()["policy"]["file_differs"] == true {
+            daemon.reload();
+        }
+        daemon
     }
 
-    /// Starts one with the policy file as it is, and waits until it is ready.
+    /// Starts one with the policy file as it is, and waits until it is ready: in force is what was last.
     pub fn start_again(site: &Site) -> Self {
         Self::start_with(site, &[])
     }
