@@ -53,7 +53,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
-    let mut body = policy::body(&arguments.file, shell)?;
+    let mut body = policy::body(&arguments.file, arguments.json, shell)?;
     if let Some(time) = arguments.confirm_within {
         // Rounded up: never less time than was asked for.
         let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);

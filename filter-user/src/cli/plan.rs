@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
-    let body = policy::body(&arguments.file, shell)?;
+    let body = policy::body(&arguments.file, arguments.json, shell)?;
     let asked = ("/v1/policy/plan", Some(body));
     let plan = policy::ask(&arguments.daemon.socket, asked, arguments.json, shell)?;
     if !arguments.json {

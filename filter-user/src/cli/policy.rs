@@ -23,8 +23,18 @@ const HASH_CHARACTERS_SHOWN: usize = 12;
 /// Changes shown; the rest is counted, and `--json` has more.
 const CHANGES_SHOWN_MAX: usize = 50;
 
-/// The policy of a file, free of faults, as the daemon takes it.
-pub(super) fn body(file: &Path, shell: &Shell) -> Result<Value, Failure> {
+/// The policy of a file, free of faults, as the daemon takes it; with `json`, what is wrong is one object as well.
+pub(super) fn body(file: &Path, json: bool, shell: &Shell) -> Result<Value, Failure> {
+    let read = read(file, shell);
+    if let Err(failure) = &read
+        && json
+    {
+        shell.write(&format!("{}\n", problem("", failure)))?;
+    }
+    read
+}
+
+fn read(file: &Path, shell: &Shell) -> Result<Value, Failure> {
     let loaded = engine::load_policy(file);
     if loaded.policy.is_none() {
         return Err(run::invalid(&loaded, shell));

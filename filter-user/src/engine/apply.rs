@@ -48,15 +48,15 @@ pub struct FileState {
     pub error: Option<String>,
     /// Whether that was at the start: then the last confirmed policy serves for all.
     pub at_start: bool,
-    /// Whether the file says something else than what is in force.
-    pub differs: bool,
+    /// Of what it says; `None` where it is invalid.
+    pub hash: Option<String>,
 }
 
 impl FileState {
     pub(super) fn show(&self, snapshot: &mut Snapshot) {
         snapshot.policy.reload_ok = self.error.is_none();
         snapshot.policy.last_error.clone_from(&self.error);
-        snapshot.policy.file_differs = self.differs;
+        snapshot.policy.file_differs = self.hash.as_ref() != Some(&snapshot.policy.hash);
         if self.error.is_some() {
             let sentence = match self.at_start {
                 true => "the policy file is invalid; the last confirmed policy serves for all",

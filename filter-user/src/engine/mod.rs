@@ -136,7 +136,11 @@ impl Engine {
             found: RwLock::default(),
             record_keys: std::sync::atomic::AtomicU64::new(0),
             pending: tokio::sync::watch::Sender::new(None),
-            file: RwLock::new(FileState::default()),
+            // Whoever started it knows better.
+            file: RwLock::new(FileState {
+                hash: Some(hash.clone()),
+                ..FileState::default()
+            }),
             commands: sender,
         });
         let engine = Self {

@@ -116,6 +116,8 @@ struct Inner {
     bindings: Bindings,
     /// Whose daemon, listeners, credentials, authorize, records and sinks serve until the daemon ends.
     serving: Arc<Policy>,
+    /// Whether the state's folder is not the file's.
+    state_given: bool,
     /// That `run` was given.
     file: PathBuf,
     /// Held over a whole change, on purpose: changes come one after the other, and waiters are few and in order.
@@ -136,8 +138,6 @@ struct Book {
 #[derive(Default)]
 struct Known {
     state: FileState,
-    /// `None`: it is invalid.
-    hash: Option<String>,
     /// By which a change is seen without reading it.
     stamps: Vec<Stamp>,
 }
@@ -163,7 +163,7 @@ impl Policies {
             mut store,
             first,
             file_state,
-            file_hash,
+            state_given,
             ..
         } = start;
         for number in start::left_pending(&store) {
@@ -182,13 +182,13 @@ impl Policies {
         let known = Known {
             stamps: stamps(&file, &[]),
             state: file_state,
-            hash: file_hash,
         };
         let inner = Arc::new(Inner {
             view,
             grants,
             bindings,
             serving: policy,
+            state_given,
             file,
             book: TaskMutex::new(Book {
                 store,
@@ -320,8 +320,8 @@ impl Policies {
         inner.read_file(&loaded);
         inner.note(|known| {
             // It was invalid at the start, and is mended.
-            if known.state.at_start && known.hash.is_some() {
-                known.state = FileState::default();
+            if known.state.at_start && known.state.hash.is_some() {
+                (known.state.error, known.state.at_start) = (None, false);
             }
         });
     }
@@ -431,7 +431,7 @@ impl Inner {
         if let Some(refusal) = engine::refusal(&loaded) {
             return Err(PolicyError::Invalid(refusal));
         }
-        let Some(policy) = loaded.policy.take() else {
+        let Some(mut policy) = loaded.policy.take() else {
             return Err(PolicyError::Invalid(policy::render(&loaded, Colour::Never)));
         };
         let text = text.ok_or_else(|| {
@@ -440,6 +440,9 @@ impl Inner {
             )
         })?;
         let mut warnings = engine::warnings(&loaded);
+        if self.state_given {
+            policy.daemon.state.clone_from(&self.serving.daemon.state);
+        }
         warnings.extend(engine::restart_keys(&self.serving, &policy));
         let policy = Arc::new(start::serving(policy, &self.serving));
         let tried = Arc::clone(&policy);
@@ -606,7 +609,7 @@ impl Inner {
         let files: Vec<&str> = loaded.files.iter().map(|file| file.name.as_ref()).collect();
         let stamps = stamps(&self.file, &files);
         self.note(|known| {
-            known.hash = invalid.is_none().then(|| loaded.hash.clone());
+            known.state.hash = invalid.is_none().then(|| loaded.hash.clone());
             known.stamps = stamps;
         });
     }
@@ -615,17 +618,15 @@ impl Inner {
     fn look_again(&self) {
         let in_force = self.in_force();
         self.note(|known| {
-            if known.hash.as_ref() == Some(&in_force) {
-                known.state = FileState::default();
+            if known.state.hash.as_ref() == Some(&in_force) {
+                (known.state.error, known.state.at_start) = (None, false);
             }
         });
     }
 
     fn note(&self, change: impl FnOnce(&mut Known)) {
-        let in_force = self.in_force();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut known);
-        known.state.differs = known.hash.as_ref() != Some(&in_force);
         self.view.note_file(known.state.clone());
     }
 }

@@ -26,7 +26,8 @@ pub struct Start {
     /// The file's text, where it is what is in force and nothing was confirmed before.
     pub(super) first: Option<PolicyText>,
     pub(super) file_state: FileState,
-    pub(super) file_hash: Option<String>,
+    /// Whether the command named the state's folder.
+    pub(super) state_given: bool,
 }
 
 /// Why there is nothing to start with: the file, as it was read.
@@ -67,8 +68,8 @@ impl Start {
         let first = store.confirmed().next().is_none() && fault.is_none();
         let first = first.then(|| PolicyText::of(&loaded, file.parent())).flatten();
         let file_state = FileState {
-            differs: fault.is_some() || loaded.hash != hash,
             at_start: fault.is_some(),
+            hash: fault.is_none().then(|| loaded.hash.clone()),
             error: fault,
         };
         Ok(Start {
@@ -78,8 +79,8 @@ impl Start {
             file,
             store,
             first,
-            file_hash: file_state.error.is_none().then_some(loaded.hash),
             file_state,
+            state_given: state.is_some(),
         })
     }
 
@@ -96,7 +97,7 @@ impl Start {
                 hash = self.hash,
                 "the policy file is invalid, and the last confirmed policy serves for all: {error}"
             );
-        } else if self.file_state.differs {
+        } else if self.file_state.hash.as_ref() != Some(&self.hash) {
             tracing::warn!(
                 hash = self.hash,
                 "the policy file says something else than the last confirmed policy, which is in force: `keyfence reload` \
@@ -222,6 +223,10 @@ mod tests {
         (&policy.clients[0].name, &policy.daemon.operators[0])
     }
 
+    fn differs(start: &Start) -> bool {
+        start.file_state.hash.as_ref() != Some(&start.hash)
+    }
+
     #[test]
     fn file_is_in_force_where_none_was_confirmed() {
         let host = Host::new();
@@ -229,7 +234,7 @@ mod tests {
         let start = host.start();
         assert_eq!(told(&start), ("new", "root"));
         assert!(start.first.is_some(), "it counts as confirmed");
-        assert_eq!(start.file_state, FileState::default());
+        assert!(!differs(&start) && start.file_state.error.is_none());
         assert_eq!(start.policy.daemon.state, host.state());
     }
 
@@ -242,7 +247,7 @@ mod tests {
         assert_eq!(told(&start), ("old", "alice"));
         assert_eq!(start.hash, hash);
         assert!(start.first.is_none());
-        assert!(start.file_state.differs && start.file_state.error.is_none());
+        assert!(differs(&start) && start.file_state.error.is_none());
     }
 
     #[test]
@@ -251,7 +256,7 @@ mod tests {
         host.write(&text("old", "root"));
         host.confirm(&text("old", "root"));
         let start = host.start();
-        assert_eq!(start.file_state, FileState::default());
+        assert!(!differs(&start) && start.file_state.error.is_none());
         let file = start.policy.clients[0].origin.file.as_ref();
         assert_eq!(file, host.file().to_str().unwrap(), "places are the file's");
     }
@@ -267,7 +272,7 @@ mod tests {
             }
             let start = host.start();
             assert_eq!(told(&start), ("old", "root"));
-            assert!(start.file_state.differs && start.file_state.error.is_some());
+            assert!(differs(&start) && start.file_state.error.is_some());
         }
     }
 

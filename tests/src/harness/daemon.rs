@@ -218,7 +218,9 @@ impl Daemon {
         let before = self.generation();
         self.signal(Signal::SIGHUP);
         until("the policy is in force", || {
-            (self.generation() > before).then_some(())
+            let status = self.status();
+            let ok = status["policy"]["reload_ok"] == true;
+            (ok && status["generation"].as_u64() > Some(before)).then_some(())
         });
     }
 
