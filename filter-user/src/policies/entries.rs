@@ -80,7 +80,7 @@ pub(super) fn changes(old: &Policy, new: &Policy) -> Vec<Change> {
             ..Change::of("filter", What::Changed, "filter")
         });
     }
-    let kinds: [(&'static str, fn(&Policy) -> Entries<'_>); 5] = [
+    let kinds: [(&'static str, Read); 5] = [
         ("service", services),
         ("management", management),
         ("deny", denies),
@@ -127,6 +127,7 @@ fn publishers(policy: &Policy) -> Entries<'_> {
         .collect()
 }
 
+type Read = fn(&Policy) -> Entries<'_>;
 type Entries<'a> = BTreeMap<&'a str, Map<String, Value>>;
 
 fn compare(kind: &'static str, old: &Entries<'_>, new: &Entries<'_>, changes: &mut Vec<Change>) {
