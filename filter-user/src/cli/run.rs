@@ -13,8 +13,10 @@ use crate::policies::{NoPolicy, Start};
 use crate::policy::{self, Colour, Loaded};
 
 const AFTER_HELP: &str = "\
-Loads the policy, attaches to its interfaces and answers on its listeners. SIGHUP (or `keyfence reload`) applies the \
-file again without a gap; a file with faults changes nothing. SIGTERM and SIGINT drain and end; the filter stays \
+Loads the policy, attaches to its interfaces and answers on its listeners. What was confirmed last is in force again \
+(clients, services, all that judges packets), whatever the file says meanwhile; SIGHUP (or `keyfence reload`) applies the \
+file without a gap, and a file with faults changes nothing. Where the file is invalid at a start, the last confirmed \
+policy serves for all; `--state` says where it is. SIGTERM and SIGINT drain and end; the filter stays \
 attached unless `[daemon] on-exit` says otherwise. Where an `[[expect]]` differs, it starts all the same and says so \
 in the log; `keyfence reload` refuses such a file.
 

@@ -9,8 +9,6 @@ pub mod guard;
 pub mod plan;
 mod start;
 mod store;
-#[cfg(test)]
-mod tests;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -22,9 +20,11 @@ use tokio::sync::{Mutex as TaskMutex, watch};
 use crate::bindings::Bindings;
 use crate::bindings::requests::{Actor, AuditNote, Caller};
 use crate::bindings::seam::Grants;
+use crate::compiler::Pushed;
 use crate::engine;
 use crate::engine::apply::{FileState, Pending, Proposed};
 use crate::engine::snapshot::{Applied, ReloadError, View};
+use crate::judge::Bench;
 use crate::judge::both::JudgeError;
 use crate::policy::{self, Colour, Loaded, Policy};
 use guard::{Connection, CutConnection};
@@ -166,9 +166,10 @@ impl Policies {
             state_given,
             ..
         } = start;
-        for number in start::left_pending(&store) {
-            let note = "the daemon was started again before it was confirmed";
-            noted(store.settle(number, State::Reverted, Some(note.to_owned())));
+        let left = start::left_pending(&store);
+        for (number, _) in &left {
+            let note = "the daemon ended before it was confirmed";
+            noted(store.settle(*number, State::Reverted, Some(note.to_owned())));
         }
         if let Some(text) = first {
             let by = By {
@@ -197,6 +198,16 @@ impl Policies {
             }),
             known: Mutex::new(known),
         });
+        let telling = Arc::clone(&inner);
+        tokio::spawn(async move {
+            for (_, reverted) in left {
+                let by = By {
+                    actor: None,
+                    via: Via::Start,
+                };
+                telling.tell("revert", &by, (&reverted, &hash)).await;
+            }
+        });
         tokio::spawn(watch_pending(Arc::downgrade(&inner), inner.view.pending()));
         Policies { inner }
     }
@@ -206,6 +217,7 @@ impl Policies {
         let inner = &self.inner;
         inner.is_base(base.as_deref())?;
         let checked = inner.check(text).await?;
+        inner.compiled(&checked).await?;
         inner.plan(&checked).await
     }
 
@@ -459,6 +471,14 @@ impl Inner {
             warnings,
             text,
         })
+    }
+
+    /// Whether it has tables: the engine would say so when it makes them.
+    async fn compiled(&self, checked: &Checked) -> Result<(), PolicyError> {
+        let policy = Arc::clone(&checked.policy);
+        let bench = move || Bench::new(&policy, &[], &|_| u64::MAX, &Pushed::default()).map(drop);
+        let tables = tokio::task::spawn_blocking(bench).await.map_err(failed)?;
+        tables.map_err(|error| PolicyError::Invalid(error.to_string()))
     }
 
     async fn plan(&self, checked: &Checked) -> Result<Plan, PolicyError> {

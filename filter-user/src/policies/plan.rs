@@ -152,14 +152,18 @@ impl Ground<'_> {
 
     fn suspended(&self, counts: &mut Counts, cut: &mut Cuts<'_>) -> Vec<Suspended> {
         let mut list = Vec::new();
+        // Of those that sent lately.
+        let mut sources: Vec<(IpNet, Arc<str>)> = Vec::new();
         self.bindings.each_under(self.new, |planned| {
             let is = planned.state == State::Suspended;
             match &planned.suspended {
                 Some(because) if !is => {
                     counts.suspended += 1;
-                    let seen = cut.seen(&planned.owner());
-                    if let Some((_, Some(_))) = seen {
-                        cut.suspended(planned.sources(), planned.owner());
+                    let owner: Arc<str> = planned.owner().into();
+                    let seen = cut.seen(&owner);
+                    if matches!(seen, Some((_, Some(_)))) && sources.len() < LOOKED_UP_MAX {
+                        let own = planned.sources().iter();
+                        sources.extend(own.map(|source| (*source, Arc::clone(&owner))));
                     }
                     if list.len() < LISTED_MAX {
                         list.push(Suspended {
@@ -174,6 +178,7 @@ impl Ground<'_> {
                 _ => {}
             }
         });
+        cut.suspended(&sources);
         list
     }
 }
@@ -345,18 +350,17 @@ impl<'a> Cuts<'a> {
         }
     }
 
-    fn suspended(&mut self, sources: &[IpNet], owner: String) {
-        let candidates = sources.iter().map(|prefix| Candidate {
+    /// Sources of bindings that would be suspended, but for those that a client admits.
+    fn suspended(&mut self, sources: &[(IpNet, Arc<str>)]) {
+        let candidates = sources.iter().map(|(prefix, owner)| Candidate {
             prefix: *prefix,
-            client: "",
+            client: owner,
             services: Arc::new([]),
         });
         let candidates: Vec<Candidate<'_>> = candidates.collect();
         let cover = Cover::of_clients(&candidates, self.ground.new);
-        for candidate in &candidates {
-            if !cover.any(candidate) {
-                self.add(candidate.prefix, &[], &owner, "unlisted");
-            }
+        for candidate in candidates.iter().filter(|candidate| !cover.any(candidate)) {
+            self.add(candidate.prefix, &[], candidate.client, "unlisted");
         }
     }
 }
@@ -373,5 +377,68 @@ pub(super) fn without_places(value: Value) -> Value {
         }
         Value::Array(list) => list.into_iter().map(without_places).collect(),
         value => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policies::text::PolicyText;
+
+    fn policy(clients: &[(&str, &[&str], &str)]) -> Policy {
+        let mut text = String::from(
+            "version = 1\n[filter]\ninterfaces = [\"eth0\"]\nmanagement-none = true\n\
+             [[service]]\nname = \"a\"\nprotocol = \"tcp\"\nports = [443]\n\
+             [[service]]\nname = \"b\"\nprotocol = \"udp\"\nports = [53]\n",
+        );
+        for (name, sources, services) in clients {
+            text +=
+                &format!("[[client]]\nname = \"{name}\"\nsources = {sources:?}\nservices = [{services}]\n");
+        }
+        let text = PolicyText {
+            root: "k.toml".to_owned(),
+            folder: None,
+            files: [("k.toml".to_owned(), text)].into(),
+        };
+        let loaded = text.load();
+        loaded
+            .policy
+            .unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
+    }
+
+    /// What clients lose that no client of the new policy gives.
+    fn lost(old: &[(&str, &[&str], &str)], new: &[(&str, &[&str], &str)]) -> Vec<String> {
+        let (old, new) = (policy(old), policy(new));
+        let (lost, _) = moved(&old, &new);
+        let cover = Cover::of_clients(&lost, &new);
+        let left = lost.iter().map(|candidate| (candidate, cover.left(candidate)));
+        let left = left.filter(|(_, services)| !services.is_empty());
+        left.map(|(candidate, services)| format!("{} {}", candidate.prefix, services.join(",")))
+            .collect()
+    }
+
+    const BOTH: &[&str] = &["198.51.100.7", "2001:db8::/64"];
+
+    #[test]
+    fn source_is_lost_where_nothing_else_admits_it_to_the_service() {
+        let old: &[(&str, &[&str], &str)] = &[("c", BOTH, "\"a\", \"b\"")];
+        assert_eq!(lost(old, old), [""; 0]);
+        assert_eq!(lost(old, &[]), ["198.51.100.7/32 a,b", "2001:db8::/64 a,b"]);
+        assert_eq!(
+            lost(old, &[("c", &["2001:db8::/64"], "\"*\"")]),
+            ["198.51.100.7/32 a,b"]
+        );
+        assert_eq!(
+            lost(old, &[("c", BOTH, "\"a\"")]),
+            ["198.51.100.7/32 b", "2001:db8::/64 b"]
+        );
+        // Under other names, and by a wider prefix.
+        let wider: &[(&str, &[&str], &str)] = &[
+            ("d", &["198.51.100.0/24"], "\"a\""),
+            ("e", &["2001:db8::/32"], "\"*\""),
+        ];
+        assert_eq!(lost(old, wider), ["198.51.100.7/32 b"]);
+        let narrower: &[(&str, &[&str], &str)] = &[("c", &["198.51.100.7", "2001:db8::/65"], "\"*\"")];
+        assert_eq!(lost(old, narrower), ["2001:db8::/64 a,b"]);
     }
 }

@@ -156,12 +156,12 @@ pub(super) fn serving(policy: Policy, own: &Policy) -> Policy {
 }
 
 /// Entries that were about to be in force when the daemon ended: their time is over.
-pub(super) fn left_pending(store: &Store) -> Vec<u64> {
+pub(super) fn left_pending(store: &Store) -> Vec<(u64, String)> {
     let pending = store
         .entries()
         .iter()
         .filter(|entry| entry.state == State::Pending);
-    pending.map(|entry| entry.number).collect()
+    pending.map(|entry| (entry.number, entry.hash.clone())).collect()
 }
 
 #[cfg(test)]

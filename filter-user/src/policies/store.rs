@@ -148,7 +148,8 @@ impl Store {
         // Policies tell who calls from where: nobody else's to read.
         builder.recursive(true).mode(0o700).create(&self.folder)?;
         let path = self.text_path(&entry.hash);
-        if !path.exists() {
+        // One that is there may be cut, or of another folder.
+        if self.text(&entry.hash).as_ref() != Ok(text) {
             self.write(&path, text)?;
         }
         entry.number = self.next_number()?;
