@@ -238,6 +238,7 @@ impl From<PolicyError> for Problem {
             },
             PolicyError::NothingPending => Problem::new(Code::NothingPending, detail),
             PolicyError::NothingEarlier => Problem::new(Code::NoEarlierPolicy, detail),
+            PolicyError::Full(_) => Problem::new(Code::Refused(refusal::Code::StoreFull), detail),
             PolicyError::Failed(_) => Problem::new(Code::ReloadFailed, detail),
         }
     }

@@ -11,6 +11,7 @@ mod start;
 mod store;
 mod text;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -52,6 +53,9 @@ pub enum PolicyError {
     NothingPending,
     #[error("no earlier policy was confirmed")]
     NothingEarlier,
+    /// The disk has no room to keep it.
+    #[error("{0}")]
+    Full(String),
     /// The kernel or the disk refused.
     #[error("{0}")]
     Failed(String),
@@ -250,14 +254,16 @@ impl Policies {
             }
             let began = Instant::now();
             let result = inner.reload(&mut book, &by).await;
-            let error = result.as_ref().err().map(ToString::to_string);
-            if let Some(error) = &error {
+            if let Err(error) = &result {
                 tracing::error!("reload changed nothing: {error}");
             }
-            inner.note(|known| {
-                known.state.error = error;
-                known.state.at_start = false;
-            });
+            // A full disk is no fault of the file's.
+            if !matches!(result, Err(PolicyError::Full(_))) {
+                inner.note(|known| {
+                    known.state.error = result.as_ref().err().map(ToString::to_string);
+                    known.state.at_start = false;
+                });
+            }
             book.reloaded = Some((began, result.clone()));
             result
         })
@@ -540,7 +546,16 @@ impl Inner {
         };
         let pending = self.view.pending().borrow().clone();
         match (number, &pending) {
-            (Some(number), None) => noted(book.store.settle(number, State::Confirmed, None)),
+            (Some(number), None) => {
+                let settled = book.store.settle(number, State::Confirmed, None);
+                if let Err(error) = &settled {
+                    plan.warnings.push(format!(
+                        "it is in force and could not be written down as confirmed, so a restart brings the one before \
+                         back: {error}; apply it again"
+                    ));
+                }
+                noted(settled);
+            }
             (number, _) => book.pending = number,
         }
         let what = if by.via == Via::Rollback {
@@ -572,9 +587,12 @@ impl Inner {
             _ => store.add(entry, &checked.text),
         };
         let added = added.map_err(|error| {
-            PolicyError::Failed(format!(
-                "the policy cannot be kept in [daemon] state, so it was not put in force: {error}"
-            ))
+            let why =
+                format!("the policy cannot be kept in [daemon] state, so it was not put in force: {error}");
+            match error.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => PolicyError::Full(why),
+                _ => PolicyError::Failed(why),
+            }
         });
         added.map(Some)
     }
