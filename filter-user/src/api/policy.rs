@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,9 @@ struct Sent {
     #[serde(default)]
     connections: Vec<Connection>,
 }
+
+/// Code, pointer, detail and fix.
+type Fault = (&'static str, &'static str, &'static str, &'static str);
 
 /// A file that is named twice is a fault, and not the last of the two.
 fn each_once<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
@@ -110,97 +114,106 @@ impl Sent {
     }
 
     fn faults(&self) -> Vec<FieldFault> {
-        let mut faults = Vec::new();
-        let mut fault = |code, pointer: &str, detail: &str, fix: &str| {
-            faults.push(FieldFault {
-                code,
-                pointer: pointer.to_owned(),
-                detail: detail.to_owned(),
-                fix: fix.to_owned(),
-            });
-        };
-        let text = PolicyText {
+        let checks = [self.names_fault(), self.terms_fault(), self.connections_fault()];
+        let faults = checks.into_iter().flatten();
+        let faults = faults.map(|(code, pointer, detail, fix)| FieldFault {
+            code,
+            pointer: pointer.to_owned(),
+            detail: detail.to_owned(),
+            fix: fix.to_owned(),
+        });
+        faults.collect()
+    }
+
+    fn names_fault(&self) -> Option<Fault> {
+        let named = PolicyText {
             root: self.root.clone(),
             folder: None,
-            files: BTreeMap::new(),
-        };
-        let named = PolicyText {
             files: self
                 .files
                 .keys()
                 .map(|name| (name.clone(), String::new()))
                 .collect(),
-            ..text
         };
+        let long = |name: &String| name.len() > NAME_BYTES_MAX;
         match named.fault() {
-            Some(TextFault::Root) => fault(
+            Some(TextFault::Root) => Some((
                 "no-root",
                 "/root",
                 "the root is none of the files",
                 "send its text in `files`, under the same name",
-            ),
-            Some(TextFault::Path) => fault(
+            )),
+            Some(TextFault::Path) => Some((
                 "path",
                 "/files",
                 "a file's name is no path below the root's folder",
                 "name files relative to the root's folder, without `.` and `..`",
-            ),
-            None => {}
-        }
-        if self.files.len() > FILES_MAX {
-            let fix = "put several entries into one file";
-            fault("too-many", "/files", "a policy has at most 10000 files", fix);
-        }
-        let long = |name: &String| name.len() > NAME_BYTES_MAX;
-        if long(&self.root) || self.files.keys().any(long) {
-            let fix = "put it into a folder with a shorter name";
-            fault(
+            )),
+            None if self.files.len() > FILES_MAX => Some((
+                "too-many",
+                "/files",
+                "a policy has at most 10000 files",
+                "put several entries into one file",
+            )),
+            None if self.files.keys().any(long) => Some((
                 "too-long",
                 "/files",
                 "a file's name has more than 4096 bytes",
-                fix,
-            );
+                "put it into a folder with a shorter name",
+            )),
+            None => None,
         }
-        if self.base.as_ref().is_some_and(|base| base.len() > HASH_BYTES_MAX) {
-            let fix = "send the hash that a plan or the status names";
-            fault("too-long", "/base", "a policy's hash has at most 64 digits", fix);
-        }
+    }
+
+    fn terms_fault(&self) -> Option<Fault> {
         let seconds = self.confirm_seconds;
-        if seconds.is_some_and(|seconds| !(1..=CONFIRM_SECONDS_MAX).contains(&seconds)) {
-            let detail = "the time to confirm is 1 to 86400 seconds";
-            fault(
-                "range",
-                "/confirm_seconds",
-                detail,
-                "leave it out to apply for good",
-            );
+        if self.base.as_ref().is_some_and(|base| base.len() > HASH_BYTES_MAX) {
+            return Some((
+                "too-long",
+                "/base",
+                "a policy's hash has at most 64 digits",
+                "send the hash that a plan or the status names",
+            ));
         }
-        if self.connections.len() > PEERS_MAX {
-            let detail = "at most 1024 connections are looked at";
-            fault("too-many", "/connections", detail, "send one of each peer");
-        }
-        let holder = |connection: &Connection| {
+        let wrong = seconds.is_some_and(|seconds| !(1..=CONFIRM_SECONDS_MAX).contains(&seconds));
+        wrong.then_some((
+            "range",
+            "/confirm_seconds",
+            "the time to confirm is 1 to 86400 seconds",
+            "leave it out to apply for good",
+        ))
+    }
+
+    fn connections_fault(&self) -> Option<Fault> {
+        let is_v4 = |address: &SocketAddr| address.ip().to_canonical().is_ipv4();
+        let two_families = |connection: &Connection| is_v4(&connection.from) != is_v4(&connection.to);
+        let long = |connection: &Connection| {
             let held_by = connection.held_by.as_ref();
             held_by.is_some_and(|held_by| held_by.len() > HOLDER_BYTES_MAX)
         };
-        if self.connections.iter().any(holder) {
-            let fix = "name the program and its number";
-            fault("too-long", "/connections", "`held_by` has at most 256 bytes", fix);
-        }
-        let mut connections = self.connections.iter();
-        let two_families = |connection: &Connection| {
-            connection.from.ip().to_canonical().is_ipv4() != connection.to.ip().to_canonical().is_ipv4()
-        };
-        if connections.any(two_families) {
-            let detail = "both ends of a connection are of one address family";
-            fault(
+        let fault = if self.connections.len() > PEERS_MAX {
+            (
+                "too-many",
+                "at most 1024 connections are looked at",
+                "send one of each peer",
+            )
+        } else if self.connections.iter().any(two_families) {
+            (
                 "families",
-                "/connections",
-                detail,
+                "both ends of a connection are of one address family",
                 "send the addresses as the kernel has them",
-            );
-        }
-        faults
+            )
+        } else if self.connections.iter().any(long) {
+            (
+                "too-long",
+                "`held_by` has at most 256 bytes",
+                "name the program and its number",
+            )
+        } else {
+            return None;
+        };
+        let (code, detail, fix) = fault;
+        Some((code, "/connections", detail, fix))
     }
 
     fn text(self) -> (PolicyText, Terms) {
@@ -244,7 +257,7 @@ impl From<PolicyError> for Problem {
     }
 }
 
-/// An operator's request, and who it is; one body is read and judged at a time.
+/// An operator's request, and who it is.
 async fn by(context: &Context, who: &Who, request: &Parts, via: Via) -> Result<By, Problem> {
     Query::of(&request.uri).close()?;
     let actor = who.operator(context).await?;
@@ -322,8 +335,7 @@ pub(super) async fn confirm(context: &Context, who: &Who, request: &Parts) -> Re
     let by = by(context, who, request, Via::Apply).await?;
     let hash = policies(context)?.confirm(by).await?;
     let generation = context.view.snapshot().generation;
-    let answer = json!({ "schema": 1, "hash": hash, "generation": generation });
-    Ok(axum::Json(answer).into_response())
+    Ok(axum::Json(json!({ "schema": 1, "hash": hash, "generation": generation })).into_response())
 }
 
 pub(super) async fn rollback(context: &Context, who: &Who, request: &Parts) -> Result<Response, Problem> {
@@ -331,8 +343,7 @@ pub(super) async fn rollback(context: &Context, who: &Who, request: &Parts) -> R
     tracing::info!(peer = who.peer.describe(), "a rollback is asked for");
     let hash = policies(context)?.rollback(by).await?;
     let generation = context.view.snapshot().generation;
-    let answer = json!({ "schema": 1, "hash": hash, "generation": generation });
-    Ok(axum::Json(answer).into_response())
+    Ok(axum::Json(json!({ "schema": 1, "hash": hash, "generation": generation })).into_response())
 }
 
 pub(super) async fn history(context: &Context, request: &Parts) -> Result<Response, Problem> {
