@@ -20,8 +20,9 @@ use crate::bindings::{self, Bindings, Writer};
 use crate::engine::snapshot::{Snapshot, View};
 use crate::engine::{self, Engine, Filter, FilterError, Options, Pushes};
 use crate::metrics::Metrics;
+use crate::policies::{By, Policies, Start, Via};
+use crate::policy::Policy;
 use crate::policy::model::OnExit;
-use crate::policy::{Loaded, Policy};
 use crate::records::capture::{CAPTURES_MAX, Captures};
 use crate::records::live::Live;
 use crate::records::{self, Kernel, KernelNames, Records};
@@ -52,7 +53,8 @@ pub enum DaemonError {
 }
 
 /// Runs until SIGTERM or SIGINT.
-pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(), DaemonError> {
+pub async fn run(options: Options, start: Start) -> Result<(), DaemonError> {
+    let policy = Arc::clone(&start.policy);
     let mut lock = Lock::take(&policy.daemon.state, &policy.daemon.instance)?;
     raise_descriptors();
     let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
@@ -60,8 +62,8 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
     // Listeners first: a socket that is taken stops the start before anything is filtered.
     let bound = api::bind(&policy.listeners).await?;
-    engine::say_warnings(&loaded);
-    let (hash, policy) = (loaded.hash, Arc::new(policy)); // The files' text, as large as all sources, goes here.
+    start.say();
+    let hash = start.hash.clone();
     let (bindings, writer) = open_bindings(&policy).await?;
     let effective: Arc<dyn Effective> = Arc::new(bindings.clone());
     let pushes = match bindings.is_lost() {
@@ -96,7 +98,9 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     let engine = tokio::spawn(engine.run(engine_stops));
     // The writer waits for the engine where a lease has ended: only now is anybody there to answer it.
     note(&bindings, started(&snapshot)).await;
+    let policies = Policies::new(start, Arc::clone(&view), Arc::clone(&grants), bindings.clone());
     let mut backing = Backing::new(bindings.clone(), grants, &policy);
+    backing.policies = Some(policies.clone());
     backing.records = Some(log.clone());
     backing.captures = Some(captures);
     let serving = tokio::spawn(api::serve(
@@ -114,15 +118,10 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
             _ = hangup.recv() => {
                 // Whoever rotates logs says so by the same signal.
                 log.reopen().await;
-                let before = shared.snapshot();
-                // What fails is logged where it happens.
-                if shared.reload().await.is_ok() {
-                    let now = shared.snapshot();
-                    let hash = (before.policy.hash.as_str(), now.policy.hash.as_str());
-                    if hash.0 != hash.1 {
-                        note(&bindings, AuditNote::applied(None, "SIGHUP", hash, now.generation)).await;
-                    }
-                }
+                let by = By { actor: None, via: Via::Sighup };
+                // What fails is logged where it happens; a start or a stop is not held up by it.
+                let policies = policies.clone();
+                tokio::spawn(async move { policies.reload(by).await.is_ok() });
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,

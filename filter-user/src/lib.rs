@@ -11,6 +11,8 @@ pub mod judge;
 pub mod kernel;
 pub mod logging;
 pub mod metrics;
+pub mod policies;
 pub mod policy;
 pub mod records;
+mod sockets;
 mod sys;

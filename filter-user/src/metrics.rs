@@ -186,8 +186,11 @@ impl Metrics {
             Id::RecordsWaiting => collected(&self.records_waiting),
             Id::PolicyInfo => vec![sample(of, &[&snapshot.policy.hash], 1)],
             Id::ReloadSuccess => vec![sample(of, &[], u64::from(snapshot.policy.reload_ok))],
-            // This build puts a policy in force for good: nothing ever waits for a confirmation.
-            Id::ConfirmDeadline => vec![sample(of, &[], 0)],
+            Id::ConfirmDeadline => {
+                let pending = snapshot.policy.pending.as_ref();
+                let deadline = pending.map_or(0, |pending| pending.deadline.as_second());
+                vec![sample(of, &[], u64::try_from(deadline).unwrap_or(0))]
+            }
             Id::Attached => {
                 let value = |state: &InterfaceState| {
                     sample(of, &[&state.name, state.mode.as_str()], u64::from(state.attached))

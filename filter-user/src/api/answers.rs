@@ -16,12 +16,12 @@ use serde::Serialize;
 use super::problem::{Code, Problem};
 use super::who::Who;
 use super::{
-    Context, authorize, body, capture, drops, explain, host, openapi, routes, single, stream, top, why,
+    Context, authorize, body, capture, drops, explain, host, openapi, policy, routes, single, stream, top,
+    why,
 };
 use crate::bindings::requests::StoreStatus;
-use crate::bindings::requests::{Actor, AuditNote};
-use crate::engine::snapshot::{CounterValues, ReloadError, Snapshot};
-use crate::policy::model::{Mode, Role};
+use crate::engine::snapshot::{CounterValues, Snapshot};
+use crate::policy::model::Role;
 
 /// What answers a request.
 #[derive(Clone, Debug)]
@@ -31,6 +31,11 @@ pub(super) enum Action {
     Metrics,
     Status,
     Reload,
+    Plan,
+    Apply,
+    Confirm,
+    Rollback,
+    History,
     OpenApi,
     Authorize,
     List,
@@ -97,7 +102,13 @@ pub(super) async fn answer(
 fn deadline(context: &Context, action: &Action) -> Option<Duration> {
     match action {
         Action::Sync => None,
-        Action::Reload | Action::Backup | Action::Restore => Some(context.bounds.operate_timeout),
+        Action::Reload
+        | Action::Plan
+        | Action::Apply
+        | Action::Confirm
+        | Action::Rollback
+        | Action::Backup
+        | Action::Restore => Some(context.bounds.operate_timeout),
         _ => Some(context.bounds.request_timeout),
     }
 }
@@ -114,7 +125,12 @@ async fn respond(context: &Arc<Context>, action: &Action, request: &Parts, body:
         Action::Ready => Ok(ready(context)),
         Action::Metrics => Ok(metrics(context).await),
         Action::Status => Ok(status(context).await),
-        Action::Reload => reload(context, who).await,
+        Action::Reload => policy::reload(context, who).await,
+        Action::Plan => policy::plan(context, who, request, body).await,
+        Action::Apply => policy::apply(context, who, request, body).await,
+        Action::Confirm => policy::confirm(context, who, request).await,
+        Action::Rollback => policy::rollback(context, who, request).await,
+        Action::History => policy::history(context, request).await,
         Action::OpenApi => Ok(openapi::answer()),
         Action::Authorize => Ok(authorize::answer(context, who, request)),
         Action::List => single::list(context, who, request).await,
@@ -164,7 +180,10 @@ fn body_fault(context: &Context, action: &Action, request: &Parts) -> Option<Pro
         .ok()?
         .parse::<u64>()
         .ok()?;
-    let max = context.bounds.body_bytes_max;
+    let max = match action {
+        Action::Plan | Action::Apply => context.bounds.policy_bytes_max,
+        _ => context.bounds.body_bytes_max,
+    };
     (length > max).then(|| Problem::new(Code::TooLarge, format!("a body here has at most {max} bytes")))
 }
 
@@ -253,6 +272,12 @@ struct Status<'s> {
 
 async fn status(context: &Arc<Context>) -> Response {
     let read = read_blocking(context, |context| {
+        let policies = context
+            .backing
+            .as_ref()
+            .and_then(|backing| backing.policies.as_ref());
+        // Whoever asks wants to know whether the file is what is in force.
+        policies.iter().for_each(|policies| policies.look());
         let bindings = context.backing.as_ref().map(|backing| backing.bindings.status());
         Ok((pictured(context), context.view.counters(), bindings))
     })
@@ -271,70 +296,6 @@ async fn status(context: &Arc<Context>) -> Response {
         bindings,
     };
     axum::Json(status).into_response()
-}
-
-/// What `POST /v1/reload` answers.
-#[derive(Serialize)]
-struct Reloaded {
-    schema: u32,
-    detail: String,
-    generation: u64,
-    hash: String,
-    mode: Mode,
-    /// The mode before, where it was another.
-    mode_was: Option<Mode>,
-    services: usize,
-    clients: usize,
-    /// The policy's, one a line, with its place.
-    warnings: Vec<String>,
-}
-
-/// The line of the audit log. The policy is in force: where the disk refuses the line, the log says so.
-async fn tell_applied(context: &Context, actor: Actor, before: &str, after: &str, generation: u64) {
-    let Some(backing) = context.backing.as_ref().filter(|_| before != after) else {
-        return;
-    };
-    let note = AuditNote::applied(Some(actor), "reload", (before, after), generation);
-    if let Err(refusal) = backing.bindings.audit(note).await {
-        tracing::error!(
-            "the audit log does not tell of the policy in force: {}",
-            refusal.detail
-        );
-    }
-}
-
-async fn reload(context: &Arc<Context>, who: &Who) -> Result<Response, Problem> {
-    let actor = who.operator(context).await?;
-    tracing::info!(peer = who.peer.describe(), "reload asked for");
-    let before = context.view.snapshot();
-    let mode_before = before.mode;
-    // A task of its own: a caller who leaves does not stop it half-way.
-    let result = match tokio::spawn(context.view.reload()).await {
-        Ok(result) => result,
-        Err(error) => Err(ReloadError::Failed(error.to_string())),
-    };
-    match result {
-        Ok(applied) => {
-            let now = context.view.snapshot();
-            let (old, new) = (&before.policy.hash, &now.policy.hash);
-            tell_applied(context, actor, old, new, now.generation).await;
-            let reloaded = Reloaded {
-                schema: 1,
-                detail: applied.detail,
-                generation: now.generation,
-                hash: now.policy.hash.clone(),
-                mode: now.mode,
-                mode_was: (mode_before != now.mode).then_some(mode_before),
-                services: now.services.len(),
-                clients: applied.clients,
-                warnings: applied.warnings,
-            };
-            Ok(axum::Json(reloaded).into_response())
-        }
-        Err(ReloadError::Invalid(detail)) => Err(Problem::new(Code::ReloadInvalid, detail)),
-        Err(ReloadError::Refused(detail)) => Err(Problem::new(Code::ReloadRefused, detail)),
-        Err(ReloadError::Failed(detail)) => Err(Problem::new(Code::ReloadFailed, detail)),
-    }
 }
 
 fn role_lacking(roles: &[Role], path: &str) -> Problem {

@@ -18,13 +18,18 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The whole body of one binding or deny.
 pub(super) async fn json(headers: &HeaderMap, body: &mut Body, patience: Duration) -> Result<Bytes, Problem> {
+    whole(headers, body, patience, LINE_BYTES_MAX as u64).await
+}
+
+/// A whole body of JSON with a bound of its own.
+pub(super) async fn whole(
+    headers: &HeaderMap,
+    body: &mut Body,
+    patience: Duration,
+    max: u64,
+) -> Result<Bytes, Problem> {
     media(headers, &["application/json"])?;
-    let too_large = || {
-        Problem::new(
-            Code::TooLarge,
-            format!("a body here has at most {LINE_BYTES_MAX} bytes"),
-        )
-    };
+    let too_large = || Problem::new(Code::TooLarge, format!("a body here has at most {max} bytes"));
     let deadline = Instant::now() + patience;
     let mut bytes = BytesMut::new();
     loop {
@@ -36,7 +41,7 @@ pub(super) async fn json(headers: &HeaderMap, body: &mut Body, patience: Duratio
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        if bytes.len() + data.len() > LINE_BYTES_MAX {
+        if (bytes.len() + data.len()) as u64 > max {
             return Err(too_large());
         }
         bytes.extend_from_slice(&data);

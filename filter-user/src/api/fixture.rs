@@ -16,6 +16,7 @@ use crate::bindings::{Bindings, Options};
 use crate::engine::fixture::FakeView;
 use crate::engine::snapshot::View;
 use crate::metrics::Metrics;
+use crate::policies::{Policies, Start};
 use crate::policy::Policy;
 use crate::policy::model::{Listener, ListenerAddress, Role};
 use crate::records::capture::Captures;
@@ -90,6 +91,32 @@ pub(super) fn publisher(name: &str, keys: &str) -> String {
     )
 }
 
+/// The file that the daemon was given, as far as policies go.
+pub(super) const POLICY_FILE: &str = "keyfence.toml";
+
+/// A policy's text: two services, one management entry, any interface; and what a test adds.
+pub(super) fn policy_text(entries: &str) -> String {
+    format!(
+        "version = 1\n[filter]\ninterfaces = [\"*\"]\n\
+         [[service]]\nname = \"payments\"\nprotocol = \"tcp\"\nports = [443]\n\
+         [[service]]\nname = \"beta\"\nprotocol = \"tcp\"\nports = [444]\nmode = \"observe\"\n\
+         [[management]]\nname = \"ssh\"\nsources = [\"192.0.2.0/24\"]\nprotocol = \"tcp\"\nports = [22]\n{entries}\n"
+    )
+}
+
+/// Of that file, with a store of their own.
+fn policies(folder: &Path, view: &Arc<FakeView>, grants: Arc<dyn Grants>, bindings: &Bindings) -> Policies {
+    let file = folder.join(POLICY_FILE);
+    if !file.exists() {
+        std::fs::write(&file, policy_text("")).unwrap();
+    }
+    let start = Start::of(&file, Some(&folder.join("state")));
+    let start = start.unwrap_or_else(|_| panic!("the file is valid"));
+    view.change(|snapshot| snapshot.policy.hash.clone_from(&start.hash));
+    let view = Arc::clone(view) as Arc<dyn View>;
+    Policies::new(start, view, grants, bindings.clone())
+}
+
 /// Listeners under way; they end with this.
 pub(super) struct Running {
     pub(super) folder: tempfile::TempDir,
@@ -97,6 +124,7 @@ pub(super) struct Running {
     /// The bindings' writer alone.
     pub(super) stop_writer: watch::Sender<bool>,
     pub(super) grants: Arc<AnyGrants>,
+    pub(super) view: Arc<FakeView>,
     pub(super) serving: JoinHandle<()>,
 }
 
@@ -186,11 +214,18 @@ impl Running {
         tokio::spawn(writer.run(Arc::clone(&grants) as Arc<dyn Grants>, writer_stopped));
         let mut backing = Backing::new(bindings, Arc::clone(&grants) as Arc<dyn Grants>, &policy);
         backing.captures = captures;
-        let view: Arc<dyn View> = Arc::new(FakeView::default());
+        let view = Arc::new(FakeView::default());
+        let seen: Arc<dyn View> = Arc::clone(&view) as Arc<dyn View>;
+        backing.policies = Some(policies(
+            folder.path(),
+            &view,
+            Arc::clone(&grants) as Arc<dyn Grants>,
+            &backing.bindings,
+        ));
         let operators = operators.iter().map(|name| (*name).to_owned()).collect();
         let serving = tokio::spawn(serve(
             bound,
-            view,
+            seen,
             Some(backing),
             Arc::new(Metrics::new()),
             operators,
@@ -202,6 +237,7 @@ impl Running {
             stop,
             stop_writer,
             grants,
+            view,
             serving,
         }
     }

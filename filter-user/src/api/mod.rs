@@ -19,6 +19,7 @@ mod head;
 mod host;
 mod openapi;
 mod peer;
+mod policy;
 mod problem;
 mod publisher;
 mod query;
@@ -49,6 +50,8 @@ mod tests_gateways;
 #[cfg(test)]
 mod tests_openapi;
 #[cfg(test)]
+mod tests_policy;
+#[cfg(test)]
 mod tests_quick;
 #[cfg(test)]
 mod tests_readers;
@@ -74,6 +77,7 @@ use crate::bindings::Bindings;
 use crate::bindings::seam::Grants;
 use crate::engine::snapshot::View;
 use crate::metrics::Metrics;
+use crate::policies::Policies;
 use crate::policy::Policy;
 use crate::policy::model::Role;
 use crate::records;
@@ -103,6 +107,8 @@ pub struct Bounds {
     pub line_timeout: Duration,
     /// Of a request; streams have bounds of their own.
     pub body_bytes_max: u64,
+    /// Of a request that brings a whole policy; one is read and judged at a time.
+    pub policy_bytes_max: u64,
     /// Reads of the kernel's counters at one time, over all listeners; further ones wait for their turn.
     pub reads_max: usize,
 }
@@ -118,6 +124,7 @@ impl Default for Bounds {
             drain_timeout: Duration::from_secs(5),
             line_timeout: Duration::from_secs(10),
             body_bytes_max: 64 << 10,
+            policy_bytes_max: 256 << 20,
             reads_max: 4,
         }
     }
@@ -132,6 +139,8 @@ pub struct Backing {
     pub records: Option<records::Handle>,
     /// Who starts captures; `None` where there is no filter.
     pub captures: Option<Arc<Captures>>,
+    /// Who changes policies; `None` where there is no filter.
+    pub policies: Option<Policies>,
 }
 
 impl Backing {
@@ -143,6 +152,7 @@ impl Backing {
             gateways: Gateways::new(&policy.credentials, &policy.authorize),
             records: None,
             captures: None,
+            policies: None,
         }
     }
 }
@@ -159,6 +169,8 @@ pub(crate) struct Context {
     rates: Rates,
     bounds: Bounds,
     reads: Arc<Semaphore>,
+    /// Policies that are on their way in, each as large as all sources.
+    policy_bodies: Semaphore,
     started: Instant,
     stopping: watch::Receiver<bool>,
 }
@@ -194,6 +206,7 @@ pub async fn serve(
         rates: Rates::default(),
         bounds,
         reads: Arc::new(Semaphore::new(bounds.reads_max)),
+        policy_bodies: Semaphore::new(1),
         started: Instant::now(),
         stopping: shutdown.clone(),
     });

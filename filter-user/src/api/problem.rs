@@ -23,6 +23,9 @@ pub enum Code {
     ReloadInvalid,
     ReloadRefused,
     ReloadFailed,
+    PolicyPending,
+    NothingPending,
+    NoEarlierPolicy,
     CountersUnreadable,
     RecordsUnreadable,
     CaptureFailed,
@@ -43,7 +46,7 @@ pub enum Code {
 
 impl Code {
     /// Those of the listeners themselves; `refusal::Code::ALL` are the others.
-    pub const ALL: [Code; 24] = [
+    pub const ALL: [Code; 27] = [
         Code::Malformed,
         Code::TargetTooLong,
         Code::HeadTooLarge,
@@ -54,6 +57,9 @@ impl Code {
         Code::ReloadInvalid,
         Code::ReloadRefused,
         Code::ReloadFailed,
+        Code::PolicyPending,
+        Code::NothingPending,
+        Code::NoEarlierPolicy,
         Code::CountersUnreadable,
         Code::RecordsUnreadable,
         Code::CaptureFailed,
@@ -82,6 +88,9 @@ impl Code {
             Code::ReloadInvalid => "policy-invalid",
             Code::ReloadRefused => "policy-refused",
             Code::ReloadFailed => "reload-failed",
+            Code::PolicyPending => "policy-pending",
+            Code::NothingPending => "nothing-pending",
+            Code::NoEarlierPolicy => "no-earlier-policy",
             Code::CountersUnreadable => "counters-unreadable",
             Code::RecordsUnreadable => "records-unreadable",
             Code::CaptureFailed => "capture-failed",
@@ -112,6 +121,9 @@ impl Code {
             Code::ReloadInvalid => "The policy is invalid",
             Code::ReloadRefused => "A guard refused the policy",
             Code::ReloadFailed => "The policy could not be applied",
+            Code::PolicyPending => "A policy waits to be confirmed",
+            Code::NothingPending => "No policy waits to be confirmed",
+            Code::NoEarlierPolicy => "There is no policy to go back to",
             Code::CountersUnreadable => "The kernel's counters cannot be read",
             Code::RecordsUnreadable => "The log of drops cannot be read",
             Code::CaptureFailed => "The capture cannot begin",
@@ -140,8 +152,11 @@ impl Code {
             Code::NotAnOperator => StatusCode::FORBIDDEN,
             Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Code::ReloadInvalid => StatusCode::UNPROCESSABLE_ENTITY,
-            Code::ReloadRefused => StatusCode::CONFLICT,
-            Code::CapturesMax => StatusCode::CONFLICT,
+            Code::ReloadRefused
+            | Code::PolicyPending
+            | Code::NothingPending
+            | Code::NoEarlierPolicy
+            | Code::CapturesMax => StatusCode::CONFLICT,
             Code::ReloadFailed | Code::CountersUnreadable | Code::RecordsUnreadable | Code::CaptureFailed => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }

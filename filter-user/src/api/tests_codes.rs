@@ -226,9 +226,6 @@ async fn heads_and_connections_beyond_their_bounds_are_problem_documents() {
         .is_problem(431, "head-too-large");
 }
 
-/// Of calls that this build answers 501: `POST /v1/policy/apply` will answer it.
-const OF_LATER_CALLS: [&str; 1] = ["policy-changed"];
-
 /// The codes that a test of these files asserts of an answer over HTTP.
 fn asserted(files: &[&str]) -> BTreeSet<String> {
     let pattern = regex::Regex::new(r#"is_problem\(\s*\d{3},\s*"([a-z-]+)""#).unwrap();
@@ -247,6 +244,7 @@ fn each_code_of_the_document_is_asserted_of_an_answer() {
         include_str!("tests_capture.rs"),
         include_str!("tests_codes.rs"),
         include_str!("tests_gateways.rs"),
+        include_str!("tests_policy.rs"),
         include_str!("tests_streams.rs"),
         // Against the daemon itself, whose disk is full.
         include_str!("../../../tests/tests/live_bindings/disk.rs"),
@@ -258,7 +256,6 @@ fn each_code_of_the_document_is_asserted_of_an_answer() {
         .unwrap()
         .iter()
         .map(|code| code.as_str().unwrap().to_owned())
-        .filter(|code| !OF_LATER_CALLS.contains(&code.as_str()))
         .collect();
     assert_eq!(codes, asserted(&files));
 }

@@ -15,6 +15,7 @@ mod list;
 mod memory;
 mod model;
 mod open;
+mod planned;
 pub mod refusal;
 mod replay;
 pub mod requests;
@@ -55,6 +56,7 @@ use writer::job::{BindingJob, Done, Job, Op, Reply};
 
 pub use batch::{BatchInput, BatchOutput};
 pub use feed::WatchFeed;
+pub use planned::Planned;
 pub use replay::{BadLine, grantees_of_lines};
 pub use sync::SyncInput;
 pub use writer::Writer;

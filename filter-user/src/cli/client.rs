@@ -314,6 +314,8 @@ pub(crate) fn refused(answer: &Answer) -> Failure {
     let exit = match problem.code.as_str() {
         "policy-invalid" => Exit::PolicyInvalid,
         "policy-refused"
+        | "policy-changed"
+        | "policy-pending"
         | "mass-revocation"
         | "stale-row-version"
         | "row-version-required"

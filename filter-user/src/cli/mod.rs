@@ -3,6 +3,8 @@
 //! Arguments are parsed here and nowhere else; each verb has a file, its arguments and a `run`. Data goes to
 //! standard output, all else to standard error.
 
+mod ancestors;
+mod apply;
 mod audit;
 mod backup;
 mod bind;
@@ -16,8 +18,11 @@ mod drops;
 mod exit;
 mod explain;
 mod generate;
+mod history;
 mod init;
 mod learn;
+mod plan;
+mod policy;
 mod reload;
 mod replay;
 mod run;
@@ -60,6 +65,8 @@ Examples:
   keyfence init --output keyfence.toml   a first policy from this host, in observe mode
   keyfence check keyfence.toml           is it valid?
   keyfence run --policy keyfence.toml    filter by it
+  keyfence plan keyfence.toml            what would a changed file change?
+  keyfence apply keyfence.toml           put it in force
   keyfence status                        what is in force, who passes, who is dropped";
 
 /// Keeps strangers off an API at the network layer.
@@ -80,6 +87,11 @@ struct Arguments {
 enum Verb {
     Init(init::Arguments),
     Check(check::Arguments),
+    Plan(plan::Arguments),
+    Apply(apply::Arguments),
+    Confirm(apply::ConfirmArguments),
+    Rollback(apply::RollbackArguments),
+    History(history::Arguments),
     Run(run::Arguments),
     Reload(reload::Arguments),
     Status(status::Arguments),
@@ -144,6 +156,11 @@ impl Verb {
         match self {
             Verb::Init(arguments) => init::run(&arguments, shell),
             Verb::Check(arguments) => check::run(&arguments, shell),
+            Verb::Plan(arguments) => plan::run(&arguments, shell),
+            Verb::Apply(arguments) => apply::run(&arguments, shell),
+            Verb::Confirm(arguments) => apply::confirm(&arguments, shell),
+            Verb::Rollback(arguments) => apply::rollback(&arguments, shell),
+            Verb::History(arguments) => history::run(&arguments, shell),
             Verb::Run(arguments) => run::run(&arguments, shell),
             Verb::Reload(arguments) => reload::run(&arguments, shell),
             Verb::Status(arguments) => status::run(&arguments, shell),

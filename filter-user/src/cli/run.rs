@@ -9,11 +9,14 @@ use crate::daemon::{self, DaemonError};
 use crate::engine::{self, FilterError, Options};
 use crate::kernel::load::KernelLog;
 use crate::logging::Format;
+use crate::policies::{NoPolicy, Start};
 use crate::policy::{self, Colour, Loaded};
 
 const AFTER_HELP: &str = "\
-Loads the policy, attaches to its interfaces and answers on its listeners. SIGHUP (or `keyfence reload`) applies the \
-file again without a gap; a file with faults changes nothing. SIGTERM and SIGINT drain and end; the filter stays \
+Loads the policy, attaches to its interfaces and answers on its listeners. What was confirmed last is in force again \
+(clients, services, all that judges packets), whatever the file says meanwhile; SIGHUP (or `keyfence reload`) applies the \
+file without a gap, and a file with faults changes nothing. Where the file is invalid at a start, the last confirmed \
+policy serves for all; `--state` says where it is. SIGTERM and SIGINT drain and end; the filter stays \
 attached unless `[daemon] on-exit` says otherwise. Where an `[[expect]]` differs, it starts all the same and says so \
 in the log; `keyfence reload` refuses such a file.
 
@@ -64,27 +67,20 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     crate::logging::init(log_level.as_deref(), *log_format, shell.colour_errors)
         .map_err(|error| Failure::new(Exit::Usage, error))?;
     crate::sys::bound_heaps();
-    let mut loaded = engine::load_policy(file);
-    if loaded.policy.is_none() {
-        return Err(invalid(&loaded, shell));
-    }
-    if let Some(refusal) = engine::refusal(&loaded) {
-        return Err(Failure::new(Exit::Failed, refusal));
-    }
-    let Some(mut policy) = loaded.policy.take() else {
-        return Err(invalid(&loaded, shell));
-    };
+    let start = Start::of(file, state.as_deref()).map_err(|NoPolicy(loaded)| {
+        match (&loaded.policy, engine::refusal(&loaded)) {
+            (Some(_), Some(refusal)) => Failure::new(Exit::Failed, refusal),
+            _ => invalid(&loaded, shell),
+        }
+    })?;
     if let Some(missing) = rights_missing() {
         return Err(Failure::new(Exit::Failed, missing));
     }
     // A host that boots is better filtered by a policy that a date or an address has outrun than by none.
-    match engine::unexpected(&policy) {
+    match engine::unexpected(&start.policy) {
         Ok(None) => {}
         Ok(Some(faults)) => tracing::error!("{faults}; started all the same, a reload would be refused"),
         Err(error) => tracing::error!("the policy's expects could not be tried: {error}"),
-    }
-    if let Some(state) = state {
-        policy.daemon.state.clone_from(state);
     }
     let options = Options {
         // As status names it, from whatever folder that is asked.
@@ -95,7 +91,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::new(Exit::Failed, format!("the runtime cannot start: {error}")))?;
     runtime
-        .block_on(daemon::run(options, loaded, policy))
+        .block_on(daemon::run(options, start))
         .map_err(|error| match error {
             DaemonError::Filter(FilterError::Compile(error)) => uncompilable(&error),
             error => Failure::new(Exit::Failed, error),

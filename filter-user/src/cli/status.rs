@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const HASH_CHARACTERS_SHOWN: usize = 19;
 /// How the daemon's word for a failed reload begins.
 const RELOAD_FAILED: &str = "the last reload failed";
+const FILE_INVALID: &str = "the policy file is invalid";
 /// From this fill on a table is worth a look.
 const FILL_PERCENT_WARNING: u64 = 80;
 
@@ -131,7 +132,9 @@ fn head(page: &mut String, status: &Status, now: jiff::Timestamp, shell: &Shell)
     } = status;
     let _ = writeln!(page, "keyfence {version}, instance {instance}, up {up}: {state}");
     // A reload that failed is told below, with its cause.
-    let told_below = |reason: &&String| !policy.reload_ok && reason.starts_with(RELOAD_FAILED);
+    let told_below = |reason: &&String| {
+        !policy.reload_ok && (reason.starts_with(RELOAD_FAILED) || reason.starts_with(FILE_INVALID))
+    };
     let not_ready = status.not_ready.iter().filter(|reason| !told_below(reason));
     let alarms = status.bindings.iter().flat_map(|bindings| &bindings.alarms);
     // Some make the daemon unready: told once.
@@ -151,6 +154,15 @@ fn head(page: &mut String, status: &Status, now: jiff::Timestamp, shell: &Shell)
     let since =
         jiff::Timestamp::from_second(policy.in_force_since.as_second()).unwrap_or(policy.in_force_since);
     let _ = writeln!(page, "policy {}, {hash}, in force since {since}", policy.file);
+    if let Some(pending) = &policy.pending {
+        let base: String = pending.base.chars().take(HASH_CHARACTERS_SHOWN).collect();
+        let _ = writeln!(
+            page,
+            "  {} not confirmed: {base} is back at {} unless `keyfence confirm` comes first",
+            shell.paint(Tone::Warning, "!"),
+            pending.deadline
+        );
+    }
     let _ = writeln!(page, "mode {mode}, generation {generation}");
 }
 
@@ -160,11 +172,15 @@ fn reloads(page: &mut String, status: &Status, gone: bool, shell: &Shell) {
     if !policy.reload_ok {
         let error = policy.last_error.as_deref().unwrap_or("see the daemon's log");
         let mark = shell.paint(Tone::Bad, "!");
-        let _ = writeln!(
-            page,
-            "  {mark} the last reload changed nothing: {}",
-            error.trim_end()
-        );
+        let at_start = status
+            .not_ready
+            .iter()
+            .any(|reason| reason.starts_with(FILE_INVALID));
+        let what = match at_start {
+            true => "the policy file was invalid at the start, and the last confirmed policy serves for all",
+            false => "the last reload changed nothing",
+        };
+        let _ = writeln!(page, "  {mark} {what}: {}", error.trim_end());
     }
     let advice = match (gone, policy.reload_ok) {
         (true, _) => "the policy's file is gone: put it back, then `keyfence reload`",

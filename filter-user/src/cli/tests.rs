@@ -7,7 +7,7 @@ use clap::Parser;
 use super::*;
 use crate::api::{Bounds, bind, serve};
 use crate::engine::fixture::FakeView;
-use crate::engine::snapshot::{ReloadError, View};
+use crate::engine::snapshot::View;
 use crate::policy::model::{Listener, ListenerAddress, Role};
 
 #[test]
@@ -141,11 +141,31 @@ fn status_and_reload_end_as_the_daemon_answers() {
         Arguments::try_parse_from(words).unwrap().verb.run(&shell)
     };
     assert_eq!(run("status"), Ok(Exit::Done));
-    assert_eq!(run("reload"), Ok(Exit::Done));
+    // Its policies are not there yet.
+    assert_eq!(run("reload").unwrap_err().exit, Exit::Unreachable);
     view.change(|snapshot| snapshot.not_ready.push("eth0 is not attached".to_owned()));
     assert_eq!(run("status"), Ok(Exit::Degraded));
-    *view.reload.lock().unwrap() = Err(ReloadError::Invalid("a.toml:1:1: no version".to_owned()));
-    let failure = run("reload").unwrap_err();
-    assert_eq!(failure.exit, Exit::PolicyInvalid);
-    assert_eq!(failure.text, "The policy is invalid: a.toml:1:1: no version");
+}
+
+#[test]
+fn refused_policies_end_with_what_refused_them() {
+    let exit = |code: &str| {
+        let body = format!(
+            "{{\"title\": \"The policy is invalid\", \"code\": \"{code}\", \"detail\": \"a.toml:1:1\"}}"
+        );
+        client::refused(&client::Answer { status: 409, body }).exit
+    };
+    let exits = [
+        ("policy-invalid", Exit::PolicyInvalid),
+        ("policy-refused", Exit::Refused),
+        ("policy-pending", Exit::Refused),
+        ("policy-changed", Exit::Refused),
+        ("nothing-pending", Exit::Failed),
+        ("no-earlier-policy", Exit::Failed),
+        ("not-an-operator", Exit::Failed),
+        ("starting", Exit::Unreachable),
+    ];
+    for (code, expected) in exits {
+        assert_eq!(exit(code), expected, "{code}");
+    }
 }

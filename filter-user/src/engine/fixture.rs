@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::watch;
+
 use super::ExplainError;
+use super::apply::{FileState, Pending, Proposed};
 use super::snapshot::*;
 use crate::judge::in_force::{InForce, Question};
 use crate::policy::model::Mode;
@@ -11,7 +14,9 @@ use crate::policy::model::Mode;
 pub struct FakeView {
     pub snapshot: Mutex<Arc<Snapshot>>,
     pub counters: Mutex<Result<CounterValues, String>>,
-    pub reload: Mutex<Result<Applied, ReloadError>>,
+    /// What becomes of policies.
+    pub applied: Mutex<Result<Applied, ReloadError>>,
+    pub pending: watch::Sender<Option<Pending>>,
 }
 
 impl Default for FakeView {
@@ -19,11 +24,12 @@ impl Default for FakeView {
         FakeView {
             snapshot: Mutex::new(Arc::new(snapshot())),
             counters: Mutex::new(Ok(counters())),
-            reload: Mutex::new(Ok(Applied {
+            applied: Mutex::new(Ok(Applied {
                 detail: "generation 8 is in force".to_owned(),
                 clients: 1,
                 warnings: Vec::new(),
             })),
+            pending: watch::Sender::new(None),
         }
     }
 }
@@ -46,9 +52,43 @@ impl View for FakeView {
         self.counters.lock().unwrap().clone()
     }
 
-    fn reload(&self) -> BoxFuture<Result<Applied, ReloadError>> {
-        let result = self.reload.lock().unwrap().clone();
+    fn apply(&self, proposed: Proposed) -> BoxFuture<Result<Applied, ReloadError>> {
+        let result = self.applied.lock().unwrap().clone();
+        if result.is_ok() {
+            let base = self.snapshot().policy.hash.clone();
+            self.change(|snapshot| snapshot.policy.hash.clone_from(&proposed.hash));
+            self.pending.send_replace(proposed.confirm.map(|time| Pending {
+                hash: proposed.hash,
+                base,
+                deadline: jiff::Timestamp::now() + time,
+                deadline_ns: 0,
+            }));
+        }
         Box::pin(async move { result })
+    }
+
+    fn confirm(&self) -> BoxFuture<Result<(), ReloadError>> {
+        let was = self.pending.send_replace(None);
+        Box::pin(async move { was.map(drop).ok_or(ReloadError::NothingPending) })
+    }
+
+    fn revert(&self) -> BoxFuture<Result<(), ReloadError>> {
+        let was = self.pending.send_replace(None);
+        if let Some(pending) = &was {
+            self.change(|snapshot| snapshot.policy.hash.clone_from(&pending.base));
+        }
+        Box::pin(async move { was.map(drop).ok_or(ReloadError::NothingPending) })
+    }
+
+    fn pending(&self) -> watch::Receiver<Option<Pending>> {
+        self.pending.subscribe()
+    }
+
+    fn note_file(&self, state: FileState) {
+        self.change(|snapshot| {
+            snapshot.not_ready.clear();
+            state.show(snapshot);
+        });
     }
 
     fn explain(&self, _question: Question) -> BoxFuture<Result<InForce, ExplainError>> {
@@ -69,6 +109,7 @@ pub fn snapshot() -> Snapshot {
             reload_ok: true,
             last_error: None,
             file_differs: false,
+            pending: None,
         },
         generation: 7,
         mode: Mode::Enforce,

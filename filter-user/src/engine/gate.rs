@@ -1,16 +1,23 @@
 //! What a policy must pass before it is run: free of faults, enforced by this build, doing what it expects.
 
+use std::path::Path;
+
 use crate::judge::both::JudgeError;
 use crate::judge::expect;
-use crate::policy::{self, Colour, LoadContext, Loaded, Policy};
+use crate::policy::{self, Colour, DiskFiles, Files, LoadContext, Loaded, Policy};
 
 /// Reads a policy file with what the host says of itself.
-pub fn load_policy(file: &std::path::Path) -> Loaded {
+pub fn load_policy(file: &Path) -> Loaded {
+    load_policy_from(&DiskFiles, file)
+}
+
+/// The same of files that are no host's.
+pub fn load_policy_from(files: &dyn Files, root: &Path) -> Loaded {
     let context = LoadContext {
         now: jiff::Timestamp::now(),
         ephemeral_ports: ephemeral_ports(),
     };
-    policy::load(file, &context)
+    policy::load_from(files, root, &context)
 }
 
 /// The range the kernel picks local ports from.

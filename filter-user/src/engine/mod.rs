@@ -3,6 +3,7 @@
 //! Whole or not at all: until the last step of an apply succeeds, what was in force stays in force. Reads and
 //! writes the kernel through `filter`; knows no listener.
 
+pub mod apply;
 mod attachments;
 #[cfg(test)]
 mod beside_tests;
@@ -23,7 +24,6 @@ mod live;
 #[cfg(test)]
 mod live_tests;
 mod reader;
-mod reload;
 mod shared;
 pub mod snapshot;
 mod tables;
@@ -36,9 +36,9 @@ pub use compile::Occasion;
 pub use error::FilterError;
 pub use explain::ExplainError;
 pub use filter::Filter;
-pub use gate::{load_policy, refusal, unexpected};
+pub use gate::{load_policy, load_policy_from, refusal, unexpected};
 pub use shared::Shared;
-pub use told::say_warnings;
+pub use told::{restart_keys, warnings};
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -54,6 +54,7 @@ use crate::kernel::clock;
 use crate::kernel::records::Accounting;
 use crate::kernel::state::State;
 use crate::policy::Policy;
+use apply::{FileState, Proposed, Settled};
 use snapshot::{Applied, Drift, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, View};
 use under_way::{Purpose, UnderWay};
 use watch::Woken;
@@ -76,11 +77,14 @@ pub enum Pushes {
 
 /// Asked of the engine by others.
 enum Command {
-    Reload(Answer),
+    Apply(Box<Proposed>, Answer),
+    Confirm(Settled),
+    Revert(Settled),
     Change(u64, Vec<Change>, Changed),
     Explain(Question, oneshot::Sender<Result<InForce, ExplainError>>),
 }
 
+type Commands = mpsc::Sender<Command>;
 type Answer = oneshot::Sender<Result<Applied, ReloadError>>;
 type Changed = oneshot::Sender<Result<(), GrantError>>;
 
@@ -89,7 +93,6 @@ const COMMANDS_WAITING_MAX: usize = 16;
 
 /// The engine's state; `run` drives it.
 pub struct Engine {
-    options: Options,
     filter: Filter,
     policy: Arc<Policy>,
     hash: String,
@@ -106,8 +109,8 @@ pub struct Engine {
     under_way: Option<UnderWay>,
     /// Changes that need one of their own, and the epoch they were computed under.
     waiting: VecDeque<(u64, Vec<Change>, Changed)>,
-    /// Who asks for one reload more; each holds a connection of the listeners, which bound them.
-    reloads: Vec<Answer>,
+    /// Policies that wait for their turn; who proposes does so one at a time.
+    proposed: VecDeque<(Box<Proposed>, Answer)>,
 }
 
 impl Engine {
@@ -133,6 +136,7 @@ impl Engine {
             reload_ok: true,
             last_error: None,
             file_differs: false,
+            pending: None,
         };
         let snapshot = picture(&filter, &policy, state, started_at);
         let shared = Arc::new(Shared {
@@ -144,10 +148,15 @@ impl Engine {
             in_force: filter.tables_in_force(),
             found: RwLock::default(),
             record_keys: std::sync::atomic::AtomicU64::new(0),
+            pending: tokio::sync::watch::Sender::new(None),
+            // Whoever started it knows better.
+            file: RwLock::new(FileState {
+                hash: Some(hash.clone()),
+                ..FileState::default()
+            }),
             commands: sender,
         });
         let engine = Self {
-            options,
             filter,
             policy,
             hash,
@@ -160,7 +169,7 @@ impl Engine {
             commands,
             under_way: None,
             waiting: VecDeque::new(),
-            reloads: Vec::new(),
+            proposed: VecDeque::new(),
         };
         if !engine.is_kept() {
             engine.say_applied();
@@ -210,9 +219,12 @@ impl Engine {
         match command {
             Command::Change(epoch, changes, answer) => self.change(epoch, changes, answer),
             Command::Explain(question, answer) => drop(answer.send(self.explain(&question))),
-            // It reads the file after all of them asked, so one is enough.
-            Command::Reload(answer) if self.under_way.is_some() => self.reloads.push(answer),
-            Command::Reload(answer) => self.begin(Purpose::Reload(vec![answer], None)),
+            Command::Apply(proposed, answer) if self.under_way.is_some() => {
+                self.proposed.push_back((proposed, answer));
+            }
+            Command::Apply(proposed, answer) => self.begin(Purpose::Apply(proposed, answer)),
+            Command::Confirm(answer) => self.confirm(answer),
+            Command::Revert(answer) => self.revert(answer),
         }
     }
 
@@ -266,11 +278,6 @@ fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jif
     let mut not_ready = filter.unfiltered();
     if let Some(why) = filter.narrowed() {
         not_ready.push(format!("{why}; until then the written service has it"));
-    }
-    if !state.reload_ok {
-        not_ready.push(String::from(
-            "the last reload failed; what was in force before still is",
-        ));
     }
     Snapshot {
         instance: policy.daemon.instance.clone(),

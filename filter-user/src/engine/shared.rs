@@ -4,15 +4,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use filter_common::bounds::RECORD_KEYS;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{oneshot, watch};
 
+use super::apply::{FileState, Pending, Proposed, asked};
 use super::drift::{Found, TablesInForce};
 use super::fill::Fill;
 use super::filter::SharedNumbers;
 use super::snapshot::{
     Applied, BoxFuture, CounterValues, RECORD_KEYS_TABLE, ReloadError, Snapshot, TableFill, View,
 };
-use super::{Command, ExplainError, reader};
+use super::{Command, Commands, ExplainError, reader};
 use crate::bindings::seam::{Change, GrantError, Grants, OwnerUse};
 use crate::judge::in_force::{InForce, Question};
 use crate::policy::Policy;
@@ -31,7 +32,10 @@ pub struct Shared {
     pub(super) found: RwLock<Found>,
     /// Of the drop accounting, as of the last interval's end.
     pub(super) record_keys: AtomicU64,
-    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) pending: watch::Sender<Option<Pending>>,
+    /// What became of the file that `run` was given.
+    pub(super) file: RwLock<FileState>,
+    pub(super) commands: Commands,
 }
 
 impl Shared {
@@ -135,6 +139,9 @@ impl View for Shared {
             snapshot.drift = found.drift.clone();
             snapshot.not_ready.extend(found.drift.sentence());
         }
+        snapshot.policy.pending = self.pending.borrow().clone();
+        let file = self.file.read().unwrap_or_else(PoisonError::into_inner);
+        file.show(&mut snapshot);
         Arc::new(snapshot)
     }
 
@@ -142,13 +149,24 @@ impl View for Shared {
         self.reader().read()
     }
 
-    fn reload(&self) -> BoxFuture<Result<Applied, ReloadError>> {
-        let commands = self.commands.clone();
-        Box::pin(async move {
-            let (sender, answer) = oneshot::channel();
-            let gone = || ReloadError::Failed(String::from("the daemon is stopping"));
-            commands.send(Command::Reload(sender)).await.map_err(|_| gone())?;
-            answer.await.map_err(|_| gone())?
-        })
+    fn apply(&self, proposed: Proposed) -> BoxFuture<Result<Applied, ReloadError>> {
+        let command = |answer| Command::Apply(Box::new(proposed), answer);
+        Box::pin(asked(self.commands.clone(), command))
+    }
+
+    fn confirm(&self) -> BoxFuture<Result<(), ReloadError>> {
+        Box::pin(asked(self.commands.clone(), Command::Confirm))
+    }
+
+    fn revert(&self) -> BoxFuture<Result<(), ReloadError>> {
+        Box::pin(asked(self.commands.clone(), Command::Revert))
+    }
+
+    fn pending(&self) -> watch::Receiver<Option<Pending>> {
+        self.pending.subscribe()
+    }
+
+    fn note_file(&self, state: FileState) {
+        *self.file.write().unwrap_or_else(PoisonError::into_inner) = state;
     }
 }

@@ -8,8 +8,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::ExplainError;
+use super::apply::{FileState, Pending, Proposed};
 use crate::judge::in_force::{InForce, Question};
 use crate::policy::model::Mode;
 
@@ -48,6 +50,8 @@ pub struct PolicyState {
     pub last_error: Option<String>,
     /// Whether the file says something else than what is in force.
     pub file_differs: bool,
+    /// The policy in force comes to its end then, unless it is confirmed; null where it is confirmed.
+    pub pending: Option<Pending>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -158,6 +162,8 @@ pub enum ReloadError {
     /// The file is good, but the kernel or the disk refused.
     #[error("{0}")]
     Failed(String),
+    #[error("no policy waits to be confirmed")]
+    NothingPending,
 }
 
 /// What a reload that succeeded has to tell.
@@ -176,8 +182,16 @@ pub trait View: Send + Sync {
     fn snapshot(&self) -> Arc<Snapshot>;
     /// As `Counters::read`: it may block.
     fn counters(&self) -> Result<CounterValues, String>;
-    /// Applies the file that `run` was given.
-    fn reload(&self) -> BoxFuture<Result<Applied, ReloadError>>;
+    /// Puts a policy in force; on an error, what was in force stays so.
+    fn apply(&self, proposed: Proposed) -> BoxFuture<Result<Applied, ReloadError>>;
+    /// The pending policy stays in force.
+    fn confirm(&self) -> BoxFuture<Result<(), ReloadError>>;
+    /// What was in force before the pending policy comes back at once.
+    fn revert(&self) -> BoxFuture<Result<(), ReloadError>>;
+    /// What waits to be confirmed; the channel tells each change.
+    fn pending(&self) -> watch::Receiver<Option<Pending>>;
+    /// Notes what became of the file that `run` was given, for the picture.
+    fn note_file(&self, state: FileState);
     /// What in force decides a packet, and the kernel program's verdict.
     fn explain(&self, question: Question) -> BoxFuture<Result<InForce, ExplainError>>;
 }

@@ -3,15 +3,8 @@
 use crate::policy::model::{Authorize, Credentials};
 use crate::policy::{Loaded, Policy, Severity};
 
-/// The warnings of a policy, said in the log, once a load.
-pub fn say_warnings(loaded: &Loaded) {
-    for warning in warnings(loaded) {
-        tracing::warn!("{warning}");
-    }
-}
-
 /// The warnings of a policy and its place, and the defaults that this build does not enforce.
-pub(super) fn warnings(loaded: &Loaded) -> Vec<String> {
+pub fn warnings(loaded: &Loaded) -> Vec<String> {
     let warnings = loaded
         .diagnostics
         .iter()
@@ -27,7 +20,7 @@ pub(super) fn warnings(loaded: &Loaded) -> Vec<String> {
 }
 
 /// What is read at start only, and differs: said, since the reload leaves it as it is.
-pub(super) fn restart_keys(old: &Policy, new: &Policy) -> impl Iterator<Item = String> {
+pub fn restart_keys(old: &Policy, new: &Policy) -> impl Iterator<Item = String> {
     let addresses = |policy: &Policy| -> Vec<_> {
         policy
             .listeners

@@ -1,20 +1,20 @@
 //! What the engine has begun and does not wait for: a generation on its way, for whoever asked for it.
 //!
 //! One at a time. Single changes of bindings go on meanwhile in the tables in force; whose they were is noted, and made
-//! in the new tables before these take over. What cannot be changed singly waits, and so do further reloads.
+//! in the new tables before these take over. What cannot be changed singly waits, and so do further policies.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::apply::{self, Proposed};
 use super::build::{Around, Next, Wanted};
 use super::change::grant_error;
 use super::compile::Occasion;
 use super::error::FilterError;
 use super::live::Stop;
-use super::reload::{self, Read};
-use super::snapshot::{ReloadError, View as _};
+use super::snapshot::View as _;
 use super::watch::{Cause, Woken};
 use super::{Answer, Changed, Engine};
 use crate::bindings::seam::{BoxFuture, Change, Effective};
@@ -33,18 +33,16 @@ const CATCH_UP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why a generation is made.
 pub(super) enum Purpose {
-    Reload(Vec<Answer>, Option<Box<Read>>),
+    /// A policy is to come into force.
+    Apply(Box<Proposed>, Answer),
     /// What cannot be changed entry by entry.
     Change(Vec<Change>, Changed),
     /// The host has changed around the policy.
     Around(Vec<Cause>, Instant),
 }
 
-/// How far it has come.
-pub(super) enum Done {
-    Read(Result<Box<Read>, ReloadError>),
-    Made(Result<Box<Next>, Halt>),
-}
+/// A generation, or why there is none.
+pub(super) type Made = Result<Box<Next>, Halt>;
 
 /// Why a generation was not made.
 pub(super) enum Halt {
@@ -61,7 +59,7 @@ impl<E: Into<FilterError>> From<E> for Halt {
 
 /// A generation on its way.
 pub(super) struct UnderWay {
-    work: BoxFuture<Done>,
+    work: BoxFuture<Made>,
     purpose: Purpose,
     /// Whose grants may have changed since it was begun and are not made in it yet.
     changed: BTreeSet<String>,
@@ -83,7 +81,7 @@ impl Drop for WaitedFor {
 }
 
 impl UnderWay {
-    fn new(purpose: Purpose, tries: u32, work: BoxFuture<Done>, waited_for: WaitedFor) -> Self {
+    fn new(purpose: Purpose, tries: u32, work: BoxFuture<Made>, waited_for: WaitedFor) -> Self {
         Self {
             work,
             purpose,
@@ -103,7 +101,7 @@ impl UnderWay {
 }
 
 /// Resolves when what is under way has come one step on; never, where nothing is.
-pub(super) async fn step(under_way: &mut Option<UnderWay>) -> Done {
+pub(super) async fn step(under_way: &mut Option<UnderWay>) -> Made {
     match under_way {
         Some(under_way) => under_way.work.as_mut().await,
         None => std::future::pending().await,
@@ -113,29 +111,20 @@ pub(super) async fn step(under_way: &mut Option<UnderWay>) -> Done {
 impl Engine {
     /// Begins a generation; nothing else is under way.
     pub(super) fn begin(&mut self, purpose: Purpose) {
-        match purpose {
-            Purpose::Reload(answers, None) => {
-                let read = reload::read(self.options.policy_file.clone(), Arc::clone(&self.policy));
-                let work = Box::pin(async move { Done::Read(read.await.map(Box::new)) });
-                let purpose = Purpose::Reload(answers, None);
-                self.under_way = Some(UnderWay::new(purpose, 0, work, WaitedFor::default()));
-            }
-            purpose => self.make(purpose, 1),
-        }
+        self.make(purpose, 1);
     }
 
     fn make(&mut self, purpose: Purpose, tries: u32) {
         let epoch = self.shared.policy_in_force().0;
         let (policy, occasion, epoch, changes) = match &purpose {
-            Purpose::Reload(_, Some(read)) => {
-                (Arc::clone(&read.policy), Occasion::Reload, epoch + 1, Vec::new())
+            Purpose::Apply(proposed, _) => {
+                let policy = Arc::clone(&proposed.policy);
+                (policy, Occasion::Reload, epoch + 1, Vec::new())
             }
             Purpose::Change(changes, _) => {
                 (Arc::clone(&self.policy), Occasion::Change, epoch, changes.clone())
             }
-            Purpose::Reload(_, None) | Purpose::Around(..) => {
-                (Arc::clone(&self.policy), Occasion::Change, epoch, Vec::new())
-            }
+            Purpose::Around(..) => (Arc::clone(&self.policy), Occasion::Change, epoch, Vec::new()),
         };
         let wanted = Wanted {
             policy,
@@ -161,32 +150,24 @@ impl Engine {
             })
             .await
         };
-        let work = Box::pin(async move { Done::Made(made.await) });
+        let work = Box::pin(made);
         self.under_way = Some(UnderWay::new(purpose, tries, work, waited_for));
     }
 
     /// What was under way has come one step on.
-    pub(super) async fn advance(&mut self, done: Done) {
+    pub(super) async fn advance(&mut self, made: Made) {
         let Some(under_way) = self.under_way.take() else {
             return;
         };
-        match done {
-            Done::Made(Ok(next)) => {
+        match made {
+            Ok(next) => {
                 let many = under_way.changed.len() > OWNERS_AT_LAST;
                 match many && under_way.rounds < ROUNDS_MAX {
                     true => self.follow(under_way, next),
                     false => self.put(under_way, next).await,
                 }
             }
-            Done::Made(Err(halt)) => self.halted(under_way.purpose, under_way.tries, halt),
-            Done::Read(read) => {
-                if let Purpose::Reload(answers, _) = under_way.purpose {
-                    match read {
-                        Ok(read) => self.make(Purpose::Reload(answers, Some(read)), 1),
-                        Err(error) => self.reloaded(answers, Err(error)),
-                    }
-                }
-            }
+            Err(halt) => self.halted(under_way.purpose, under_way.tries, halt),
         }
         self.go_on();
         if self.under_way.is_none() && std::mem::take(&mut self.watch.missed) {
@@ -208,7 +189,7 @@ impl Engine {
             .await
         };
         under_way.rounds += 1;
-        under_way.work = Box::pin(async move { Done::Made(followed.await) });
+        under_way.work = Box::pin(followed);
         self.under_way = Some(under_way);
     }
 
@@ -245,9 +226,7 @@ impl Engine {
 
     fn in_force(&mut self, purpose: Purpose, wall_offset: i128) {
         match purpose {
-            Purpose::Reload(answers, Some(read)) => self.reload_in_force(answers, *read, wall_offset),
-            // Nothing is made before it is read.
-            Purpose::Reload(_, None) => {}
+            Purpose::Apply(proposed, answer) => self.proposed_in_force(answer, *proposed, wall_offset),
             Purpose::Change(_, answer) => {
                 self.refresh_reader();
                 self.publish(self.shared.snapshot().policy.clone());
@@ -271,7 +250,7 @@ impl Engine {
             Halt::Error(error) => error,
         };
         match purpose {
-            Purpose::Reload(answers, _) => self.reloaded(answers, Err(reload::failed(error))),
+            Purpose::Apply(_, answer) => self.proposal_ended(answer, Err(apply::failed(error))),
             Purpose::Change(_, answer) => drop(answer.send(Err(grant_error(error)))),
             Purpose::Around(causes, _) => self.not_followed(&causes, &error),
         }
@@ -284,9 +263,10 @@ impl Engine {
         {
             self.change(epoch, changes, answer);
         }
-        if self.under_way.is_none() && !self.reloads.is_empty() {
-            let answers = std::mem::take(&mut self.reloads);
-            self.begin(Purpose::Reload(answers, None));
+        if self.under_way.is_none()
+            && let Some((proposed, answer)) = self.proposed.pop_front()
+        {
+            self.begin(Purpose::Apply(proposed, answer));
         }
     }
 }

@@ -119,7 +119,7 @@ pub fn explain(frame: &[u8], interface: Option<&str>, in_force: &InForce) -> Res
 }
 
 /// The policy with those sources alone that hold the packet's.
-fn part(policy: &Policy, kind: Frame, packet: &Packet) -> Policy {
+pub(super) fn part(policy: &Policy, kind: Frame, packet: &Packet) -> Policy {
     let source = address(&packet.source);
     let holding = |sources: &[Source]| -> Vec<Source> {
         let holds = |entry: &&Source| kind == Frame::Ip && entry.prefix.contains(&source);

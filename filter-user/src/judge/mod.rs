@@ -10,6 +10,7 @@ pub mod expect;
 pub mod frame;
 pub mod in_force;
 pub mod reading;
+pub mod session;
 pub mod told;
 
 use std::collections::HashMap;

@@ -23,6 +23,7 @@ mod memory;
 pub mod pins;
 mod raw;
 pub mod records;
+pub mod routes;
 pub mod run;
 pub mod slots;
 pub mod source_levels;

@@ -31,13 +31,17 @@ pub struct Ended {
 }
 
 impl Daemon {
-    /// Starts one with this policy, and waits until it is ready.
+    /// Starts one with this policy, and waits until it is ready. What an earlier one of the site had in force goes.
     pub fn start(site: &Site, policy: &Policy) -> Self {
         site.write(policy);
-        Self::start_again(site)
+        let daemon = Self::start_again(site);
+        if daemon.status()["policy"]["file_differs"] == true {
+            daemon.reload();
+        }
+        daemon
     }
 
-    /// Starts one with the policy file as it is, and waits until it is ready.
+    /// Starts one with the policy file as it is, and waits until it is ready: in force is what was last.
     pub fn start_again(site: &Site) -> Self {
         Self::start_with(site, &[])
     }
@@ -214,7 +218,9 @@ impl Daemon {
         let before = self.generation();
         self.signal(Signal::SIGHUP);
         until("the policy is in force", || {
-            (self.generation() > before).then_some(())
+            let status = self.status();
+            let ok = status["policy"]["reload_ok"] == true;
+            (ok && status["generation"].as_u64() > Some(before)).then_some(())
         });
     }
 

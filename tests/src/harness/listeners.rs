@@ -9,6 +9,7 @@ use filter_user::bindings::clock::SystemClock;
 use filter_user::bindings::seam::{Change, GrantError, Grants, OwnerUse};
 use filter_user::bindings::{Bindings, Options};
 use filter_user::engine::ExplainError;
+use filter_user::engine::apply::{FileState, Pending, Proposed};
 use filter_user::engine::snapshot::{
     Applied, BoxFuture, CounterValues, Drift, PolicyState, ReloadError, Snapshot, View,
 };
@@ -120,6 +121,7 @@ impl View for Nothing {
                 reload_ok: true,
                 last_error: None,
                 file_differs: false,
+                pending: None,
             },
             generation: 1,
             mode: Mode::Enforce,
@@ -135,9 +137,23 @@ impl View for Nothing {
         Ok(CounterValues::default())
     }
 
-    fn reload(&self) -> BoxFuture<Result<Applied, ReloadError>> {
-        Box::pin(async { Err(ReloadError::Failed("there is nothing to reload".to_owned())) })
+    fn apply(&self, _: Proposed) -> BoxFuture<Result<Applied, ReloadError>> {
+        Box::pin(async { Err(ReloadError::Failed("there is nothing to filter".to_owned())) })
     }
+
+    fn confirm(&self) -> BoxFuture<Result<(), ReloadError>> {
+        Box::pin(async { Err(ReloadError::NothingPending) })
+    }
+
+    fn revert(&self) -> BoxFuture<Result<(), ReloadError>> {
+        self.confirm()
+    }
+
+    fn pending(&self) -> watch::Receiver<Option<Pending>> {
+        watch::channel(None).1
+    }
+
+    fn note_file(&self, _: FileState) {}
 
     fn explain(&self, _: Question) -> BoxFuture<Result<InForce, ExplainError>> {
         Box::pin(async { Err(ExplainError::Failed("there is nothing to explain".to_owned())) })

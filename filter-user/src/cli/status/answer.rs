@@ -36,6 +36,15 @@ pub(super) struct Policy {
     pub(super) reload_ok: bool,
     pub(super) last_error: Option<String>,
     pub(super) file_differs: bool,
+    #[serde(default)]
+    pub(super) pending: Option<Pending>,
+}
+
+/// A policy that waits to be confirmed.
+#[derive(Deserialize)]
+pub(super) struct Pending {
+    pub(super) base: String,
+    pub(super) deadline: String,
 }
 
 #[derive(Deserialize)]

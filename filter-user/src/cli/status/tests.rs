@@ -79,6 +79,30 @@ fn what_is_not_ready_is_named_and_ends_with_degraded() {
 }
 
 #[test]
+fn what_waits_to_be_confirmed_and_a_file_that_was_invalid_at_the_start_are_told() {
+    let (page, exit) = shown(|status| {
+        status["policy"]["pending"] =
+            serde_json::json!({ "hash": "aa", "base": "bb", "deadline": "2026-11-22T12:00:00Z" });
+    });
+    assert_eq!(exit, Exit::Done);
+    assert!(
+        page.contains("! not confirmed: bb is back at 2026-11-22T12:00:00Z unless `keyfence confirm`"),
+        "{page}"
+    );
+    let (page, _) = shown(|status| {
+        status["not_ready"] =
+            vec!["the policy file is invalid; the last confirmed policy serves for all"].into();
+        status["policy"]["reload_ok"] = false.into();
+        status["policy"]["last_error"] = "keyfence.toml:3:1: unknown key".into();
+    });
+    assert_eq!(page.matches("invalid at the start").count(), 1, "{page}");
+    assert!(
+        !page.contains("changed nothing") && page.contains("keyfence.toml:3:1"),
+        "{page}"
+    );
+}
+
+#[test]
 fn advice_is_what_helps_here() {
     let parsed = parse(&answer(|status| status["policy"]["file_differs"] = true.into())).unwrap();
     let now = jiff::Timestamp::UNIX_EPOCH;

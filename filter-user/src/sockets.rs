@@ -11,27 +11,27 @@ const CLOSE: u8 = 0x07;
 const LISTEN: u8 = 0x0A;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Protocol {
+pub(crate) enum Protocol {
     Tcp,
     Udp,
 }
 
 /// One line of /proc/net/{tcp,tcp6,udp,udp6}. IPv4-mapped addresses are IPv4 here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Socket {
-    pub(super) protocol: Protocol,
-    pub(super) local: SocketAddr,
-    remote: SocketAddr,
+pub(crate) struct Socket {
+    pub(crate) protocol: Protocol,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
     state: u8,
-    inode: u64,
+    pub(crate) inode: u64,
     /// The program's name, where it can be read.
-    pub(super) process: Option<String>,
+    pub(crate) process: Option<String>,
 }
 
 impl Socket {
     /// As if read from /proc.
     #[cfg(test)]
-    pub(super) fn listening(protocol: Protocol, local: &str, process: Option<&str>) -> Socket {
+    pub(crate) fn listening(protocol: Protocol, local: &str, process: Option<&str>) -> Socket {
         let (local, remote) = (local.parse().unwrap(), "0.0.0.0:0".parse().unwrap());
         let state = if protocol == Protocol::Tcp { LISTEN } else { CLOSE };
         Socket {
@@ -45,7 +45,7 @@ impl Socket {
     }
 
     /// Whether strangers reach it.
-    pub(super) fn is_listening(&self) -> bool {
+    pub(crate) fn is_listening(&self) -> bool {
         match self.protocol {
             Protocol::Tcp => self.state == LISTEN,
             Protocol::Udp => self.state == CLOSE && self.remote.port() == 0 && self.local.port() != 0,
@@ -53,13 +53,13 @@ impl Socket {
     }
 
     /// The other end of a TCP connection that stands.
-    pub(super) fn peer(&self) -> Option<SocketAddr> {
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
         (self.protocol == Protocol::Tcp && self.state == ESTABLISHED).then_some(self.remote)
     }
 }
 
 /// All sockets of this network namespace; what cannot be read is as if it were empty.
-pub(super) fn read_all(proc: &Path) -> Vec<Socket> {
+pub(crate) fn read_all(proc: &Path) -> Vec<Socket> {
     let files = [
         ("tcp", Protocol::Tcp),
         ("tcp6", Protocol::Tcp),
@@ -76,6 +76,35 @@ pub(super) fn read_all(proc: &Path) -> Vec<Socket> {
         socket.process = processes.get(&socket.inode).cloned();
     }
     sockets
+}
+
+/// The TCP sockets of this network namespace, without their programs.
+pub(crate) fn read_tcp(proc: &Path) -> std::io::Result<Vec<Socket>> {
+    let read = |file: &str| std::fs::read_to_string(proc.join("self/net").join(file));
+    let mut sockets: Vec<Socket> = parse(&read("tcp")?, Protocol::Tcp).collect();
+    // A host without IPv6 has no such file.
+    match read("tcp6") {
+        Ok(text) => sockets.extend(parse(&text, Protocol::Tcp)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(sockets)
+}
+
+/// The sockets that a process holds, by their inodes.
+pub(crate) fn held(proc: &Path, pid: u32) -> std::io::Result<Vec<u64>> {
+    let descriptors = std::fs::read_dir(proc.join(pid.to_string()).join("fd"))?;
+    let target =
+        |descriptor: std::io::Result<std::fs::DirEntry>| std::fs::read_link(descriptor.ok()?.path()).ok();
+    Ok(descriptors
+        .filter_map(target)
+        .filter_map(|target| inode(&target))
+        .collect())
+}
+
+fn inode(target: &Path) -> Option<u64> {
+    let target = target.to_str()?;
+    target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 fn parse(text: &str, protocol: Protocol) -> impl Iterator<Item = Socket> {
@@ -132,11 +161,7 @@ fn processes(proc: &Path) -> HashMap<u64, String> {
             let Ok(target) = std::fs::read_link(descriptor.path()) else {
                 continue;
             };
-            let target = target.to_string_lossy();
-            let inode = target
-                .strip_prefix("socket:[")
-                .and_then(|rest| rest.strip_suffix(']'));
-            if let Some(inode) = inode.and_then(|inode| inode.parse().ok()) {
+            if let Some(inode) = inode(&target) {
                 names.entry(inode).or_insert_with(|| name.trim_end().to_owned());
             }
         }

@@ -1,0 +1,400 @@
+//! The operator's policies over HTTP: plan, apply, confirm, rollback, reload, history. It translates; `policies` decides.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::json;
+
+use super::Context;
+use super::body;
+use super::problem::{Code, Problem};
+use super::query::Query;
+use super::who::Who;
+use crate::bindings::refusal::{self, FieldFault};
+use crate::engine::apply::Pending;
+use crate::policies::guard::{Connection, PEERS_MAX};
+use crate::policies::plan::Plan;
+use crate::policies::{By, Done, Policies, PolicyError, PolicyText, Terms, TextFault, Via};
+use crate::policy::model::Mode;
+
+/// How long an applied policy may wait to be confirmed.
+const CONFIRM_SECONDS_MAX: u64 = 86_400;
+const NAME_BYTES_MAX: usize = 4_096;
+const HASH_BYTES_MAX: usize = 64;
+const HOLDER_BYTES_MAX: usize = 256;
+const FILES_MAX: usize = crate::policy::bounds::FILES_MAX;
+
+/// A policy as it is sent.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sent {
+    root: String,
+    #[serde(deserialize_with = "each_once")]
+    files: BTreeMap<String, String>,
+    base: Option<String>,
+    confirm_seconds: Option<u64>,
+    #[serde(default)]
+    force: bool,
+    #[serde(default)]
+    connections: Vec<Connection>,
+}
+
+/// Code, pointer, detail and fix.
+type Fault = (&'static str, &'static str, &'static str, &'static str);
+
+/// A file that is named twice is a fault, and not the last of the two.
+fn each_once<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Files;
+    impl<'de> Visitor<'de> for Files {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("texts by file names")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut files = BTreeMap::new();
+            while let Some((name, text)) = map.next_entry::<String, String>()? {
+                if files.insert(name, text).is_some() {
+                    return Err(serde::de::Error::custom("a file is named twice"));
+                }
+            }
+            Ok(files)
+        }
+    }
+    from.deserialize_map(Files)
+}
+
+impl Sent {
+    async fn read(context: &Context, request: &Parts, body: &mut Body) -> Result<Sent, Problem> {
+        let bounds = &context.bounds;
+        let bytes = body::whole(
+            &request.headers,
+            body,
+            bounds.operate_timeout,
+            bounds.policy_bytes_max,
+        )
+        .await?;
+        // As large as all sources: elsewhere.
+        let parsed = tokio::task::spawn_blocking(move || serde_json::from_slice::<Sent>(&bytes)).await;
+        let parsed = parsed.map_err(|error| Problem::new(Code::ReloadFailed, error.to_string()))?;
+        let sent = parsed.map_err(|error| {
+            // The error's own text may quote what was sent.
+            let (line, column) = (error.line(), error.column());
+            match error.classify() {
+                serde_json::error::Category::Data => Problem::new(
+                    Code::Refused(refusal::Code::Invalid),
+                    format!(
+                        "the body is {{\"root\": \"keyfence.toml\", \"files\": {{\"keyfence.toml\": \"…\"}}, …}} as in \
+                         `/openapi.json`, each member once; it is not at line {line}, column {column}"
+                    ),
+                ),
+                _ => Problem::new(
+                    Code::Malformed,
+                    format!("the body is no JSON at line {line}, column {column}"),
+                ),
+            }
+        })?;
+        let faults = sent.faults();
+        match faults.is_empty() {
+            true => Ok(sent),
+            false => Err(Problem {
+                errors: faults,
+                ..Problem::new(Code::Refused(refusal::Code::Invalid), "the request has faults")
+            }),
+        }
+    }
+
+    fn faults(&self) -> Vec<FieldFault> {
+        let checks = [self.names_fault(), self.terms_fault(), self.connections_fault()];
+        let faults = checks.into_iter().flatten();
+        let faults = faults.map(|(code, pointer, detail, fix)| FieldFault {
+            code,
+            pointer: pointer.to_owned(),
+            detail: detail.to_owned(),
+            fix: fix.to_owned(),
+        });
+        faults.collect()
+    }
+
+    fn names_fault(&self) -> Option<Fault> {
+        let named = PolicyText {
+            root: self.root.clone(),
+            folder: None,
+            files: self
+                .files
+                .keys()
+                .map(|name| (name.clone(), String::new()))
+                .collect(),
+        };
+        let long = |name: &String| name.len() > NAME_BYTES_MAX;
+        match named.fault() {
+            Some(TextFault::Root) => Some((
+                "no-root",
+                "/root",
+                "the root is none of the files",
+                "send its text in `files`, under the same name",
+            )),
+            Some(TextFault::Path) => Some((
+                "path",
+                "/files",
+                "a file's name is no path below the root's folder",
+                "name files relative to the root's folder, without `.` and `..`",
+            )),
+            None if self.files.len() > FILES_MAX => Some((
+                "too-many",
+                "/files",
+                "a policy has at most 10000 files",
+                "put several entries into one file",
+            )),
+            None if self.files.keys().any(long) => Some((
+                "too-long",
+                "/files",
+                "a file's name has more than 4096 bytes",
+                "put it into a folder with a shorter name",
+            )),
+            None => None,
+        }
+    }
+
+    fn terms_fault(&self) -> Option<Fault> {
+        let seconds = self.confirm_seconds;
+        if self.base.as_ref().is_some_and(|base| base.len() > HASH_BYTES_MAX) {
+            return Some((
+                "too-long",
+                "/base",
+                "a policy's hash has at most 64 digits",
+                "send the hash that a plan or the status names",
+            ));
+        }
+        let wrong = seconds.is_some_and(|seconds| !(1..=CONFIRM_SECONDS_MAX).contains(&seconds));
+        wrong.then_some((
+            "range",
+            "/confirm_seconds",
+            "the time to confirm is 1 to 86400 seconds",
+            "leave it out to apply for good",
+        ))
+    }
+
+    fn connections_fault(&self) -> Option<Fault> {
+        let is_v4 = |address: &SocketAddr| address.ip().to_canonical().is_ipv4();
+        let two_families = |connection: &Connection| is_v4(&connection.from) != is_v4(&connection.to);
+        let long = |connection: &Connection| {
+            let held_by = connection.held_by.as_ref();
+            held_by.is_some_and(|held_by| held_by.len() > HOLDER_BYTES_MAX)
+        };
+        let fault = if self.connections.len() > PEERS_MAX {
+            (
+                "too-many",
+                "at most 1024 connections are looked at",
+                "send one of each peer",
+            )
+        } else if self.connections.iter().any(two_families) {
+            (
+                "families",
+                "both ends of a connection are of one address family",
+                "send the addresses as the kernel has them",
+            )
+        } else if self.connections.iter().any(long) {
+            (
+                "too-long",
+                "`held_by` has at most 256 bytes",
+                "name the program and its number",
+            )
+        } else {
+            return None;
+        };
+        let (code, detail, fix) = fault;
+        Some((code, "/connections", detail, fix))
+    }
+
+    fn text(self) -> (PolicyText, Terms) {
+        let text = PolicyText {
+            root: self.root,
+            folder: None,
+            files: self.files,
+        };
+        let terms = Terms {
+            base: self.base,
+            confirm: self.confirm_seconds.map(Duration::from_secs),
+            force: self.force,
+            connections: self.connections,
+        };
+        (text, terms)
+    }
+}
+
+impl From<PolicyError> for Problem {
+    fn from(error: PolicyError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            PolicyError::Invalid(_) => Problem::new(Code::ReloadInvalid, detail),
+            PolicyError::Refused(cut) => Problem {
+                members: vec![("connections", json!(cut))],
+                ..Problem::new(Code::ReloadRefused, detail)
+            },
+            PolicyError::Changed { in_force } => Problem {
+                members: vec![("in_force", in_force.into())],
+                ..Problem::new(Code::Refused(refusal::Code::PolicyChanged), detail)
+            },
+            PolicyError::Pending(pending) => Problem {
+                members: vec![("pending", json!(pending))],
+                ..Problem::new(Code::PolicyPending, detail)
+            },
+            PolicyError::NothingPending => Problem::new(Code::NothingPending, detail),
+            PolicyError::NothingEarlier => Problem::new(Code::NoEarlierPolicy, detail),
+            PolicyError::Full(_) => Problem::new(Code::Refused(refusal::Code::StoreFull), detail),
+            PolicyError::Failed(_) => Problem::new(Code::ReloadFailed, detail),
+        }
+    }
+}
+
+/// An operator's request, and who it is.
+async fn by(context: &Context, who: &Who, request: &Parts, via: Via) -> Result<By, Problem> {
+    Query::of(&request.uri).close()?;
+    let actor = who.operator(context).await?;
+    Ok(By {
+        actor: Some(actor),
+        via,
+    })
+}
+
+fn policies(context: &Context) -> Result<&Policies, Problem> {
+    let policies = context
+        .backing
+        .as_ref()
+        .and_then(|backing| backing.policies.as_ref());
+    policies.ok_or_else(|| Problem::new(Code::Starting, "the daemon is starting: ask again"))
+}
+
+pub(super) async fn plan(
+    context: &Context,
+    who: &Who,
+    request: &Parts,
+    body: &mut Body,
+) -> Result<Response, Problem> {
+    by(context, who, request, Via::Apply).await?;
+    let policies = policies(context)?;
+    let _turn = context.policy_bodies.acquire().await;
+    let (text, terms) = Sent::read(context, request, body).await?.text();
+    let plan = policies.plan(text, terms.base).await?;
+    Ok(axum::Json(plan).into_response())
+}
+
+/// What is in force now, and what changed.
+#[derive(Serialize)]
+struct Applied {
+    #[serde(flatten)]
+    plan: Plan,
+    detail: String,
+    generation: u64,
+    mode: Mode,
+    /// The mode before, where it was another.
+    mode_was: Option<Mode>,
+    pending: Option<Pending>,
+}
+
+pub(super) async fn apply(
+    context: &Context,
+    who: &Who,
+    request: &Parts,
+    body: &mut Body,
+) -> Result<Response, Problem> {
+    let by = by(context, who, request, Via::Apply).await?;
+    let policies = policies(context)?;
+    let _turn = context.policy_bodies.acquire().await;
+    let (text, terms) = Sent::read(context, request, body).await?.text();
+    tracing::info!(peer = who.peer.describe(), "a policy is to be applied");
+    let mode_before = context.view.snapshot().mode;
+    let Done {
+        plan,
+        applied,
+        pending,
+    } = policies.apply(text, terms, by).await?;
+    let now = context.view.snapshot();
+    let applied = Applied {
+        plan,
+        detail: applied.detail,
+        generation: now.generation,
+        mode: now.mode,
+        mode_was: (mode_before != now.mode).then_some(mode_before),
+        pending,
+    };
+    Ok(axum::Json(applied).into_response())
+}
+
+pub(super) async fn confirm(context: &Context, who: &Who, request: &Parts) -> Result<Response, Problem> {
+    let by = by(context, who, request, Via::Apply).await?;
+    let hash = policies(context)?.confirm(by).await?;
+    let generation = context.view.snapshot().generation;
+    Ok(axum::Json(json!({ "schema": 1, "hash": hash, "generation": generation })).into_response())
+}
+
+pub(super) async fn rollback(context: &Context, who: &Who, request: &Parts) -> Result<Response, Problem> {
+    let by = by(context, who, request, Via::Rollback).await?;
+    tracing::info!(peer = who.peer.describe(), "a rollback is asked for");
+    let hash = policies(context)?.rollback(by).await?;
+    let generation = context.view.snapshot().generation;
+    Ok(axum::Json(json!({ "schema": 1, "hash": hash, "generation": generation })).into_response())
+}
+
+pub(super) async fn history(context: &Context, request: &Parts) -> Result<Response, Problem> {
+    Query::of(&request.uri).close()?;
+    let (items, unreadable) = policies(context)?.history().await;
+    let policy = &context.view.snapshot().policy;
+    let answer = json!({
+        "schema": 1,
+        "in_force": policy.hash,
+        "pending": policy.pending,
+        "items": items,
+        "unreadable": unreadable,
+    });
+    Ok(axum::Json(answer).into_response())
+}
+
+/// What `POST /v1/reload` answers.
+#[derive(Serialize)]
+struct Reloaded {
+    schema: u32,
+    detail: String,
+    generation: u64,
+    hash: String,
+    mode: Mode,
+    /// The mode before, where it was another.
+    mode_was: Option<Mode>,
+    services: usize,
+    clients: usize,
+    /// The policy's, one a line, with its place.
+    warnings: Vec<String>,
+}
+
+pub(super) async fn reload(context: &Arc<Context>, who: &Who) -> Result<Response, Problem> {
+    let by = By {
+        actor: Some(who.operator(context).await?),
+        via: Via::Reload,
+    };
+    tracing::info!(peer = who.peer.describe(), "reload asked for");
+    let mode_before = context.view.snapshot().mode;
+    let applied = policies(context)?.reload(by).await?.applied;
+    let now = context.view.snapshot();
+    let reloaded = Reloaded {
+        schema: 1,
+        detail: applied.detail,
+        generation: now.generation,
+        hash: now.policy.hash.clone(),
+        mode: now.mode,
+        mode_was: (mode_before != now.mode).then_some(mode_before),
+        services: now.services.len(),
+        clients: applied.clients,
+        warnings: applied.warnings,
+    };
+    Ok(axum::Json(reloaded).into_response())
+}

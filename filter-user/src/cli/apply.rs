@@ -1,0 +1,181 @@
+//! `keyfence apply`, `confirm` and `rollback`: a policy put in force, for good or until it is confirmed.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::ancestors;
+use super::bindings::duration;
+use super::client::SocketArguments;
+use super::exit::{Exit, Failure};
+use super::policy::{self, short};
+use super::shell::Shell;
+
+const AFTER_HELP: &str = "\
+The file and what it includes are read with the caller's rights and sent to the daemon, which judges them, tries each \
+`[[expect]]` in the kernel program, and swaps all tables at once. It stays in force over restarts, whatever the file that \
+`keyfence run` was given says. The caller must be one of `[daemon] operators` (default: root).
+
+A policy is refused that would drop the packets of a connection that stands: to a management port of this host, or held \
+by this command's own ancestors, such as the SSH session that it runs in. `--force` applies it all the same; \
+`--confirm-within` applies it for so long, and the kernel puts the one before back unless `keyfence confirm` comes in time.
+
+Exit codes:
+  0  in force
+  1  it could not be applied, or the caller is no operator
+  3  the policy is invalid, or an `[[expect]]` differs
+  4  it would cut a connection, or another policy waits to be confirmed
+  5  the daemon is not reachable
+
+Examples:
+  keyfence apply keyfence.toml
+  keyfence apply keyfence.toml --confirm-within 60s && keyfence confirm";
+
+/// Put a policy file in force
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    /// The policy file
+    #[arg(value_name = "FILE", default_value = super::POLICY_FILE)]
+    file: PathBuf,
+    /// Put the policy before back after this time, unless `keyfence confirm` comes first
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    confirm_within: Option<Duration>,
+    /// Whatever connection it cuts
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    daemon: SocketArguments,
+    /// One JSON object: the plan that was carried out, or the problem
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
+    let mut body = policy::body(&arguments.file, arguments.json, shell)?;
+    if let Some(time) = arguments.confirm_within {
+        // Rounded up: never less time than was asked for.
+        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        body["confirm_seconds"] = seconds.into();
+    } else if !arguments.force {
+        let found = ancestors::connections(Path::new("/proc"));
+        for unseen in &found.unseen {
+            shell.say(&format!("warning: {unseen}"));
+        }
+        body["connections"] = serde_json::to_value(found.connections).unwrap_or_default();
+    }
+    body["force"] = arguments.force.into();
+    let asked = ("/v1/policy/apply", Some(body));
+    let applied = policy::ask(&arguments.daemon.socket, asked, arguments.json, shell)?;
+    if !arguments.json {
+        policy::warn(&applied, shell);
+        shell.write(&policy::page(&applied, shell))?;
+        shell.write(&outcome(&applied))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn outcome(applied: &Value) -> String {
+    let detail = applied["detail"].as_str().unwrap_or("in force");
+    let mode = match (applied["mode"].as_str(), applied["mode_was"].as_str()) {
+        (Some(mode), Some(was)) => format!(", mode {mode} (was {was})"),
+        _ => String::new(),
+    };
+    match applied["pending"]["deadline"].as_str() {
+        None => format!("{detail}{mode}\n"),
+        Some(deadline) => {
+            format!(
+                "{detail}{mode}, until {deadline}: `keyfence confirm` keeps it, `keyfence rollback` ends it\n"
+            )
+        }
+    }
+}
+
+const AFTER_CONFIRM: &str = "\
+Exit codes:
+  0  the policy stays in force
+  1  no policy waits to be confirmed, or the caller is no operator
+  5  the daemon is not reachable
+
+Example:
+  keyfence apply keyfence.toml --confirm-within 60s && keyfence confirm";
+
+/// Keep the policy that was applied with --confirm-within
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_CONFIRM)]
+pub(crate) struct ConfirmArguments {
+    #[command(flatten)]
+    daemon: SocketArguments,
+    /// One JSON object: what stays in force, or the problem
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn confirm(arguments: &ConfirmArguments, shell: &Shell) -> Result<Exit, Failure> {
+    let asked = ("/v1/policy/confirm", None);
+    let answer = policy::ask(&arguments.daemon.socket, asked, arguments.json, shell)?;
+    if !arguments.json {
+        shell.write(&format!("policy {} is confirmed\n", short(&answer["hash"])))?;
+    }
+    Ok(Exit::Done)
+}
+
+const AFTER_ROLLBACK: &str = "\
+While a policy waits to be confirmed, the one before it is back at once. Else the policy that was confirmed before the one \
+in force is put in force again; `keyfence history` shows which. A second rollback undoes the first.
+
+Exit codes:
+  0  the policy before is in force
+  1  there is none, it could not be applied, or the caller is no operator
+  3  it is invalid on this host now
+  5  the daemon is not reachable
+
+Example:
+  keyfence rollback";
+
+/// Go back to the policy before
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_ROLLBACK)]
+pub(crate) struct RollbackArguments {
+    #[command(flatten)]
+    daemon: SocketArguments,
+    /// One JSON object: what is in force, or the problem
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn rollback(arguments: &RollbackArguments, shell: &Shell) -> Result<Exit, Failure> {
+    let asked = ("/v1/policy/rollback", None);
+    let answer = policy::ask(&arguments.daemon.socket, asked, arguments.json, shell)?;
+    if !arguments.json {
+        let (hash, generation) = (short(&answer["hash"]), &answer["generation"]);
+        shell.write(&format!(
+            "policy {hash} is in force again as generation {generation}\n"
+        ))?;
+    }
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn outcome_says_until_when_it_is_in_force() {
+        let mut applied =
+            json!({ "detail": "generation 8", "mode": "enforce", "mode_was": null, "pending": null });
+        assert_eq!(outcome(&applied), "generation 8\n");
+        applied["mode_was"] = "observe".into();
+        applied["pending"] = json!({ "deadline": "2026-11-22T12:00:00Z" });
+        let told = outcome(&applied);
+        assert!(
+            told.starts_with(
+                "generation 8, mode enforce (was observe), until 2026-11-22T12:00:00Z: `keyfence confirm`"
+            ),
+            "{told}"
+        );
+    }
+}

@@ -1,0 +1,134 @@
+//! What a policy that is not in force would do to connections that stand: whether their next packets would pass.
+//!
+//! By the reference alone. Sockets are not looked at: what would pass only as a reply of one that stands would find no
+//! way back in once that is gone.
+
+use std::net::SocketAddr;
+
+use filter_common::limit::Effect;
+use filter_common::parse::{self, Packet};
+use filter_common::pipeline;
+use filter_common::units::Nanos;
+use filter_common::verdict::Verdict;
+use ipnet::IpNet;
+
+use super::Bench;
+use super::frame::{Flow, build};
+use super::in_force::part;
+use super::reading::Reader;
+use crate::compiler::host::HostTables;
+use crate::compiler::{CompileError, Pushed};
+use crate::kernel::clock::monotonic_end;
+use crate::policy::Policy;
+use crate::policy::model::ExpectProtocol;
+
+/// A policy, and what would hold beside it.
+pub struct Ground<'a> {
+    pub policy: &'a Policy,
+    /// All that could decide one of the connections.
+    pub pushed: &'a Pushed,
+    /// What `"host"` means.
+    pub host_addresses: &'a [IpNet],
+    /// The filter's clock.
+    pub now: u64,
+    pub wall_offset: i128,
+}
+
+/// Why a connection would be cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    pub reason: &'static str,
+    /// `3.9 grants`
+    pub rule: &'static str,
+    pub detail: String,
+}
+
+impl Ground<'_> {
+    /// `None`: TCP packets from there to here pass.
+    pub fn cuts(&self, from: SocketAddr, to: SocketAddr) -> Result<Option<Cut>, CompileError> {
+        let flow = Flow {
+            from: (from.ip(), from.port()),
+            to: (to.ip(), to.port()),
+            protocol: ExpectProtocol::Tcp,
+        };
+        // Two families are no connection.
+        let Some(frame) = build(&flow) else {
+            return Ok(None);
+        };
+        let mut packet = Packet::default();
+        let kind = parse::parse(frame.as_slice(), &mut packet);
+        let part = part(self.policy, kind, &packet);
+        let end = |end| monotonic_end(end, self.wall_offset);
+        let mut bench = Bench::new(&part, self.host_addresses, &end, self.pushed)?;
+        bench.compiled.source_lines = bench.compiled.source_lines.min(1);
+        let host = HostTables::new(bench.compiled);
+        host.now.set(Nanos(self.now));
+        host.effect.set(Effect::Dry);
+        let judgement = pipeline::judge(frame.as_slice(), &host, &mut Packet::default());
+        if judgement.verdict != Verdict::Drop {
+            return Ok(None);
+        }
+        let reader = Reader {
+            policy: self.policy,
+            pushed: self.pushed,
+            names: &bench.names,
+            host: &host,
+            host_addresses: self.host_addresses,
+        };
+        // The last says what becomes of a refusal.
+        let steps = reader.read(kind, &packet).steps;
+        let asked = steps.iter().rev().skip(1).find(|step| step.answer != "not asked");
+        Ok(Some(Cut {
+            reason: judgement.reason.name(),
+            rule: asked.map_or("", |step| step.rule),
+            detail: asked.map(|step| step.detail.clone()).unwrap_or_default(),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::policy::{LoadContext, MemoryFiles, load_from};
+
+    fn cut(entries: &str, from: &str, to: &str) -> Option<Cut> {
+        let text = format!(
+            "version = 1\n[filter]\ninterfaces = [\"eth0\"]\n\
+             [[service]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [443]\n{entries}"
+        );
+        let root = PathBuf::from("policy.toml");
+        let files = MemoryFiles::new([(root.clone(), text.into_bytes())]);
+        let now: jiff::Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
+        let policy = load_from(&files, &root, &LoadContext::at(now)).policy.unwrap();
+        let ground = Ground {
+            policy: &policy,
+            pushed: &Pushed::default(),
+            host_addresses: &[],
+            now: 1_000_000_000,
+            wall_offset: 0,
+        };
+        ground.cuts(from.parse().unwrap(), to.parse().unwrap()).unwrap()
+    }
+
+    const SSH: &str =
+        "[[management]]\nname = \"ssh\"\nsources = [\"192.0.2.0/24\"]\nprotocol = \"tcp\"\nports = [22]\n";
+    const DENY: &str = "[[deny]]\nname = \"d\"\nsources = [\"192.0.2.9\"]\n";
+
+    #[test]
+    fn connection_is_cut_where_its_packets_would_be_dropped_and_the_rule_is_named() {
+        let both = format!("{SSH}{DENY}");
+        assert_eq!(
+            cut(&both, "192.0.2.9:50000", "203.0.113.1:22"),
+            None,
+            "management beats deny"
+        );
+        let denied = cut(&both, "192.0.2.9:50000", "203.0.113.1:2222").unwrap();
+        assert_eq!((denied.reason, denied.rule), ("denied", "3.5 deny"));
+        assert_eq!(cut(&both, "192.0.2.8:50000", "203.0.113.1:2222"), None);
+        let unlisted = cut(&both, "[2001:db8::8]:50000", "[2001:db8::1]:443").unwrap();
+        assert_eq!((unlisted.reason, unlisted.rule), ("unlisted", "3.9 grants"));
+        assert!(!unlisted.detail.is_empty());
+    }
+}

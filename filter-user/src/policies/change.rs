@@ -1,0 +1,277 @@
+//! One change of what is in force, step by step: read, checked, planned, guarded, kept, made, told.
+//!
+//! The owner of the book (`Policies`) calls these one after the other; nothing here is asked twice at once.
+
+use std::io::ErrorKind;
+use std::sync::{Arc, PoisonError};
+
+use super::guard;
+use super::plan::{Ground, Plan};
+use super::{
+    Book, By, Checked, Done, Inner, Known, PolicyError, PolicyText, State, Terms, Via, entry, failed, noted,
+    stamps, start,
+};
+use crate::bindings::requests::AuditNote;
+use crate::compiler::Pushed;
+use crate::engine;
+use crate::engine::apply::Proposed;
+use crate::judge::Bench;
+use crate::judge::both::JudgeError;
+use crate::policy::{self, Colour, Loaded};
+
+impl Inner {
+    pub(super) fn in_force(&self) -> String {
+        self.view.snapshot().policy.hash.clone()
+    }
+
+    pub(super) fn is_base(&self, base: Option<&str>) -> Result<(), PolicyError> {
+        let in_force = self.in_force();
+        match base.is_none_or(|base| base == in_force) {
+            true => Ok(()),
+            false => Err(PolicyError::Changed { in_force }),
+        }
+    }
+
+    /// Its faults, what this build does not enforce, what it expects.
+    pub(super) async fn check(&self, text: PolicyText) -> Result<Checked, PolicyError> {
+        let read = tokio::task::spawn_blocking(move || {
+            let loaded = text.load();
+            (loaded, Some(text))
+        });
+        self.checked(read.await.map_err(failed)?).await
+    }
+
+    pub(super) async fn checked(
+        &self,
+        (mut loaded, text): (Loaded, Option<PolicyText>),
+    ) -> Result<Checked, PolicyError> {
+        if let Some(why) = &loaded.unreadable {
+            return Err(PolicyError::Failed(why.clone()));
+        }
+        if let Some(refusal) = engine::refusal(&loaded) {
+            return Err(PolicyError::Invalid(refusal));
+        }
+        let Some(mut policy) = loaded.policy.take() else {
+            return Err(PolicyError::Invalid(policy::render(&loaded, Colour::Never)));
+        };
+        let text = text.ok_or_else(|| {
+            PolicyError::Failed(
+                "a file's name is no text: rename it, so that the policy can be kept".to_owned(),
+            )
+        })?;
+        let mut warnings = engine::warnings(&loaded);
+        if self.state_given {
+            policy.daemon.state.clone_from(&self.serving.daemon.state);
+        }
+        warnings.extend(engine::restart_keys(&self.serving, &policy));
+        let policy = Arc::new(start::serving(policy, &self.serving));
+        let tried = Arc::clone(&policy);
+        let tried = tokio::task::spawn_blocking(move || engine::unexpected(&tried));
+        match tried.await.map_err(failed)? {
+            Ok(None) => {}
+            Ok(Some(faults)) => return Err(PolicyError::Invalid(faults)),
+            Err(JudgeError::Compile(error)) => return Err(PolicyError::Invalid(error.to_string())),
+            Err(error) => return Err(PolicyError::Failed(error.to_string())),
+        }
+        Ok(Checked {
+            policy,
+            hash: loaded.hash,
+            warnings,
+            text,
+        })
+    }
+
+    /// Whether it has tables: the engine would say so when it makes them.
+    pub(super) async fn compiled(&self, checked: &Checked) -> Result<(), PolicyError> {
+        let policy = Arc::clone(&checked.policy);
+        let bench = move || Bench::new(&policy, &[], &|_| u64::MAX, &Pushed::default()).map(drop);
+        let tables = tokio::task::spawn_blocking(bench).await.map_err(failed)?;
+        tables.map_err(|error| PolicyError::Invalid(error.to_string()))
+    }
+
+    pub(super) async fn plan(&self, checked: &Checked) -> Result<Plan, PolicyError> {
+        let (bindings, grants) = (self.bindings.clone(), Arc::clone(&self.grants));
+        let (old, new) = (self.grants.policy().1, Arc::clone(&checked.policy));
+        let (base, hash, warnings) = (self.in_force(), checked.hash.clone(), checked.warnings.clone());
+        let plan = tokio::task::spawn_blocking(move || {
+            let ground = Ground {
+                old: &old,
+                new: &new,
+                bindings: &bindings,
+                grants: &*grants,
+            };
+            ground.plan(&base, &hash, warnings)
+        });
+        plan.await.map_err(failed)
+    }
+
+    pub(super) async fn put(
+        &self,
+        book: &mut Book,
+        checked: Checked,
+        terms: Terms,
+        by: &By,
+    ) -> Result<Done, PolicyError> {
+        if let Some(pending) = self.view.pending().borrow().clone() {
+            return Err(PolicyError::Pending(pending));
+        }
+        let mut plan = self.plan(&checked).await?;
+        let (epoch, in_force) = self.grants.policy();
+        // What is in force already needs no way back.
+        let confirm = terms.confirm.filter(|_| plan.base != plan.hash);
+        if !terms.force && confirm.is_none() {
+            let planned = (epoch + 1, &checked.policy);
+            let found = guard::look(&self.bindings, &in_force, planned, terms.connections).await;
+            if !found.cut.is_empty() {
+                return Err(PolicyError::Refused(found.cut));
+            }
+            plan.warnings.extend(found.unseen);
+        }
+        for warning in &plan.warnings {
+            tracing::warn!("{warning}");
+        }
+        let number = self.keep(book, &checked, by).await?;
+        let proposed = Proposed {
+            policy: checked.policy,
+            hash: checked.hash,
+            warnings: plan.warnings.clone(),
+            confirm,
+        };
+        let applied = match self.view.apply(proposed).await {
+            Ok(applied) => applied,
+            Err(error) => {
+                if let Some(number) = number {
+                    noted(book.store.forget(number));
+                }
+                return Err(error.into());
+            }
+        };
+        let pending = self.view.pending().borrow().clone();
+        match (number, &pending) {
+            (Some(number), None) => {
+                let settled = book.store.settle(number, State::Confirmed, None);
+                if let Err(error) = &settled {
+                    plan.warnings.push(format!(
+                        "it is in force and could not be written down as confirmed, so a restart brings the one before \
+                         back: {error}; apply it again"
+                    ));
+                }
+                noted(settled);
+            }
+            (number, _) => book.pending = number,
+        }
+        let what = if by.via == Via::Rollback {
+            "rollback"
+        } else {
+            "apply"
+        };
+        self.tell(what, by, (&plan.base, &plan.hash)).await;
+        Ok(Done {
+            plan,
+            applied,
+            pending,
+        })
+    }
+
+    /// Writes the policy down before it is in force. One that was confirmed last is there already.
+    pub(super) async fn keep(
+        &self,
+        book: &mut Book,
+        checked: &Checked,
+        by: &By,
+    ) -> Result<Option<u64>, PolicyError> {
+        let last = book.store.confirmed().next();
+        if last.is_some_and(|last| last.hash == checked.hash) {
+            return Ok(None);
+        }
+        let entry = entry(&checked.policy, &checked.hash, by, State::Pending);
+        let store = &mut book.store;
+        // As large as all sources: other tasks of this thread go on elsewhere.
+        let added = match tokio::runtime::Handle::current().runtime_flavor() {
+            tokio::runtime::RuntimeFlavor::MultiThread => {
+                tokio::task::block_in_place(|| store.add(entry, &checked.text))
+            }
+            _ => store.add(entry, &checked.text),
+        };
+        let added = added.map_err(|error| {
+            let why =
+                format!("the policy cannot be kept in [daemon] state, so it was not put in force: {error}");
+            match error.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => PolicyError::Full(why),
+                _ => PolicyError::Failed(why),
+            }
+        });
+        added.map(Some)
+    }
+
+    pub(super) async fn reload(&self, book: &mut Book, by: &By) -> Result<Done, PolicyError> {
+        let file = self.file.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let loaded = engine::load_policy(&file);
+            let text = PolicyText::of(&loaded, file.parent());
+            (loaded, text)
+        });
+        let read = read.await.map_err(failed)?;
+        self.read_file(&read.0);
+        let checked = self.checked(read).await?;
+        self.put(book, checked, Terms::default(), by).await
+    }
+
+    /// Puts the policy in force that was confirmed before the one that is.
+    pub(super) async fn earlier(&self, book: &mut Book, by: &By) -> Result<String, PolicyError> {
+        let in_force = self.in_force();
+        let before = book.store.confirmed().find(|entry| entry.hash != in_force);
+        let hash = before.ok_or(PolicyError::NothingEarlier)?.hash.clone();
+        let text = book.store.text(&hash).map_err(PolicyError::Failed)?;
+        let checked = self.check(text).await?;
+        let terms = Terms {
+            force: true,
+            ..Terms::default()
+        };
+        self.put(book, checked, terms, by).await?;
+        Ok(hash)
+    }
+
+    /// The line of the audit log. What it tells of has happened: where the disk refuses the line, the log says so.
+    pub(super) async fn tell(&self, what: &'static str, by: &By, hash: (&str, &str)) {
+        if hash.0 == hash.1 {
+            return;
+        }
+        let generation = self.view.snapshot().generation;
+        let mut note = AuditNote::applied(by.actor.clone(), by.via.as_str(), hash, generation);
+        note.what = what;
+        if let Err(refusal) = self.bindings.audit(note).await {
+            tracing::error!("the audit log does not tell of this {what}: {}", refusal.detail);
+        }
+    }
+
+    /// Notes what the file says now.
+    pub(super) fn read_file(&self, loaded: &Loaded) {
+        let invalid = match (&loaded.unreadable, engine::refusal(loaded)) {
+            (Some(why), _) => Some(why.clone()),
+            (None, refusal) => refusal,
+        };
+        let files: Vec<&str> = loaded.files.iter().map(|file| file.name.as_ref()).collect();
+        let stamps = stamps(&self.file, &files);
+        self.note(|known| {
+            known.state.hash = invalid.is_none().then(|| loaded.hash.clone());
+            known.stamps = stamps;
+        });
+    }
+
+    /// After a change of what is in force: the file may say the same now, or no longer.
+    pub(super) fn look_again(&self) {
+        let in_force = self.in_force();
+        self.note(|known| {
+            if known.state.hash.as_ref() == Some(&in_force) {
+                (known.state.error, known.state.at_start) = (None, false);
+            }
+        });
+    }
+
+    pub(super) fn note(&self, change: impl FnOnce(&mut Known)) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut known);
+        self.view.note_file(known.state.clone());
+    }
+}

@@ -1,0 +1,49 @@
+//! Why a policy is not in force.
+
+use super::guard::CutConnection;
+use crate::engine::apply::Pending;
+use crate::engine::snapshot::ReloadError;
+
+/// Why a policy was not planned or put in force. What was in force stays so.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// It has faults: all of them, as text.
+    #[error("{0}")]
+    Invalid(String),
+    /// It would cut connections that stand.
+    #[error("{}", refused(.0))]
+    Refused(Vec<CutConnection>),
+    #[error("policy {in_force} is in force, and not the one that this change was made for: plan it again")]
+    Changed { in_force: String },
+    #[error("policy {} waits to be confirmed until {}: confirm it or roll it back first", .0.hash, .0.deadline)]
+    Pending(Pending),
+    #[error("no policy waits to be confirmed")]
+    NothingPending,
+    #[error("no earlier policy was confirmed")]
+    NothingEarlier,
+    /// The disk has no room to keep it.
+    #[error("{0}")]
+    Full(String),
+    /// The kernel or the disk refused.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<ReloadError> for PolicyError {
+    fn from(error: ReloadError) -> PolicyError {
+        match error {
+            ReloadError::Invalid(faults) => PolicyError::Invalid(faults),
+            ReloadError::NothingPending => PolicyError::NothingPending,
+            error => PolicyError::Failed(error.to_string()),
+        }
+    }
+}
+
+fn refused(cut: &[CutConnection]) -> String {
+    let lines: Vec<String> = cut.iter().map(ToString::to_string).collect();
+    format!(
+        "it would cut connections that stand, and perhaps you off:\n  {}\nadd a [[management]] entry for the peer, or \
+         apply it with --confirm-within, or with --force",
+        lines.join("\n  ")
+    )
+}

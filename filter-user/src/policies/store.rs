@@ -1,0 +1,369 @@
+//! The policies that were in force, in the folder `policy` of the state: who put each there, what became of it, and its
+//! whole text.
+//!
+//! `NNNNNN.json` an entry, `HASH.policy` a text, which entries of the same policy share. Each is written aside, synced and
+//! renamed: a crash leaves the old file or the new. What cannot be read is named, never fatal and never removed.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::text::PolicyText;
+
+/// Entries that are kept; older ones go, but for the last two that were confirmed.
+pub(super) const ENTRIES_MAX: usize = 20;
+const SCHEMA: u32 = 1;
+const ENTRY: &str = "json";
+const TEXT: &str = "policy";
+
+/// By what a policy was put in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    Apply,
+    Reload,
+    Sighup,
+    Rollback,
+    /// The file of the first start, or of one that found no policy kept.
+    Start,
+}
+
+impl Via {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Via::Apply => "apply",
+            Via::Reload => "reload",
+            Via::Sighup => "SIGHUP",
+            Via::Rollback => "rollback",
+            Via::Start => "start",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// About to be in force, or in force until its deadline.
+    Pending,
+    Confirmed,
+    Reverted,
+}
+
+/// One policy that was put in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Rises by one with each.
+    pub number: u64,
+    pub hash: String,
+    pub at: jiff::Timestamp,
+    /// Who asked; none for a signal and a start.
+    pub user: Option<String>,
+    pub via: Via,
+    pub state: State,
+    /// What became of it, where that wants a word.
+    #[serde(default)]
+    pub note: Option<String>,
+    pub services: usize,
+    pub clients: usize,
+    /// Prefixes of clients.
+    pub sources: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Written<T> {
+    schema: u32,
+    #[serde(flatten)]
+    what: T,
+}
+
+pub(super) struct Store {
+    folder: PathBuf,
+    /// By number.
+    entries: Vec<Entry>,
+    /// A sentence for each file that cannot be read.
+    unreadable: Vec<String>,
+}
+
+impl Store {
+    /// Reads what is there; writes nothing.
+    pub(super) fn read(state: &Path) -> Store {
+        let folder = state.join("policy");
+        let mut store = Store {
+            folder: folder.clone(),
+            entries: Vec::new(),
+            unreadable: Vec::new(),
+        };
+        let listed = match fs::read_dir(&folder) {
+            Ok(listed) => listed,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return store,
+            Err(error) => {
+                store.unreadable.push(format!("{}: {error}", folder.display()));
+                return store;
+            }
+        };
+        let paths = listed.filter_map(|entry| Some(entry.ok()?.path()));
+        for path in paths.filter(|path| path.extension().is_some_and(|end| end == ENTRY)) {
+            match read_entry(&path) {
+                Ok(entry) => store.entries.push(entry),
+                Err(why) => store.unreadable.push(format!("{}: {why}", path.display())),
+            }
+        }
+        store.entries.sort_by_key(|entry| entry.number);
+        store
+    }
+
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    pub(super) fn unreadable(&self) -> &[String] {
+        &self.unreadable
+    }
+
+    /// Those that were confirmed, the last first.
+    pub(super) fn confirmed(&self) -> impl Iterator<Item = &Entry> {
+        let confirmed = |entry: &&Entry| entry.state == State::Confirmed;
+        self.entries.iter().rev().filter(confirmed)
+    }
+
+    /// The text of a policy, as it was kept.
+    pub(super) fn text(&self, hash: &str) -> Result<PolicyText, String> {
+        let path = self.text_path(hash);
+        let shown = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let bytes = fs::read(&path).map_err(|error| shown(&error))?;
+        let written: Written<PolicyText> = serde_json::from_slice(&bytes).map_err(|error| shown(&error))?;
+        match written.schema {
+            SCHEMA => Ok(written.what),
+            other => Err(shown(&newer(other))),
+        }
+    }
+
+    /// Keeps a policy; its number.
+    pub(super) fn add(&mut self, mut entry: Entry, text: &PolicyText) -> io::Result<u64> {
+        let mut builder = fs::DirBuilder::new();
+        // Policies tell who calls from where: nobody else's to read.
+        builder.recursive(true).mode(0o700).create(&self.folder)?;
+        let path = self.text_path(&entry.hash);
+        // One that is there may be cut, or of another folder.
+        if self.text(&entry.hash).as_ref() != Ok(text) {
+            self.write(&path, text)?;
+        }
+        entry.number = self.next_number()?;
+        self.write(&self.entry_path(entry.number), &entry)?;
+        let number = entry.number;
+        self.entries.push(entry);
+        Ok(number)
+    }
+
+    /// Notes what became of one.
+    pub(super) fn settle(&mut self, number: u64, state: State, note: Option<String>) -> io::Result<()> {
+        let found = self.entries.iter().position(|entry| entry.number == number);
+        let Some(at) = found else { return Ok(()) };
+        let mut entry = self.entries[at].clone();
+        entry.state = state;
+        entry.note = note.or(entry.note);
+        self.write(&self.entry_path(number), &entry)?;
+        self.entries[at] = entry;
+        if state == State::Confirmed {
+            self.prune()?;
+        }
+        Ok(())
+    }
+
+    /// As if it had never been added.
+    pub(super) fn forget(&mut self, number: u64) -> io::Result<()> {
+        self.entries.retain(|entry| entry.number != number);
+        fs::remove_file(self.entry_path(number))?;
+        self.prune()
+    }
+
+    /// Removes what is older than the last ones, and texts that nobody names any more.
+    fn prune(&mut self) -> io::Result<()> {
+        let needed: BTreeSet<u64> = self.confirmed().take(2).map(|entry| entry.number).collect();
+        let surplus = self.entries.len().saturating_sub(ENTRIES_MAX);
+        let old: Vec<u64> = self.entries.iter().map(|entry| entry.number).collect();
+        let old: Vec<u64> = old
+            .into_iter()
+            .filter(|number| !needed.contains(number))
+            .take(surplus)
+            .collect();
+        for number in &old {
+            fs::remove_file(self.entry_path(*number))?;
+        }
+        self.entries.retain(|entry| !old.contains(&entry.number));
+        // An entry that cannot be read may name any of them.
+        if !self.unreadable.is_empty() {
+            return Ok(());
+        }
+        for file in fs::read_dir(&self.folder)? {
+            let path = file?.path();
+            let text = path.extension().is_some_and(|end| end == TEXT);
+            let named = |entry: &Entry| self.text_path(&entry.hash) == path;
+            if text && !self.entries.iter().any(named) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Above all that are there, readable or not.
+    fn next_number(&self) -> io::Result<u64> {
+        let mut last = 0;
+        for file in fs::read_dir(&self.folder)? {
+            let path = file?.path();
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            let number = stem.filter(|_| path.extension().is_some_and(|end| end == ENTRY));
+            last = last.max(number.and_then(|number| number.parse().ok()).unwrap_or(0));
+        }
+        Ok(last + 1)
+    }
+
+    fn write(&self, path: &Path, what: &impl Serialize) -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
+        let written = Written { schema: SCHEMA, what };
+        let mut writer = io::BufWriter::new(file.as_file_mut());
+        serde_json::to_writer(&mut writer, &written)?;
+        writer.write_all(b"\n")?;
+        writer.flush()?;
+        drop(writer);
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        File::open(&self.folder)?.sync_all()
+    }
+
+    fn entry_path(&self, number: u64) -> PathBuf {
+        self.folder.join(format!("{number:06}.{ENTRY}"))
+    }
+
+    fn text_path(&self, hash: &str) -> PathBuf {
+        self.folder.join(format!("{hash}.{TEXT}"))
+    }
+}
+
+fn newer(schema: u32) -> String {
+    format!("it is of schema {schema}, and this release reads {SCHEMA}")
+}
+
+fn read_entry(path: &Path) -> Result<Entry, String> {
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    let written: Written<Entry> = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    if written.schema != SCHEMA {
+        return Err(newer(written.schema));
+    }
+    let entry = written.what;
+    // It is part of a path.
+    let plain = !entry.hash.is_empty() && entry.hash.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    match plain {
+        true => Ok(entry),
+        false => Err("its hash is none".to_owned()),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    pub(crate) fn entry(hash: &str, state: State) -> Entry {
+        Entry {
+            number: 0,
+            hash: hash.to_owned(),
+            at: "2026-11-22T12:00:00Z".parse().unwrap(),
+            user: Some("root".to_owned()),
+            via: Via::Apply,
+            state,
+            note: None,
+            services: 1,
+            clients: 2,
+            sources: 3,
+        }
+    }
+
+    fn text(of: &str) -> PolicyText {
+        PolicyText {
+            root: "keyfence.toml".to_owned(),
+            folder: None,
+            files: BTreeMap::from([("keyfence.toml".to_owned(), of.to_owned())]),
+        }
+    }
+
+    fn names(state: &Path) -> Vec<String> {
+        let files = fs::read_dir(state.join("policy")).unwrap();
+        let mut names: Vec<String> = files
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_is_kept_is_there_again_with_what_became_of_it() {
+        let state = tempfile::tempdir().unwrap();
+        assert_eq!(Store::read(state.path()).entries(), []);
+        let mut store = Store::read(state.path());
+        let first = store.add(entry("aa", State::Pending), &text("one")).unwrap();
+        store.settle(first, State::Confirmed, None).unwrap();
+        let second = store.add(entry("bb", State::Pending), &text("two")).unwrap();
+        store
+            .settle(second, State::Reverted, Some("in time it was not".to_owned()))
+            .unwrap();
+        let again = Store::read(state.path());
+        assert_eq!(again.entries(), store.entries());
+        let confirmed: Vec<&str> = again.confirmed().map(|entry| entry.hash.as_str()).collect();
+        assert_eq!(confirmed, ["aa"]);
+        assert_eq!(again.text("aa").unwrap(), text("one"));
+        assert!(again.text("cc").unwrap_err().contains("cc.policy"));
+        assert!(again.unreadable().is_empty());
+    }
+
+    #[test]
+    fn twenty_are_kept_and_the_confirmed_ones_whatever_comes_after_them() {
+        let state = tempfile::tempdir().unwrap();
+        let mut store = Store::read(state.path());
+        for hash in ["a0", "a1"] {
+            let number = store.add(entry(hash, State::Pending), &text(hash)).unwrap();
+            store.settle(number, State::Confirmed, None).unwrap();
+        }
+        for at in 0..30 {
+            let hash = format!("b{at}");
+            let number = store.add(entry(&hash, State::Pending), &text(&hash)).unwrap();
+            store.settle(number, State::Reverted, None).unwrap();
+            store.prune().unwrap();
+        }
+        assert_eq!(store.entries().len(), ENTRIES_MAX);
+        let confirmed: Vec<&str> = store.confirmed().map(|entry| entry.hash.as_str()).collect();
+        assert_eq!(confirmed, ["a1", "a0"]);
+        assert_eq!(
+            names(state.path()).len(),
+            2 * ENTRIES_MAX,
+            "texts go with their entries"
+        );
+        assert_eq!(Store::read(state.path()).entries(), store.entries());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_and_its_number_never_given_again() {
+        let state = tempfile::tempdir().unwrap();
+        let mut store = Store::read(state.path());
+        let number = store.add(entry("aa", State::Confirmed), &text("one")).unwrap();
+        let folder = state.path().join("policy");
+        fs::write(folder.join("000007.json"), "{").unwrap();
+        let newer = "{\"schema\": 2, \"number\": 8}";
+        fs::write(folder.join("000008.json"), newer).unwrap();
+        let mut again = Store::read(state.path());
+        assert_eq!(again.unreadable().len(), 2, "{:?}", again.unreadable());
+        assert_eq!(again.entries().len(), 1);
+        let next = again.add(entry("bb", State::Confirmed), &text("two")).unwrap();
+        assert_eq!((number, next), (1, 9));
+        again.forget(next).unwrap();
+        assert!(
+            names(state.path()).contains(&"bb.policy".to_owned()),
+            "somebody may need it"
+        );
+    }
+}
