@@ -24,6 +24,8 @@ mod live;
 mod live_tests;
 mod reader;
 mod reload;
+#[cfg(test)]
+mod room_tests;
 mod shared;
 pub mod snapshot;
 mod tables;
@@ -104,6 +106,8 @@ pub struct Engine {
     commands: mpsc::Receiver<Command>,
     /// The generation on its way.
     under_way: Option<UnderWay>,
+    /// When one was begun last because room ran short.
+    room_made: Option<std::time::Instant>,
     /// Changes that need one of their own, and the epoch they were computed under.
     waiting: VecDeque<(u64, Vec<Change>, Changed)>,
     /// Who asks for one reload more; each holds a connection of the listeners, which bound them.
@@ -159,6 +163,7 @@ impl Engine {
             shared: Arc::clone(&shared),
             commands,
             under_way: None,
+            room_made: None,
             waiting: VecDeque::new(),
             reloads: Vec::new(),
         };
