@@ -150,6 +150,17 @@ pub(crate) struct Single {
     pub(crate) changes: usize,
     pub(crate) put_us: Percentiles,
     pub(crate) remove_us: Percentiles,
+    /// The same of wider prefixes, and of denies.
+    #[serde(default)]
+    pub(crate) wider: Vec<Wider>,
+}
+
+/// A prefix bound or denied, at random places among the bindings.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Wider {
+    pub(crate) what: String,
+    pub(crate) put_us: Percentiles,
+    pub(crate) remove_us: Percentiles,
 }
 
 /// One binding at a time, asked of the engine while it reloads a large policy again and again; and one packet at a

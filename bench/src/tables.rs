@@ -140,14 +140,21 @@ pub(crate) fn updates(figures: &Figures) -> Table {
         );
     }
     for single in &figures.single {
-        for (what, spent) in [("put", single.put_us), ("removed", single.remove_us)] {
-            row(
-                format!(
-                    "a binding {what} beside {}: half, 99 %, all within",
-                    short(single.bindings)
-                ),
-                format!("{:.0}, {:.0}, {:.0} us", spent.half, spent.of_99, spent.most),
-            );
+        let wider = single.wider.iter();
+        let wider = wider.map(|wider| (wider.what.as_str(), wider.put_us, wider.remove_us));
+        for (of, put, removed) in [("a binding", single.put_us, single.remove_us)]
+            .into_iter()
+            .chain(wider)
+        {
+            for (what, spent) in [("put", put), ("removed", removed)] {
+                row(
+                    format!(
+                        "{of} {what} beside {}: half, 99 %, all within",
+                        short(single.bindings)
+                    ),
+                    format!("{:.0}, {:.0}, {:.0} us", spent.half, spent.of_99, spent.most),
+                );
+            }
         }
     }
     for beside in &figures.beside {

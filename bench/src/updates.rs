@@ -1,6 +1,7 @@
 //! What changes cost: a whole policy compiled, loaded and put in force; one binding more or less; memory a source.
 
 use std::fs;
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use keyfence_tests::harness::{Attach, Daemon, INSIDE, Policy, Site};
 use keyfence_tests::subject;
 
 use crate::Effort;
-use crate::figures::{Bulk, DaemonMemory, Single, Spread};
+use crate::figures::{Bulk, DaemonMemory, Single, Spread, Wider};
 use crate::population::Population;
 use crate::progress::Progress;
 use crate::scenario::{self, Feature, Loaded, Owners};
@@ -140,13 +141,66 @@ async fn change_each(site: &Site, size: usize) -> Result<Single> {
         kernel_log: KernelLog::Off,
     };
     let mut filter = Filter::start(&options, &policy, Some(Pushed::of(early, []))).await?;
+    let [put_us, remove_us] = turns(&mut filter, late.iter().map(turn))?;
+    Ok(Single {
+        bindings: size,
+        changes: CHANGES,
+        put_us,
+        remove_us,
+        wider: wider(&mut filter, &late)?,
+    })
+}
+
+fn turn(grantee: &Grantee) -> [Change; 2] {
+    let owner = binding_name(grantee);
+    [Change::Put(grantee.clone()), Change::Remove { owner }]
+}
+
+/// Prefixes bound and denied where these bindings would be.
+fn wider(filter: &mut Filter, places: &[Grantee]) -> Result<Vec<Wider>> {
+    let bind = |length| {
+        let bound = move |grantee: &Grantee| {
+            let sources = vec![around(&grantee.sources[0], length)?];
+            Ok(turn(&Grantee {
+                sources,
+                ..grantee.clone()
+            }))
+        };
+        places.iter().map(bound).collect::<Result<Vec<_>>>()
+    };
+    let deny = |grantee: &Grantee| {
+        let name = grantee.credential.clone();
+        let deny = Change::Deny {
+            name: name.clone(),
+            sources: vec![around(&grantee.sources[0], 24)?],
+            end: u64::MAX,
+        };
+        Ok([deny, Change::Undeny { name }])
+    };
+    let kinds = [
+        ("a binding of a /24", bind(24)?),
+        ("a binding of a /64", bind(64)?),
+        (
+            "a deny of a /24",
+            places.iter().map(deny).collect::<Result<Vec<_>>>()?,
+        ),
+    ];
+    let measured = kinds.into_iter().map(|(what, changes)| {
+        let [put_us, remove_us] = turns(filter, changes.into_iter())?;
+        Ok(Wider {
+            what: what.to_owned(),
+            put_us,
+            remove_us,
+        })
+    });
+    measured.collect()
+}
+
+/// Something put and removed, again and again: how long each took.
+fn turns(filter: &mut Filter, changes: impl Iterator<Item = [Change; 2]>) -> Result<[Percentiles; 2]> {
     let mut spent = [Vec::new(), Vec::new()];
-    for grantee in late {
-        let owner = binding_name(&grantee);
-        for (change, spent) in [Change::Put(grantee), Change::Remove { owner }]
-            .into_iter()
-            .zip(&mut spent)
-        {
+    for turn in changes {
+        for (change, spent) in turn.into_iter().zip(&mut spent) {
             let started = Instant::now();
             filter
                 .change(vec![change])
@@ -154,13 +208,19 @@ async fn change_each(site: &Site, size: usize) -> Result<Single> {
             spent.push(started.elapsed());
         }
     }
-    let [put, removed] = spent.map(Percentiles::of);
-    Ok(Single {
-        bindings: size,
-        changes: CHANGES,
-        put_us: put,
-        remove_us: removed,
-    })
+    Ok(spent.map(Percentiles::of))
+}
+
+/// A prefix with an IPv4 address in it, or as random an IPv6 prefix.
+fn around(net: &IpNet, length: u8) -> Result<IpNet> {
+    let address = match net.addr() {
+        IpAddr::V4(address) if length > 32 => {
+            let bits = u128::from(address.to_bits());
+            IpAddr::from((0x2001_0db8 << 96 | bits << 64).to_be_bytes())
+        }
+        address => address,
+    };
+    Ok(IpNet::new(address, length)?.trunc())
 }
 
 /// The benchmark's policy with somebody who pushes.
@@ -169,7 +229,7 @@ fn publishing() -> Result<Checked> {
         "version = 1\n[filter]\ninterfaces = [\"{INSIDE}\"]\nattach = \"native\"\nmanagement-none = true\n\
          [[service]]\nname = \"{service}\"\naddress = [\"203.0.113.10\"]\nprotocol = \"tcp\"\nports = [443]\n\
          [[publisher]]\nname = \"{PUBLISHER}\"\nuser = \"root\"\nservices = [\"{service}\"]\n\
-         bindings-max = 10000000\nlimit-default = {{ packets = {{ rate = 1000, burst = 1000 }} }}\n",
+         bindings-max = 10000000\nwidest-prefix = {{ ipv4 = 24, ipv6 = 64 }}\nlimit-default = {{ packets = {{ rate = 1000, burst = 1000 }} }}\n",
         service = scenario::SERVICE
     );
     subject::parse(&text).map_err(|faults| anyhow!("the benchmark's own policy has faults:\n{faults}"))

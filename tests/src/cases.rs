@@ -330,7 +330,8 @@ fn plain(compiled: &Compiled) -> plain::Compiled {
         services,
         source_lines,
         // For changes, of which there are none.
-        doubled: Vec::new(),
+        doubled_v4: Vec::new(),
+        doubled_v6: Vec::new(),
         room: plain::Room::default(),
     }
 }

@@ -129,4 +129,12 @@ impl Change {
             Change::Deny { .. } | Change::Undeny { .. } => None,
         }
     }
+
+    /// Which deny it is about, where it is about one.
+    pub fn deny(&self) -> Option<&str> {
+        match self {
+            Change::Deny { name, .. } | Change::Undeny { name } => Some(name),
+            _ => None,
+        }
+    }
 }

@@ -11,7 +11,6 @@ use ipnet::IpNet;
 
 use super::ports;
 use super::rows::Rows;
-use super::sources::holds;
 use super::{CompileError, Key, service_mode};
 use crate::policy::model::{self, Addresses, Mode, Policy, PortRange, Protocols};
 
@@ -234,7 +233,7 @@ fn sweep(
     for (key, own) in stated {
         while chain
             .last()
-            .is_some_and(|(around, _)| around.0 != key.0 || !holds(&around.1, &key.1))
+            .is_some_and(|(around, _)| around.0 != key.0 || !around.1.holds(&key.1))
         {
             chain.pop();
         }

@@ -2,7 +2,7 @@
 
 use filter_common::lookup::prefixes::{Line, Shape, TableV4, TableV6};
 
-/// Where single addresses have their homes and cells: the shape of a table whose lines are the kernel's alone.
+/// Where addresses and blocks have their homes and cells.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Homes {
     pub(super) parts: u32,
@@ -11,6 +11,10 @@ pub struct Homes {
     pub(super) lines_v4: u32,
     pub(super) gate_bits_v6: u32,
     pub(super) lines_v6: u32,
+    pub(super) block_lines_v6: u32,
+    /// Ranges that are taken.
+    pub ranges_v4: u32,
+    pub ranges_v6: u32,
 }
 
 impl Shape for Homes {
@@ -57,7 +61,7 @@ impl TableV6 for Homes {
         None
     }
     fn block_lines_v6(&self) -> u32 {
-        0
+        self.block_lines_v6
     }
     fn block_line_v6(&self, _: u32) -> Option<&Line> {
         None

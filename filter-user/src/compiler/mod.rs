@@ -15,7 +15,7 @@ pub mod prefixes;
 mod prefixes_tests;
 mod pushed;
 mod rows;
-mod runs;
+pub mod runs;
 mod sources;
 mod tables;
 
@@ -23,13 +23,13 @@ pub use limits::{LimitTable, limit_set};
 pub use numbers::{Assigned, Numbers, owner_hash, owner_name};
 pub use pushed::{Pushed, binding_name};
 pub use rows::Rows;
-pub use sources::mapped;
 pub use tables::{Compiled, Key, Room};
 
 use std::collections::HashMap;
 
 use filter_common::abi::{self, ICMP_ANSWERS, ICMP_REQUESTS, Owner, SOURCE_LIMIT};
 use filter_common::bounds::{OWNERS_PER_SOURCE_MAX, ROWS_MAX, SOURCE_WAYS};
+use filter_common::lookup::prefixes::parts;
 use filter_common::lookup::{PORT_SET_WORDS, config_flags};
 use ipnet::IpNet;
 use thiserror::Error;
@@ -107,11 +107,9 @@ pub fn compile(
     if !policy.management.is_empty() {
         flags |= config_flags::MANAGEMENT;
     }
-    let room = if around.grows {
-        let single = sources.v4.len() + sources.v6.len();
-        Room::for_more(owners.entries.len(), single, sources.sources.len())
-    } else {
-        Room::default()
+    let room = match around.grows {
+        true => room(policy, &owners, &sources),
+        false => Room::default(),
     };
     // As many lines as the buckets asked for fill, for each unit.
     let source_lines = if flags & config_flags::SOURCE_LIMIT == 0 {
@@ -140,7 +138,8 @@ pub fn compile(
         port_masks: destinations.port_masks,
         rows: rows.words,
         grants: sources.grants,
-        doubled: sources.doubled,
+        doubled_v4: sources.doubled_v4,
+        doubled_v6: sources.doubled_v6,
         owners: owners.entries,
         port_sets: owners.port_sets,
         limits: limits.entries,
@@ -148,6 +147,30 @@ pub fn compile(
         source_lines,
         room,
     })
+}
+
+/// What is left free for what is pushed from here on.
+fn room(policy: &Policy, owners: &Owners, sources: &sources::Sources) -> Room {
+    let single = sources.v4.len() + sources.v6.len();
+    let (several, listed) = (sources.sources.len(), sources.grants.len());
+    Room {
+        parts: pushed_parts(policy),
+        ..Room::for_more(owners.entries.len(), single, several, listed)
+    }
+}
+
+/// The parts of the table that what is pushed may stand in, so that it needs no generation to come: bindings as wide as
+/// publishers may push, and denies up to a /24 and a /48. The parts of these cost nothing where nothing stands in them:
+/// the gate says so first.
+fn pushed_parts(policy: &Policy) -> u32 {
+    let widest = policy.publishers.iter().map(|publisher| publisher.widest_ipv6);
+    let widest = widest.min().unwrap_or(128);
+    let wider = |part, than| if widest < than { part } else { 0 };
+    parts::PREFIXES_V4
+        | parts::BLOCKS_64
+        | parts::BLOCKS_48
+        | wider(parts::BLOCKS_32, 48)
+        | wider(parts::TOP_V6, 32)
 }
 
 /// Sources of each family, those pushed among them.

@@ -35,6 +35,8 @@ const PER_LINE_V4: usize = 4;
 /// In tenths, of three and of four.
 const PER_LINE_V6_TENTHS: usize = 15;
 const PER_LINE_BLOCK_TENTHS: usize = 20;
+/// Each begins one and ends one, in a run that is made anew with each change.
+const RANGES_A_PREFIX: usize = 4;
 /// Gate cells for each /24 or /48 that is marked: one stranger in eight finds a mark of somebody else's, one in four
 /// where the gate would not stay in a core's own cache else. A mebibyte does: larger ones were measured slower.
 const CELLS_PER_MARK: usize = 8;
@@ -45,6 +47,8 @@ const GATE_BITS_V4_MAX: u32 = 24;
 const GATE_BITS_V6_MAX: u32 = 27;
 /// With fewer entries than these the lines themselves stay in the CPU's nearest cache, and IPv6 has no gate.
 const GATED_V6_MIN: usize = 64;
+/// Of the blocks, and of those that there is room for at least: half of each line is free besides.
+const BLOCKS_FREE_PART: usize = 4;
 /// Seeds tried before the table is made larger.
 const SEEDS_PER_SIZE: u32 = 4;
 
@@ -54,6 +58,7 @@ pub fn lay_out(v4: &[(Key<4>, u32)], v6: &[(Key<16>, u32)], room: Room) -> Layou
     let mut layout = Layout::default();
     let (hosts_v4, prefixes_v4) = split_v4(v4);
     let (hosts_v6, prefixes_v6) = split_v6(v6);
+    layout.parts = room.parts;
     layout.prefixes_v4(&prefixes_v4);
     let blocks = layout.prefixes_v6(&prefixes_v6);
     layout.size(&hosts_v4, &prefixes_v4, &hosts_v6, &blocks, room);
@@ -120,7 +125,7 @@ fn split_v6(entries: &[(Key<16>, u32)]) -> (Vec<Host6>, Vec<Long>) {
 
 impl Layout {
     fn prefixes_v4(&mut self, prefixes: &[Short]) {
-        if prefixes.is_empty() {
+        if prefixes.is_empty() && self.parts & parts::PREFIXES_V4 == 0 {
             return;
         }
         self.parts |= parts::PREFIXES_V4;
@@ -139,7 +144,7 @@ impl Layout {
             .map(|(upper, _, length, value)| ((upper >> 32) as u32, *length, *value))
             .collect();
         let ranges = &mut self.ranges_v6;
-        if !short.is_empty() {
+        if !short.is_empty() || self.parts & parts::TOP_V6 != 0 {
             self.parts |= parts::TOP_V6;
             self.top_v6 = tops(&short, |run| place_run(ranges, run));
         }
@@ -177,8 +182,10 @@ impl Layout {
             self.parts |= parts::HOSTS_V6;
             self.hosts_v6 = lines(v6, PER_LINE_V6_TENTHS);
         }
-        if !blocks.is_empty() {
-            self.blocks_v6 = lines(blocks.len(), PER_LINE_BLOCK_TENTHS);
+        if self.parts & (parts::BLOCKS_64 | parts::BLOCKS_48 | parts::BLOCKS_32) != 0 {
+            let free = (blocks.len() / BLOCKS_FREE_PART).max(room.prefixes as usize / BLOCKS_FREE_PART);
+            let free = if room.prefixes == 0 { 0 } else { free };
+            self.blocks_v6 = lines(blocks.len() + free, PER_LINE_BLOCK_TENTHS);
         }
         if self.parts & (parts::HOSTS_V4 | parts::PREFIXES_V4) != 0 {
             let touched = prefixes_v4
@@ -303,21 +310,31 @@ fn put_block(line: &mut Line, placed: &Placed) -> bool {
 }
 
 impl Layout {
-    /// Splits off what the kernel holds: the shape of single addresses, and prefixes alone.
-    pub fn without_hosts(mut self) -> (Homes, Layout) {
-        let homes = Homes {
+    /// What a change of single entries needs to know of it.
+    pub fn homes(&self) -> Homes {
+        Homes {
             parts: self.parts,
             seed: self.seed,
             gate_bits_v4: self.gate_bits_v4,
             lines_v4: self.lines_v4(),
             gate_bits_v6: self.gate_bits_v6,
             lines_v6: self.lines_v6(),
+            block_lines_v6: self.block_lines_v6(),
+            ranges_v4: self.ranges_v4.len() as u32,
+            ranges_v6: self.ranges_v6.len() as u32,
+        }
+    }
+
+    /// Ranges of each family that are left free behind those that are taken.
+    pub fn ranges_free(&self, room: Room) -> [usize; 2] {
+        let free = |part: u32, taken: usize| match (self.parts & part, room.prefixes) {
+            (0, _) | (_, 0) => 0,
+            (_, least) => taken.max(least as usize * RANGES_A_PREFIX),
         };
-        self.gate_v4 = Vec::new();
-        self.hosts_v4 = Vec::new();
-        self.gate_v6 = Vec::new();
-        self.hosts_v6 = Vec::new();
-        (homes, self)
+        [
+            free(parts::PREFIXES_V4, self.ranges_v4.len()),
+            free(parts::PREFIXES_V6, self.ranges_v6.len()),
+        ]
     }
 }
 

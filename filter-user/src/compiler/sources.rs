@@ -5,7 +5,6 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use filter_common::abi::Source;
 use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
@@ -23,8 +22,9 @@ pub(super) struct Sources {
     /// What values mean that are no single owner.
     pub sources: Vec<Source>,
     pub grants: Vec<u32>,
-    /// Single addresses that an owner names beside a prefix around them.
-    pub doubled: Vec<(Key<16>, u32)>,
+    /// Prefixes that an owner names beside one around them.
+    pub doubled_v4: Vec<(Key<4>, u32)>,
+    pub doubled_v6: Vec<(Key<16>, u32)>,
 }
 
 /// What a policy says of one prefix itself.
@@ -59,22 +59,14 @@ pub(super) fn build(
     let mut v6 = Vec::new();
     let mut say = |prefix: &IpNet, said| match prefix {
         IpNet::V4(net) => {
-            v4.push(Statement {
-                key: Key {
-                    address: net.addr().octets(),
-                    length: net.prefix_len(),
-                },
-                said,
-            });
+            let (address, length) = (net.addr().octets(), net.prefix_len());
+            let key = Key { address, length };
+            v4.push(Statement { key, said });
         }
         IpNet::V6(net) => {
-            v6.push(Statement {
-                key: Key {
-                    address: net.addr().octets(),
-                    length: net.prefix_len(),
-                },
-                said,
-            });
+            let (address, length) = (net.addr().octets(), net.prefix_len());
+            let key = Key { address, length };
+            v6.push(Statement { key, said });
         }
     };
     // In the order of names: every `binding/` comes before every `client/`.
@@ -112,13 +104,14 @@ pub(super) fn build(
         first_client,
         ..Lists::default()
     };
-    let (v4, v6) = (sweep(v4, &mut lists)?, sweep(v6, &mut lists)?);
+    let ((v4, doubled_v4), (v6, doubled_v6)) = (sweep(v4, &mut lists)?, sweep(v6, &mut lists)?);
     Ok(Sources {
         v4,
         v6,
         sources: lists.sources,
         grants: lists.grants,
-        doubled: lists.doubled,
+        doubled_v4,
+        doubled_v6,
     })
 }
 
@@ -132,7 +125,6 @@ struct Lists<'p> {
     starts: HashMap<Vec<u32>, u32>,
     sources: Vec<Source>,
     numbers: HashMap<(u64, u64, u32, u32), u32>,
-    doubled: Vec<(Key<16>, u32)>,
 }
 
 impl Lists<'_> {
@@ -193,16 +185,21 @@ struct Around<const N: usize> {
     owners: Vec<u32>,
 }
 
-/// Sorted by address and length, a prefix comes right behind all that hold it: one pass with the chain of them.
+/// Prefixes, each with a number.
+type Numbered<const N: usize> = Vec<(Key<N>, u32)>;
+
+/// Sorted by address and length, a prefix comes right behind all that hold it: one pass with the chain of them. Gives
+/// the prefixes with their values, and those that an owner names beside one around them.
 fn sweep<const N: usize>(
     mut statements: Vec<Statement<N>>,
     lists: &mut Lists<'_>,
-) -> Result<Vec<(Key<N>, u32)>, CompileError> {
+) -> Result<(Numbered<N>, Numbered<N>), CompileError> {
     // What is said of one prefix may come in any order.
     if !statements.is_sorted_by_key(|statement| statement.key) {
         statements.sort_unstable_by_key(|statement| statement.key);
     }
     let mut entries = Vec::with_capacity(statements.len());
+    let mut doubled = Vec::new();
     let mut chain: Vec<Around<N>> = Vec::new();
     let mut rest = statements.as_slice();
     while let Some(first) = rest.first() {
@@ -210,7 +207,7 @@ fn sweep<const N: usize>(
         let same = rest.iter().take_while(|statement| statement.key == key).count();
         let (own, behind) = rest.split_at(same);
         rest = behind;
-        while chain.last().is_some_and(|around| !holds(&around.key, &key)) {
+        while chain.last().is_some_and(|around| !around.key.holds(&key)) {
             chain.pop();
         }
         // Most are single addresses that one owner names, inside of nothing.
@@ -223,33 +220,29 @@ fn sweep<const N: usize>(
             ],
             None,
         ) = (own, chain.last())
-            && usize::from(key.length) == N * 8
+            && key.is_single()
         {
             entries.push((key, Value::Owner(number).pack()));
             continue;
         }
         let around = inherit(key, own, chain.last(), lists);
-        if usize::from(key.length) == N * 8
-            && let Some(parent) = chain.last()
-        {
+        if let Some(parent) = chain.last() {
             let names = |number: &&u32| own.iter().any(|statement| statement.names(**number));
             let both = parent.owners.iter().filter(names);
-            lists
-                .doubled
-                .extend(both.filter_map(|number| Some((mapped(address(&key)?), *number))));
+            doubled.extend(both.map(|number| (key, *number)));
         }
         if around.owners.len() > OWNERS_PER_SOURCE_MAX as usize {
             return Err(CompileError::OwnersPerSource {
-                prefix: text(&key),
+                prefix: key.to_string(),
                 owners: around.owners.len(),
             });
         }
         entries.push((key, lists.value(&around)));
-        if usize::from(key.length) < N * 8 {
+        if !key.is_single() {
             chain.push(around);
         }
     }
-    Ok(entries)
+    Ok((entries, doubled))
 }
 
 /// What holds at a prefix: its own statements first (longest prefix first), then what is around it, each owner
@@ -284,38 +277,4 @@ fn inherit<const N: usize>(
         }
     }
     around
-}
-
-pub(super) fn holds<const N: usize>(outer: &Key<N>, inner: &Key<N>) -> bool {
-    if outer.length > inner.length {
-        return false;
-    }
-    let whole = outer.length as usize / 8;
-    let rest = outer.length % 8;
-    outer.address[..whole] == inner.address[..whole]
-        && (rest == 0 || (outer.address[whole] ^ inner.address[whole]) >> (8 - rest) == 0)
-}
-
-/// A single address, IPv4 as ::ffff:a.b.c.d.
-pub fn mapped(address: IpAddr) -> Key<16> {
-    let address = match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped(),
-        IpAddr::V6(address) => address,
-    };
-    Key {
-        address: address.octets(),
-        length: 128,
-    }
-}
-
-fn address<const N: usize>(key: &Key<N>) -> Option<IpAddr> {
-    match *key.address.as_slice() {
-        [a, b, c, d] => Some(Ipv4Addr::new(a, b, c, d).into()),
-        ref bytes => Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into()),
-    }
-}
-
-fn text<const N: usize>(key: &Key<N>) -> String {
-    let address = address(key).map_or_else(|| String::from("?"), |address| address.to_string());
-    format!("{address}/{}", key.length)
 }

@@ -8,7 +8,7 @@ use filter_common::verdict::Verdict;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 
-use super::live_tests::{Stage, change, policy, stage};
+use super::live_tests::{Stage, binding, change, policy, stage};
 use crate::bindings::seam::{Change, Grantee};
 use crate::compiler::Pushed;
 use crate::judge::frame::{Flow, build};
@@ -42,9 +42,17 @@ fn grantee(services: &[&str], ports: (u16, u16), packets: Option<u64>) -> Grante
 
 /// A packet to service `a`.
 fn packet(from: &str, port: u16) -> Vec<u8> {
+    packet_to("203.0.113.10", from, port)
+}
+
+fn packet_v6(from: &str, port: u16) -> Vec<u8> {
+    packet_to("2001:db8:ffff::10", from, port)
+}
+
+fn packet_to(to: &str, from: &str, port: u16) -> Vec<u8> {
     let flow = Flow {
         from: (from.parse().unwrap(), port),
-        to: ("203.0.113.10".parse().unwrap(), 443),
+        to: (to.parse().unwrap(), 443),
         protocol: ExpectProtocol::Tcp,
     };
     build(&flow).unwrap()
@@ -68,6 +76,100 @@ fn judged(generation: &mut Generation, frames: &[Vec<u8>], stop: &AtomicBool, al
         all.fetch_add(1, Ordering::Relaxed);
     }
     passed
+}
+
+/// Makes changes over and over, each of which is to succeed, while packets are judged on another CPU; how many there
+/// were, and how many of them passed.
+fn judged_while(pushed: &Pushed, changes: &[Change], frames: &[Vec<u8>], rounds: u32) -> (u64, u64) {
+    let Stage {
+        mut tables,
+        state,
+        numbers,
+    } = stage(&policy(), pushed);
+    let other = stage(&policy(), pushed).tables.generation;
+    let mut generation = std::mem::replace(&mut tables.generation, other);
+    let (stop, all) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let judging = scope.spawn(|| judged(&mut generation, frames, &stop, &all));
+        let mut made = 0;
+        while made < rounds || all.load(Ordering::Relaxed) < 10_000 {
+            for change in changes {
+                tables.change(&numbers, &state, change.clone()).unwrap();
+            }
+            made += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        let passed = judging.join().unwrap();
+        (all.load(Ordering::Relaxed), passed)
+    })
+}
+
+#[test]
+fn source_whose_prefixes_change_owners_is_listed_all_the_time() {
+    let put = |name, sources: &[&str]| {
+        Change::Put(Grantee {
+            services: vec!["a".to_owned()],
+            ..binding(name, sources)
+        })
+    };
+    let remove = |name| Change::Remove {
+        owner: binding(name, &[]).credential,
+    };
+    // From one prefix to a longer, a shorter, one around the other, and back; always one more before one less.
+    let changes = [
+        put("one", &["192.0.2.0/24", "2400:5::/64"]),
+        put("one", &["192.0.2.1/32", "2400:5::1/128"]),
+        put("two", &["192.0.0.0/14", "2400:5::/40"]),
+        remove("one"),
+        put("one", &["192.0.2.0/25", "2400:5::/96"]),
+        put(
+            "two",
+            &["192.0.2.0/30", "192.0.0.0/15", "2400:5::/48", "2400::/20"],
+        ),
+        remove("one"),
+        put("two", &["192.0.2.0/23", "2400:5::/63"]),
+        put("one", &["192.0.2.0/24", "2400:5::/64"]),
+        remove("two"),
+    ];
+    let frames = [packet("192.0.2.1", 250), packet_v6("2400:5::1", 250)];
+    let mut pushed = Pushed::default();
+    pushed.change(changes[0].clone());
+    let (all, passed) = judged_while(&pushed, &changes, &frames, 200);
+    assert_eq!(passed, all);
+}
+
+#[test]
+fn source_whose_denies_change_is_denied_all_the_time() {
+    let deny = |name: &str, sources: &[&str]| Change::Deny {
+        name: name.to_owned(),
+        sources: sources.iter().map(|source| source.parse().unwrap()).collect(),
+        end: u64::MAX,
+    };
+    let undeny = |name: &str| Change::Undeny {
+        name: name.to_owned(),
+    };
+    let changes = [
+        deny("one", &["192.0.2.0/24", "2400:5::/64"]),
+        deny("two", &["192.0.2.1/32", "2400:5::1/128"]),
+        deny("one", &["192.0.0.0/15", "2400:5::/36"]),
+        undeny("two"),
+        deny("two", &["192.0.2.0/31", "2400:5::/127"]),
+        undeny("one"),
+        deny("one", &["192.0.2.0/24", "2400:5::/64"]),
+        undeny("two"),
+    ];
+    let frames = [packet("192.0.2.1", 250), packet_v6("2400:5::1", 250)];
+    let granted = Grantee {
+        services: vec!["a".to_owned()],
+        ..binding(
+            "all",
+            &["192.0.2.1/32", "192.0.2.0/24", "2400:5::/64", "2400:5::1/128"],
+        )
+    };
+    let mut pushed = Pushed::of([granted], []);
+    pushed.change(changes[0].clone());
+    let (all, passed) = judged_while(&pushed, &changes, &frames, 200);
+    assert_eq!((passed, all >= 10_000), (0, true));
 }
 
 /// Puts one after the other in force while packets are judged on another CPU; how many of them passed.

@@ -16,7 +16,7 @@ use super::compile::{Occasion, compile, host_addresses};
 use super::error::FilterError;
 use super::fill::owners_of;
 use super::filter::{SharedNumbers, name, read};
-use super::live::Stop;
+use super::live::{Deny, Stop};
 use super::tables::Tables;
 use crate::bindings::seam::{Grantee, Under};
 use crate::compiler::{Assigned, Numbers, Pushed};
@@ -73,6 +73,9 @@ pub(super) struct Ground {
     /// Set where nobody waits for it any more.
     pub(super) abandoned: Arc<AtomicBool>,
 }
+
+/// Denies by their names, as a policy has no say in them; `None` is none.
+pub(super) type Denies = BTreeMap<String, Option<Deny>>;
 
 /// Owners' numbers that were given out for a generation: given back where it never comes into force.
 struct Claim {
@@ -181,12 +184,17 @@ impl Next {
         }))
     }
 
-    /// Makes the grants of these owners as they are now, with the numbers that they have in force.
+    /// Makes the grants of these owners as they are now, with the numbers that they have in force, and these denies as
+    /// they are there.
     pub(super) fn catch_up(
         &mut self,
         owners: &BTreeSet<String>,
+        denies: &Denies,
         in_force: &SharedNumbers,
     ) -> Result<(), Stop> {
+        for (name, deny) in denies {
+            self.tables.deny(name, deny.clone())?;
+        }
         let Some(under) = &self.under else {
             return Ok(());
         };

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex};
 
+use ipnet::IpNet;
 use proptest::prelude::*;
 
-use super::build::{Around, Ground, Next, Wanted};
+use super::build::{Around, Denies, Ground, Next, Wanted};
 use super::compile::Occasion;
 use super::filter::{read, write};
 use super::live::Stop;
@@ -18,8 +19,14 @@ use crate::kernel::load::{Generation, KernelLog};
 use crate::kernel::state::State;
 use crate::policy::Policy;
 
-/// What is bound, whatever a policy makes of it.
-type Rows = Arc<Mutex<BTreeMap<String, Grantee>>>;
+/// What is bound, whatever a policy makes of it, and what is denied.
+#[derive(Default)]
+struct Held {
+    rows: BTreeMap<String, Grantee>,
+    denies: BTreeMap<String, (Vec<IpNet>, u64)>,
+}
+
+type Rows = Arc<Mutex<Held>>;
 
 /// The bindings under a policy: what it has no service for is suspended.
 struct Bindings(Rows, Arc<Policy>);
@@ -41,8 +48,15 @@ impl Bindings {
 
     /// A change as it is told under this policy.
     fn change(&self, change: Change) -> Change {
-        let mut rows = self.0.lock().unwrap();
-        let owner = change.owner().unwrap().to_owned();
+        let Held { rows, denies } = &mut *self.0.lock().unwrap();
+        match &change {
+            Change::Deny { name, sources, end } => drop(denies.insert(name.clone(), (sources.clone(), *end))),
+            Change::Undeny { name } => drop(denies.remove(name)),
+            _ => {}
+        }
+        let Some(owner) = change.owner().map(String::from) else {
+            return change;
+        };
         let before = rows.get(&owner).and_then(|row| self.grantee(row));
         match change {
             Change::Put(row) => drop(rows.insert(owner.clone(), row)),
@@ -76,16 +90,19 @@ impl Bindings {
 
 impl Under for Bindings {
     fn all(&self) -> (Vec<Grantee>, Vec<DenyGrant>) {
-        let rows = self.0.lock().unwrap();
+        let Held { rows, denies } = &*self.0.lock().unwrap();
+        let denies = denies.iter();
         (
             rows.values().filter_map(|row| self.grantee(row)).collect(),
-            Vec::new(),
+            denies
+                .map(|(name, (sources, end))| (name.clone(), sources.clone(), *end))
+                .collect(),
         )
     }
 
     fn of(&self, owners: &BTreeSet<String>) -> Vec<Grantee> {
-        let rows = self.0.lock().unwrap();
-        let rows = owners.iter().filter_map(|owner| rows.get(owner));
+        let held = self.0.lock().unwrap();
+        let rows = owners.iter().filter_map(|owner| held.rows.get(owner));
         rows.filter_map(|row| self.grantee(row)).collect()
     }
 }
@@ -114,13 +131,31 @@ fn round() -> impl Strategy<Value = Round> {
         })
 }
 
-/// Makes changes in the tables in force, as the engine does, and notes whose they are.
-fn apply(stage: &mut Stage, bindings: &Bindings, changes: Vec<Change>) -> BTreeSet<String> {
-    let mut noted = BTreeSet::new();
+/// Whose grants have changed, and the denies that have, as they are.
+#[derive(Default)]
+struct Noted {
+    owners: BTreeSet<String>,
+    denies: Denies,
+}
+
+impl Noted {
+    fn extend(&mut self, more: Noted) {
+        self.owners.extend(more.owners);
+        self.denies.extend(more.denies);
+    }
+}
+
+/// Makes changes in the tables in force, as the engine does, and notes what they are about.
+fn apply(stage: &mut Stage, bindings: &Bindings, changes: Vec<Change>) -> Noted {
+    let mut noted = Noted::default();
     for change in changes {
         let change = bindings.change(change);
-        noted.extend(change.owner().map(String::from));
+        noted.owners.extend(change.owner().map(String::from));
         stage.change(&change).unwrap();
+        let deny = change.deny();
+        noted
+            .denies
+            .extend(deny.map(|name| (name.to_owned(), stage.tables.pushed.denies.get(name).cloned())));
     }
     noted
 }
@@ -146,7 +181,10 @@ impl Scene {
     fn new(policy: &Arc<Policy>, before: Vec<Grantee>) -> Self {
         let rows = before.into_iter().chain([wide()]);
         let rows = rows.map(|row| (row.credential.clone(), row)).collect();
-        let rows: Rows = Arc::new(Mutex::new(rows));
+        let rows: Rows = Arc::new(Mutex::new(Held {
+            rows,
+            ..Held::default()
+        }));
         let bindings = Bindings(Arc::clone(&rows), Arc::clone(policy));
         let mut stage = stage(policy, &bindings.pushed());
         let kept = self::stage(policy, &Pushed::default()).tables.generation;
@@ -193,11 +231,15 @@ impl Scene {
         Next::make(wanted, pushed, Around { choice, host }, ground).unwrap()
     }
 
-    fn apply(&mut self, changes: Vec<Change>) -> BTreeSet<String> {
+    fn apply(&mut self, changes: Vec<Change>) -> Noted {
         let bindings = self.under(&self.policy);
         let noted = apply(&mut self.stage, &bindings, changes);
         assert_eq!(self.stage.tables.pushed.grantees, bindings.pushed().grantees);
         noted
+    }
+
+    fn catch_up(&self, next: &mut Next, noted: &Noted) -> Result<(), Stop> {
+        next.catch_up(&noted.owners, &noted.denies, &self.stage.numbers)
     }
 
     fn round(&mut self, policy: &Arc<Policy>, round: Round) {
@@ -206,13 +248,13 @@ impl Scene {
         let mut noted = self.apply(first);
         let mut next = self.make(policy, ground);
         noted.extend(self.apply(second));
-        next.catch_up(&noted, &self.stage.numbers).unwrap();
+        self.catch_up(&mut next, &noted).unwrap();
         let noted = self.apply(last);
         if round.fails {
             // What was given out for it is anybody's again, and nothing has changed.
             return;
         }
-        next.catch_up(&noted, &self.stage.numbers).unwrap();
+        self.catch_up(&mut next, &noted).unwrap();
         let parted = next.take_over(&mut self.stage.tables, &mut write(&self.stage.numbers));
         parted.let_go();
         self.policy = Arc::clone(policy);
@@ -263,10 +305,10 @@ fn swap_leaves_every_owner_the_number_that_it_has_in_force() {
         let ground = scene.ground();
         let noted = scene.apply(first);
         let mut next = scene.make(&policies[1], ground);
-        next.catch_up(&noted, &scene.stage.numbers).unwrap();
+        scene.catch_up(&mut next, &noted).unwrap();
         let noted = scene.apply(last);
         let in_force = numbers_of(&scene.stage);
-        next.catch_up(&noted, &scene.stage.numbers).unwrap();
+        scene.catch_up(&mut next, &noted).unwrap();
         let stage = &mut scene.stage;
         let parted = next.take_over(&mut stage.tables, &mut write(&stage.numbers));
         parted.let_go();
@@ -292,14 +334,14 @@ fn change_that_has_no_room_in_the_new_tables_is_in_them_when_they_are_made_again
     let noted = scene.apply(vec![Change::Put(binding.clone())]);
     // As if thousands had been put before it.
     write(&scene.stage.numbers).move_owner(&binding.credential, FAR);
-    assert_eq!(next.catch_up(&noted, &scene.stage.numbers), Err(Stop::Generation));
+    assert_eq!(scene.catch_up(&mut next, &noted), Err(Stop::Generation));
     drop(next);
     let mut next = scene.make(&policy, scene.ground());
-    next.catch_up(&noted, &scene.stage.numbers).unwrap();
+    scene.catch_up(&mut next, &noted).unwrap();
     let stage = &mut scene.stage;
     let parted = next.take_over(&mut stage.tables, &mut write(&stage.numbers));
     parted.let_go();
     assert_eq!(numbers_of(stage)[&binding.credential], FAR);
-    let (_, _, owners) = stage.tables.live().unwrap().said(&binding.sources[0]);
-    assert_eq!(owners, [binding.credential]);
+    let said = stage.tables.live().unwrap().said(&binding.sources);
+    assert_eq!(said[0].2, [binding.credential]);
 }

@@ -2,6 +2,7 @@
 
 use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
 
+use super::build::Denies;
 use super::error::FilterError;
 use super::filter::Filter;
 use super::live::Stop;
@@ -49,6 +50,7 @@ impl Engine {
         self.changes += u64::from(result.is_ok());
         // Who asked may have gone; what was done stands either way.
         let _ = answer.send(result);
+        self.make_room();
     }
 }
 
@@ -97,6 +99,18 @@ impl Filter {
             self.in_part = true;
             self.tables.close();
         }
+    }
+
+    /// These denies as they are in force.
+    pub(super) fn denies_of(&self, names: impl IntoIterator<Item = String>) -> Denies {
+        let denies = &self.tables.pushed.denies;
+        let names = names.into_iter();
+        names
+            .map(|name| {
+                let deny = denies.get(&name).cloned();
+                (name, deny)
+            })
+            .collect()
     }
 
     /// Once a second: packets that were under way when owners got other numbers have gone by then.

@@ -3,10 +3,13 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use filter_common::abi::names;
 use filter_common::bounds::ROWS_MAX;
 
 use super::snapshot::TableFill;
 use crate::compiler::{Compiled, Numbers, Pushed};
+use crate::kernel::edit::length;
+use crate::kernel::load::{Generation, LoadError};
 use crate::policy::Policy;
 use crate::policy::bounds::SOURCES_MAX;
 
@@ -19,15 +22,34 @@ const OWNERS_AT_LEAST: u32 = 65_536;
 /// The most that publishers' bounds alone ask for: 64 bytes each.
 const OWNERS_PUSHED_MAX: u64 = 4_000_000;
 
+const ADDING: [&str; 4] = [names::RANGES_V4, names::RANGES_V6, names::SOURCES, names::GRANTS];
+
 /// One table's fill.
 #[derive(Debug)]
 pub(super) struct Table {
     name: &'static str,
     entries: AtomicU64,
     capacity: u64,
+    /// How many entries it began with.
+    began: u64,
 }
 
 impl Table {
+    fn new(name: &'static str, (entries, capacity): (u64, u64)) -> Self {
+        Self {
+            name,
+            entries: AtomicU64::new(entries),
+            capacity,
+            began: entries,
+        }
+    }
+
+    /// Whether more than half of what was free has been used.
+    fn is_half_used(&self) -> bool {
+        let used = self.entries().saturating_sub(self.began);
+        used * 2 > self.capacity.saturating_sub(self.began)
+    }
+
     pub(super) fn add(&self) {
         self.entries.fetch_add(1, Ordering::Relaxed);
     }
@@ -58,6 +80,9 @@ pub(super) struct Fill {
     pub(super) sources_v6: Table,
     pub(super) rows: Table,
     pub(super) owners: Table,
+    /// What single changes add to and never give back: ranges of both families, sources, lists of owners. Full, they
+    /// refuse nothing: the next change takes a generation, which has room again.
+    adding: [Table; 4],
 }
 
 impl Fill {
@@ -68,17 +93,48 @@ impl Fill {
         rows: (u64, u64),
         owners: (u64, u64),
     ) -> Self {
-        let table = |name, (entries, capacity)| Table {
-            name,
-            entries: AtomicU64::new(entries),
-            capacity,
-        };
         Self {
-            sources_v4: table("SOURCES_V4", sources_v4),
-            sources_v6: table("SOURCES_V6", sources_v6),
-            rows: table(filter_common::abi::names::ROWS, rows),
-            owners: table(filter_common::abi::names::OWNER_STATE, owners),
+            sources_v4: Table::new("SOURCES_V4", sources_v4),
+            sources_v6: Table::new("SOURCES_V6", sources_v6),
+            rows: Table::new(names::ROWS, rows),
+            owners: Table::new(names::OWNER_STATE, owners),
+            adding: ADDING.map(|name| Table::new(name, (0, 0))),
         }
+    }
+
+    /// Knows also of tables that single changes add to, of a generation that has some.
+    pub(super) fn adding_to(
+        mut self,
+        generation: &Generation,
+        compiled: &Compiled,
+    ) -> Result<Self, LoadError> {
+        let taken = [
+            generation.homes.ranges_v4 as usize,
+            generation.homes.ranges_v6 as usize,
+            compiled.sources.len(),
+            compiled.grants.len(),
+        ];
+        for ((table, name), taken) in self.adding.iter_mut().zip(ADDING).zip(taken) {
+            let (taken, length) = (taken as u64, u64::from(length(generation, name)?));
+            // A table that is not in use has one entry all the same.
+            if length > taken.max(1) {
+                *table = Table::new(name, (taken, length));
+            }
+        }
+        Ok(self)
+    }
+
+    /// How much of the ranges, sources and lists of owners is used.
+    pub(super) fn added(&self, entries: [u32; 4]) {
+        for (table, entries) in self.adding.iter().zip(entries) {
+            table.set(entries.into());
+        }
+    }
+
+    /// A table of whose free entries single changes have used more than half.
+    pub(super) fn half_used(&self) -> Option<&'static str> {
+        let used = self.adding.iter().find(|table| table.is_half_used());
+        used.map(|table| table.name)
     }
 
     /// What a generation begins with. Its tables are made as large as it needs: what bounds the policy bounds them.
@@ -93,13 +149,15 @@ impl Fill {
         )
     }
 
-    fn tables(&self) -> [&Table; 4] {
-        [&self.sources_v4, &self.sources_v6, &self.rows, &self.owners]
+    /// Those that refuse when they are full, then the others that have any room.
+    fn tables(&self) -> impl Iterator<Item = &Table> {
+        let refusing = [&self.sources_v4, &self.sources_v6, &self.rows, &self.owners];
+        let adding = self.adding.iter().filter(|table| table.capacity != 0);
+        refusing.into_iter().chain(adding)
     }
 
     pub(super) fn shown(&self) -> Vec<TableFill> {
-        let tables = self.tables().into_iter();
-        let shown = tables.map(|table| TableFill {
+        let shown = self.tables().map(|table| TableFill {
             table: table.name,
             entries: table.entries(),
             capacity: table.capacity,
@@ -133,9 +191,9 @@ pub(super) fn owners_max(policy: &Policy, numbers: &Numbers) -> u32 {
 pub(super) struct Told([AtomicBool; 4]);
 
 impl Told {
-    /// Says once of a table that it fills up.
+    /// Says once of a table that it fills up. Of the first four alone: the others are emptied by a generation.
     pub(super) fn look(&self, fill: &Fill) {
-        for (table, told) in fill.tables().into_iter().zip(&self.0) {
+        for (table, told) in fill.tables().zip(&self.0) {
             let percent = table.entries() * 100 / table.capacity.max(1);
             if percent < FORGOTTEN_BELOW_PERCENT {
                 told.store(false, Ordering::Relaxed);

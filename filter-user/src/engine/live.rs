@@ -1,29 +1,35 @@
-//! Changes of single bindings in the tables in force, without a generation of their own.
+//! Changes of single bindings and denies in the tables in force, without a generation of their own.
 //!
-//! Single addresses only: what adds or removes a wider prefix, or finds no room, is left to the next generation. An
-//! address' value is worked out as the compiler does it, from what stands there and from the prefixes around it.
+//! What prefixes say is worked out as the compiler does it (`family`), then what words the kernel is to hold of it
+//! (`words`), and then these are written. What finds no room stops before that, and is left to the next generation.
 
-mod addresses;
+mod entries;
+mod family;
+mod meanings;
+mod plan;
+mod words;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use filter_common::abi::{LimitSet, Owner};
-use filter_common::lookup::{PORT_SET_WORDS, Value};
+use filter_common::lookup::PORT_SET_WORDS;
 use ipnet::IpNet;
 
 use super::fill::Fill;
 use crate::bindings::seam::Grantee;
-use crate::compiler::prefixes::Layout;
 use crate::compiler::{
-    Compiled, Key, LimitTable, Numbers, Pushed, Rows, binding_name, limit_set, owner_flags, owner_hash,
+    Compiled, LimitTable, Numbers, Pushed, Rows, binding_name, limit_set, owner_flags, owner_hash,
 };
-use crate::kernel::edit::{Edit, NoRoom};
+use crate::kernel::edit::{Edit, NoRoom, Write};
 use crate::kernel::load::{Generation, LoadError};
 use crate::kernel::state::{Limits, State};
 use crate::policy::Policy;
 use crate::policy::model::{Limits as PolicyLimits, PortRange};
-use addresses::Planned;
+use family::{Family, Names, Say};
+use meanings::Meanings;
+use plan::{Keyed, Step};
+use words::Runs;
 
 /// Why a change was not made in the tables in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,32 +49,28 @@ impl From<NoRoom> for Stop {
     }
 }
 
-/// What holds at an address: management, deny, owners in their order.
-type Meaning = (u64, u64, Vec<u32>);
+/// A deny: its sources and its end.
+pub(super) type Deny = (Vec<IpNet>, u64);
 
 /// What a change of a binding comes to, with nothing of it written yet that is referred to.
 struct PlannedPut {
     owner: Owner,
-    kept: Vec<Planned>,
-    gone: Vec<Planned>,
+    writes: Vec<Write>,
 }
 
 /// The tables of a generation, and what is known of them.
 pub(super) struct Live {
     edit: Edit,
-    prefixes: Layout,
+    v4: Family<4>,
+    v6: Family<16>,
+    meanings: Meanings,
+    runs: Runs,
     row_words: usize,
     rows: Rows,
     limits: LimitTable,
     port_sets: HashMap<Vec<PortRange>, u32>,
     port_sets_end: u32,
-    /// Single addresses that an owner names beside a prefix around them.
-    doubled: HashSet<(Key<16>, u32)>,
-    /// The values of what is more than one owner.
-    values: HashMap<Meaning, u32>,
-    sources_end: u32,
-    grants_end: u32,
-    names: HashMap<u32, Arc<str>>,
+    names: Names,
     owners_end: u32,
     /// Numbers that owners had before their terms changed, and those that they have since.
     moved: Vec<(u32, u32)>,
@@ -77,7 +79,7 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn new(
-        generation: &mut Generation,
+        generation: &Generation,
         compiled: Compiled,
         numbers: &mut Numbers,
         (policy, pushed, fill): (&Policy, &Pushed, &Arc<Fill>),
@@ -86,25 +88,28 @@ impl Live {
         let edit = Edit::of(generation)?;
         let names = numbers.take_listed(policy, pushed);
         let names = names.map(|(number, name)| (number, Arc::from(name)));
-        let values = (0..).zip(&compiled.sources).map(|(number, source)| {
-            let owners = match source.owners_length {
-                0 => Vec::new(),
-                1 => vec![source.owners_start],
-                length => compiled.grants[source.owners_start as usize..][..length as usize].to_vec(),
-            };
-            let meaning = (source.management, source.denied_until, owners);
-            (meaning, Value::Source(number).pack())
-        });
+        let sources = || policy.denies.iter().flat_map(|deny| &deny.sources);
+        let always = || sources().map(|source| Keyed::of(&source.prefix));
+        let ends = pushed.denies.values();
+        let ends = || {
+            ends.clone()
+                .flat_map(|(sources, end)| sources.iter().map(move |source| (source, *end)))
+        };
+        let denied_v4 = ends().filter_map(|(source, end)| Some((Keyed::of(source).v4()?, end)));
+        let denied_v6 = ends().filter_map(|(source, end)| Some((Keyed::of(source).v6()?, end)));
+        let homes = generation.homes;
+        let meanings = Meanings::of(&compiled);
+        let (v4, v6) = (compiled.sources_v4, compiled.sources_v6);
+        let (doubled_v4, doubled_v6) = (compiled.doubled_v4, compiled.doubled_v6);
         let row_words = compiled.row_words as usize;
         Ok(Self {
             owners_end: edit.owners().min(owners_max),
             edit,
-            prefixes: std::mem::take(&mut generation.prefixes),
+            v4: Family::new(v4, doubled_v4, always().filter_map(Keyed::v4), denied_v4),
+            v6: Family::new(v6, doubled_v6, always().filter_map(Keyed::v6), denied_v6),
+            meanings,
+            runs: Runs::behind(homes.ranges_v4, homes.ranges_v6),
             row_words,
-            doubled: compiled.doubled.into_iter().collect(),
-            values: values.collect(),
-            sources_end: compiled.sources.len() as u32,
-            grants_end: compiled.grants.len() as u32,
             rows: Rows::of_words(row_words, compiled.rows),
             limits: LimitTable::of(compiled.limits),
             // Those of the compile are not looked for: a set said again stands there twice.
@@ -139,7 +144,6 @@ impl Live {
         before: Option<&Grantee>,
         grantee: &Grantee,
     ) -> Result<(u32, Owner), Stop> {
-        only_hosts(before, grantee)?;
         let name = binding_name(grantee);
         let number = numbers
             .add_owner(&name, self.owners_end)
@@ -150,8 +154,7 @@ impl Live {
         }
         let planned = self.plan_put(numbers, (number, number), before, grantee)?;
         self.edit.set_owner(number, planned.owner)?;
-        self.write(planned.kept)?;
-        self.write(planned.gone)?;
+        self.commit(&planned.writes)?;
         Ok((number, planned.owner))
     }
 
@@ -163,7 +166,6 @@ impl Live {
         before: &Grantee,
         grantee: &Grantee,
     ) -> Result<(u32, Owner), Stop> {
-        only_hosts(Some(before), grantee)?;
         let name = binding_name(grantee);
         let from = numbers.owner(&name).ok_or(Stop::Generation)?;
         let (old, new) = (self.limits_of(&before.limit)?, self.limits_of(&grantee.limit)?);
@@ -173,8 +175,7 @@ impl Live {
         self.edit.set_owner(to, planned.owner)?;
         state.move_buckets((from, to), owner_hash(&name), &old, &new);
         numbers.move_owner(&name, to);
-        self.write(planned.kept)?;
-        self.write(planned.gone)?;
+        self.commit(&planned.writes)?;
         state.move_counts(from, to);
         self.moved.push((from, to));
         Ok((to, planned.owner))
@@ -189,11 +190,9 @@ impl Live {
         before: Option<&Grantee>,
         grantee: &Grantee,
     ) -> Result<Owner, Stop> {
-        only_hosts(before, grantee)?;
         let planned = self.plan_put(numbers, moved, before, grantee)?;
         self.edit.set_owner(moved.1, planned.owner)?;
-        self.write(planned.kept)?;
-        self.write(planned.gone)?;
+        self.commit(&planned.writes)?;
         Ok(planned.owner)
     }
 
@@ -212,10 +211,13 @@ impl Live {
         // Under the same number, those that it had say so already.
         let kept = grantee.sources.iter();
         let kept = kept.filter(|source| from != to || !known.contains(source));
-        let kept = self.plan(kept, Some(from), Some(to))?;
         let gone = known.iter().filter(|source| !grantee.sources.contains(source));
-        let gone = self.plan(gone, Some(from), None)?;
-        Ok(PlannedPut { owner, kept, gone })
+        let say = |with| Say::Owner {
+            without: Some(from),
+            with,
+        };
+        let writes = self.plan([Step::of(kept, say(Some(to))), Step::of(gone, say(None))])?;
+        Ok(PlannedPut { owner, writes })
     }
 
     /// Whose number it is.
@@ -256,10 +258,13 @@ impl Live {
     }
 
     pub(super) fn remove(&mut self, numbers: &Numbers, owner: &str, before: &Grantee) -> Result<(), Stop> {
-        only_hosts(None, before)?;
         let number = numbers.owner(owner).ok_or(Stop::Generation)?;
-        let gone = self.plan(before.sources.iter(), Some(number), None)?;
-        self.write(gone)
+        let say = Say::Owner {
+            without: Some(number),
+            with: None,
+        };
+        let writes = self.plan([Step::of(&before.sources, say)])?;
+        self.commit(&writes)
     }
 
     fn owner(&mut self, numbers: &Numbers, grantee: &Grantee, name: &str) -> Result<Owner, Stop> {
@@ -322,32 +327,41 @@ pub(super) fn same_terms(one: &Grantee, other: &Grantee) -> bool {
     one.services == other.services && one.source_ports == other.source_ports && terms(one) == terms(other)
 }
 
-/// Prefixes are another generation's.
-fn only_hosts(before: Option<&Grantee>, grantee: &Grantee) -> Result<(), Stop> {
-    let known = before.map_or(&[][..], |before| &before.sources);
-    match grantee.sources.iter().chain(known).all(is_host) {
-        true => Ok(()),
-        false => Err(Stop::Generation),
-    }
-}
-
-fn is_host(source: &IpNet) -> bool {
-    source.prefix_len() == source.max_prefix_len()
-}
-
-fn halves(address: std::net::Ipv6Addr) -> (u64, u64) {
-    let bits = address.to_bits();
-    ((bits >> 64) as u64, bits as u64)
-}
-
 #[cfg(test)]
 impl Live {
-    /// What holds at a single address, its owners by name.
-    pub(super) fn said(&self, address: &IpNet) -> (u64, u64, Vec<String>) {
-        let (here, around) = self.values_at(address);
-        let (management, denied, owners) = self.meaning(here.unwrap_or(around)).unwrap();
-        let names = owners.iter().map(|number| self.names[number].to_string());
-        (management, denied, names.collect())
+    /// What the kernel says of addresses, owners by name: management, denied until, owners.
+    pub(super) fn said<'a>(
+        &self,
+        addresses: impl IntoIterator<Item = &'a IpNet>,
+    ) -> Vec<(u64, u64, Vec<String>)> {
+        use filter_common::lookup::prefixes::{find_v4, find_v6};
+        let layout = self.edit.layout();
+        let value = |address: &IpNet| match address {
+            IpNet::V4(net) => find_v4(&layout, net.addr().to_bits()),
+            IpNet::V6(net) => {
+                let bits = net.addr().to_bits();
+                find_v6(&layout, (bits >> 64) as u64, bits as u64)
+            }
+        };
+        let said = addresses.into_iter().map(|address| {
+            let meaning = meanings::meaning(&self.edit, value(address)).unwrap();
+            let names = meaning.owners.iter().map(|number| self.names[number].to_string());
+            (meaning.management, meaning.denied_until, names.collect())
+        });
+        said.collect()
+    }
+
+    /// The prefixes of each family that an owner names beside one around them, by name.
+    pub(super) fn doubled(&self) -> [Vec<(String, String)>; 2] {
+        fn of<const N: usize>(family: &Family<N>, names: &Names) -> Vec<(String, String)> {
+            let doubled = family.doubled().into_iter();
+            let mut named: Vec<_> = doubled
+                .map(|(key, number)| (key.to_string(), names[&number].to_string()))
+                .collect();
+            named.sort_unstable();
+            named
+        }
+        [of(&self.v4, &self.names), of(&self.v6, &self.names)]
     }
 
     pub(super) fn granted(&self, number: u32) -> crate::kernel::edit::Granted {

@@ -24,6 +24,8 @@ mod live;
 #[cfg(test)]
 mod live_tests;
 mod reader;
+#[cfg(test)]
+mod room_tests;
 mod shared;
 pub mod snapshot;
 mod tables;
@@ -107,6 +109,8 @@ pub struct Engine {
     commands: mpsc::Receiver<Command>,
     /// The generation on its way.
     under_way: Option<UnderWay>,
+    /// When one was begun last because room ran short.
+    room_made: Option<std::time::Instant>,
     /// Changes that need one of their own, and the epoch they were computed under.
     waiting: VecDeque<(u64, Vec<Change>, Changed)>,
     /// Policies that wait for their turn; who proposes does so one at a time.
@@ -168,6 +172,7 @@ impl Engine {
             shared: Arc::clone(&shared),
             commands,
             under_way: None,
+            room_made: None,
             waiting: VecDeque::new(),
             proposed: VecDeque::new(),
         };

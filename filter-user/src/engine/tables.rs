@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::fill::{Fill, owners_of};
 use super::filter::{SharedNumbers, read, write};
-use super::live::{Live, Stop, same_terms};
+use super::live::{Deny, Live, Stop, same_terms};
 use crate::bindings::seam::{Change, Grantee};
 use crate::compiler::{Compiled, Numbers, Pushed, owner_hash};
 use crate::kernel::clock;
@@ -26,19 +26,23 @@ pub(super) struct Tables {
 impl Tables {
     /// Of a generation that is loaded, with room for changes where there may be some.
     pub(super) fn new(
-        mut generation: Generation,
+        generation: Generation,
         compiled: Compiled,
         numbers: &mut Numbers,
         (policy, pushed): (&Policy, Pushed),
         owners_max: u32,
     ) -> Result<Self, LoadError> {
-        let fill = Arc::new(Fill::of(&compiled, owners_of(policy, &pushed), owners_max));
+        let fill = Fill::of(&compiled, owners_of(policy, &pushed), owners_max);
+        let fill = Arc::new(match policy.publishers.is_empty() {
+            true => fill,
+            false => fill.adding_to(&generation, &compiled)?,
+        });
         let limits = Limits::from(&compiled);
         let live = if policy.publishers.is_empty() {
             None
         } else {
             let around = (policy, &pushed, &fill);
-            let live = Live::new(&mut generation, compiled, numbers, around, owners_max)?;
+            let live = Live::new(&generation, compiled, numbers, around, owners_max)?;
             Some(live)
         };
         Ok(Self {
@@ -123,19 +127,32 @@ impl Tables {
                 Change::Put(before.clone())
             }
             Change::Kept { .. } => return Ok(None),
-            Change::Undeny { name } => {
-                // The kernel has ended it already.
-                let over = |(_, end): &(_, u64)| *end <= clock::monotonic().0;
-                if !self.pushed.denies.get(name).is_none_or(over) {
-                    return Err(Stop::Generation);
-                }
-                self.pushed.change(change);
-                return Ok(None);
-            }
-            Change::Deny { .. } => return Err(Stop::Generation),
+            Change::Deny { name, sources, end } => return self.deny(name, Some((sources.clone(), *end))),
+            Change::Undeny { name } => return self.deny(name, None),
         };
         self.pushed.change(change);
         Ok(Some(back))
+    }
+
+    /// Makes a deny what it is to be, in force or ahead; `None` is none.
+    pub(super) fn deny(&mut self, name: &str, wanted: Option<Deny>) -> Result<Option<Change>, Stop> {
+        let before = self.pushed.denies.get(name);
+        match (&mut self.live, before, &wanted) {
+            (_, before, wanted) if before == wanted.as_ref() => return Ok(None),
+            (Some(live), before, wanted) => live.deny(before, wanted.as_ref())?,
+            // The kernel has ended it already.
+            (None, Some((_, end)), None) if *end <= clock::monotonic().0 => {}
+            (None, ..) => return Err(Stop::Generation),
+        }
+        let name = name.to_owned();
+        let before = match wanted {
+            Some(deny) => self.pushed.denies.insert(name.clone(), deny),
+            None => self.pushed.denies.remove(&name),
+        };
+        Ok(Some(match before {
+            Some((sources, end)) => Change::Deny { name, sources, end },
+            None => Change::Undeny { name },
+        }))
     }
 
     /// Makes an owner's grant what it is to be, before these tables are in force: under the number that it has in

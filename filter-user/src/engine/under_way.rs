@@ -21,13 +21,15 @@ use crate::bindings::seam::{BoxFuture, Change, Effective};
 use crate::compiler::Pushed;
 use crate::kernel::clock;
 
-/// Owners whose changes the engine makes in the new tables itself, right before these take over: within a millisecond
-/// or two. More are made beside it.
-const OWNERS_AT_LAST: usize = 128;
+/// Owners and denies whose changes the engine makes in the new tables itself, right before these take over: within a
+/// millisecond or two. More are made beside it.
+const CHANGED_AT_LAST: usize = 128;
 /// How often changes are made beside the engine, before it makes what is left, however much it is.
 const ROUNDS_MAX: u32 = 16;
 /// How often a generation is made anew because changes made meanwhile do not fit it.
 const TRIES_MAX: u32 = 4;
+/// So that changes that use up much room, and the making of more, leave time for other things.
+const ROOM_AFTER: Duration = Duration::from_secs(10);
 /// Far longer than the bindings take to make a change seen that is in force.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -39,6 +41,8 @@ pub(super) enum Purpose {
     Change(Vec<Change>, Changed),
     /// The host has changed around the policy.
     Around(Vec<Cause>, Instant),
+    /// What single changes add to is half used up.
+    Room(&'static str),
 }
 
 /// A generation, or why there is none.
@@ -57,12 +61,19 @@ impl<E: Into<FilterError>> From<E> for Halt {
     }
 }
 
+/// Whose grants may have changed, and which denies.
+#[derive(Debug, Default)]
+struct Noted {
+    owners: BTreeSet<String>,
+    denies: BTreeSet<String>,
+}
+
 /// A generation on its way.
 pub(super) struct UnderWay {
     work: BoxFuture<Made>,
     purpose: Purpose,
-    /// Whose grants may have changed since it was begun and are not made in it yet.
-    changed: BTreeSet<String>,
+    /// What may have changed since it was begun and is not made in it yet.
+    changed: Noted,
     tries: u32,
     rounds: u32,
     /// By which ends were worked out.
@@ -85,7 +96,7 @@ impl UnderWay {
         Self {
             work,
             purpose,
-            changed: BTreeSet::new(),
+            changed: Noted::default(),
             tries,
             rounds: 0,
             wall_offset: clock::wall_offset(),
@@ -93,10 +104,11 @@ impl UnderWay {
         }
     }
 
-    /// These may grant something else from here on.
+    /// These may grant or deny something else from here on.
     pub(super) fn note(&mut self, changes: &[Change]) {
-        self.changed
-            .extend(changes.iter().filter_map(Change::owner).map(String::from));
+        let Noted { owners, denies } = &mut self.changed;
+        owners.extend(changes.iter().filter_map(Change::owner).map(String::from));
+        denies.extend(changes.iter().filter_map(Change::deny).map(String::from));
     }
 }
 
@@ -124,7 +136,9 @@ impl Engine {
             Purpose::Change(changes, _) => {
                 (Arc::clone(&self.policy), Occasion::Change, epoch, changes.clone())
             }
-            Purpose::Around(..) => (Arc::clone(&self.policy), Occasion::Change, epoch, Vec::new()),
+            Purpose::Around(..) | Purpose::Room(_) => {
+                (Arc::clone(&self.policy), Occasion::Change, epoch, Vec::new())
+            }
         };
         let wanted = Wanted {
             policy,
@@ -161,7 +175,8 @@ impl Engine {
         };
         match made {
             Ok(next) => {
-                let many = under_way.changed.len() > OWNERS_AT_LAST;
+                let changed = &under_way.changed;
+                let many = changed.owners.len() + changed.denies.len() > CHANGED_AT_LAST;
                 match many && under_way.rounds < ROUNDS_MAX {
                     true => self.follow(under_way, next),
                     false => self.put(under_way, next).await,
@@ -177,12 +192,13 @@ impl Engine {
 
     /// Has the changes made in the new tables that were made in those in force meanwhile.
     fn follow(&mut self, mut under_way: UnderWay, mut next: Box<Next>) {
-        let changed = std::mem::take(&mut under_way.changed);
+        let Noted { owners, denies } = std::mem::take(&mut under_way.changed);
+        let denies = self.filter.denies_of(denies);
         let numbers = self.filter.shared_numbers();
         let known = caught_up(self.effective.clone(), self.changes);
         let followed = async move {
             known.await?;
-            beside(move || match next.catch_up(&changed, &numbers) {
+            beside(move || match next.catch_up(&owners, &denies, &numbers) {
                 Ok(()) => Ok(next),
                 Err(stop) => Err(Halt::Overtaken(stop)),
             })
@@ -197,21 +213,23 @@ impl Engine {
     async fn put(&mut self, under_way: UnderWay, next: Box<Next>) {
         // The bindings' view of the policy is wanted once more when it is in force.
         let _under = next.under();
-        match self.try_put(&under_way.changed, next).await {
+        match self.try_put(under_way.changed, next).await {
             Ok(()) => self.in_force(under_way.purpose, under_way.wall_offset),
             Err(halt) => self.halted(under_way.purpose, under_way.tries, halt),
         }
     }
 
-    async fn try_put(&mut self, changed: &BTreeSet<String>, mut next: Box<Next>) -> Result<(), Halt> {
-        if !changed.is_empty() {
+    async fn try_put(&mut self, changed: Noted, mut next: Box<Next>) -> Result<(), Halt> {
+        let Noted { owners, denies } = changed;
+        if !owners.is_empty() {
             caught_up(self.effective.clone(), self.changes).await?;
         }
+        let denies = self.filter.denies_of(denies);
         let numbers = self.filter.shared_numbers();
         let filter = &mut self.filter;
         // System calls for as long as a millisecond or two: the other tasks of this thread go on elsewhere.
         let parted = tokio::task::block_in_place(|| {
-            if let Err(stop) = next.catch_up(changed, &numbers) {
+            if let Err(stop) = next.catch_up(&owners, &denies, &numbers) {
                 tokio::task::spawn_blocking(|| drop(next));
                 return Err(Halt::Overtaken(stop));
             }
@@ -234,6 +252,10 @@ impl Engine {
                 let _ = answer.send(Ok(()));
             }
             Purpose::Around(causes, started) => self.followed(&causes, started, wall_offset),
+            Purpose::Room(_) => {
+                self.refresh_reader();
+                self.publish(self.shared.snapshot().policy.clone());
+            }
         }
     }
 
@@ -253,6 +275,24 @@ impl Engine {
             Purpose::Apply(_, answer) => self.proposal_ended(answer, Err(apply::failed(error))),
             Purpose::Change(_, answer) => drop(answer.send(Err(grant_error(error)))),
             Purpose::Around(causes, _) => self.not_followed(&causes, &error),
+            Purpose::Room(table) => {
+                tracing::warn!(
+                    table,
+                    "no tables with more room could be made, and they may fill up: {error}"
+                );
+            }
+        }
+    }
+
+    /// Begins tables with more room long before those in force have none, so that seldom a change has to wait for them.
+    pub(super) fn make_room(&mut self) {
+        let waits = self.room_made.is_some_and(|last| last.elapsed() < ROOM_AFTER);
+        if self.under_way.is_some() || waits {
+            return;
+        }
+        if let Some(table) = self.filter.fill().half_used() {
+            self.room_made = Some(Instant::now());
+            self.begin(Purpose::Room(table));
         }
     }
 

@@ -2,14 +2,16 @@
 //!
 //! One writer, words at a time: a packet sees an address as it was or as it is. A slot's key is written before its
 //! value, and a removed address keeps its slot until the next generation, or until another IPv4 address takes it in one
-//! store.
+//! store. Ranges are written behind all others, and no place of them is used twice.
+
+mod places;
 
 use std::sync::atomic::Ordering;
 
 use filter_common::abi::{LimitSet, Owner, Source, names};
-use filter_common::lookup::prefixes::{
-    GATE_CELLS, GATE_HOSTS, Line, PROBES_MAX, REMOVED, SLOTS_V6, gate_cell_v4, gate_cell_v6, home_v4, home_v6,
-};
+use filter_common::lookup::prefixes::Line;
+
+pub use places::{Claims, Write};
 
 use super::load::{Generation, LoadError};
 use super::written::Table;
@@ -19,13 +21,23 @@ use crate::compiler::prefixes::Homes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoRoom;
 
+/// Entries of a generation's table.
+pub fn length(generation: &Generation, name: &'static str) -> Result<u32, LoadError> {
+    Ok(generation.map(name)?.info()?.max_entries())
+}
+
 /// The tables of the generation in force that single changes touch.
 pub struct Edit {
     homes: Homes,
     gate_v4: Table<u64>,
     hosts_v4: Table<Line>,
+    top_v4: Table<u64>,
+    ranges_v4: Table<u64>,
     gate_v6: Table<u64>,
     hosts_v6: Table<Line>,
+    blocks_v6: Table<Line>,
+    top_v6: Table<u64>,
+    ranges_v6: Table<[u64; 2]>,
     sources: Table<Source>,
     grants: Table<u64>,
     owners: Table<Owner>,
@@ -40,8 +52,13 @@ impl Edit {
             homes: generation.homes,
             gate_v4: Table::of(generation, names::GATE_V4)?,
             hosts_v4: Table::of(generation, names::HOSTS_V4)?,
+            top_v4: Table::of(generation, names::TOP_V4)?,
+            ranges_v4: Table::of(generation, names::RANGES_V4)?,
             gate_v6: Table::of(generation, names::GATE_V6)?,
             hosts_v6: Table::of(generation, names::HOSTS_V6)?,
+            blocks_v6: Table::of(generation, names::BLOCKS_V6)?,
+            top_v6: Table::of(generation, names::TOP_V6)?,
+            ranges_v6: Table::of(generation, names::RANGES_V6)?,
             sources: Table::of(generation, names::SOURCES)?,
             grants: Table::of(generation, names::GRANTS)?,
             owners: Table::of(generation, names::OWNERS)?,
@@ -56,107 +73,37 @@ impl Edit {
         self.owners.entries() as u32
     }
 
-    /// The value of a single IPv4 address; `None` where it is not listed by itself.
-    pub fn host_v4(&self, address: u32) -> Option<u32> {
-        let (line, slot) = self.slot_v4(|word| word != 0 && word as u32 == address, address)?;
-        let value = (self.hosts_v4.words(line)?[slot].load(Ordering::Relaxed) >> 32) as u32;
-        (value != REMOVED).then_some(value)
-    }
-
-    pub fn set_host_v4(&self, address: u32, value: u32) -> Result<(), NoRoom> {
-        let own = self.slot_v4(|word| word != 0 && word as u32 == address, address);
-        let free = || self.slot_v4(|word| word == 0 || (word >> 32) as u32 == REMOVED, address);
-        let Some((line, slot)) = own.or_else(free) else {
-            return Err(NoRoom);
-        };
-        let cell = gate_cell_v4(&self.homes, address);
-        let mark = GATE_HOSTS << ((cell % GATE_CELLS) * 2);
-        self.gate_v4
-            .set((cell / GATE_CELLS) as usize, 0, mark)
-            .ok_or(NoRoom)?;
-        let word = u64::from(address) | u64::from(value) << 32;
-        self.hosts_v4.store(line, slot, word).ok_or(NoRoom)
-    }
-
-    fn slot_v4(&self, wanted: impl Fn(u64) -> bool, address: u32) -> Option<(usize, usize)> {
-        let home = home_v4(&self.homes, address) as usize;
-        (home..home + PROBES_MAX as usize).find_map(|line| {
-            let words = self.hosts_v4.words(line)?;
-            let slot = words
-                .iter()
-                .position(|word| wanted(word.load(Ordering::Relaxed)))?;
-            Some((line, slot))
+    /// Whether these ranges stand here.
+    pub fn is_run_v4(&self, start: u32, run: &[(u64, u32)]) -> bool {
+        (start..).zip(run).all(|(at, range)| {
+            let words = self.ranges_v4.words(at as usize);
+            words.is_some_and(|words| words[0].load(Ordering::Relaxed) == word_of(range))
         })
     }
 
-    /// As for IPv4, by the halves of the address.
-    pub fn host_v6(&self, upper: u64, lower: u64) -> Option<u32> {
-        let (line, slot) = self.slot_v6(upper, lower, |key, value| key == (upper, lower) && value != 0)?;
-        let value = self.value_v6(line, slot)?;
-        (value != REMOVED).then_some(value)
-    }
-
-    pub fn set_host_v6(&self, upper: u64, lower: u64, value: u32) -> Result<(), NoRoom> {
-        let own = self.slot_v6(upper, lower, |key, value| key == (upper, lower) && value != 0);
-        let free = || self.slot_v6(upper, lower, |_, value| value == 0);
-        let Some((line, slot)) = own.or_else(free) else {
-            return Err(NoRoom);
-        };
-        if let Some(gate) = self.gate_of_v6(upper) {
-            let (word, mark) = gate;
-            self.gate_v6.set(word, 0, mark).ok_or(NoRoom)?;
-        }
-        let (word, shift) = (6 + slot / 2, (slot % 2) * 32);
-        let values = self.hosts_v6.words(line).ok_or(NoRoom)?[word].load(Ordering::Relaxed);
-        let others = values & !(0xffff_ffff << shift);
-        [
-            (slot * 2, upper),
-            (slot * 2 + 1, lower),
-            (word, others | u64::from(value) << shift),
-        ]
-        .into_iter()
-        .try_for_each(|(word, value)| self.hosts_v6.store(line, word, value))
-        .ok_or(NoRoom)
-    }
-
-    fn gate_of_v6(&self, upper: u64) -> Option<(usize, u64)> {
-        use filter_common::lookup::prefixes::{Shape as _, parts};
-        if self.homes.parts() & parts::GATE_V6 == 0 {
-            return None;
-        }
-        let cell = gate_cell_v6(&self.homes, upper);
-        Some((
-            (cell / GATE_CELLS) as usize,
-            GATE_HOSTS << ((cell % GATE_CELLS) * 2),
-        ))
-    }
-
-    fn value_v6(&self, line: usize, slot: usize) -> Option<u32> {
-        let word = self.hosts_v6.words(line)?[6 + slot / 2].load(Ordering::Relaxed);
-        Some((word >> ((slot % 2) * 32)) as u32)
-    }
-
-    fn slot_v6(
-        &self,
-        upper: u64,
-        lower: u64,
-        wanted: impl Fn((u64, u64), u32) -> bool,
-    ) -> Option<(usize, usize)> {
-        let home = home_v6(&self.homes, upper, lower) as usize;
-        (home..home + PROBES_MAX as usize).find_map(|line| {
-            let words = self.hosts_v6.words(line)?;
-            let key = |slot: usize| {
-                (
-                    words[slot * 2].load(Ordering::Relaxed),
-                    words[slot * 2 + 1].load(Ordering::Relaxed),
-                )
-            };
-            let slot = (0..SLOTS_V6).find(|slot| {
-                self.value_v6(line, *slot)
-                    .is_some_and(|value| wanted(key(*slot), value))
-            })?;
-            Some((line, slot))
+    pub fn is_run_v6(&self, start: u32, run: &[(u64, u32)]) -> bool {
+        (start..).zip(run).all(|(at, (digit, value))| {
+            let words = self.ranges_v6.words(at as usize);
+            words.is_some_and(|words| {
+                let word = |at: usize| words[at].load(Ordering::Relaxed);
+                (word(0), word(1)) == (*digit, u64::from(*value))
+            })
         })
+    }
+
+    /// Writes ranges, where nothing refers to them yet.
+    pub fn set_run_v4(&self, start: u32, run: &[(u64, u32)]) -> Result<(), NoRoom> {
+        for (at, range) in (start as usize..).zip(run) {
+            store_all(&self.ranges_v4, at, &[word_of(range)])?;
+        }
+        Ok(())
+    }
+
+    pub fn set_run_v6(&self, start: u32, run: &[(u64, u32)]) -> Result<(), NoRoom> {
+        for (at, (digit, value)) in (start as usize..).zip(run) {
+            store_all(&self.ranges_v6, at, &[*digit, u64::from(*value)])?;
+        }
+        Ok(())
     }
 
     /// Writes what several owners or more than owners make of a source, where nothing refers to it yet.
@@ -221,6 +168,10 @@ impl Edit {
     pub fn set_end(&self, number: u32, end: u64) -> Result<(), NoRoom> {
         self.owners.store(number as usize, 0, end).ok_or(NoRoom)
     }
+}
+
+fn word_of((at, value): &(u64, u32)) -> u64 {
+    at << 32 | u64::from(*value)
 }
 
 fn set_words(memory: &Table<u64>, start: usize, values: &[u64]) -> Result<(), NoRoom> {

@@ -110,9 +110,8 @@ pub struct Generation {
     pub ebpf: Ebpf,
     /// What the verifier looked at.
     pub verified_instructions: u32,
-    /// Where single addresses are in its tables, and its prefixes: what a change of one entry needs to know.
+    /// Where addresses and blocks are in its tables: what a change of one entry needs to know.
     pub homes: Homes,
-    pub prefixes: Layout,
     /// What it was filled with, and was changed to since.
     pub written: Written,
     /// The judge's id in the kernel.
@@ -124,7 +123,7 @@ impl Generation {
     pub fn load(compiled: &Compiled, setting: Setting<'_>) -> Result<Self, LoadError> {
         let from = lay_out(&compiled.sources_v4, &compiled.sources_v6, compiled.room);
         let mut generation = Self::make(OBJECT, &[], &from, compiled, setting)?.judged()?;
-        (generation.homes, generation.prefixes) = from.without_hosts();
+        generation.homes = from.homes();
         Ok(generation)
     }
 
@@ -199,7 +198,6 @@ impl Generation {
             ebpf: loader.load(object)?,
             verified_instructions: 0,
             homes: Homes::default(),
-            prefixes: Layout::default(),
             written: Written::default(),
             judge: 0,
             source_lines: compiled.source_lines,
@@ -361,6 +359,7 @@ fn shapes(from: &Layout, to: &Layout) -> [(&'static str, u32); 12] {
 /// The maps whose sizes follow the policy.
 fn sizes(compiled: &Compiled, from: &Layout, to: &Layout) -> [(&'static str, usize); 23] {
     let (several, shared) = (compiled.room.sources as usize, compiled.room.shared as usize);
+    let ([free_v4, free_v6], listed) = (from.ranges_free(compiled.room), compiled.room.grants as usize);
     // A set is 8 KiB: few owners ask for one of their own.
     let port_sets = if shared == 0 {
         0
@@ -371,12 +370,12 @@ fn sizes(compiled: &Compiled, from: &Layout, to: &Layout) -> [(&'static str, usi
         (names::GATE_V4, from.gate_v4.len()),
         (names::HOSTS_V4, from.hosts_v4.len()),
         (names::TOP_V4, from.top_v4.len()),
-        (names::RANGES_V4, from.ranges_v4.len()),
+        (names::RANGES_V4, from.ranges_v4.len() + free_v4),
         (names::GATE_V6, from.gate_v6.len()),
         (names::HOSTS_V6, from.hosts_v6.len()),
         (names::BLOCKS_V6, from.blocks_v6.len()),
         (names::TOP_V6, from.top_v6.len()),
-        (names::RANGES_V6, from.ranges_v6.len()),
+        (names::RANGES_V6, from.ranges_v6.len() + free_v6),
         (names::SOURCES, compiled.sources.len() + several),
         (names::GATE_TO, to.gate_v6.len()),
         (names::HOSTS_TO, to.hosts_v6.len()),
@@ -389,7 +388,7 @@ fn sizes(compiled: &Compiled, from: &Layout, to: &Layout) -> [(&'static str, usi
             names::ROWS,
             compiled.rows.len() + shared * compiled.row_words as usize,
         ),
-        (names::GRANTS, compiled.grants.len() + several * 8),
+        (names::GRANTS, compiled.grants.len() + listed),
         (
             names::OWNERS,
             compiled.owners.len() + compiled.room.owners as usize,

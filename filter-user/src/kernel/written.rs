@@ -131,6 +131,9 @@ impl<T: Pod> Table<T> {
 
     /// Sets bits of a word.
     pub(super) fn set(&self, entry: usize, word: usize, bits: u64) -> Option<()> {
+        if self.memory.words(entry)?.get(word)?.load(Ordering::Relaxed) & bits == bits {
+            return Some(());
+        }
         self.update(entry, word, |before| before | bits)
     }
 

@@ -178,7 +178,8 @@ fields!(
     port_masks,
     rows,
     grants,
-    doubled,
+    doubled_v4,
+    doubled_v6,
     owners,
     port_sets,
     limits,
@@ -186,7 +187,18 @@ fields!(
     source_lines,
     room
 );
-fields!(Room, [], hosts_v4, hosts_v6, owners, sources, shared);
+fields!(
+    Room,
+    [],
+    hosts_v4,
+    hosts_v6,
+    owners,
+    prefixes,
+    parts,
+    sources,
+    grants,
+    shared
+);
 
 #[cfg(test)]
 mod tests {

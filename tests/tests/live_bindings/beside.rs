@@ -1,4 +1,4 @@
-//! Single bindings while a large policy is read, compiled and loaded: in force at once, and in the new tables as well.
+//! Single bindings and denies while a large policy is read, compiled and loaded: in force at once, and in the new tables as well.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -148,17 +148,60 @@ fn single_bindings_are_in_force_while_a_large_policy_is_on_its_way_and_after_it(
 }
 
 #[test]
-fn prefixes_and_denies_wait_for_a_policy_that_is_on_its_way() {
+fn prefixes_and_denies_are_in_force_while_a_large_policy_is_on_its_way_and_after_it() {
     let mut scene = Scene::new();
+    let v6 = |last: u16| IpAddr::from([0xfd77, 0, 0, 0, 0, 0, 1, last]);
+    scene.stage.settle(v6(1));
+    scene.stage.bind("key-denied", &["10.77.0.101", "10.77.0.113"]);
+    let deny =
+        |sources: &[&str]| serde_json::json!({ "sources": sources, "seconds": 600, "reason": "a test" });
+    let generation = scene.stage.daemon().generation();
     let mut reload = scene.reload(1);
-    // Nothing of the changes is lost, whichever came first: the reload, or what needs a generation as well.
-    scene.stage.bind("key-wide", &["10.77.0.96/28"]);
-    let deny = serde_json::json!({ "sources": ["10.77.0.101"], "seconds": 600, "reason": "a test" });
-    scene.stage.done("PUT", "/v1/denies/abuse", &deny);
-    scene.kept.extend([100, 102]);
-    scene.gone.extend([101, 120]);
+    let mut turns = 0;
+    while is_running(&mut reload) {
+        let stage = &mut scene.stage;
+        let sources = [address(100), address(101), address(105), v6(1)];
+        stage.bind("key-wide", &["10.77.0.96/28", "fd77::1:0/112"]);
+        assert_eq!(stage.passing(&sources, PORT), [true; 4]);
+        stage.done(
+            "PUT",
+            "/v1/denies/abuse",
+            &deny(&["10.77.0.104/29", "10.77.0.101", "fd77::1:0/127"]),
+        );
+        assert_eq!(stage.passing(&sources, PORT), [true, false, false, false]);
+        stage.done("DELETE", "/v1/denies/abuse", &Value::Null);
+        assert_eq!(stage.passing(&sources, PORT), [true; 4]);
+        stage.unbind("key-wide");
+        assert_eq!(stage.passing(&sources, PORT), [false, true, false, false]);
+        turns += u32::from(is_running(&mut reload));
+    }
+    assert!(reload.wait().expect("it is our child").success());
+    assert!(turns >= 1, "{turns} turns beside a reload");
+    assert_eq!(
+        scene.stage.daemon().generation(),
+        generation + 1,
+        "none took a generation"
+    );
+    // As they are left while another is on its way, they are in the new one, and in the one that a start makes.
+    let mut reload = scene.reload(2);
+    scene.stage.bind("key-wide", &["10.77.0.96/28", "10.77.0.112/28"]);
+    scene.stage.done(
+        "PUT",
+        "/v1/denies/abuse",
+        &deny(&["10.77.0.104/29", "10.77.0.101"]),
+    );
+    scene.kept.extend([100, 102, 113]);
+    scene.gone.extend([101, 105, 128]);
     scene.check();
     assert!(reload.wait().expect("it is our child").success());
+    assert_eq!(
+        scene.stage.daemon().generation(),
+        generation + 2,
+        "none took a generation"
+    );
+    scene.check();
+    scene.stage.kill();
+    scene.stage.start_again();
     scene.check();
     scene.stage.done("DELETE", "/v1/denies/abuse", &Value::Null);
     assert!(scene.stage.passes(address(101)));

@@ -41,7 +41,7 @@ fn stranger_is_listed_by_one_put_and_cut_by_one_delete() {
 }
 
 #[test]
-fn single_addresses_make_no_generation_and_prefixes_do() {
+fn bindings_and_denies_make_no_generation() {
     let stage = Stage::new();
     let before = stage.daemon().generation();
     stage.bind("key-1", &["10.77.0.66", "fd77::42"]);
@@ -49,9 +49,27 @@ fn single_addresses_make_no_generation_and_prefixes_do() {
     stage.bind("key-2", &["10.77.0.66"]);
     stage.unbind("key-1");
     stage.unbind("key-2");
+    stage.bind("key-3", &["10.77.9.0/24", "fd77:0:0:9::/64", "fd77:0:9::/48"]);
+    stage.bind("key-3", &["10.77.9.128/25"]);
+    let deny = json!({ "sources": ["10.77.9.0/24", "fd77:0:9::/48"], "reason": "a test" });
+    stage.done("PUT", "/v1/denies/wide", &deny);
+    stage.done("DELETE", "/v1/denies/wide", &Value::Null);
+    stage.unbind("key-3");
     assert_eq!(stage.daemon().generation(), before);
-    stage.bind("key-3", &["10.77.9.0/24"]);
-    assert_eq!(stage.daemon().generation(), before + 1);
+}
+
+#[test]
+fn room_for_prefixes_is_made_before_there_is_none() {
+    let stage = Stage::new();
+    let before = stage.daemon().generation();
+    // Each makes the ranges of its /16 anew, and there are more of them each time.
+    for n in 0..260 {
+        let source = format!("10.9.{}.{}/29", n / 32, n % 32 * 8);
+        stage.bind(&format!("key-{n}"), &[&source]);
+    }
+    until("tables with more room are in force", || {
+        (stage.daemon().generation() > before).then_some(())
+    });
 }
 
 #[test]

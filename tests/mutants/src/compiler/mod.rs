@@ -7,7 +7,7 @@ pub mod host;
 #[path = "../../../../filter-user/src/compiler/prefixes.rs"]
 pub mod prefixes;
 #[path = "../../../../filter-user/src/compiler/runs.rs"]
-mod runs;
+pub mod runs;
 #[path = "../../../../filter-user/src/compiler/tables.rs"]
 mod tables;
 
