@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -55,8 +55,8 @@ pub(super) enum Action {
     NotYet(&'static str),
     /// Documented, but the listener has none of these roles.
     RoleLacking(&'static [Role]),
-    /// The path answers these methods alone.
-    WrongMethod(String),
+    /// The path answers these methods alone; with one of these roles, this listener would answer this one as well.
+    WrongMethod(String, &'static [Role]),
     Unknown,
 }
 
@@ -140,10 +140,7 @@ async fn respond(context: &Arc<Context>, action: &Action, request: &Parts, body:
             format!("this build does not do {what} yet"),
         )),
         Action::RoleLacking(roles) => Err(role_lacking(roles, request.uri.path())),
-        Action::WrongMethod(allow) => Err(Problem {
-            allow: Some(allow.clone()),
-            ..Problem::new(Code::MethodNotAllowed, format!("it answers {allow}"))
-        }),
+        Action::WrongMethod(allow, roles) => Err(wrong_method(allow, roles, &request.method)),
         Action::Unknown => Err(Problem::new(
             Code::NotFound,
             "no such path in this version of the API; `/v1/status` names what there is",
@@ -337,11 +334,30 @@ async fn reload(context: &Arc<Context>, who: &Who) -> Result<Response, Problem> 
     }
 }
 
-fn role_lacking(roles: &[Role], path: &str) -> Problem {
+fn wrong_method(allow: &str, roles: &[Role], method: &Method) -> Problem {
+    let more = match roles {
+        [] => String::new(),
+        roles => format!(
+            " on this listener; for {method} add {} to its roles (roles are read at start)",
+            role_names(roles)
+        ),
+    };
+    Problem {
+        allow: Some(allow.to_owned()),
+        ..Problem::new(Code::MethodNotAllowed, format!("it answers {allow}{more}"))
+    }
+}
+
+/// `"publish" or "operate"`
+fn role_names(roles: &[Role]) -> String {
     let names: Vec<String> = roles
         .iter()
         .map(|role| format!("\"{}\"", role_name(*role)))
         .collect();
+    names.join(" or ")
+}
+
+fn role_lacking(roles: &[Role], path: &str) -> Problem {
     // The one request that a signal makes as well.
     let otherwise = match path {
         "/v1/reload" => ", or send SIGHUP",
@@ -349,7 +365,7 @@ fn role_lacking(roles: &[Role], path: &str) -> Problem {
     };
     let detail = format!(
         "this listener lacks a role for it: add {} to the listener's roles{otherwise} (roles are read at start)",
-        names.join(" or ")
+        role_names(roles)
     );
     Problem::new(Code::NotFound, detail)
 }

@@ -99,6 +99,49 @@ async fn role_of_the_listener_bounds_what_can_be_asked_there() {
             );
         }
     }
+    // The role that is lacking is named, also where the path answers something else.
+    for (name, line, status, named) in [
+        (
+            "read",
+            "PUT /v1/bindings/key-1",
+            405,
+            r#"\"publish\" or \"operate\""#,
+        ),
+        (
+            "deny",
+            "PUT /v1/bindings/key-1",
+            404,
+            r#"\"publish\" or \"operate\""#,
+        ),
+        (
+            "deny",
+            "GET /v1/bindings/key-1",
+            404,
+            r#"\"publish\" or \"read\" or \"operate\""#,
+        ),
+        (
+            "read",
+            "GET /v1/bindings",
+            403,
+            r#"add \"publish\" to its roles (roles are read at start)"#,
+        ),
+        (
+            "operate",
+            "PUT /v1/bindings/key-1",
+            403,
+            r#"add \"publish\" to its roles"#,
+        ),
+        (
+            "read",
+            "GET /v1/bindings?publisher=gateway",
+            403,
+            r#"add \"operate\" to its roles"#,
+        ),
+    ] {
+        let answer = running.ask_at(name, line, JSON).await;
+        assert_eq!(answer.status, status, "{line} at {name}: {}", answer.body);
+        assert!(answer.body.contains(named), "{line} at {name}: {}", answer.body);
+    }
     // A reader is no publisher there, and an operator only where the listener lets it operate.
     running
         .ask_at("read", "GET /v1/bindings", "")

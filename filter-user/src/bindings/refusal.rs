@@ -161,12 +161,15 @@ pub struct Refusal {
     /// Members that the problem document has beside the standard ones, such as `revocations`.
     pub members: Vec<(&'static str, serde_json::Value)>,
     pub retry_after_seconds: Option<u32>,
+    /// What the request was about, where it was no binding.
+    pub title: Option<&'static str>,
 }
 
 impl Refusal {
     pub fn new(code: Code, detail: impl Into<String>) -> Refusal {
         Refusal {
             code,
+            title: None,
             detail: detail.into(),
             errors: Vec::new(),
             members: Vec::new(),
@@ -190,6 +193,15 @@ impl Refusal {
         Refusal {
             errors: faults,
             ..Refusal::new(forbidden.unwrap_or(Code::Invalid), detail)
+        }
+    }
+
+    /// With a title of its own.
+    #[must_use]
+    pub fn titled(self, title: &'static str) -> Refusal {
+        Refusal {
+            title: Some(title),
+            ..self
         }
     }
 

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use self::answer::{Interface, Status, parse};
+use self::answer::{Interface, Publisher, Status, parse};
 use super::client::{self, SocketArguments};
 use super::exit::{Exit, Failure};
 use super::shell::{Shell, Tone};
@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const HASH_CHARACTERS_SHOWN: usize = 19;
 /// How the daemon's word for a failed reload begins.
 const RELOAD_FAILED: &str = "the last reload failed";
+/// A section of the page, with what was read back of them below.
+const TABLES: &str = "Tables";
 /// From this fill on a table is worth a look.
 const FILL_PERCENT_WARNING: u64 = 80;
 
@@ -75,7 +77,7 @@ fn page(status: &Status, (now, gone): (jiff::Timestamp, bool), shell: &Shell) ->
     let sections = [
         ("Interfaces", interfaces(status)),
         ("Services", services(status)),
-        ("Tables", tables(status)),
+        (TABLES, tables(status)),
         ("Bindings", publishers(status)),
     ];
     // Where nobody may push, there are none to tell of.
@@ -92,8 +94,10 @@ fn page(status: &Status, (now, gone): (jiff::Timestamp, bool), shell: &Shell) ->
         for line in table.lines() {
             let _ = writeln!(page, "{}", line.trim_end());
         }
+        if title == TABLES {
+            read_back(&mut page, status, now, shell);
+        }
     }
-    read_back(&mut page, status, now, shell);
     page
 }
 
@@ -112,6 +116,33 @@ fn read_back(page: &mut String, status: &Status, now: jiff::Timestamp, shell: &S
         ),
     };
     let _ = writeln!(page, "  read back {ago} ago: {found}");
+}
+
+/// Bindings that are kept without a grant, and what is denied beside the policy.
+fn bindings(page: &mut String, status: &Status, shell: &Shell) {
+    let Some(bindings) = &status.bindings else { return };
+    for Publisher { name, suspended, .. } in bindings.publishers.iter().filter(|one| one.suspended > 0) {
+        let mark = shell.paint(Tone::Warning, "!");
+        let what = match suspended {
+            1 => "1 binding".to_owned(),
+            many => format!("{} bindings", thousands(*many)),
+        };
+        let _ = writeln!(
+            page,
+            "  {mark} {what} of {name} suspended, and admit nobody: `keyfence bindings --state suspended` says why"
+        );
+    }
+    match bindings.denies {
+        0 => {}
+        1 => page.push_str("1 deny of run time: `keyfence deny --list`\n"),
+        many => {
+            let _ = writeln!(
+                page,
+                "{} denies of run time: `keyfence deny --list`",
+                thousands(many)
+            );
+        }
+    }
 }
 
 /// What concerns the whole daemon; what is wrong comes first.
@@ -152,6 +183,7 @@ fn head(page: &mut String, status: &Status, now: jiff::Timestamp, shell: &Shell)
         jiff::Timestamp::from_second(policy.in_force_since.as_second()).unwrap_or(policy.in_force_since);
     let _ = writeln!(page, "policy {}, {hash}, in force since {since}", policy.file);
     let _ = writeln!(page, "mode {mode}, generation {generation}");
+    bindings(page, status, shell);
 }
 
 /// What became of the last reload, and what to do about it.
@@ -160,11 +192,12 @@ fn reloads(page: &mut String, status: &Status, gone: bool, shell: &Shell) {
     if !policy.reload_ok {
         let error = policy.last_error.as_deref().unwrap_or("see the daemon's log");
         let mark = shell.paint(Tone::Bad, "!");
-        let _ = writeln!(
-            page,
-            "  {mark} the last reload changed nothing: {}",
-            error.trim_end()
-        );
+        let mut lines = error.lines().map(str::trim_end).filter(|line| !line.is_empty());
+        let first = lines.next().unwrap_or_default();
+        let _ = writeln!(page, "  {mark} the last reload changed nothing: {first}");
+        if lines.next().is_some() {
+            let _ = writeln!(page, "    `keyfence check {}` shows all", policy.file);
+        }
     }
     let advice = match (gone, policy.reload_ok) {
         (true, _) => "the policy's file is gone: put it back, then `keyfence reload`",

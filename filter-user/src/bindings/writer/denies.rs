@@ -181,7 +181,13 @@ pub(crate) fn read(name: &str, bytes: &[u8], actor: &Actor) -> Answer<DenyBody> 
         .map(|members| read_members(&members, actor, &mut faults));
     match body {
         Some(body) if faults.is_empty() => Ok(body),
-        _ => Err(Refusal::of_faults(faults.into_vec())),
+        _ => {
+            let refusal = Refusal::of_faults(faults.into_vec());
+            Err(match refusal.code {
+                Code::Invalid => refusal.titled("The deny is invalid"),
+                _ => refusal.titled("A source is wider than may be denied"),
+            })
+        }
     }
 }
 

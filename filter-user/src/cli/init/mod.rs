@@ -49,6 +49,11 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     Ok(Exit::Done)
 }
 
+/// Whoever has an SSH session here: this one's peer, or (sudo hides that) all.
+pub(super) fn ssh_peers() -> Vec<std::net::IpAddr> {
+    host::ssh_sessions().into_iter().map(|(peer, _)| peer).collect()
+}
+
 fn write_new(file: &Path, policy: &str) -> Result<(), Failure> {
     let fault = |error: std::io::Error| {
         let fix = match error.kind() {

@@ -178,10 +178,17 @@ fn management(page: &mut String, host: &Host) {
 fn tail(page: &mut String) {
     page.push_str(
         r#"
-# Where the daemon answers; without these lines, at these addresses.
+# Who may push which key calls from where (`keyfence bind`, PUT /v1/bindings): nobody yet.
+# [[publisher]]
+# name = "gateway"
+# user = "www-data"                # whoever asks as this user of this host
+# services = ["*"]                 # which services its bindings may open, of these environments
+# environments = ["production"]
+
+# Where the daemon answers; without these lines, at these addresses and with these roles.
 # [[listener]]
-# address = "unix:/run/keyfence/api.sock"  # `keyfence status` and `keyfence reload` ask here
-# roles = ["read", "operate"]
+# address = "unix:/run/keyfence/api.sock"  # the command, publishers and gateways ask here
+# roles = ["publish", "authorize", "read", "operate", "deny"]
 # [[listener]]
 # address = "tcp:127.0.0.1:9469"           # for Prometheus
 # roles = ["metrics"]
@@ -342,6 +349,40 @@ mod tests {
         assert_eq!(table["service"][2]["address"][0].as_str(), Some("203.0.113.10"));
         assert_eq!(table["management"][0]["sources"][0].as_str(), Some("192.0.2.7"));
         assert_eq!(table["management"][0]["ports"][0].as_integer(), Some(22));
+    }
+
+    #[test]
+    fn commented_publisher_and_listeners_are_what_the_daemon_would_take() {
+        let host = host(&[("0.0.0.0:443", Protocol::Tcp, Some("nginx"))], &[]);
+        let page = policy(&host);
+        let from = page.find("# [[publisher]]").unwrap();
+        let lines = page[from..].lines().map(|line| line.trim_start_matches("# "));
+        let shown = lines
+            .filter(|line| !line.starts_with("Where"))
+            .collect::<Vec<_>>()
+            .join("\n");
+        let read = |text: &str| {
+            let files = [("p.toml".into(), text.as_bytes().to_vec())];
+            let files = crate::policy::MemoryFiles::new(files);
+            let loaded = crate::policy::load_from(
+                &files,
+                std::path::Path::new("p.toml"),
+                &crate::policy::LoadContext::at(jiff::Timestamp::UNIX_EPOCH),
+            );
+            assert_eq!(loaded.errors, 0, "{text}");
+            loaded.policy.unwrap()
+        };
+        let (bare, full) = (read(&page), read(&format!("{page}{shown}")));
+        assert_eq!(
+            full.publishers[0].environments,
+            [full.services[0].environment.as_str()]
+        );
+        for (written, default) in full.listeners.iter().zip(&bare.listeners) {
+            assert_eq!(
+                (&written.address, &written.roles),
+                (&default.address, &default.roles)
+            );
+        }
     }
 
     #[test]
