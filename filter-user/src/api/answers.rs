@@ -339,22 +339,13 @@ fn wrong_method(allow: &str, roles: &[Role], method: &Method) -> Problem {
         [] => String::new(),
         roles => format!(
             " on this listener; for {method} add {} to its roles (roles are read at start)",
-            role_names(roles)
+            routes::role_names(roles)
         ),
     };
     Problem {
         allow: Some(allow.to_owned()),
         ..Problem::new(Code::MethodNotAllowed, format!("it answers {allow}{more}"))
     }
-}
-
-/// `"publish" or "operate"`
-fn role_names(roles: &[Role]) -> String {
-    let names: Vec<String> = roles
-        .iter()
-        .map(|role| format!("\"{}\"", role_name(*role)))
-        .collect();
-    names.join(" or ")
 }
 
 fn role_lacking(roles: &[Role], path: &str) -> Problem {
@@ -365,18 +356,7 @@ fn role_lacking(roles: &[Role], path: &str) -> Problem {
     };
     let detail = format!(
         "this listener lacks a role for it: add {} to the listener's roles{otherwise} (roles are read at start)",
-        role_names(roles)
+        routes::role_names(roles)
     );
     Problem::new(Code::NotFound, detail)
-}
-
-fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Publish => "publish",
-        Role::Authorize => "authorize",
-        Role::Read => "read",
-        Role::Operate => "operate",
-        Role::Deny => "deny",
-        Role::Metrics => "metrics",
-    }
 }

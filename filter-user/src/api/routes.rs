@@ -130,13 +130,33 @@ pub(super) fn available() -> Vec<String> {
         .collect()
 }
 
-fn methods(verb: Verb) -> &'static str {
+pub(super) fn methods(verb: Verb) -> &'static str {
     match verb {
         Verb::Get => "GET",
         Verb::Put => "PUT",
         Verb::Post => "POST",
         Verb::Delete => "DELETE",
         Verb::Any => "ANY",
+    }
+}
+
+/// `"publish" or "operate"`
+pub(super) fn role_names(roles: &[Role]) -> String {
+    let names: Vec<String> = roles
+        .iter()
+        .map(|role| format!("\"{}\"", role_name(*role)))
+        .collect();
+    names.join(" or ")
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Publish => "publish",
+        Role::Authorize => "authorize",
+        Role::Read => "read",
+        Role::Operate => "operate",
+        Role::Deny => "deny",
+        Role::Metrics => "metrics",
     }
 }
 

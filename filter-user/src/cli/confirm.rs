@@ -5,11 +5,8 @@ use std::io::IsTerminal as _;
 use super::exit::{Exit, Failure};
 use super::shell::Shell;
 
-/// Goes on with `yes`, or where a person says so.
-pub(super) fn ask(what: &str, yes: bool, shell: &Shell) -> Result<(), Failure> {
-    if yes {
-        return Ok(());
-    }
+/// Goes on where a person says so.
+pub(super) fn ask(what: &str, shell: &Shell) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::new(Exit::Refused, format!("{what}. Say --yes to do it")));
     }

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::super::bind::parsed;
 use super::super::client::{self, SocketArguments};
-use super::super::exit::Failure;
+use super::super::exit::{Exit, Failure};
 use super::super::shell::Shell;
 use super::super::{confirm, init};
 use crate::engine;
@@ -21,8 +21,11 @@ const WIDE: u8 = 8;
 
 /// Goes on where nothing is odd, or it is confirmed.
 pub(super) fn ask(source: IpNet, daemon: &SocketArguments, yes: bool, shell: &Shell) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
     let peers = init::ssh_peers();
-    let policy = match policy(daemon) {
+    let policy = match policy(daemon)? {
         Ok(policy) => Some(policy),
         Err(why) => {
             shell.say(&format!(
@@ -35,7 +38,7 @@ pub(super) fn ask(source: IpNet, daemon: &SocketArguments, yes: bool, shell: &Sh
     if odd.is_empty() {
         return Ok(());
     }
-    confirm::ask(&format!("{source} {}", odd.join("; it ")), yes, shell)
+    confirm::ask(&format!("{source} {}", odd.join("; it ")), shell)
 }
 
 fn odd(source: IpNet, peers: &[IpAddr], policy: Option<&Policy>) -> Vec<String> {
@@ -61,17 +64,21 @@ fn odd(source: IpNet, peers: &[IpAddr], policy: Option<&Policy>) -> Vec<String> 
     odd
 }
 
-/// The file that the daemon runs by, as far as this user may read it.
-fn policy(daemon: &SocketArguments) -> Result<Policy, String> {
+/// The file that the daemon runs by, or why it is not known: this user may not read it, say. A daemon that is not there
+/// cannot deny either.
+fn policy(daemon: &SocketArguments) -> Result<Result<Policy, String>, Failure> {
     let status = client::ask(&daemon.socket, Method::GET, "/v1/status", client::PATIENCE);
-    let status = status
-        .and_then(|status| parsed(&status))
-        .map_err(|failure| failure.text)?;
+    let status = match status.and_then(|status| parsed(&status)) {
+        Ok(status) => status,
+        Err(failure) if failure.exit == Exit::Unreachable => return Err(failure),
+        Err(failure) => return Ok(Err(failure.text)),
+    };
     let file = status["policy"]["file"].as_str().unwrap_or_default();
     let loaded = engine::load_policy(Path::new(file));
-    loaded
+    let why = loaded.unreadable;
+    Ok(loaded
         .policy
-        .ok_or_else(|| loaded.unreadable.unwrap_or_else(|| format!("{file} has faults")))
+        .ok_or_else(|| why.unwrap_or_else(|| format!("{file} has faults"))))
 }
 
 #[cfg(test)]

@@ -196,7 +196,7 @@ mod tests {
         for part in ["10.0.0.0/16", "7", "denied 7", "more sources"] {
             assert!(found.contains(part), "{part}: {found}");
         }
-        assert!(line(&record).starts_with("2026-11-22T12:00:00Z  drop  unlisted  web"));
+        assert!(line(&record).starts_with("2026-11-22T12:00:00.000Z  drop  unlisted  web"));
         assert_eq!(page(&json!({}), false), "Nothing was dropped that matches.\n");
     }
 }
