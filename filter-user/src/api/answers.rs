@@ -343,7 +343,7 @@ fn wrong_method(allow: &str, roles: &[Role], method: &Method) -> Problem {
         ),
     };
     Problem {
-        allow: Some(allow.to_owned()),
+        allow: Some(allow.into()),
         ..Problem::new(Code::MethodNotAllowed, format!("it answers {allow}{more}"))
     }
 }

@@ -166,7 +166,7 @@ pub struct Problem {
     /// Where it is not the code's.
     pub title: Option<&'static str>,
     /// The methods that the path answers, for a 405.
-    pub allow: Option<String>,
+    pub allow: Option<Box<str>>,
     /// Each fault of a body's fields.
     pub errors: Vec<FieldFault>,
     /// Members of their own, such as the revocations that a sync would make.
@@ -235,7 +235,7 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Some(allow) = self.allow.and_then(|allow| HeaderValue::try_from(allow).ok()) {
+        if let Some(allow) = self.allow.and_then(|allow| HeaderValue::try_from(&*allow).ok()) {
             headers.insert(header::ALLOW, allow);
         }
         response

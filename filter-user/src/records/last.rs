@@ -167,14 +167,14 @@ fn write(accounting: Accounting, state: State, policy: &Policy) -> Result<Vec<St
 }
 
 /// A file that root has made now is the daemon's next time.
-fn keep_owners(policy: &Policy) -> Option<String> {
+fn keep_owners(policy: &Policy) -> Vec<String> {
     let files = policy.sinks.iter().filter(|sink| sink.kind == SinkType::File);
     let failed = files.filter_map(|sink| {
         let folder = fs::metadata(sink.path.parent()?).ok()?;
         let error = chown(&sink.path, Some(folder.uid()), Some(folder.gid())).err()?;
         Some(format!("{} keeps its owner: {error}", sink.path.display()))
     });
-    failed.last()
+    failed.collect()
 }
 
 /// The tables without a daemon.
