@@ -214,7 +214,7 @@ impl Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Problem {
         Problem {
-            title: refusal.title,
+            title: refusal.title(),
             errors: refusal.errors,
             members: refusal.members,
             retry_after_seconds: refusal.retry_after_seconds,

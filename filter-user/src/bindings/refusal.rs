@@ -161,15 +161,22 @@ pub struct Refusal {
     /// Members that the problem document has beside the standard ones, such as `revocations`.
     pub members: Vec<(&'static str, serde_json::Value)>,
     pub retry_after_seconds: Option<u32>,
-    /// What the request was about, where it was no binding.
-    pub title: Option<&'static str>,
+    pub about: About,
+}
+
+/// What a refused request was about, for its title.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum About {
+    #[default]
+    Binding,
+    Deny,
 }
 
 impl Refusal {
     pub fn new(code: Code, detail: impl Into<String>) -> Refusal {
         Refusal {
             code,
-            title: None,
+            about: About::Binding,
             detail: detail.into(),
             errors: Vec::new(),
             members: Vec::new(),
@@ -196,12 +203,12 @@ impl Refusal {
         }
     }
 
-    /// With a title of its own.
-    #[must_use]
-    pub fn titled(self, title: &'static str) -> Refusal {
-        Refusal {
-            title: Some(title),
-            ..self
+    /// The title where it is not the code's.
+    pub const fn title(&self) -> Option<&'static str> {
+        match (self.about, self.code) {
+            (About::Deny, Code::Invalid) => Some("The deny is invalid"),
+            (About::Deny, Code::PrefixTooWide) => Some("A source is wider than may be denied"),
+            _ => None,
         }
     }
 
