@@ -124,12 +124,12 @@ fn bindings(page: &mut String, status: &Status, shell: &Shell) {
     for Publisher { name, suspended, .. } in bindings.publishers.iter().filter(|one| one.suspended > 0) {
         let mark = shell.paint(Tone::Warning, "!");
         let what = match suspended {
-            1 => "1 binding".to_owned(),
-            many => format!("{} bindings", thousands(*many)),
+            1 => format!("1 binding of {name} is suspended"),
+            many => format!("{} bindings of {name} are suspended", thousands(*many)),
         };
         let _ = writeln!(
             page,
-            "  {mark} {what} of {name} suspended, and admit nobody: `keyfence bindings --state suspended` says why"
+            "  {mark} {what}: `keyfence bindings --state suspended` says why"
         );
     }
     match bindings.denies {

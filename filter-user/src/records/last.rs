@@ -161,9 +161,11 @@ fn write(accounting: Accounting, state: State, policy: &Policy) -> Result<Vec<St
     // The half that a killed daemon left, then the one in force.
     records.write();
     records.stop();
-    let mut said = handle.figures.failing();
-    said.extend(keep_owners(policy));
-    Ok(said)
+    let said = keep_owners(policy);
+    match handle.figures.failing().as_slice() {
+        [] => Ok(said),
+        failing => Err(format!("not every sink took them: {}", failing.join("; "))),
+    }
 }
 
 /// A file that root has made now is the daemon's next time.

@@ -89,12 +89,15 @@ fn suspended_bindings_and_denies_of_run_time_are_told() {
             "publishers": [publisher("gateway", 3), publisher("other", 0)] });
     });
     assert_eq!(exit, Exit::Done);
-    assert!(page.contains("  ! 3 bindings of gateway suspended"), "{page}");
+    assert!(
+        page.contains("  ! 3 bindings of gateway are suspended: "),
+        "{page}"
+    );
     assert!(
         page.contains("\n2 denies of run time: `keyfence deny --list`\n"),
         "{page}"
     );
-    assert_eq!(page.matches("suspended, and").count(), 1, "{page}");
+    assert_eq!(page.matches("are suspended").count(), 1, "{page}");
 }
 
 #[test]
