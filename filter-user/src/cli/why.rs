@@ -74,18 +74,7 @@ fn page(why: &Value) -> String {
             drops.join(", ")
         ));
     }
-    for deny in why["denied_by"].as_array().into_iter().flatten().skip(1) {
-        let text = |name: &str| deny[name].as_str();
-        page.push_str(&format!(
-            "Denied as well by {} ({}, until {}){}\n",
-            text("name").unwrap_or("?"),
-            text("owner").unwrap_or("of the policy"),
-            text("ends_at").unwrap_or("it is removed"),
-            text("reason")
-                .map(|reason| format!(": {reason}"))
-                .unwrap_or_default(),
-        ));
-    }
+    denied_as_well(&mut page, why);
     let grants = why["grants"].as_array().map(Vec::as_slice).unwrap_or_default();
     if grants.is_empty() {
         return page;
@@ -132,6 +121,22 @@ fn page(why: &Value) -> String {
         page.push_str("There are more; `keyfence bindings --source` lists all.\n");
     }
     page
+}
+
+/// What denies it beside the one that the sentence names.
+fn denied_as_well(page: &mut String, why: &Value) {
+    for deny in why["denied_by"].as_array().into_iter().flatten().skip(1) {
+        let text = |name: &str| deny[name].as_str();
+        page.push_str(&format!(
+            "Denied as well by {} ({}, until {}){}\n",
+            text("name").unwrap_or("?"),
+            text("owner").unwrap_or("of the policy"),
+            text("ends_at").unwrap_or("it is removed"),
+            text("reason")
+                .map(|reason| format!(": {reason}"))
+                .unwrap_or_default(),
+        ));
+    }
 }
 
 /// `59m 58s`

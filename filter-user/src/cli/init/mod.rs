@@ -80,6 +80,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn commented_publisher_and_listeners_are_what_the_daemon_would_take() {
+        let page = render::policy(&host::Host::default());
+        let from = page.find("# [[publisher]]").unwrap();
+        let lines = page[from..].lines().map(|line| line.trim_start_matches("# "));
+        let shown: Vec<&str> = lines.filter(|line| !line.starts_with("Where")).collect();
+        let read = |text: String| {
+            let files = crate::policy::MemoryFiles::new([("p.toml".into(), text.into_bytes())]);
+            let context = crate::policy::LoadContext::at(jiff::Timestamp::UNIX_EPOCH);
+            let loaded = crate::policy::load_from(&files, Path::new("p.toml"), &context);
+            assert_eq!(loaded.errors, 0);
+            loaded.policy.unwrap()
+        };
+        let full = read(format!("{page}{}", shown.join("\n")));
+        assert_eq!(full.publishers[0].environments, ["production"]);
+        let default = read(page);
+        assert_eq!(full.listeners.len(), default.listeners.len());
+        for (written, default) in full.listeners.iter().zip(&default.listeners) {
+            assert_eq!(
+                (&written.address, &written.roles),
+                (&default.address, &default.roles)
+            );
+        }
+    }
+
+    #[test]
     fn file_that_exists_is_never_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("keyfence.toml");

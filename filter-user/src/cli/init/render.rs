@@ -352,40 +352,6 @@ mod tests {
     }
 
     #[test]
-    fn commented_publisher_and_listeners_are_what_the_daemon_would_take() {
-        let host = host(&[("0.0.0.0:443", Protocol::Tcp, Some("nginx"))], &[]);
-        let page = policy(&host);
-        let from = page.find("# [[publisher]]").unwrap();
-        let lines = page[from..].lines().map(|line| line.trim_start_matches("# "));
-        let shown = lines
-            .filter(|line| !line.starts_with("Where"))
-            .collect::<Vec<_>>()
-            .join("\n");
-        let read = |text: &str| {
-            let files = [("p.toml".into(), text.as_bytes().to_vec())];
-            let files = crate::policy::MemoryFiles::new(files);
-            let loaded = crate::policy::load_from(
-                &files,
-                std::path::Path::new("p.toml"),
-                &crate::policy::LoadContext::at(jiff::Timestamp::UNIX_EPOCH),
-            );
-            assert_eq!(loaded.errors, 0, "{text}");
-            loaded.policy.unwrap()
-        };
-        let (bare, full) = (read(&page), read(&format!("{page}{shown}")));
-        assert_eq!(
-            full.publishers[0].environments,
-            [full.services[0].environment.as_str()]
-        );
-        for (written, default) in full.listeners.iter().zip(&bare.listeners) {
-            assert_eq!(
-                (&written.address, &written.roles),
-                (&default.address, &default.roles)
-            );
-        }
-    }
-
-    #[test]
     fn host_that_shows_nothing_gives_a_policy_all_the_same() {
         let table = table(&Host::default());
         assert_eq!(table["filter"]["interfaces"][0].as_str(), Some("eth0"));
