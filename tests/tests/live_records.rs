@@ -226,6 +226,37 @@ fn is_told_in_every_way(site: &Site, daemon: &Daemon) {
     assert_eq!(daemon.metric("keyfence_records_lost_total{sink=\"file-0\"}"), 0.0);
 }
 
+/// Nobody is left to write what the kernel has counted: the command does, to the packet.
+#[test]
+fn detach_without_a_daemon_writes_what_nobody_had() {
+    let site = Site::new();
+    let daemon = Daemon::start(&site, &policy().and("[records]\ninterval = \"10m\"\n"));
+    let mut wire = Wire::open(&site);
+    flood(&mut wire, 0, 400);
+    daemon.kill();
+    flood(&mut wire, 200, 300);
+    let counted = counted(&site.counters());
+    let mut detach = keyfence();
+    detach
+        .args(["detach", "--yes", "--policy"])
+        .arg(site.policy_file());
+    let detached = output(detach.arg("--bpf-fs").arg(site.bpf.path()));
+    let said = String::from_utf8_lossy(&detached.stderr);
+    assert!(
+        detached.status.success() && said.contains("recorded what nobody had: 700 packets"),
+        "{said}"
+    );
+    let found = records(&site.drops());
+    assert_eq!((sums(&found), counted.iter().sum::<u64>()), (counted, 700));
+    assert_in_order(&found);
+    assert!(
+        found.iter().any(|record| record["rule"]["name"] == "api"),
+        "{found:?}"
+    );
+    let (code, verified) = verify(&[&site.drops()]);
+    assert_eq!((code, &verified["unvouched"]), (Some(0), &0.into()));
+}
+
 #[test]
 fn log_that_somebody_touched_does_not_match() {
     let site = Site::new();

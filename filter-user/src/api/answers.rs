@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -60,8 +60,8 @@ pub(super) enum Action {
     NotYet(&'static str),
     /// Documented, but the listener has none of these roles.
     RoleLacking(&'static [Role]),
-    /// The path answers these methods alone.
-    WrongMethod(String),
+    /// The path answers these methods alone; with one of these roles, this listener would answer this one as well.
+    WrongMethod(String, &'static [Role]),
     Unknown,
 }
 
@@ -156,10 +156,7 @@ async fn respond(context: &Arc<Context>, action: &Action, request: &Parts, body:
             format!("this build does not do {what} yet"),
         )),
         Action::RoleLacking(roles) => Err(role_lacking(roles, request.uri.path())),
-        Action::WrongMethod(allow) => Err(Problem {
-            allow: Some(allow.clone()),
-            ..Problem::new(Code::MethodNotAllowed, format!("it answers {allow}"))
-        }),
+        Action::WrongMethod(allow, roles) => Err(wrong_method(allow, roles, &request.method)),
         Action::Unknown => Err(Problem::new(
             Code::NotFound,
             "no such path in this version of the API; `/v1/status` names what there is",
@@ -298,11 +295,21 @@ async fn status(context: &Arc<Context>) -> Response {
     axum::Json(status).into_response()
 }
 
+fn wrong_method(allow: &str, roles: &[Role], method: &Method) -> Problem {
+    let more = match roles {
+        [] => String::new(),
+        roles => format!(
+            " on this listener; for {method} add {} to its roles (roles are read at start)",
+            routes::role_names(roles)
+        ),
+    };
+    Problem {
+        allow: Some(allow.into()),
+        ..Problem::new(Code::MethodNotAllowed, format!("it answers {allow}{more}"))
+    }
+}
+
 fn role_lacking(roles: &[Role], path: &str) -> Problem {
-    let names: Vec<String> = roles
-        .iter()
-        .map(|role| format!("\"{}\"", role_name(*role)))
-        .collect();
     // The one request that a signal makes as well.
     let otherwise = match path {
         "/v1/reload" => ", or send SIGHUP",
@@ -310,18 +317,7 @@ fn role_lacking(roles: &[Role], path: &str) -> Problem {
     };
     let detail = format!(
         "this listener lacks a role for it: add {} to the listener's roles{otherwise} (roles are read at start)",
-        names.join(" or ")
+        routes::role_names(roles)
     );
     Problem::new(Code::NotFound, detail)
-}
-
-fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Publish => "publish",
-        Role::Authorize => "authorize",
-        Role::Read => "read",
-        Role::Operate => "operate",
-        Role::Deny => "deny",
-        Role::Metrics => "metrics",
-    }
 }

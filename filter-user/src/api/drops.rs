@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
+use filter_common::verdict::Reason;
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -29,6 +30,10 @@ pub(super) async fn drops(context: &Context, request: &Parts) -> Result<Response
         limit: asked.parsed("limit", &bounded).unwrap_or(RECORDS_DEFAULT),
         top: asked.parsed("top", &bounded).unwrap_or(0),
     };
+    let known = |reason: &String| Reason::ALL.iter().any(|known| known.name() == reason);
+    if query.reason.as_ref().is_some_and(|reason| !known(reason)) {
+        asked.fault("reason", "one of the reasons of a verdict, such as unlisted");
+    }
     for (name, number) in [("limit", query.limit), ("top", query.top)] {
         if number > RECORDS_MAX {
             asked.fault(name, &bounded);
@@ -40,8 +45,25 @@ pub(super) async fn drops(context: &Context, request: &Parts) -> Result<Response
     }
     let records = records(context)?;
     records.flush().await;
+    let service = query.service.clone();
     let answer = answer(context, records, query).await?;
+    if answer["matched"]["records"] == 0 {
+        known_service(context, service.as_deref())?;
+    }
     Ok(axum::Json(answer).into_response())
+}
+
+/// A service that left the policy may have records; what is in neither was mistyped.
+fn known_service(context: &Context, service: Option<&str>) -> Result<(), Problem> {
+    let Some(service) = service else { return Ok(()) };
+    let (_, policy) = context.backing()?.grants.policy();
+    match policy.services.iter().any(|known| known.name == service) {
+        true => Ok(()),
+        false => Err(Problem::new(
+            Code::BadQuery,
+            "`service` is none of the policy's services, and no record of that time names it",
+        )),
+    }
 }
 
 /// Packets by reason that came from an address within the last hour; null where that cannot be told.

@@ -2,10 +2,11 @@
 
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 
 use super::problem::{Code, Problem};
 use super::query::Query;
-use super::why::bindings_at;
+use super::why::{bindings_at, pushed_deny};
 use super::{Backing, Context};
 use crate::engine::ExplainError;
 use crate::judge::asked::{self, Destination, Endpoint, Hex};
@@ -43,7 +44,10 @@ pub(super) async fn explain(context: &Context, request: &Parts) -> Result<Respon
     let told =
         tokio::task::spawn_blocking(move || in_force::explain(&frame, interface.as_deref(), &in_force));
     match told.await {
-        Ok(Ok(object)) => Ok(axum::Json(object).into_response()),
+        Ok(Ok(mut object)) => {
+            tell_pushed_deny(backing, &mut object["matched"]["deny"]);
+            Ok(axum::Json(object).into_response())
+        }
         Ok(Err(error)) => Err(Problem::new(Code::CountersUnreadable, error.to_string())),
         Err(error) => Err(Problem::new(Code::CountersUnreadable, error.to_string())),
     }
@@ -77,6 +81,20 @@ async fn gather(context: &Context, backing: &Backing, frame: Vec<u8>) -> Result<
             Err(error) => return Err(Problem::new(Code::CountersUnreadable, error.to_string())),
         }
     }
+}
+
+/// What stands in no file says itself whose it is, why, and until when.
+fn tell_pushed_deny(backing: &Backing, deny: &mut Value) {
+    if !deny["file"].is_null() {
+        return;
+    }
+    let Some(name) = deny["name"].as_str() else { return };
+    let mut denies = backing.bindings.denies().into_iter();
+    let (Some(view), Some(members)) = (denies.find(|view| view.name == name), deny.as_object_mut()) else {
+        return;
+    };
+    let told = pushed_deny(&view);
+    members.extend(told.as_object().cloned().unwrap_or_default());
 }
 
 /// As the kernel takes them (`dev_valid_name`).

@@ -24,6 +24,7 @@ mod problem;
 mod publisher;
 mod query;
 mod rates;
+mod reference;
 mod routes;
 mod single;
 mod slots;
@@ -72,6 +73,7 @@ pub use bind::{Bound, bind};
 pub use error::{Fault, ListenError};
 pub use peer::Peer;
 pub use problem::{Code, Problem};
+pub use reference::reference;
 
 use crate::bindings::Bindings;
 use crate::bindings::seam::Grants;

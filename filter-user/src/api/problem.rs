@@ -178,8 +178,10 @@ impl Code {
 pub struct Problem {
     pub code: Code,
     pub detail: String,
+    /// Where it is not the code's.
+    pub title: Option<&'static str>,
     /// The methods that the path answers, for a 405.
-    pub allow: Option<String>,
+    pub allow: Option<Box<str>>,
     /// Each fault of a body's fields.
     pub errors: Vec<FieldFault>,
     /// Members of their own, such as the revocations that a sync would make.
@@ -197,6 +199,7 @@ impl Problem {
         Problem {
             code,
             detail: detail.into(),
+            title: None,
             allow: None,
             errors: Vec::new(),
             members: Vec::new(),
@@ -208,7 +211,7 @@ impl Problem {
         let mut document = Map::new();
         let slug = self.code.slug();
         document.insert("type".to_owned(), format!("urn:keyfence:problem:{slug}").into());
-        document.insert("title".to_owned(), self.code.title().into());
+        document.insert("title".to_owned(), self.title.unwrap_or(self.code.title()).into());
         document.insert("status".to_owned(), self.code.status().as_u16().into());
         document.insert("code".to_owned(), slug.into());
         document.insert("detail".to_owned(), self.detail.as_str().into());
@@ -226,6 +229,7 @@ impl Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Problem {
         Problem {
+            title: refusal.title(),
             errors: refusal.errors,
             members: refusal.members,
             retry_after_seconds: refusal.retry_after_seconds,
@@ -246,7 +250,7 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Some(allow) = self.allow.and_then(|allow| HeaderValue::try_from(allow).ok()) {
+        if let Some(allow) = self.allow.and_then(|allow| HeaderValue::try_from(&*allow).ok()) {
             headers.insert(header::ALLOW, allow);
         }
         response

@@ -22,6 +22,10 @@ const NUMBERS_AGE_MAX: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotAPublisher {
     #[error(
+        "the listener {listener} lacks the role `publish`: add \"publish\" to its roles (roles are read at start)"
+    )]
+    RoleLacking { listener: String },
+    #[error(
         "{who} is no `[[publisher]]` of the policy: not by its user, not by its groups, not by this socket"
     )]
     Unknown { who: String },

@@ -60,6 +60,8 @@ const fn not_yet(verb: Verb, path: &'static str, roles: &'static [Role], what: &
     }
 }
 
+const BATCH: &str = "/v1/bindings/batch";
+
 pub(super) const ROUTES: &[Route] = &[
     route(Verb::Get, "/livez", EVERYONE, Action::Live),
     route(Verb::Get, "/readyz", EVERYONE, Action::Ready),
@@ -69,11 +71,11 @@ pub(super) const ROUTES: &[Route] = &[
     route(Verb::Get, "/openapi.json", EVERYONE, Action::OpenApi),
     route(Verb::Get, "/v1/bindings", LIST, Action::List),
     route(Verb::Put, "/v1/bindings", PUBLISH, Action::Sync),
-    route(Verb::Post, "/v1/bindings/batch", PUBLISH, Action::Batch),
+    route(Verb::Post, BATCH, PUBLISH, Action::Batch),
     // A credential may have this name.
-    route(Verb::Get, "/v1/bindings/batch", LIST, Action::Get),
-    route(Verb::Put, "/v1/bindings/batch", PUBLISH, Action::Put),
-    route(Verb::Delete, "/v1/bindings/batch", PUBLISH, Action::Delete),
+    route(Verb::Get, BATCH, LIST, Action::Get),
+    route(Verb::Put, BATCH, PUBLISH, Action::Put),
+    route(Verb::Delete, BATCH, PUBLISH, Action::Delete),
     route(Verb::Get, "/v1/bindings/{credential}", LIST, Action::Get),
     route(Verb::Put, "/v1/bindings/{credential}", PUBLISH, Action::Put),
     route(Verb::Delete, "/v1/bindings/{credential}", PUBLISH, Action::Delete),
@@ -105,22 +107,46 @@ pub(super) const ROUTES: &[Route] = &[
     route(Verb::Post, "/v1/restore", OPERATE, Action::Restore),
 ];
 
+/// All but what a credential's name brings about: `batch` is one of `{credential}` where it is not asked by POST.
+pub(super) fn documented() -> impl Iterator<Item = &'static Route> {
+    let apart = |route: &&Route| route.path != BATCH || matches!(route.action, Action::Batch);
+    ROUTES.iter().filter(apart)
+}
+
 /// What this build answers, as in `GET /v1/status`: shown in the status.
 pub(super) fn available() -> Vec<String> {
-    let done = ROUTES
-        .iter()
-        .filter(|route| !matches!(route.action, Action::NotYet(_)));
+    let done = documented().filter(|route| !matches!(route.action, Action::NotYet(_)));
     done.map(|route| format!("{} {}", methods(route.verb), route.path))
         .collect()
 }
 
-fn methods(verb: Verb) -> &'static str {
+pub(super) fn methods(verb: Verb) -> &'static str {
     match verb {
         Verb::Get => "GET",
         Verb::Put => "PUT",
         Verb::Post => "POST",
         Verb::Delete => "DELETE",
         Verb::Any => "ANY",
+    }
+}
+
+/// `"publish" or "operate"`
+pub(super) fn role_names(roles: &[Role]) -> String {
+    let names: Vec<String> = roles
+        .iter()
+        .map(|role| format!("\"{}\"", role_name(*role)))
+        .collect();
+    names.join(" or ")
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Publish => "publish",
+        Role::Authorize => "authorize",
+        Role::Read => "read",
+        Role::Operate => "operate",
+        Role::Deny => "deny",
+        Role::Metrics => "metrics",
     }
 }
 
@@ -165,15 +191,21 @@ fn methods_of(
     let admits =
         |route: &&&Route| route.roles.is_empty() || route.roles.iter().any(|role| roles.contains(role));
     let offered: Vec<&'static Route> = all.iter().filter(admits).copied().collect();
-    if offered.is_empty() {
-        // All methods of a path have the same roles, or the first one's include the others'.
-        let wanted = all.first().map_or(EVERYONE, |route| route.roles);
-        return any(handler(context, path, Action::RoleLacking(wanted)));
-    }
-    let wrong = Action::WrongMethod(allowed(&offered));
-    let mut router = MethodRouter::new().fallback(handler(context, path, wrong));
-    for route in offered {
-        let handler = handler(context, path, route.action.clone());
+    // What no listener answers here: of a path that this one does not answer at all, a role is lacking first.
+    let beside = match offered.is_empty() {
+        true => Action::RoleLacking(all.first().map_or(EVERYONE, |route| route.roles)),
+        false => Action::WrongMethod(allowed(&offered), EVERYONE),
+    };
+    let mut router = MethodRouter::new().fallback(handler(context, path, beside));
+    for route in all {
+        let action = if admits(&route) {
+            route.action.clone()
+        } else if offered.is_empty() {
+            Action::RoleLacking(route.roles)
+        } else {
+            Action::WrongMethod(allowed(&offered), route.roles)
+        };
+        let handler = handler(context, path, action);
         router = match route.verb {
             Verb::Get => router.on(MethodFilter::GET, handler),
             Verb::Put => router.on(MethodFilter::PUT, handler),

@@ -55,26 +55,32 @@ async fn operator_names_a_publisher_and_others_may_not() {
         .is_problem(400, "bad-query");
 }
 
-#[tokio::test]
-async fn role_of_the_listener_bounds_what_can_be_asked_there() {
-    let roles = [
-        ("publish", Role::Publish),
-        ("authorize", Role::Authorize),
-        ("read", Role::Read),
-        ("operate", Role::Operate),
-        ("deny", Role::Deny),
-    ];
-    let running = Running::on(
+const ROLES: [(&str, Role); 5] = [
+    ("publish", Role::Publish),
+    ("authorize", Role::Authorize),
+    ("read", Role::Read),
+    ("operate", Role::Operate),
+    ("deny", Role::Deny),
+];
+
+/// A listener for each role, of its name.
+async fn with_each_role() -> Running {
+    Running::on(
         policy_with(&publisher("gateway", "")),
         &[&me()],
         Bounds::default(),
         |folder| {
-            let all = roles.iter();
+            let all = ROLES.iter();
             all.map(|(name, role)| listener(ListenerAddress::Unix(folder.join(name)), &[*role]))
                 .collect()
         },
     )
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn role_of_the_listener_bounds_what_can_be_asked_there() {
+    let running = with_each_role().await;
     for (line, admitted) in [
         ("PUT /v1/bindings/key-1", &["publish", "operate"][..]),
         ("GET /v1/bindings", &["publish", "read", "operate"]),
@@ -89,7 +95,7 @@ async fn role_of_the_listener_bounds_what_can_be_asked_there() {
             &["publish", "authorize", "read", "operate", "deny"],
         ),
     ] {
-        for (name, _) in roles {
+        for (name, _) in ROLES {
             let answer = running.ask_at(name, line, "").await;
             assert_eq!(
                 ![404, 405].contains(&answer.status),
@@ -108,6 +114,53 @@ async fn role_of_the_listener_bounds_what_can_be_asked_there() {
         .ask_at("read", "GET /v1/bindings?publisher=gateway", "")
         .await
         .is_problem(403, "not-an-operator");
+}
+
+#[tokio::test]
+async fn role_that_is_lacking_is_named_also_where_the_path_answers_something_else() {
+    let running = with_each_role().await;
+    for (name, line, status, named) in [
+        (
+            "read",
+            "PUT /v1/bindings/key-1",
+            405,
+            r#"\"publish\" or \"operate\""#,
+        ),
+        (
+            "deny",
+            "PUT /v1/bindings/key-1",
+            404,
+            r#"\"publish\" or \"operate\""#,
+        ),
+        (
+            "deny",
+            "GET /v1/bindings/key-1",
+            404,
+            r#"\"publish\" or \"read\" or \"operate\""#,
+        ),
+        (
+            "read",
+            "GET /v1/bindings",
+            403,
+            r#"add \"publish\" to its roles (roles are read at start)"#,
+        ),
+        (
+            "operate",
+            "PUT /v1/bindings/key-1",
+            403,
+            r#"add \"publish\" to its roles"#,
+        ),
+        (
+            "read",
+            "GET /v1/bindings?publisher=gateway",
+            403,
+            r#"add \"operate\" to its roles"#,
+        ),
+    ] {
+        let answer = running.ask_at(name, line, JSON).await;
+        assert_eq!(answer.status, status, "{line} at {name}: {}", answer.body);
+        assert!(answer.body.contains(named), "{line} at {name}: {}", answer.body);
+    }
 }
 
 #[tokio::test]

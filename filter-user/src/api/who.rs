@@ -110,12 +110,18 @@ impl Who {
         };
         let backing = context.backing.as_ref().ok_or_else(unknown)?;
         if !self.has(Role::Publish) {
-            return Err(unknown());
+            return Err(self.cannot_publish());
         }
         let (epoch, policy) = backing.grants.policy();
         let publishers = context.directory.publishers(epoch, &policy).await;
         let found = publishers.find(&self.listener.address, self.peer, &self.groups);
         found.map(str::to_owned)
+    }
+
+    fn cannot_publish(&self) -> NotAPublisher {
+        NotAPublisher::RoleLacking {
+            listener: self.listener.address.clone(),
+        }
     }
 
     async fn may_operate(&self, context: &Context) -> bool {
@@ -137,7 +143,7 @@ impl Who {
             }
             (Err(reason), None) => {
                 if !self.may_operate(context).await {
-                    return Err(not_a_publisher(&reason));
+                    return Err(not_a_publisher(reason.to_string()));
                 }
                 Ok(Scope {
                     actor: self.actor(Caller::Operator(self.name().await)).await,
@@ -158,11 +164,14 @@ impl Who {
         match publisher {
             Some(publisher) => Ok((actor, publisher)),
             None if lacking => {
-                let detail = format!(
-                    "{} is no publisher of the policy; as an operator, name one with `?publisher=NAME`",
-                    self.peer.describe()
-                );
-                Err(Problem::new(Code::Refused(refusal::Code::NotAPublisher), detail))
+                // An operator who is no publisher here, or not by this listener.
+                let why = match self.has(Role::Publish) {
+                    true => format!("{} is no publisher of the policy", self.peer.describe()),
+                    false => self.cannot_publish().to_string(),
+                };
+                Err(not_a_publisher(format!(
+                    "{why}; as an operator, name one with `?publisher=NAME`"
+                )))
             }
             None => Err(Problem::new(
                 Code::BadQuery,
@@ -187,11 +196,16 @@ impl Who {
         if self.may_operate(context).await {
             return Ok(self.actor(Caller::Operator(self.name().await)).await);
         }
-        let detail = format!(
-            "{} is none of `[daemon] operators`, or this listener lacks the role `operate`; use sudo, or add the user \
-             there",
-            self.peer.describe()
-        );
+        let detail = match self.has(Role::Operate) {
+            true => format!(
+                "{} is none of `[daemon] operators`; use sudo, or add the user there",
+                self.peer.describe()
+            ),
+            false => format!(
+                "the listener {} lacks the role `operate`: add \"operate\" to its roles (roles are read at start)",
+                self.listener.address
+            ),
+        };
         Err(Problem::new(Code::NotAnOperator, detail))
     }
 
@@ -221,6 +235,6 @@ fn named_publisher(context: &Context, named: String) -> Result<Option<String>, P
     ))
 }
 
-fn not_a_publisher(reason: &NotAPublisher) -> Problem {
-    Problem::new(Code::Refused(refusal::Code::NotAPublisher), reason.to_string())
+fn not_a_publisher(detail: String) -> Problem {
+    Problem::new(Code::Refused(refusal::Code::NotAPublisher), detail)
 }

@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use super::problem::{Code, Problem};
 use super::query::Query;
 use super::{Backing, Context, drops};
-use crate::bindings::requests::{BindingView, LIST_ITEMS_MAX, List, State};
+use crate::bindings::requests::{BindingView, DenyView, LIST_ITEMS_MAX, List, State};
 use crate::compiler::owner_name;
 use crate::judge::in_force::{self, Question};
 use crate::judge::told::grant_buckets;
 use crate::kernel::clock::wall_offset;
-use crate::policy::model::{Client, Limits, Policy, ServiceSet};
+use crate::policy::model::{Client, Limits, Mode, Policy, ServiceSet};
 
 /// Bindings that hold one address and are shown; what is beyond is said.
 const SHOWN_MAX: usize = 1_000;
@@ -44,18 +44,8 @@ pub(super) async fn why(context: &Context, request: &Parts) -> Result<Response, 
     for grant in &mut grants {
         add_use(backing, levels.as_ref().ok(), grant);
     }
-    let mut denies: Vec<String> = policy
-        .denies
-        .iter()
-        .filter(|deny| deny.sources.iter().any(|source| source.prefix.contains(&address)))
-        .map(|deny| deny.name.clone())
-        .collect();
-    let pushed = backing.bindings.denies().into_iter();
-    denies.extend(
-        pushed
-            .filter(|deny| deny.sources.iter().any(|source| source.contains(&address)))
-            .map(|deny| deny.name),
-    );
+    let denied_by = denied_by(&policy, backing.bindings.denies(), address);
+    let denies: Vec<&Value> = denied_by.iter().map(|deny| &deny["name"]).collect();
     let management: Vec<&str> = policy
         .management
         .iter()
@@ -70,16 +60,49 @@ pub(super) async fn why(context: &Context, request: &Parts) -> Result<Response, 
     let answer = json!({
         "schema": 1,
         "address": address,
-        "sentence": sentence(address, &grants, &denies, &management),
+        "sentence": sentence(address, &grants, &denied_by, &management, &Modes::of(&policy)),
         "grants": grants,
         "more_grants": more,
         "denies": denies,
+        "denied_by": denied_by,
         "management": management,
         // Why the grants have no bucket levels.
         "buckets_error": levels.err(),
         "drops": drops::of_last_hour(context, address).await,
     });
     Ok(axum::Json(answer).into_response())
+}
+
+/// The entries of the policy, then what was denied at run time.
+fn denied_by(policy: &Policy, pushed: Vec<DenyView>, address: IpAddr) -> Vec<Value> {
+    let holding = |prefixes: &mut dyn Iterator<Item = IpNet>| {
+        let holding = prefixes.filter(|prefix| prefix.contains(&address));
+        holding.max_by_key(IpNet::prefix_len)
+    };
+    let entries = policy.denies.iter().filter_map(|deny| {
+        let prefix = holding(&mut deny.sources.iter().map(|source| source.prefix))?;
+        Some(json!({
+            "name": deny.name,
+            "prefix": prefix,
+            "owner": null,
+            "reason": deny.remarks.note,
+            "ends_at": null,
+        }))
+    });
+    let pushed = pushed.iter().filter_map(|deny| {
+        let prefix = holding(&mut deny.sources.iter().copied())?;
+        let mut object = pushed_deny(deny);
+        object["name"] = deny.name.as_str().into();
+        object["prefix"] = json!(prefix);
+        Some(object)
+    });
+    entries.chain(pushed).collect()
+}
+
+/// Whose a deny of run time is, why, and until when.
+pub(super) fn pushed_deny(deny: &DenyView) -> Value {
+    let reason = (!deny.reason.is_empty()).then_some(&deny.reason);
+    json!({ "owner": deny.owner, "reason": reason, "ends_at": deny.ends_at })
 }
 
 /// The bindings whose sources hold the address, and whether there are more than are shown.
@@ -205,10 +228,62 @@ fn add_use(backing: &Backing, levels: Option<&HashMap<String, Vec<Value>>>, gran
     grant["buckets"] = json!(levels.map(|levels| levels.get(&owner).cloned().unwrap_or_default()));
 }
 
+/// Who only observes: what is refused there passes all the same.
+struct Modes<'p> {
+    filter: Mode,
+    services: Vec<(&'p str, Mode)>,
+}
+
+impl<'p> Modes<'p> {
+    fn of(policy: &'p Policy) -> Self {
+        let filter = policy.filter.mode;
+        let services = policy.services.iter();
+        Self {
+            filter,
+            services: services
+                .map(|service| (service.name.as_str(), service.mode.unwrap_or(filter)))
+                .collect(),
+        }
+    }
+
+    /// What becomes of packets to services that nothing lists.
+    fn unlisted(&self) -> String {
+        let observing = self.services.iter().filter(|(_, mode)| *mode == Mode::Observe);
+        let observing: Vec<&str> = observing.map(|(name, _)| *name).collect();
+        match observing.len() {
+            0 => "its packets to services are dropped as `unlisted`".to_owned(),
+            all if all == self.services.len() => {
+                "its packets to services would be dropped as `unlisted`, and pass (observe)".to_owned()
+            }
+            _ => format!(
+                "its packets to services are dropped as `unlisted`, but those to `{}` pass (observe)",
+                observing.join("`, `")
+            ),
+        }
+    }
+}
+
 /// The answer in one sentence: the first rule that decides, as in the judgement of packets.
-fn sentence(address: IpAddr, grants: &[Value], denies: &[String], management: &[&str]) -> String {
-    if let [deny, ..] = denies {
-        return format!("{address} is denied by `{deny}`: its packets are dropped, whatever lists it.");
+fn sentence(
+    address: IpAddr,
+    grants: &[Value],
+    denied_by: &[Value],
+    management: &[&str],
+    modes: &Modes<'_>,
+) -> String {
+    let beside = match management {
+        [] => String::new(),
+        entries => format!(
+            " It is management by `{}`, which passes before all else.",
+            entries.join("`, `")
+        ),
+    };
+    if let [deny, ..] = denied_by {
+        let what = match modes.filter {
+            Mode::Enforce => "its packets are dropped, whatever lists it",
+            Mode::Observe => "its packets would be dropped, and pass (observe)",
+        };
+        return format!("{address} is denied by {}: {what}.{beside}", shown_deny(deny));
     }
     let in_force = |grant: &&Value| {
         [State::Active.as_str(), State::Held.as_str()].contains(&grant["state"].as_str().unwrap_or_default())
@@ -218,16 +293,70 @@ fn sentence(address: IpAddr, grants: &[Value], denies: &[String], management: &[
         .filter(in_force)
         .filter_map(|grant| grant["owner"].as_str())
         .collect();
-    let beside = match management {
-        [] => String::new(),
-        entries => format!(" It is management by `{}`.", entries.join("`, `")),
-    };
     match (owners.as_slice(), grants.len()) {
-        ([], 0) => {
-            format!("{address} is listed nowhere: its packets to services are dropped as `unlisted`.{beside}")
-        }
+        ([], 0) => format!("{address} is listed nowhere: {}.{beside}", modes.unlisted()),
         ([], _) => format!("{address} is listed, but nothing that lists it is in force.{beside}"),
         ([one], _) => format!("{address} is listed by {one}.{beside}"),
         ([one, more @ ..], _) => format!("{address} is listed by {one} and {} more.{beside}", more.len()),
+    }
+}
+
+/// `abuse-7` (operator/root, until 2026-11-22T12:00:00Z: scans)
+fn shown_deny(deny: &Value) -> String {
+    let text = |name: &str| deny[name].as_str();
+    let mut beside = vec![text("owner").unwrap_or("of the policy").to_owned()];
+    let end = text("ends_at").and_then(|end| end.parse::<jiff::Timestamp>().ok());
+    let end = end.and_then(|end| jiff::Timestamp::from_second(end.as_second()).ok());
+    beside.extend(end.map(|end| format!("until {end}")));
+    let reason = text("reason")
+        .map(|reason| format!(": {reason}"))
+        .unwrap_or_default();
+    format!(
+        "`{}` ({}{reason})",
+        text("name").unwrap_or("?"),
+        beside.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentence_says_what_would_be_dropped_where_it_only_observes() {
+        let address: IpAddr = "198.51.100.7".parse().unwrap();
+        let modes = |filter, services: &[(&'static str, Mode)]| Modes {
+            filter,
+            services: services.to_vec(),
+        };
+        let (enforce, observe) = (Mode::Enforce, Mode::Observe);
+        let unlisted = |modes: &Modes<'_>| sentence(address, &[], &[], &[], modes);
+        assert_eq!(
+            unlisted(&modes(enforce, &[("a", enforce)])),
+            "198.51.100.7 is listed nowhere: its packets to services are dropped as `unlisted`."
+        );
+        assert_eq!(
+            unlisted(&modes(observe, &[("a", observe)])),
+            "198.51.100.7 is listed nowhere: its packets to services would be dropped as `unlisted`, and pass (observe)."
+        );
+        assert!(
+            unlisted(&modes(enforce, &[("a", enforce), ("b", observe)])).contains("but those to `b` pass")
+        );
+        let deny = json!({ "name": "d", "owner": "operator/root", "reason": "scans", "ends_at": "2026-11-22T12:00:00Z" });
+        let denied = |filter| {
+            sentence(
+                address,
+                &[],
+                std::slice::from_ref(&deny),
+                &["ssh"],
+                &modes(filter, &[]),
+            )
+        };
+        assert_eq!(
+            denied(enforce),
+            "198.51.100.7 is denied by `d` (operator/root, until 2026-11-22T12:00:00Z: scans): its packets are dropped, \
+             whatever lists it. It is management by `ssh`, which passes before all else."
+        );
+        assert!(denied(observe).contains("would be dropped, and pass (observe)"));
     }
 }

@@ -161,12 +161,22 @@ pub struct Refusal {
     /// Members that the problem document has beside the standard ones, such as `revocations`.
     pub members: Vec<(&'static str, serde_json::Value)>,
     pub retry_after_seconds: Option<u32>,
+    pub about: About,
+}
+
+/// What a refused request was about, for its title.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum About {
+    #[default]
+    Binding,
+    Deny,
 }
 
 impl Refusal {
     pub fn new(code: Code, detail: impl Into<String>) -> Refusal {
         Refusal {
             code,
+            about: About::Binding,
             detail: detail.into(),
             errors: Vec::new(),
             members: Vec::new(),
@@ -190,6 +200,15 @@ impl Refusal {
         Refusal {
             errors: faults,
             ..Refusal::new(forbidden.unwrap_or(Code::Invalid), detail)
+        }
+    }
+
+    /// The title where it is not the code's.
+    pub const fn title(&self) -> Option<&'static str> {
+        match (self.about, self.code) {
+            (About::Deny, Code::Invalid) => Some("The deny is invalid"),
+            (About::Deny, Code::PrefixTooWide) => Some("A source is wider than may be denied"),
+            _ => None,
         }
     }
 

@@ -62,12 +62,12 @@ enum What {
     },
 }
 
-fn hash(text: &str) -> Result<String, String> {
+pub(super) fn hash(text: &str) -> Result<String, String> {
     let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if digits && (8..=64).contains(&text.len()) {
         Ok(text.to_ascii_lowercase())
     } else {
-        Err("a head is 8 to 64 hexadecimal digits".to_owned())
+        Err("a hash is 8 to 64 hexadecimal digits".to_owned())
     }
 }
 

@@ -10,6 +10,7 @@ use super::bind::parsed;
 use super::client::{self, Call, SocketArguments};
 use super::exit::{Exit, Failure};
 use super::shell::Shell;
+use super::words::thousands;
 
 /// A store of millions of bindings takes its time; the daemon gives up at the same time.
 const PATIENCE: Duration = Duration::from_secs(605);
@@ -81,7 +82,28 @@ pub(crate) fn restore(arguments: &RestoreArguments, shell: &Shell) -> Result<Exi
     let path = absolute(&arguments.path)?;
     let body = json!({ "path": path, "trust": arguments.trust });
     let status = ask("/v1/restore", body, &arguments.daemon)?;
-    told(&status, "restored:", arguments.json, shell)
+    let exit = told(&status, "restored:", arguments.json, shell)?;
+    for line in suspended(&status) {
+        shell.say(&line);
+    }
+    Ok(exit)
+}
+
+/// What waits for its publisher, a line each.
+fn suspended(status: &Value) -> Vec<String> {
+    let publishers = status["bindings"]["publishers"].as_array().into_iter().flatten();
+    let lines = publishers.filter_map(|publisher| {
+        let (name, count) = (publisher["name"].as_str()?, publisher["suspended"].as_u64()?);
+        let (bindings, it) = match count {
+            0 => return None,
+            1 => ("1 binding is".to_owned(), "it"),
+            many => (format!("{} bindings are", thousands(many)), "them"),
+        };
+        Some(format!(
+            "{bindings} suspended until {name} has synced (PUT /v1/bindings); --trust puts {it} in force at once"
+        ))
+    });
+    lines.collect()
 }
 
 /// The daemon has a working folder of its own.
@@ -108,4 +130,21 @@ fn told(status: &Value, what: &str, as_json: bool, shell: &Shell) -> Result<Exit
         shell.write(&format!("{what} store {store}, revision {revision}\n"))?;
     }
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_its_publisher_is_told() {
+        let status = json!({ "bindings": { "publishers": [
+            { "name": "gateway", "suspended": 1_200 }, { "name": "other", "suspended": 0 }] } });
+        assert_eq!(
+            suspended(&status),
+            [
+                "1,200 bindings are suspended until gateway has synced (PUT /v1/bindings); --trust puts them in force at once"
+            ]
+        );
+    }
 }

@@ -13,6 +13,11 @@ const AFTER_BIND: &str = "\
 A credential is a key's id or its fingerprint, never the key. What is bound before under the same credential is \
 replaced; the same once more renews the lease.
 
+A fingerprint is `sha256:` and the SHA-256 of the key's bytes, or, under `[credentials] scheme = \"hmac-sha256\"`, \
+`hmac-sha256:ID:` and the HMAC-SHA-256 of them under that secret:
+  printf %s \"$KEY\" | sha256sum
+  printf %s \"$KEY\" | openssl dgst -sha256 -hmac \"$(cat /etc/keyfence/k1)\"
+
 Exit codes:
   0  durable and in force
   1  refused or failed; each fault is named
@@ -42,7 +47,7 @@ pub(crate) struct Arguments {
     /// How long it holds, as in 1h30m, or `none` where the publisher may
     #[arg(long, value_name = "DURATION")]
     lease: Lease,
-    /// A limit, as in packets=100/200 (rate and burst), bytes=10MB/1MB, connections=100\/m/20
+    /// A limit, as in packets=100/200 (rate and burst), bytes=10MB/1MB, connections=100/m/20
     #[arg(long = "limit", value_name = "KIND=RATE/BURST")]
     limits: Vec<LimitArgument>,
     /// The writer's own version of its row
@@ -137,7 +142,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         path: format!("/v1/bindings/{}{publisher}", encoded(&arguments.credential)),
         body: Some(body(arguments)),
     };
-    let answer = client::send(&arguments.daemon.socket, call, client::PATIENCE)?;
+    let answer = client::send_as(&arguments.daemon.socket, call, client::PATIENCE, FLAGS)?;
     if arguments.json {
         shell.write(&with_schema(&answer)?)?;
         return Ok(Exit::Done);
@@ -163,6 +168,16 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     shell.write(&line)?;
     Ok(Exit::Done)
 }
+
+const FLAGS: &client::Flags = &[
+    ("sources", "--source"),
+    ("services", "--service"),
+    ("source_ports", "--source-port"),
+    ("lease_seconds", "--lease"),
+    ("limit", "--limit"),
+    ("row_version", "--row-version"),
+    ("labels", "--label"),
+];
 
 fn body(arguments: &Arguments) -> Value {
     let mut body = json!({

@@ -11,6 +11,7 @@ use super::bind::{PublisherArguments, parsed, prefix};
 use super::client::{self, SocketArguments, query};
 use super::exit::{Exit, Failure};
 use super::shell::{Shell, Tone};
+use super::words::count;
 use crate::policy::units::duration_from_text;
 
 const PAGE_ITEMS: usize = 1_000;
@@ -88,19 +89,40 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     }
     if !arguments.json {
         table.force_no_tty();
-        let mut text = String::new();
-        for (at, line) in table.lines().enumerate() {
-            let line = line.trim_end();
-            text.push_str(&if at == 0 {
-                shell.paint(Tone::Heading, line)
-            } else {
-                line.to_owned()
-            });
-            text.push('\n');
-        }
-        shell.write(&text)?;
+        let table = if shown == 0 {
+            String::new()
+        } else {
+            lines(&table, shell) + "\n"
+        };
+        shell.write(&format!("{table}{}\n", summary(shown, after.is_some())))?;
     }
     Ok(Exit::Done)
+}
+
+/// A table with its head in the heading's tone.
+pub(crate) fn lines(table: &Table, shell: &Shell) -> String {
+    let mut text = String::new();
+    for (at, line) in table.lines().enumerate() {
+        let line = line.trim_end();
+        text.push_str(&if at == 0 {
+            shell.paint(Tone::Heading, line)
+        } else {
+            line.to_owned()
+        });
+        text.push('\n');
+    }
+    text
+}
+
+fn summary(shown: usize, more: bool) -> String {
+    match (shown, more) {
+        (0, false) => "No binding matches.".to_owned(),
+        (shown, false) => format!("{}.", count(shown, "binding", "bindings")),
+        (shown, true) => format!(
+            "The first {}; there may be more: --limit shows them, conditions narrow them.",
+            count(shown, "binding", "bindings")
+        ),
+    }
 }
 
 fn page(
@@ -143,13 +165,17 @@ fn row(item: &Value) -> Vec<Cell> {
         let items = item[name].as_array().into_iter().flatten();
         items.filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
     };
+    let state = match item["suspended_because"].as_str() {
+        Some(why) => format!("{}: {why}", text("state")),
+        None => text("state"),
+    };
     let ends = item["ends_at"].as_str().unwrap_or("never").to_owned();
     let cells = [
         text("credential"),
         text("publisher"),
         list("sources"),
         list("services"),
-        text("state"),
+        state,
         ends,
     ];
     cells.into_iter().map(Cell::new).collect()

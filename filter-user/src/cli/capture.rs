@@ -41,9 +41,12 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
-    /// Where to; - is standard output
+    /// Where to: a new file, or a pipe; - is standard output
     #[arg(short = 'w', long = "write", value_name = "FILE")]
     file: PathBuf,
+    /// Overwrite a file that is there
+    #[arg(long)]
+    force: bool,
     /// Only from this address or prefix
     #[arg(long, value_name = "ADDR", value_parser = source)]
     source: Option<String>,
@@ -150,6 +153,9 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
                     wireshark -k -i -`";
         return Err(Failure::new(Exit::Usage, text));
     }
+    if !piped && !arguments.force && is_file(arguments) {
+        return Err(exists(arguments));
+    }
     // A file is made only when the daemon has begun.
     let mut blocks: Option<Blocks<Box<dyn Write>>> = None;
     let opened = || -> Result<Blocks<Box<dyn Write>>, Failure> {
@@ -195,13 +201,31 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
 /// Frames hold what others send: the file is its owner's alone.
 fn create(arguments: &Arguments) -> Result<File, Failure> {
     let path = &arguments.file;
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path);
-    file.map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", path.display())))
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    // A pipe or a device is there already, and takes what it is given.
+    match path.try_exists().unwrap_or(false) && (arguments.force || !is_file(arguments)) {
+        true => options.truncate(true),
+        false => options.create_new(true),
+    };
+    options.open(path).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => exists(arguments),
+        _ => Failure::new(Exit::Failed, format!("{}: {error}", path.display())),
+    })
+}
+
+fn is_file(arguments: &Arguments) -> bool {
+    arguments.file.metadata().is_ok_and(|found| found.is_file())
+}
+
+fn exists(arguments: &Arguments) -> Failure {
+    let file = arguments.file.display();
+    Failure::new(
+        Exit::Failed,
+        format!(
+            "{file} is there already, and is left as it is; name a new file, or say --force to overwrite it"
+        ),
+    )
 }
 
 fn tell(totals: &Totals, arguments: &Arguments, shell: &Shell) -> Result<(), Failure> {

@@ -120,11 +120,24 @@ pub(crate) fn ask(socket: &Path, method: Method, path: &str, patience: Duration)
 
 /// The body of a 200 or 201, or why there is none.
 pub(crate) fn send(socket: &Path, call: Call, patience: Duration) -> Result<String, Failure> {
+    send_as(socket, call, patience, &[])
+}
+
+/// How a command calls the members of what it sends.
+pub(crate) type Flags = [(&'static str, &'static str)];
+
+/// As `send`; faults of members are told by the command's own words.
+pub(crate) fn send_as(
+    socket: &Path,
+    call: Call,
+    patience: Duration,
+    flags: &Flags,
+) -> Result<String, Failure> {
     let answer = answer(socket, call, patience)?;
     if answer.is_success() {
         Ok(answer.body)
     } else {
-        Err(refused(&answer))
+        Err(refused_as(&answer, flags))
     }
 }
 
@@ -303,8 +316,16 @@ fn unreachable(socket: &Path, fault: &Fault) -> Failure {
     )
 }
 
+/// What the API says in a query is a flag of the commands.
+const PUBLISHER_QUERY: &str = "?publisher=NAME";
+const PUBLISHER_FLAG: &str = "--publisher NAME";
+
 /// What an answer that is no success means for the command.
 pub(crate) fn refused(answer: &Answer) -> Failure {
+    refused_as(answer, &[])
+}
+
+fn refused_as(answer: &Answer, flags: &Flags) -> Failure {
     let Ok(problem) = serde_json::from_str::<Problem>(&answer.body) else {
         return Failure::new(
             Exit::Failed,
@@ -335,7 +356,35 @@ pub(crate) fn refused(answer: &Answer) -> Failure {
         } else {
             format!("; {fix}")
         };
-        text.push_str(&format!("\n  {}: {detail}{fix}", pointer.trim_start_matches('/')));
+        text.push_str(&format!("\n  {}: {detail}{fix}", place(pointer, flags)));
     }
-    Failure::new(exit, text)
+    Failure::new(exit, text.replace(PUBLISHER_QUERY, PUBLISHER_FLAG))
+}
+
+/// `/limit/packets/rate` is `--limit` where a command says so, else `limit/packets/rate`.
+fn place<'p>(pointer: &'p str, flags: &Flags) -> &'p str {
+    let path = pointer.trim_start_matches('/');
+    let member = path.split('/').next().unwrap_or(path);
+    let flag = flags.iter().find(|(name, _)| *name == member);
+    flag.map_or(path, |(_, flag)| flag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusal_speaks_of_flags_where_the_api_speaks_of_members() {
+        let body = r#"{"title": "T", "code": "invalid", "detail": "as an operator, name one with `?publisher=NAME`",
+            "errors": [{"pointer": "/seconds", "detail": "none"}, {"pointer": "/other/0", "detail": "odd", "fix": "mend"}]}"#;
+        let answer = Answer {
+            status: 422,
+            body: body.to_owned(),
+        };
+        let failure = refused_as(&answer, &[("seconds", "--for")]);
+        assert_eq!(
+            failure.text,
+            "T: as an operator, name one with `--publisher NAME`\n  --for: none\n  other/0: odd; mend"
+        );
+    }
 }

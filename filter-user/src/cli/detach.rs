@@ -7,6 +7,7 @@ use super::exit::{Exit, Failure};
 use super::shell::Shell;
 use crate::engine;
 use crate::kernel::pins::{PinError, Pins};
+use crate::records::last::Last;
 
 const AFTER_HELP: &str = "\
 Says what becomes open, then asks; where there is no terminal to ask on, it needs --yes. Works with the daemon dead.
@@ -66,7 +67,10 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
             return Err(Failure::new(Exit::Refused, "not confirmed: nothing was changed"));
         }
     }
-    pins.clear().map_err(failed)?;
+    let last = Last::before(&pins, &arguments.policy, &instance);
+    for line in last.write_after(|| pins.clear().map_err(failed))? {
+        shell.say(&line);
+    }
     shell.say(&format!("detached: every packet on {names} passes"));
     Ok(Exit::Done)
 }

@@ -33,7 +33,8 @@ Examples:
   keyfence drops --since 1h --reason unlisted
   keyfence drops --top 20
   keyfence drops --source 198.51.100.0/24 --follow
-  keyfence drops verify /var/log/keyfence/drops.jsonl";
+  keyfence drops verify /var/log/keyfence/drops.jsonl
+  keyfence drops verify --checkpoint 5b11618c2e440278 /var/log/keyfence/drops.jsonl";
 
 /// What was dropped, and why; check the log of it
 #[derive(Debug, clap::Args)]
@@ -50,7 +51,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "REASON", value_parser = reason)]
     reason: Option<String>,
     /// The busiest sources instead of records
-    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "20")]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "20", value_parser = top)]
     top: Option<usize>,
     /// The newest records, at most so many
     #[arg(long, value_name = "N", default_value_t = RECORDS_DEFAULT, value_parser = limit)]
@@ -72,6 +73,9 @@ enum What {
         /// The log's files, the oldest first
         #[arg(value_name = "FILE", required = true)]
         files: Vec<PathBuf>,
+        /// A checkpoint that must be there, by the SHA-256 of its line (8 digits or more), as verify told it earlier
+        #[arg(long, value_name = "SHA256", value_parser = super::audit::hash)]
+        checkpoint: Option<String>,
         /// One JSON object
         #[arg(long)]
         json: bool,
@@ -124,6 +128,11 @@ fn reason(text: &str) -> Result<String, String> {
     }
 }
 
+fn top(text: &str) -> Result<usize, String> {
+    text.parse()
+        .map_err(|_| "a number; where a file follows, write --top=20 FILE, or FILE --top".to_owned())
+}
+
 fn limit(text: &str) -> Result<usize, String> {
     let number = text
         .parse()
@@ -174,8 +183,13 @@ impl Filter {
 }
 
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
-    if let Some(What::Verify { files, json }) = &arguments.verb {
-        return verify(files, *json, shell);
+    if let Some(What::Verify {
+        files,
+        checkpoint,
+        json,
+    }) = &arguments.verb
+    {
+        return verify(files, checkpoint.as_deref(), *json, shell);
     }
     let mut query = Query {
         reason: arguments.reason.clone(),
@@ -236,8 +250,13 @@ fn follow(arguments: &Arguments, mut query: Query, shell: &Shell) -> Result<Exit
     }
 }
 
-fn verify(files: &[PathBuf], as_json: bool, shell: &Shell) -> Result<Exit, Failure> {
-    let mut verifier = Verifier::default();
+fn verify(
+    files: &[PathBuf],
+    checkpoint: Option<&str>,
+    as_json: bool,
+    shell: &Shell,
+) -> Result<Exit, Failure> {
+    let mut verifier = Verifier::seeking(checkpoint);
     for file in files {
         let shown = file.display();
         match verifier.file(file) {
@@ -257,7 +276,21 @@ fn verify(files: &[PathBuf], as_json: bool, shell: &Shell) -> Result<Exit, Failu
             }
         }
     }
-    let verified = verifier.end();
+    let verified = match verifier.end() {
+        Ok(verified) => verified,
+        Err(sought) => {
+            let why = format!(
+                "no checkpoint's line has the SHA-256 {sought}: the log was cut or written anew since, or is not in these files"
+            );
+            if as_json {
+                let object = json!({ "schema": 1, "whole": false, "file": null, "why": why });
+                shell.write(&format!("{object}\n"))?;
+            } else {
+                shell.write(&format!("The log does not match: {why}\n"))?;
+            }
+            return Ok(Exit::Degraded);
+        }
+    };
     if as_json {
         let mut object = serde_json::to_value(&verified)
             .map_err(|error| Failure::new(Exit::Failed, format!("the answer: {error}")))?;

@@ -42,6 +42,8 @@ enum What {
     PolicyReference,
     /// docs/METRICS.md: every metric
     MetricsReference,
+    /// docs/API.md: every request, answer and error of the listeners
+    ApiReference,
 }
 
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
@@ -54,6 +56,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         What::Completions { shell: of } => shell.write(&completions(*of)?)?,
         What::PolicyReference => shell.write(&crate::policy::reference())?,
         What::MetricsReference => shell.write(&crate::metrics::reference())?,
+        What::ApiReference => shell.write(&crate::api::reference())?,
     }
     Ok(Exit::Done)
 }

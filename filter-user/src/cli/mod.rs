@@ -12,6 +12,7 @@ mod bindings;
 mod capture;
 mod check;
 mod client;
+mod confirm;
 mod deny;
 mod detach;
 mod drops;

@@ -1,6 +1,6 @@
 //! `keyfence run`: the daemon.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::exit::{Exit, Failure};
 use super::shell::Shell;
@@ -8,6 +8,7 @@ use crate::compiler::CompileError;
 use crate::daemon::{self, DaemonError};
 use crate::engine::{self, FilterError, Options};
 use crate::kernel::load::KernelLog;
+use crate::kernel::pins::Pins;
 use crate::logging::Format;
 use crate::policies::{NoPolicy, Start};
 use crate::policy::{self, Colour, Loaded};
@@ -70,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     let start = Start::of(file, state.as_deref()).map_err(|NoPolicy(loaded)| {
         match (&loaded.policy, engine::refusal(&loaded)) {
             (Some(_), Some(refusal)) => Failure::new(Exit::Failed, refusal),
-            _ => invalid(&loaded, shell),
+            _ => still_filtering(invalid(&loaded, shell), bpf_fs),
         }
     })?;
     if let Some(missing) = rights_missing() {
@@ -97,6 +98,22 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
             error => Failure::new(Exit::Failed, error),
         })?;
     Ok(Exit::Done)
+}
+
+/// A start that fails leaves what is in force untouched, and says so.
+fn still_filtering(failure: Failure, bpf_fs: &Path) -> Failure {
+    let instances = Pins::filtering(bpf_fs);
+    match instances.as_slice() {
+        [] => failure,
+        names => Failure::new(
+            failure.exit,
+            format!(
+                "{}\nThe filter already attached stays in force (instance {}).",
+                failure.text.trim_end(),
+                names.join(", ")
+            ),
+        ),
+    }
 }
 
 /// What is missing of the rights to filter, before anything else fails for want of them; `None` where nothing is, or

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use self::answer::{Interface, Status, parse};
+use self::answer::{Interface, Publisher, Status, parse};
 use super::client::{self, SocketArguments};
 use super::exit::{Exit, Failure};
 use super::shell::{Shell, Tone};
@@ -23,6 +23,8 @@ const HASH_CHARACTERS_SHOWN: usize = 19;
 /// How the daemon's word for a failed reload begins.
 const RELOAD_FAILED: &str = "the last reload failed";
 const FILE_INVALID: &str = "the policy file is invalid";
+/// A section of the page, with what was read back of them below.
+const TABLES: &str = "Tables";
 /// From this fill on a table is worth a look.
 const FILL_PERCENT_WARNING: u64 = 80;
 
@@ -76,7 +78,7 @@ fn page(status: &Status, (now, gone): (jiff::Timestamp, bool), shell: &Shell) ->
     let sections = [
         ("Interfaces", interfaces(status)),
         ("Services", services(status)),
-        ("Tables", tables(status)),
+        (TABLES, tables(status)),
         ("Bindings", publishers(status)),
     ];
     // Where nobody may push, there are none to tell of.
@@ -93,8 +95,10 @@ fn page(status: &Status, (now, gone): (jiff::Timestamp, bool), shell: &Shell) ->
         for line in table.lines() {
             let _ = writeln!(page, "{}", line.trim_end());
         }
+        if title == TABLES {
+            read_back(&mut page, status, now, shell);
+        }
     }
-    read_back(&mut page, status, now, shell);
     page
 }
 
@@ -113,6 +117,33 @@ fn read_back(page: &mut String, status: &Status, now: jiff::Timestamp, shell: &S
         ),
     };
     let _ = writeln!(page, "  read back {ago} ago: {found}");
+}
+
+/// Bindings that are kept without a grant, and what is denied beside the policy.
+fn bindings(page: &mut String, status: &Status, shell: &Shell) {
+    let Some(bindings) = &status.bindings else { return };
+    for Publisher { name, suspended, .. } in bindings.publishers.iter().filter(|one| one.suspended > 0) {
+        let mark = shell.paint(Tone::Warning, "!");
+        let what = match suspended {
+            1 => format!("1 binding of {name} is suspended"),
+            many => format!("{} bindings of {name} are suspended", thousands(*many)),
+        };
+        let _ = writeln!(
+            page,
+            "  {mark} {what}: `keyfence bindings --state suspended` says why"
+        );
+    }
+    match bindings.denies {
+        0 => {}
+        1 => page.push_str("1 deny of run time: `keyfence deny --list`\n"),
+        many => {
+            let _ = writeln!(
+                page,
+                "{} denies of run time: `keyfence deny --list`",
+                thousands(many)
+            );
+        }
+    }
 }
 
 /// What concerns the whole daemon; what is wrong comes first.
@@ -164,6 +195,7 @@ fn head(page: &mut String, status: &Status, now: jiff::Timestamp, shell: &Shell)
         );
     }
     let _ = writeln!(page, "mode {mode}, generation {generation}");
+    bindings(page, status, shell);
 }
 
 /// What became of the last reload, and what to do about it.
@@ -180,7 +212,12 @@ fn reloads(page: &mut String, status: &Status, gone: bool, shell: &Shell) {
             true => "the policy file was invalid at the start, and the last confirmed policy serves for all",
             false => "the last reload changed nothing",
         };
-        let _ = writeln!(page, "  {mark} {what}: {}", error.trim_end());
+        let mut lines = error.lines().map(str::trim_end).filter(|line| !line.is_empty());
+        let first = lines.next().unwrap_or_default();
+        let _ = writeln!(page, "  {mark} {what}: {first}");
+        if lines.next().is_some() {
+            let _ = writeln!(page, "    `keyfence check {}` shows all", policy.file);
+        }
     }
     let advice = match (gone, policy.reload_ok) {
         (true, _) => "the policy's file is gone: put it back, then `keyfence reload`",

@@ -27,13 +27,24 @@ Example:
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
     /// The address
-    #[arg(value_name = "ADDR")]
+    #[arg(value_name = "ADDR", value_parser = address)]
     address: IpAddr,
     #[command(flatten)]
     daemon: SocketArguments,
     /// The daemon's answer as it is: one JSON object
     #[arg(long)]
     json: bool,
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    let fault = match text.parse::<ipnet::IpNet>() {
+        Ok(_) => {
+            "this takes one address; `keyfence bindings --source PREFIX` lists what overlaps a prefix, `keyfence drops \
+             --source PREFIX` what was dropped from it"
+        }
+        Err(_) => "this is no IP address",
+    };
+    text.parse().map_err(|_| fault.to_owned())
 }
 
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
@@ -63,6 +74,7 @@ fn page(why: &Value) -> String {
             drops.join(", ")
         ));
     }
+    denied_as_well(&mut page, why);
     let grants = why["grants"].as_array().map(Vec::as_slice).unwrap_or_default();
     if grants.is_empty() {
         return page;
@@ -109,6 +121,22 @@ fn page(why: &Value) -> String {
         page.push_str("There are more; `keyfence bindings --source` lists all.\n");
     }
     page
+}
+
+/// What denies it beside the one that the sentence names.
+fn denied_as_well(page: &mut String, why: &Value) {
+    for deny in why["denied_by"].as_array().into_iter().flatten().skip(1) {
+        let text = |name: &str| deny[name].as_str();
+        page.push_str(&format!(
+            "Denied as well by {} ({}, until {}){}\n",
+            text("name").unwrap_or("?"),
+            text("owner").unwrap_or("of the policy"),
+            text("ends_at").unwrap_or("it is removed"),
+            text("reason")
+                .map(|reason| format!(": {reason}"))
+                .unwrap_or_default(),
+        ));
+    }
 }
 
 /// `59m 58s`

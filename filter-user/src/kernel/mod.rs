@@ -16,6 +16,7 @@ pub mod devices;
 pub mod edit;
 pub mod events;
 pub mod interfaces;
+mod kept;
 mod levels;
 pub mod load;
 pub mod log;

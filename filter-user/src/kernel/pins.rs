@@ -32,6 +32,11 @@ pub enum PinError {
     )]
     NotBpfFs(PathBuf),
     #[error(
+        "{path}: {error}: there is no BPF file system there; mount one: mkdir -p {path} && mount -t bpf -o mode=0700 bpf \
+         {path} (or name another with --bpf-fs)"
+    )]
+    NoBpfFs { path: PathBuf, error: io::Error },
+    #[error(
         "{0:?} is no instance's name: a letter or digit, then up to 62 of letters, digits, `.`, `_` and `-`"
     )]
     Name(String),
@@ -81,8 +86,23 @@ impl Pins {
         Ok(pins)
     }
 
+    /// The instances that filter, by the pins under this BPF file system; none where it cannot be read.
+    pub fn filtering(bpf_fs: &Path) -> Vec<String> {
+        let all = Self {
+            root: bpf_fs.join("keyfence"),
+        };
+        let names = all.list(&all.root).unwrap_or_default().into_iter();
+        let linked = names.filter(|name| {
+            let pins = Self {
+                root: all.root.join(name),
+            };
+            pins.linked().is_ok_and(|linked| !linked.is_empty())
+        });
+        linked.map(|name| name.replace('%', ".")).collect()
+    }
+
     fn named(bpf_fs: &Path, instance: &str) -> Result<Self, PinError> {
-        let kind = statfs(bpf_fs).map_err(|error| PinError::Io {
+        let kind = statfs(bpf_fs).map_err(|error| PinError::NoBpfFs {
             path: bpf_fs.into(),
             error: error.into(),
         })?;

@@ -15,8 +15,10 @@ use filter_common::records::{
 };
 use filter_common::verdict::Verdict;
 
+use super::kept::Kept;
 use super::load::{Generation, LoadError};
 use super::memory::Memory;
+use super::pins::Pins;
 use super::raw::Barrier;
 
 /// Entries of the maps, both halves.
@@ -43,8 +45,8 @@ const SUMS: usize = std::mem::offset_of!(RecordEpoch, sums) / 8;
 pub(super) struct Head(Arc<Memory<RecordHead>>);
 
 impl Head {
-    pub(super) fn of(generation: &Generation) -> Result<Self, LoadError> {
-        Ok(Self(Arc::new(map(generation, names::RECORD_HEAD)?)))
+    pub(super) fn of(kept: &Kept<'_>) -> Result<Self, LoadError> {
+        Ok(Self(Arc::new(kept.memory(names::RECORD_HEAD)?)))
     }
 
     fn word(&self, word: usize) -> &AtomicU64 {
@@ -86,18 +88,23 @@ pub struct Epoch {
     pub sums: [u64; 2],
 }
 
-fn map<T: aya::Pod>(generation: &Generation, name: &'static str) -> Result<Memory<T>, LoadError> {
-    Memory::of(generation.map(name)?).map_err(|error| LoadError::Object(format!("mapping {name}: {error}")))
-}
-
 impl Accounting {
     pub fn of(generation: &Generation) -> Result<Self, LoadError> {
+        Self::by(&Kept::By(generation))
+    }
+
+    /// As the pins have it, for whoever holds no generation. These must be of this layout.
+    pub fn pinned(pins: &Pins) -> Result<Self, LoadError> {
+        Self::by(&Kept::Pinned(pins))
+    }
+
+    fn by(kept: &Kept<'_>) -> Result<Self, LoadError> {
         Ok(Self {
-            head: Head::of(generation)?,
-            tags: map(generation, names::RECORD_TAGS)?,
-            lines: map(generation, names::RECORD_LINES)?,
-            more: map(generation, names::RECORD_MORE)?,
-            spills: map(generation, names::RECORD_SPILLS)?,
+            head: Head::of(kept)?,
+            tags: kept.memory(names::RECORD_TAGS)?,
+            lines: kept.memory(names::RECORD_LINES)?,
+            more: kept.memory(names::RECORD_MORE)?,
+            spills: kept.memory(names::RECORD_SPILLS)?,
             barrier: Barrier::new()
                 .map_err(|error| LoadError::Object(format!("the drop accounting: {error}")))?,
         })

@@ -2,11 +2,10 @@
 //!
 //! Reads it for metrics and status; names, clears and carries over what a new generation is about to use.
 
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use filter_common::abi::{Count, LimitSet, Meta, OwnerState, SERVICE_ENTRIES, ServiceState, names};
 use filter_common::account::{self, COUNTERS};
@@ -16,9 +15,11 @@ use filter_common::units::UNITS_PER_SECOND;
 use filter_common::verdict::{NO_SERVICE, Verdict};
 
 use super::clock;
+use super::kept::Kept;
 use super::levels::{changed, pairs};
 use super::load::{Generation, LoadError};
 use super::memory::Memory;
+use super::pins::Pins;
 use super::records::Head;
 use super::slots::{self, Counted};
 use crate::compiler::Numbers;
@@ -54,24 +55,33 @@ pub struct OwnerUse {
 
 impl State {
     pub fn of(generation: &Generation) -> Result<Self, LoadError> {
-        let mapped = |error: std::io::Error| LoadError::Object(format!("mapping the state: {error}"));
+        Self::by(&Kept::By(generation))
+    }
+
+    /// As the pins have it, for whoever holds no generation. These must be of this layout.
+    pub fn pinned(pins: &Pins) -> Result<Self, LoadError> {
+        Self::by(&Kept::Pinned(pins))
+    }
+
+    fn by(kept: &Kept<'_>) -> Result<Self, LoadError> {
         Ok(Self {
-            meta: array(generation, names::META)?.try_into()?,
-            counters: array(generation, names::COUNTERS)?.try_into()?,
-            interfaces: array(generation, names::INTERFACES)?.try_into()?,
-            owners: Arc::new(Memory::of(generation.map(names::OWNER_STATE)?).map_err(mapped)?),
-            services: Arc::new(Memory::of(generation.map(names::SERVICE_STATE)?).map_err(mapped)?),
-            records: Head::of(generation)?,
+            meta: kept.map(names::META)?.try_into()?,
+            counters: kept.map(names::COUNTERS)?.try_into()?,
+            interfaces: kept.map(names::INTERFACES)?.try_into()?,
+            owners: Arc::new(kept.memory(names::OWNER_STATE)?),
+            services: Arc::new(kept.memory(names::SERVICE_STATE)?),
+            records: Head::of(kept)?,
         })
     }
 
     /// The same once more, by any of its generations: mapping a million owners takes milliseconds, so both have one
     /// mapping.
     pub fn share(&self, generation: &Generation) -> Result<Self, LoadError> {
+        let kept = Kept::By(generation);
         Ok(Self {
-            meta: array(generation, names::META)?.try_into()?,
-            counters: array(generation, names::COUNTERS)?.try_into()?,
-            interfaces: array(generation, names::INTERFACES)?.try_into()?,
+            meta: kept.map(names::META)?.try_into()?,
+            counters: kept.map(names::COUNTERS)?.try_into()?,
+            interfaces: kept.map(names::INTERFACES)?.try_into()?,
             owners: Arc::clone(&self.owners),
             services: Arc::clone(&self.services),
             records: self.records.clone(),
@@ -302,12 +312,6 @@ impl State {
 }
 
 /// A map by another descriptor.
-fn array(generation: &Generation, name: &'static str) -> Result<Map, LoadError> {
-    let fd = generation.map(name)?.fd().as_fd().try_clone_to_owned();
-    let fd = fd.map_err(|error| LoadError::Object(format!("{name}: {error}")))?;
-    Ok(Map::from_map_data(MapData::from_fd(fd)?)?)
-}
-
 /// Behind the three verdicts' counts, on the first CPU: whose they are.
 const INTERFACE_NAME: usize = 3;
 

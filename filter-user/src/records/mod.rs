@@ -8,6 +8,7 @@ mod address;
 pub mod capture;
 mod document;
 mod kernel;
+pub mod last;
 mod ledger;
 mod line;
 pub mod live;

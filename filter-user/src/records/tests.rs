@@ -217,7 +217,7 @@ fn lines(log: &Path) -> Vec<Value> {
 fn is_whole(log: &Path) -> super::verify::Verified {
     let mut verifier = Verifier::default();
     verifier.file(log).unwrap();
-    verifier.end()
+    verifier.end().unwrap()
 }
 
 #[test]
@@ -242,6 +242,22 @@ fn log_that_was_cut_anywhere_is_completed_by_the_next_daemon() {
     let checkpoint = lines(&log).pop().unwrap();
     assert_eq!(checkpoint["keyfence"]["audit"]["line"], 17);
     assert_eq!(checkpoint["keyfence"]["audit"]["hash"], "ab".repeat(32));
+    // Kept elsewhere, its hash shows later that the log still reaches it; one that is in no line does not.
+    let kept = is_whole(&log).checkpoint.unwrap();
+    let seeks = |hash: &str| {
+        let mut verifier = Verifier::seeking(Some(hash));
+        verifier.file(&log).unwrap();
+        verifier.end().is_ok()
+    };
+    assert!(seeks(&kept[..8]) && seeks(&kept) && !seeks("00000000"));
+    let whole = std::fs::read_to_string(&log).unwrap();
+    let before = &whole[..whole.trim_end().rfind('\n').unwrap() + 1];
+    std::fs::write(&log, before).unwrap();
+    assert!(
+        is_whole(&log).unvouched == 5 && !seeks(&kept),
+        "a cut tail shows by this alone"
+    );
+    std::fs::write(&log, &whole).unwrap();
     // The next epoch, cut after each byte, as a kill in the midst of its write leaves it.
     let mut records = open(&policy, &source);
     let before = *source.written.lock().unwrap();

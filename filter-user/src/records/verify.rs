@@ -23,6 +23,8 @@ pub struct Verified {
     pub unvouched: u64,
     /// What a crash left of a last line.
     pub torn_bytes: u64,
+    /// SHA-256 of the last checkpoint's line: kept elsewhere, it shows later that nothing up to it was cut off.
+    pub checkpoint: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -94,9 +96,19 @@ pub struct Verifier {
     verified: Verified,
     life: Option<String>,
     last_sequence: Option<u64>,
+    /// The beginning of a checkpoint's hash that must be there, and whether it was.
+    sought: Option<(String, bool)>,
 }
 
 impl Verifier {
+    /// One that wants a checkpoint which was told earlier: digits that the SHA-256 of its line begins with.
+    pub fn seeking(checkpoint: Option<&str>) -> Self {
+        Self {
+            sought: checkpoint.map(|hash| (hash.to_owned(), false)),
+            ..Self::default()
+        }
+    }
+
     pub fn file(&mut self, path: &Path) -> Result<(), VerifyError> {
         let mut input = BufReader::new(File::open(path)?);
         let mut stretch = Stretch::default();
@@ -119,7 +131,12 @@ impl Verifier {
                 .map_err(|error| broken(format!("no line of a drop log: {error}")))?;
             if read.keyfence.kind == "checkpoint" {
                 checked(&stretch, &read.keyfence, previous.as_deref(), sums).map_err(broken)?;
-                previous = Some(hex(&Sha256::digest(&line)));
+                let own = hex(&Sha256::digest(&line));
+                if let Some((sought, found)) = &mut self.sought {
+                    *found |= own.starts_with(&*sought);
+                }
+                self.verified.checkpoint = Some(own.clone());
+                previous = Some(own);
                 sums = read.keyfence.sums.map(|sums| (read.keyfence.began, sums));
                 stretch = Stretch::default();
                 self.verified.checkpoints += 1;
@@ -132,8 +149,12 @@ impl Verifier {
         Ok(())
     }
 
-    pub fn end(self) -> Verified {
-        self.verified
+    /// What the files held; `Err` is the checkpoint that is in none of them.
+    pub fn end(self) -> Result<Verified, String> {
+        match self.sought {
+            Some((sought, false)) => Err(sought),
+            _ => Ok(self.verified),
+        }
     }
 
     fn record(&mut self, line: &Line, stretch: &mut Stretch) -> Result<(), String> {

@@ -222,6 +222,21 @@ fn bounds_hold_and_what_is_not_taken_is_told() {
     let duration = start("duration.pcapng", &["--duration", "1s"]);
     let (told, _) = duration.ended();
     assert_eq!(told["ended"], "duration");
+    // What is there is left as it is.
+    let there = site.folder().join("there.pcapng");
+    std::fs::write(&there, "kept").expect("a temporary folder can be written");
+    let refused = output(capture(&site).arg("-w").arg(&there));
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said(&refused).contains("--force"), "{}", said(&refused));
+    assert_eq!(std::fs::read(&there).expect("it is there"), b"kept");
+    let forced = output(
+        capture(&site)
+            .arg("-w")
+            .arg(&there)
+            .args(["--force", "--duration", "1s"]),
+    );
+    assert!(forced.status.success(), "{}", said(&forced));
+    assert_ne!(std::fs::read(&there).expect("it is there"), b"kept");
     for (arguments, word) in [
         (["--service", "none"], "none of the policy's services"),
         (["--duration", "25h"], "from 1 to 86400"),

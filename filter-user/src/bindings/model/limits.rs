@@ -27,7 +27,16 @@ pub(crate) fn read(json: &Json, pointer: &str, faults: &mut Faults) -> Option<Bo
 fn read_bucket(json: &Json, pointer: &str, unit: Unit, faults: &mut Faults) -> Option<Limit> {
     let members = Members::open(json, pointer, &["rate", "burst"], faults)?;
     let mut number = |name: &str, read: &dyn Fn(&str) -> Option<(u64, u32)>| {
-        let fix = "write a number, or text such as \"100/m\" or \"10MB\"";
+        let fix = match (name, unit) {
+            ("rate", Unit::Plain) => {
+                "write a number a second, or text such as \"100/s\", \"100/m\" or \"5k/h\""
+            }
+            ("rate", Unit::Bytes) => {
+                "write a number a second, or text such as \"10MB\", \"80Mbit/s\" or \"1GB/h\""
+            }
+            (_, Unit::Plain) => "write a number, or text such as \"2k\"",
+            (_, Unit::Bytes) => "write a number, or text such as \"10MB\"",
+        };
         let read = match members.find(name) {
             None => {
                 let detail = format!("{name} is missing");

@@ -229,6 +229,7 @@ async fn cut_or_faulty_sync_revokes_nobody() {
     let refusal = sync(&f, &keys(0)).await.unwrap_err();
     assert_eq!(refusal.code, Code::MassRevocation);
     assert_eq!(refusal.members[0], ("revocations", 20.into()));
+    assert!(refusal.detail.contains("?revoke_max=20"));
     assert_eq!(f.kernel.owners().len(), 20);
     assert_eq!(sync(&f, &keys(10)).await.unwrap().revoked, 10);
     let allowed = SyncOptions {

@@ -16,7 +16,7 @@ use crate::bindings::model::lease::{LastWrite, Moment, monotonic};
 use crate::bindings::model::prefixes::Prefixes;
 use crate::bindings::model::view::timestamp;
 use crate::bindings::model::{body, json};
-use crate::bindings::refusal::{Code, Refusal};
+use crate::bindings::refusal::{About, Code, Refusal};
 use crate::bindings::requests::{Actor, Answer, Caller, DenyView};
 use crate::bindings::seam::{Change, DenyGrant};
 use crate::bindings::store::StoredDeny;
@@ -181,7 +181,10 @@ pub(crate) fn read(name: &str, bytes: &[u8], actor: &Actor) -> Answer<DenyBody> 
         .map(|members| read_members(&members, actor, &mut faults));
     match body {
         Some(body) if faults.is_empty() => Ok(body),
-        _ => Err(Refusal::of_faults(faults.into_vec())),
+        _ => Err(Refusal {
+            about: About::Deny,
+            ..Refusal::of_faults(faults.into_vec())
+        }),
     }
 }
 

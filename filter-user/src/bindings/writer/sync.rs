@@ -287,7 +287,10 @@ impl Group {
             .unwrap_or_else(|| share_of(in_force, percent).max(REVOCATIONS_FREE));
         // A dry run tells the number instead.
         if counted > most && !job.options.dry_run {
-            let detail = format!("{counted} of {in_force} bindings would be revoked, of at most {most}");
+            let detail = format!(
+                "{counted} of {in_force} bindings would be revoked, of at most {most}; nothing was changed: \
+                 `?dry_run=true` tells what would be, and where that is meant, `?revoke_max={counted}` admits it"
+            );
             let refusal = Refusal::new(Code::MassRevocation, detail);
             return Err(Unfit::Refused(
                 refusal.with("revocations", counted).with("revoke_max", most),

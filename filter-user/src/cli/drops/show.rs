@@ -1,6 +1,7 @@
 //! Records, sums and a checked log as a person reads them.
 
 use comfy_table::{CellAlignment, Table, presets};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::records::verify::Verified;
@@ -68,6 +69,12 @@ fn text(value: &Value) -> String {
     }
 }
 
+/// To the millisecond; what is no time as it is.
+fn time(value: &Value) -> String {
+    let time = value.as_str().and_then(|text| text.parse::<Timestamp>().ok());
+    time.map_or_else(|| text(value), |time| format!("{time:.3}"))
+}
+
 fn end(end: &Value) -> String {
     let address = match &end["address"] {
         Value::Null => text(&end["ip"]),
@@ -87,7 +94,7 @@ fn record_row(record: &Value) -> [String; 8] {
         to = format!("{to}/{transport}");
     }
     [
-        text(&record["event"]["end"]),
+        time(&record["event"]["end"]),
         text(&own["verdict"]),
         text(&own["reason"]),
         text(&own["service"]),
@@ -116,7 +123,7 @@ fn top_row(row: &Value) -> [String; 6] {
         text(&row["bytes"]),
         counted(&row["reasons"]),
         counted(&row["services"]),
-        text(&row["last"]),
+        time(&row["last"]),
     ]
 }
 
@@ -132,9 +139,15 @@ pub(super) fn whole(verified: &Verified) -> String {
         packets,
         unvouched,
         torn_bytes,
+        checkpoint,
         ..
     } = verified;
     let mut text = format!("Whole: {records} records of {packets} packets, {checkpoints} checkpoints.\n");
+    if let Some(checkpoint) = checkpoint {
+        text.push_str(&format!(
+            "The last checkpoint is {checkpoint}: kept elsewhere, `--checkpoint` finds by it that the end was cut off.\n"
+        ));
+    }
     if *unvouched > 0 {
         text.push_str(&format!(
             "The last {unvouched} records have no checkpoint behind them yet: they are in order, and nothing more is known.\n"
@@ -183,7 +196,7 @@ mod tests {
         for part in ["10.0.0.0/16", "7", "denied 7", "more sources"] {
             assert!(found.contains(part), "{part}: {found}");
         }
-        assert!(line(&record).starts_with("2026-11-22T12:00:00Z  drop  unlisted  web"));
+        assert!(line(&record).starts_with("2026-11-22T12:00:00.000Z  drop  unlisted  web"));
         assert_eq!(page(&json!({}), false), "Nothing was dropped that matches.\n");
     }
 }

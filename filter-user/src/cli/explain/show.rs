@@ -97,6 +97,14 @@ fn matched(kind: &str, entry: &Value) -> String {
     if !source.is_null() {
         let _ = writeln!(page, "  by {}{}", text(source, "prefix"), place(source));
     }
+    // Of a deny of run time.
+    if let Some(owner) = entry["owner"].as_str() {
+        let until = entry["ends_at"].as_str().unwrap_or("it is removed");
+        let _ = writeln!(page, "  by {owner}, until {until}");
+    }
+    if let Some(reason) = entry["reason"].as_str() {
+        let _ = writeln!(page, "  reason: {reason}");
+    }
     if let Some(note) = entry["note"].as_str() {
         let _ = writeln!(page, "  note: {note}");
     }

@@ -35,9 +35,7 @@ impl Host {
     pub(super) fn read() -> Host {
         let proc = Path::new("/proc");
         let sockets = sockets::read_all(proc);
-        let own = std::env::var("SSH_CONNECTION")
-            .ok()
-            .and_then(|text| ssh_connection(&text));
+        let own = own_session();
         let ephemeral = std::fs::read_to_string(proc.join("sys/net/ipv4/ip_local_port_range"));
         let routed = default_route_interfaces(
             &std::fs::read_to_string(proc.join("net/route")).unwrap_or_default(),
@@ -53,6 +51,15 @@ impl Host {
                 .unwrap_or(EPHEMERAL_DEFAULT),
         }
     }
+}
+
+/// Peers of SSH sessions, and the ports here that they came to.
+pub(super) fn ssh_sessions() -> BTreeSet<(IpAddr, u16)> {
+    sessions(own_session(), &sockets::read_all(Path::new("/proc")))
+}
+
+fn own_session() -> Option<(IpAddr, u16)> {
+    ssh_connection(&std::env::var("SSH_CONNECTION").ok()?)
 }
 
 fn devices() -> anyhow::Result<Vec<Device>> {

@@ -48,6 +48,11 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     Ok(Exit::Done)
 }
 
+/// Whoever has an SSH session here: this one's peer, or (sudo hides that) all.
+pub(super) fn ssh_peers() -> Vec<std::net::IpAddr> {
+    host::ssh_sessions().into_iter().map(|(peer, _)| peer).collect()
+}
+
 fn write_new(file: &Path, policy: &str) -> Result<(), Failure> {
     let fault = |error: std::io::Error| {
         let fix = match error.kind() {
@@ -72,6 +77,31 @@ fn write_new(file: &Path, policy: &str) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commented_publisher_and_listeners_are_what_the_daemon_would_take() {
+        let page = render::policy(&host::Host::default());
+        let from = page.find("# [[publisher]]").unwrap();
+        let lines = page[from..].lines().map(|line| line.trim_start_matches("# "));
+        let shown: Vec<&str> = lines.filter(|line| !line.starts_with("Where")).collect();
+        let read = |text: String| {
+            let files = crate::policy::MemoryFiles::new([("p.toml".into(), text.into_bytes())]);
+            let context = crate::policy::LoadContext::at(jiff::Timestamp::UNIX_EPOCH);
+            let loaded = crate::policy::load_from(&files, Path::new("p.toml"), &context);
+            assert_eq!(loaded.errors, 0);
+            loaded.policy.unwrap()
+        };
+        let full = read(format!("{page}{}", shown.join("\n")));
+        assert_eq!(full.publishers[0].environments, ["production"]);
+        let default = read(page);
+        assert_eq!(full.listeners.len(), default.listeners.len());
+        for (written, default) in full.listeners.iter().zip(&default.listeners) {
+            assert_eq!(
+                (&written.address, &written.roles),
+                (&default.address, &default.roles)
+            );
+        }
+    }
 
     #[test]
     fn file_that_exists_is_never_overwritten() {

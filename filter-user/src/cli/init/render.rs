@@ -178,10 +178,17 @@ fn management(page: &mut String, host: &Host) {
 fn tail(page: &mut String) {
     page.push_str(
         r#"
-# Where the daemon answers; without these lines, at these addresses.
+# Who may push which key calls from where (`keyfence bind`, PUT /v1/bindings): nobody yet.
+# [[publisher]]
+# name = "gateway"
+# user = "www-data"                # whoever asks as this user of this host
+# services = ["*"]                 # which services its bindings may open, of these environments
+# environments = ["production"]
+
+# Where the daemon answers; without these lines, at these addresses and with these roles.
 # [[listener]]
-# address = "unix:/run/keyfence/api.sock"  # `keyfence status` and `keyfence reload` ask here
-# roles = ["read", "operate"]
+# address = "unix:/run/keyfence/api.sock"  # the command, publishers and gateways ask here
+# roles = ["publish", "authorize", "read", "operate", "deny"]
 # [[listener]]
 # address = "tcp:127.0.0.1:9469"           # for Prometheus
 # roles = ["metrics"]

@@ -67,6 +67,9 @@ pub(super) struct Service {
 pub(super) struct Bindings {
     pub(super) alarms: Vec<String>,
     pub(super) publishers: Vec<Publisher>,
+    /// Of run time.
+    #[serde(default)]
+    pub(super) denies: u64,
 }
 
 #[derive(Deserialize)]

@@ -60,13 +60,13 @@ fn what_is_not_ready_is_named_and_ends_with_degraded() {
         ]
         .into();
         status["policy"]["reload_ok"] = false.into();
-        status["policy"]["last_error"] = "keyfence.toml:3:1: unknown key".into();
+        status["policy"]["last_error"] = "keyfence.toml:3:1: unknown key\n\n  and where\n".into();
         status["policy"]["file_differs"] = true.into();
     });
     assert_eq!(exit, Exit::Degraded);
     for part in [
         ": degraded\n  ! eth0 is not attached",
-        "changed nothing: keyfence.toml:3:1:",
+        "changed nothing: keyfence.toml:3:1: unknown key\n    `keyfence check /etc/keyfence/keyfence.toml` shows all\n",
         "! mend the file, then `keyfence reload`\n",
     ] {
         assert!(page.contains(part), "{part} is not in\n{page}");
@@ -100,6 +100,28 @@ fn what_waits_to_be_confirmed_and_a_file_that_was_invalid_at_the_start_are_told(
         !page.contains("changed nothing") && page.contains("keyfence.toml:3:1"),
         "{page}"
     );
+}
+
+#[test]
+fn suspended_bindings_and_denies_of_run_time_are_told() {
+    let publisher = |name: &str, suspended: u64| {
+        serde_json::json!({ "name": name, "active": 0, "held": 0, "ended": 0, "suspended": suspended,
+            "ending": [0, 0, 0], "last_success": null })
+    };
+    let (page, exit) = shown(|status| {
+        status["bindings"] = serde_json::json!({ "alarms": [], "denies": 2,
+            "publishers": [publisher("gateway", 3), publisher("other", 0)] });
+    });
+    assert_eq!(exit, Exit::Done);
+    assert!(
+        page.contains("  ! 3 bindings of gateway are suspended: "),
+        "{page}"
+    );
+    assert!(
+        page.contains("\n2 denies of run time: `keyfence deny --list`\n"),
+        "{page}"
+    );
+    assert_eq!(page.matches("are suspended").count(), 1, "{page}");
 }
 
 #[test]

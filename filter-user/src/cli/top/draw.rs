@@ -13,7 +13,7 @@ const KEYS: [(&str, &str); 9] = [
     ("1-5, Tab", "choose a view"),
     ("s, S", "sort by the next, the previous column"),
     ("r", "turn the order"),
-    ("/", "show only rows with a text; Enter keeps, Esc clears it"),
+    ("/", "filter rows by a text; Enter keeps, Esc clears"),
     ("p, Space", "pause and go on"),
     ("Up, Down, PgUp, PgDn", "scroll; also j and k, Home and End"),
     ("?, h", "this help"),
@@ -232,13 +232,19 @@ fn nothing(view: View, state: &State) -> &'static str {
     }
 }
 
+/// Of the help: what fits 80 columns beside the border, and beside the keys.
+const HELP_WIDTH: u16 = 78;
+
 fn help(frame: &mut Frame<'_>) {
     let area = frame.area();
     let lines: Vec<Line<'_>> = KEYS
         .iter()
         .map(|(key, what)| Line::raw(format!(" {key:<21} {what}")))
         .collect();
-    let (width, height) = (78.min(area.width), (lines.len() as u16 + 2).min(area.height));
+    let (width, height) = (
+        HELP_WIDTH.min(area.width),
+        (lines.len() as u16 + 2).min(area.height),
+    );
     let middle = Rect {
         x: area.x + (area.width - width) / 2,
         y: area.y + (area.height - height) / 2,
@@ -248,4 +254,17 @@ fn help(frame: &mut Frame<'_>) {
     frame.render_widget(Clear, middle);
     let block = Block::new().borders(Borders::ALL).title(" Keys ");
     frame.render_widget(Paragraph::new(lines).block(block), middle);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_fits_80_columns() {
+        for (key, what) in KEYS {
+            let line = format!(" {key:<21} {what}");
+            assert!(line.chars().count() + 2 <= usize::from(HELP_WIDTH), "{line}");
+        }
+    }
 }

@@ -128,7 +128,8 @@ pub(crate) static CLIENT: Table = Table {
             Required("[\"*\"]"),
             "What they may reach."),
         key("credentials", List { of: "key id or fingerprint", min: 0, max: 100_000 }, Default("[]"),
-            "Keys that authorize accepts from these sources; never a key itself."),
+            "Keys that authorize accepts from these sources: ids and fingerprints (see `[credentials]`); never a \
+             key itself."),
         key("limit", Kind::Table(&LIMITS), Optional("no limit"),
             "Shared by all sources and services of the entry."),
         key("expires", Form("date and time with offset"), Optional("never"),
@@ -187,7 +188,7 @@ pub(crate) static PUBLISHER: Table = Table {
         key("services", List { of: "service name, or `\"*\"` alone", min: 0, max: 1_024 }, Default("[]"),
             "What its bindings may open."),
         key("environments", List { of: "name", min: 0, max: ITEMS_MAX }, Default("[]"),
-            "Environments of these."),
+            "Environments of these: a service of another one it may not open, also under `\"*\"`."),
         key("bindings-max", Count { min: 1, max: 10_000_000 }, Default("100000"),
             "How many bindings it may have."),
         key("sources-max", Count { min: 1, max: 65_536 }, Default("256"),
@@ -199,7 +200,9 @@ pub(crate) static PUBLISHER: Table = Table {
         key("lease-hold", Duration { min: 0, max: TEN_YEARS }, Default("\"0s\""),
             "How long past their end leases admit while this publisher has made no successful request."),
         key("revoke-max", Form("percentage, 0% to 100%"), Default("\"10%\""),
-            "What one full sync may revoke."),
+            "What one full sync may revoke, of its bindings, and at least 10: beyond, it is refused (409 \
+             `mass-revocation`) unless the request says `?revoke_max=N`. A seat belt against a broken source of rows, \
+             and no right: the publisher itself may raise it for one request."),
         key("limit-default", Kind::Table(&LIMITS), Default("{}"), "Given to a binding without a limit."),
         key("limit-max", Kind::Table(&LIMITS), Default("{}"), "No binding may have more."),
         key("limit", Kind::Table(&LIMITS), Default("{}"), "One bucket over all its bindings."),
@@ -272,14 +275,19 @@ pub(crate) static LISTENER: Table = Table {
 pub(crate) static CREDENTIALS: Table = Table {
     name: "credentials",
     title: "`[credentials]`",
-    about: "How API keys are found in requests and named in the store.",
+    about: "How API keys are found in requests and named in the store. The fingerprint of a key is `sha256:` and the \
+            SHA-256 of its bytes in 64 lower-case hex digits (`printf %s \"$KEY\" | sha256sum`), or \
+            `hmac-sha256:ID:` and the HMAC-SHA-256 (RFC 2104) of its bytes under the bytes of the secret with that \
+            id, white space at the end of its file apart (`printf %s \"$KEY\" | openssl dgst -sha256 -hmac \
+            \"$(cat /etc/keyfence/k1)\"`).",
     taken: Taken::Restart,
     included: false,
     keys: &[
         key("header", List { of: "header, or `\"Header: Scheme\"`", min: 1, max: 16 },
             Default("[\"X-Api-Key\", \"Authorization: Bearer\"]"),
             "Where a key is looked for, in this order."),
-        key("scheme", OneOf(Scheme::NAMES), Default("\"sha256\""), "How keys are fingerprinted."),
+        key("scheme", OneOf(Scheme::NAMES), Default("\"sha256\""),
+            "How keys are fingerprinted: a store of hmac-sha256 tells nobody who lacks the secret which keys there are."),
         key("secret-files", List { of: "`{ id = \"k2\", file = \"/…\" }`", min: 0, max: 16 }, Default("[]"),
             "Secrets of hmac-sha256: the first for new fingerprints, all are tried."),
         key("id-pattern", Form("regular expression"), Default("'^[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}$'"),

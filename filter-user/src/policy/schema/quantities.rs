@@ -88,6 +88,9 @@ pub(crate) fn bad_quantity(
         } => {
             format!("did you mean `{suggestion}`?")
         }
+        QuantityFault::UnknownUnit { unit, .. } if unit.starts_with('/') => {
+            "a rate is of a second, a minute or an hour: write /s, /m or /h".to_owned()
+        }
         QuantityFault::UnknownUnit { .. } | QuantityFault::BytesUnit => format!("units are {units}"),
         QuantityFault::NotWhole => "write what comes to a whole number".to_owned(),
         QuantityFault::TooLarge => "write a smaller number".to_owned(),

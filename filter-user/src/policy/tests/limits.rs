@@ -150,6 +150,12 @@ fn units_of_another_kind_are_faults() {
         "did you mean `/m`?",
         "\"100/m\"",
     );
+    fault(
+        "bad-quantity",
+        &rate("«\"100/x\"»"),
+        "a rate is of a second, a minute or an hour: write /s, /m or /h",
+        "\"100/m\"",
+    );
 }
 
 #[test]

@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
-use super::{BASE, NOT_CORRECTED, fault, load_text, told};
+use super::{BASE, NOT_CORRECTED, fault, load_text, told, warning};
 use crate::policy::model::{Limits, ListenerAddress, Policy, PublisherIdentity, Role, ServiceSet, SinkType};
 
+/// One that may open something, unless `keys` say what.
 fn publisher(keys: &str) -> String {
-    format!("[[publisher]]\nname = \"gateway\"\n{keys}\n")
+    let opens = match keys.contains("services") {
+        true => "",
+        false => "services = [\"web\"]\nenvironments = [\"production\"]\n",
+    };
+    format!("[[publisher]]\nname = \"gateway\"\n{keys}\n{opens}")
 }
 
 fn listener(keys: &str) -> String {
@@ -103,14 +108,45 @@ fn a_publishers_socket_is_a_listeners() {
 }
 
 #[test]
+fn a_publisher_that_may_open_nothing_is_a_warning() {
+    let text = |keys: &str| format!("[[publisher]]\nuser = \"a\"\nname = «\"a\"»\n{keys}\n");
+    for (keys, fix, message) in [
+        (
+            "environments = [\"production\"]",
+            "write services = [\"…\"], or [\"*\"] for all of its environments",
+            "it has no services",
+        ),
+        (
+            "services = [\"web\"]",
+            "write environments = [\"production\"]",
+            "it has no environments",
+        ),
+        (
+            "services = [\"*\"]\nenvironments = [\"sandbox\"]",
+            "write environments = [\"production\"]",
+            "none of its services is of one of its environments",
+        ),
+    ] {
+        let found = warning("publisher-opens-nothing", &text(keys), fix, NOT_CORRECTED);
+        assert_eq!(found, format!("the publisher may open nothing: {message}"));
+    }
+    policy(&publisher("user = \"a\""));
+    policy(&publisher(
+        "user = \"a\"\nservices = [\"*\"]\nenvironments = [\"sandbox\", \"production\"]",
+    ));
+}
+
+#[test]
 fn a_publisher_has_bounds_and_defaults() {
     let publisher_of = |keys: &str| {
         policy(&publisher(&format!("user = \"a\"\n{keys}")))
             .publishers
             .remove(0)
     };
-    let default = publisher_of("");
+    let bare = load_text(&format!("{BASE}[[publisher]]\nname = \"a\"\nuser = \"a\"\n"));
+    let default = bare.policy.unwrap().publishers.remove(0);
     assert_eq!(default.services, ServiceSet::Some(Vec::new()));
+    assert_eq!(default.environments, Vec::<String>::new());
     assert_eq!((default.bindings_max, default.sources_max), (100_000, 256));
     assert_eq!((default.widest_ipv4, default.widest_ipv6), (32, 64));
     assert_eq!(default.lease_max, Some(Duration::from_secs(86_400)));

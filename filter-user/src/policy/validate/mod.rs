@@ -49,6 +49,7 @@ pub(crate) fn validate(mut draft: Draft, sources: &Sources, faults: &mut Faults)
         .map(|publisher| judge.resolved(&services, &publisher.services))
         .collect();
     judge.udp_connections(&draft.clients, &client_services, &draft.services);
+    judge.publishers_open(&draft, &publisher_services);
     judge.credentials(&draft);
     judge.serving(&draft);
     for (draft, services) in draft.clients.iter_mut().zip(client_services) {

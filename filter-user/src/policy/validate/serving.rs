@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::policy::model::{ListenerAddress, PublisherIdentity, Role, SinkType};
+use crate::policy::model::{ListenerAddress, PublisherIdentity, Role, ServiceSet, SinkType};
 use crate::policy::schema::{
     Draft, ListenerDraft, PublisherDraft, SinkDraft, check_name, compile_id_pattern,
 };
@@ -72,6 +72,46 @@ impl Judge<'_> {
             return;
         }
         seen.insert(what, place);
+    }
+
+    /// A publisher may push nothing where it has no services, no environments, or none of its services is of one of them.
+    pub(crate) fn publishers_open(&mut self, draft: &Draft, sets: &[ServiceSet]) {
+        if draft.incomplete {
+            return;
+        }
+        for (publisher, set) in draft.publishers.iter().zip(sets) {
+            let environments = &publisher.publisher.environments;
+            let named: Vec<&str> = match set {
+                ServiceSet::All => draft.services.iter().collect::<Vec<_>>(),
+                ServiceSet::Some(indexes) => {
+                    indexes.iter().filter_map(|at| draft.services.get(*at)).collect()
+                }
+            }
+            .into_iter()
+            .map(|service| service.service.environment.as_str())
+            .collect();
+            let (why, fix) = if named.is_empty() {
+                let fix = "write services = [\"…\"], or [\"*\"] for all of its environments".to_owned();
+                ("it has no services", fix)
+            } else if named.iter().any(|of| environments.iter().any(|own| own == of)) {
+                continue;
+            } else {
+                let mut wanted = named;
+                wanted.sort_unstable();
+                wanted.dedup();
+                let why = match environments.is_empty() {
+                    true => "it has no environments",
+                    false => "none of its services is of one of its environments",
+                };
+                (
+                    why,
+                    format!("write environments = [\"{}\"]", wanted.join("\", \"")),
+                )
+            };
+            let message = format!("the publisher may open nothing: {why}");
+            self.faults
+                .warning(publisher.name, "publisher-opens-nothing", message, fix);
+        }
     }
 
     fn publisher_socket(&mut self, draft: &PublisherDraft, listeners: &[ListenerDraft]) {
