@@ -3,7 +3,10 @@
 //! The only spawner. Owns no state: what is in force belongs to the engine.
 
 mod lock;
+mod rights;
+mod service;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -12,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::api::{self, Backing, Bounds};
+use crate::api::{self, Backing, Bound, Bounds};
 use crate::bindings::clock::SystemClock;
 use crate::bindings::requests::AuditNote;
 use crate::bindings::seam::{Effective, Grants};
@@ -20,12 +23,13 @@ use crate::bindings::{self, Bindings, Writer};
 use crate::engine::snapshot::{Snapshot, View};
 use crate::engine::{self, Engine, Filter, FilterError, Options};
 use crate::metrics::Metrics;
-use crate::policy::model::OnExit;
+use crate::policy::model::{ListenerAddress, OnExit, SinkType};
 use crate::policy::{Loaded, Policy};
 use crate::records::capture::{CAPTURES_MAX, Captures};
 use crate::records::live::Live;
 use crate::records::{self, Kernel, KernelNames, Records};
 use lock::Lock;
+use rights::Need;
 
 #[derive(Debug, Error)]
 pub enum DaemonError {
@@ -49,17 +53,66 @@ pub enum DaemonError {
     Records(#[from] records::RecordsError),
     #[error("signals cannot be received: {0}")]
     Signals(std::io::Error),
+    #[error("the runtime cannot start: {0}")]
+    Runtime(std::io::Error),
+    #[error(transparent)]
+    Rights(#[from] rights::RightsError),
+}
+
+/// A start that has what it takes, and no right beyond what the daemon keeps.
+pub struct Prepared {
+    lock: Lock,
+    bound: Vec<Bound>,
+}
+
+/// What may take more rights than the daemon keeps: its folder, and its listeners, with their groups. Then gives up the
+/// others. To be called before there is a second thread.
+pub fn prepare(options: &Options, loaded: &Loaded, policy: &Policy) -> Result<Prepared, DaemonError> {
+    let lock = Lock::take(&policy.daemon.state, &policy.daemon.instance)?;
+    raise_descriptors();
+    // A socket that is taken stops the start before anything is filtered.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let bound = runtime
+        .map_err(DaemonError::Runtime)?
+        .block_on(api::bind(&policy.listeners))?;
+    rights::keep_few(needs(options, loaded, policy))?;
+    Ok(Prepared { lock, bound })
+}
+
+/// What is read and written for as long as the daemon runs.
+fn needs(options: &Options, loaded: &Loaded, policy: &Policy) -> Vec<Need> {
+    let folder = |path: &Path| Need::Write(path.parent().unwrap_or(path).to_owned());
+    let files = loaded
+        .files
+        .iter()
+        .map(|file| Need::Read(file.name.as_ref().into()));
+    let sockets = policy
+        .listeners
+        .iter()
+        .filter_map(|listener| match &listener.address {
+            ListenerAddress::Unix(path) => Some(folder(path)),
+            ListenerAddress::Tcp(_) => None,
+        });
+    let sinks = policy.sinks.iter().filter(|sink| sink.kind == SinkType::File);
+    let own = [policy.daemon.state.clone(), options.bpf_fs.join("keyfence")];
+    let own = own.map(Need::Write).into_iter();
+    own.chain(files)
+        .chain(sockets)
+        .chain(sinks.map(|sink| folder(&sink.path)))
+        .collect()
 }
 
 /// Runs until SIGTERM or SIGINT.
-pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(), DaemonError> {
-    let mut lock = Lock::take(&policy.daemon.state, &policy.daemon.instance)?;
-    raise_descriptors();
+pub async fn run(
+    prepared: Prepared,
+    options: Options,
+    loaded: Loaded,
+    policy: Policy,
+) -> Result<(), DaemonError> {
+    let Prepared { mut lock, bound } = prepared;
     let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
-    // Listeners first: a socket that is taken stops the start before anything is filtered.
-    let bound = api::bind(&policy.listeners).await?;
     engine::say_warnings(&loaded);
     let (hash, policy) = (loaded.hash, Arc::new(policy)); // The files' text, as large as all sources, goes here.
     let (bindings, writer) = open_bindings(&policy).await?;
@@ -70,7 +123,7 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
     let (records, log) = open_records(&policy, &engine, &shared, &bindings, Arc::clone(&metrics))?;
     lock.keep();
     let snapshot = shared.snapshot();
-    for interface in &snapshot.interfaces {
+    for interface in snapshot.interfaces.iter().filter(|interface| interface.attached) {
         tracing::info!(
             interface = interface.name,
             mode = interface.mode.as_str(),
@@ -102,9 +155,12 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
         api_stops,
     ));
     tracing::info!(hash = %snapshot.policy.hash, generation = snapshot.generation, mode = ?snapshot.mode, "ready");
+    service::ready(&shared, &bindings);
+    let following = tokio::spawn(service::follow(Arc::clone(&shared), bindings.clone()));
     loop {
         tokio::select! {
             _ = hangup.recv() => {
+                service::reloading();
                 // Whoever rotates logs says so by the same signal.
                 log.reopen().await;
                 let before = shared.snapshot();
@@ -116,12 +172,15 @@ pub async fn run(options: Options, loaded: Loaded, policy: Policy) -> Result<(),
                         note(&bindings, AuditNote::applied(None, "SIGHUP", hash, now.generation)).await;
                     }
                 }
+                service::ready(&shared, &bindings);
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
     }
     tracing::info!("stopping: the listeners drain");
+    service::stopping();
+    following.abort();
     // A receiver that is gone has stopped already.
     let _ = stop_api.send(true);
     if let Err(error) = serving.await {

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::net::TcpListener as StdTcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdUnixListener;
@@ -42,14 +43,38 @@ pub struct Bound {
     pub(super) socket: Socket,
 }
 
+/// Of no runtime yet: it is bound while there are rights to, and served by whichever thread.
 #[derive(Debug)]
 pub(super) enum Socket {
+    /// The file first, as below.
+    Unix {
+        file: SocketFile,
+        listener: StdUnixListener,
+    },
+    Tcp(StdTcpListener),
+}
+
+#[derive(Debug)]
+pub(super) enum Accepting {
     /// The file first: it is gone before the socket closes, so nobody finds a dead one.
     Unix {
         _file: SocketFile,
         listener: UnixListener,
     },
     Tcp(TcpListener),
+}
+
+impl Socket {
+    /// In the runtime that is to serve it.
+    pub(super) fn accepting(self) -> io::Result<Accepting> {
+        Ok(match self {
+            Self::Unix { file, listener } => Accepting::Unix {
+                _file: file,
+                listener: UnixListener::from_std(listener)?,
+            },
+            Self::Tcp(listener) => Accepting::Tcp(TcpListener::from_std(listener)?),
+        })
+    }
 }
 
 impl Bound {
@@ -85,7 +110,7 @@ async fn bind_one(listener: &Listener) -> Result<Bound, Fault> {
                 roles,
                 assert: listener.assert,
                 socket: Socket::Unix {
-                    _file: file,
+                    file,
                     listener: socket,
                 },
             })
@@ -93,6 +118,7 @@ async fn bind_one(listener: &Listener) -> Result<Bound, Fault> {
         ListenerAddress::Tcp(address) => {
             let socket = TcpListener::bind(address).await.map_err(Fault::Tcp)?;
             let address = socket.local_addr().map_err(Fault::Tcp)?;
+            let socket = socket.into_std().map_err(Fault::Tcp)?;
             Ok(Bound {
                 name: format!("tcp:{address}"),
                 roles,
@@ -103,7 +129,7 @@ async fn bind_one(listener: &Listener) -> Result<Bound, Fault> {
     }
 }
 
-async fn bind_unix(path: &Path, listener: &Listener) -> Result<(SocketFile, UnixListener), Fault> {
+async fn bind_unix(path: &Path, listener: &Listener) -> Result<(SocketFile, StdUnixListener), Fault> {
     let group = find_group(listener)?;
     let folder = path
         .parent()
@@ -229,9 +255,9 @@ fn permit(path: &Path, mode: u32, group: Option<Gid>) -> io::Result<()> {
     )?)
 }
 
-fn listen(socket: OwnedFd) -> io::Result<UnixListener> {
+fn listen(socket: OwnedFd) -> io::Result<StdUnixListener> {
     nix::sys::socket::listen(&socket, Backlog::new(BACKLOG)?)?;
-    UnixListener::from_std(StdUnixListener::from(socket))
+    Ok(StdUnixListener::from(socket))
 }
 
 /// The file of a bound socket, known by its inode.

@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
 
 use super::authorize::quick::{self, End};
-use super::bind::{Bound, Socket};
+use super::bind::{Accepting, Bound, Socket};
 use super::head::{HEAD_BYTES_MAX, Refusals, Screened};
 use super::peer::Peer;
 use super::problem::{Code, Problem};
@@ -94,6 +94,10 @@ pub(super) async fn accept_all(
     let bounds = context.bounds;
     let router = routes::router(&roles, &context);
     let slots = Slots::new(bounds.connections_max, matches!(socket, Socket::Unix { .. }));
+    let socket = match socket.accepting() {
+        Ok(socket) => socket,
+        Err(error) => return tracing::error!(listener = name, %error, "cannot be served"),
+    };
     let mut connections = JoinSet::new();
     let mut complained: Option<Instant> = None;
     let stop = shutdown.clone();
@@ -179,9 +183,9 @@ impl Other {
     }
 }
 
-async fn accept(socket: &Socket) -> io::Result<(Stream, Other)> {
+async fn accept(socket: &Accepting) -> io::Result<(Stream, Other)> {
     match socket {
-        Socket::Unix { listener, .. } => {
+        Accepting::Unix { listener, .. } => {
             let (stream, _) = listener.accept().await?;
             let other = match stream.peer_cred() {
                 Ok(credentials) => {
@@ -201,7 +205,7 @@ async fn accept(socket: &Socket) -> io::Result<(Stream, Other)> {
             };
             Ok((Stream::Unix(stream), other))
         }
-        Socket::Tcp(listener) => {
+        Accepting::Tcp(listener) => {
             let (stream, from) = listener.accept().await?;
             // Answers are small and written whole: nothing is gained by holding them back.
             let _ = stream.set_nodelay(true);

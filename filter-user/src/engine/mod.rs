@@ -63,6 +63,8 @@ use watch::Woken;
 pub struct Options {
     pub policy_file: PathBuf,
     pub bpf_fs: PathBuf,
+    /// Whether a start does as much as can be done, and follows the rest, as on a change of the host.
+    pub await_interfaces: bool,
     pub kernel_log: crate::kernel::load::KernelLog,
 }
 
@@ -131,6 +133,7 @@ impl Engine {
             in_force: filter.tables_in_force(),
             found: RwLock::default(),
             record_keys: std::sync::atomic::AtomicU64::new(0),
+            looks: std::sync::atomic::AtomicU64::new(0),
             commands: sender,
         });
         let engine = Self {

@@ -18,6 +18,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("promtool", "prometheus"),
     ("python3", "python3-minimal"),
     ("setpriv", "util-linux"),
+    ("systemd-nspawn", "systemd-container"),
     ("tmux", "tmux"),
     ("tshark", "tshark"),
 ];

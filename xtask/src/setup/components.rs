@@ -186,6 +186,12 @@ pub(crate) const COMPONENTS: &[Component] = &[
         Need::Test,
         "a real journal that takes records of drops",
     ),
+    row(
+        "systemd-nspawn",
+        "systemd-container",
+        Need::Test,
+        "boots a real systemd that runs Keyfence as its service",
+    ),
     row("c++", "g++", Need::Test, "compiles libFuzzer"),
     row("hping3", "hping3", Need::Test, "fragments of a stranger"),
     row(

@@ -1,0 +1,80 @@
+//! What the service manager is told, where there is one: ready, reloading, stopping, and that the engine lives.
+//!
+//! Says what others have found; decides nothing, and never keeps the daemon from its work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+use crate::bindings::Bindings;
+use crate::engine::Shared;
+use crate::engine::snapshot::{Snapshot, View as _};
+
+/// How often what is told is looked at, unless the watchdog wants it sooner.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// A watchdog hears this often in the time that it grants.
+const PINGS: u32 = 3;
+
+/// Everything is in its place: the filter is in force as far as it can be, and the listeners answer.
+pub(super) fn ready(shared: &Shared, bindings: &Bindings) {
+    tell(&[NotifyState::Ready, NotifyState::Status(&status(shared, bindings))]);
+}
+
+pub(super) fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!("the service manager is not told of the reload: {error}"),
+    }
+}
+
+pub(super) fn stopping() {
+    tell(&[NotifyState::Stopping]);
+}
+
+/// Tells of what changes, and of the engine's life while it looks after the filter; for ever.
+pub(super) async fn follow(shared: Arc<Shared>, bindings: Bindings) {
+    let watchdog = sd_notify::watchdog_enabled();
+    let interval = watchdog.map_or(LOOK_INTERVAL, |granted| LOOK_INTERVAL.min(granted / PINGS));
+    let (mut looks, mut said) = (0, status(&shared, &bindings));
+    loop {
+        tokio::time::sleep(interval).await;
+        let (now, looked) = (status(&shared, &bindings), shared.looks());
+        if now != said {
+            tell(&[NotifyState::Status(&now)]);
+            said = now;
+        }
+        // An engine that looks no more is none: the service manager starts another, and the filter stays.
+        if watchdog.is_some() && looked != looks {
+            tell(&[NotifyState::Watchdog]);
+            looks = looked;
+        }
+    }
+}
+
+/// Where nobody asked to be told, this does nothing.
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!("the service manager cannot be told {state:?}: {error}");
+    }
+}
+
+/// One line, as `systemctl status` shows it; the same faults as `/readyz`.
+fn status(shared: &Shared, bindings: &Bindings) -> String {
+    let snapshot = shared.snapshot();
+    let faults = [snapshot.not_ready.clone(), bindings.not_ready()].concat();
+    sentence(&snapshot, &faults)
+}
+
+fn sentence(snapshot: &Snapshot, faults: &[String]) -> String {
+    let attached = snapshot.interfaces.iter().filter(|interface| interface.attached);
+    let names: Vec<&str> = attached.map(|interface| interface.name.as_str()).collect();
+    let filtered = match names.as_slice() {
+        [] => "filters no interface".to_owned(),
+        names => format!("filters {}", names.join(", ")),
+    };
+    match faults {
+        [] => filtered,
+        faults => format!("not ready: {}; {filtered}", faults.join("; ")).replace('\n', " "),
+    }
+}
