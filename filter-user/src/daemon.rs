@@ -28,6 +28,7 @@ use crate::policy::{Loaded, Policy};
 use crate::records::capture::{CAPTURES_MAX, Captures};
 use crate::records::live::Live;
 use crate::records::{self, Kernel, KernelNames, Records};
+use crate::sys;
 use lock::Lock;
 use rights::Need;
 
@@ -53,6 +54,8 @@ pub enum DaemonError {
     Records(#[from] records::RecordsError),
     #[error("signals cannot be received: {0}")]
     Signals(std::io::Error),
+    #[error("the sockets that the service manager has kept cannot be taken over: {0}")]
+    HandedOver(std::io::Error),
     #[error("the runtime cannot start: {0}")]
     Runtime(std::io::Error),
     #[error(transparent)]
@@ -72,9 +75,11 @@ pub fn prepare(options: &Options, loaded: &Loaded, policy: &Policy) -> Result<Pr
     raise_descriptors();
     // A socket that is taken stops the start before anything is filtered.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let bound = runtime
+    let handed = sys::handed_over().map_err(DaemonError::HandedOver)?;
+    let mut bound = runtime
         .map_err(DaemonError::Runtime)?
-        .block_on(api::bind(&policy.listeners))?;
+        .block_on(api::bind_or_take(&policy.listeners, handed))?;
+    service::keep(&mut bound);
     rights::keep_few(needs(options, loaded, policy))?;
     Ok(Prepared { lock, bound })
 }
@@ -123,13 +128,6 @@ pub async fn run(
     let (records, log) = open_records(&policy, &engine, &shared, &bindings, Arc::clone(&metrics))?;
     lock.keep();
     let snapshot = shared.snapshot();
-    for interface in snapshot.interfaces.iter().filter(|interface| interface.attached) {
-        tracing::info!(
-            interface = interface.name,
-            mode = interface.mode.as_str(),
-            "filtering"
-        );
-    }
     let (stop_api, api_stops) = watch::channel(false);
     let (stop_engine, engine_stops) = watch::channel(false);
     let view: Arc<dyn View> = Arc::clone(&shared) as Arc<dyn View>;

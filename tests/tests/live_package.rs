@@ -1,5 +1,7 @@
 //! The Debian package on a real systemd: installed, upgraded under traffic, removed, purged.
 
+use std::thread;
+
 use keyfence_tests::harness::{Files, INSIDE, Machine, Probe, Site};
 
 const UNIT: &str = "keyfence.service";
@@ -49,7 +51,13 @@ fn package_installs_upgrades_and_goes_as_an_operator_expects() {
 
     // The filter goes on while the daemon is another.
     let before = state("MainPID");
-    machine.dpkg(&["--install", SECOND]);
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| machine.dpkg(&["--install", SECOND]));
+        while !upgrade.is_finished() {
+            probe.assert_filtered();
+        }
+        upgrade.join().expect("dpkg has succeeded");
+    });
     probe.assert_filtered();
     assert_ne!(state("MainPID"), before);
     assert_eq!(state("ActiveState"), "active");

@@ -1,12 +1,15 @@
-//! What the service manager is told, where there is one: ready, reloading, stopping, and that the engine lives.
+//! What the service manager is told, where there is one: ready, reloading, stopping, and that the engine lives. It also
+//! keeps the listeners' sockets, so that who connects while the daemon is restarted waits for the next one.
 //!
 //! Says what others have found; decides nothing, and never keeps the daemon from its work.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+use crate::api::Bound;
 use crate::bindings::Bindings;
 use crate::engine::Shared;
 use crate::engine::snapshot::{Snapshot, View as _};
@@ -15,6 +18,24 @@ use crate::engine::snapshot::{Snapshot, View as _};
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// A watchdog hears this often in the time that it grants.
 const PINGS: u32 = 3;
+
+/// By what name the service manager keeps the sockets.
+const KEPT: &str = "listener";
+
+/// Leaves the listeners with the service manager, in place of those that it has. It hands them to the next daemon, and
+/// closes them when the service is stopped; their files are then stale, as after a kill.
+pub(super) fn keep(bound: &mut [Bound]) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    let descriptors: Vec<BorrowedFd<'_>> = bound.iter().map(Bound::descriptor).collect();
+    let forgotten = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(KEPT)]);
+    let kept = [NotifyState::FdStore, NotifyState::FdName(KEPT)];
+    match forgotten.and_then(|()| sd_notify::notify_with_fds(&kept, &descriptors)) {
+        Ok(()) => bound.iter_mut().for_each(Bound::outlives),
+        Err(error) => tracing::warn!("the service manager does not keep the listeners: {error}"),
+    }
+}
 
 /// Everything is in its place: the filter is in force as far as it can be, and the listeners answer.
 pub(super) fn ready(shared: &Shared, bindings: &Bindings) {

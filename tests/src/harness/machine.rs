@@ -186,6 +186,11 @@ impl Machine {
         })
     }
 
+    /// Where this host finds a path of the machine.
+    pub fn path(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.leader))
+    }
+
     /// A command in the machine, as its root.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = system("nsenter");
