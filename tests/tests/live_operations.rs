@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 const API: &str = "203.0.113.10";
 const ACME: &str = "198.51.100.7";
 const STRANGER: &str = "198.51.100.66";
-const DEB: &str = "/root/keyfence.deb";
+const DEB: &str = "/opt/keyfence.deb";
 
 fn page() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/OPERATIONS.md");

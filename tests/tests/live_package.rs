@@ -5,8 +5,8 @@ use std::thread;
 use keyfence_tests::harness::{Files, INSIDE, Machine, Probe, Site};
 
 const UNIT: &str = "keyfence.service";
-const FIRST: &str = "/root/keyfence-first.deb";
-const SECOND: &str = "/root/keyfence-second.deb";
+const FIRST: &str = "/opt/keyfence-first.deb";
+const SECOND: &str = "/opt/keyfence-second.deb";
 const OPTIONS: &str = "/etc/default/keyfence";
 
 fn exists(machine: &Machine, path: &str) -> bool {
@@ -66,17 +66,21 @@ fn package_installs_upgrades_and_goes_as_an_operator_expects() {
         "what was changed is kept"
     );
 
+    assert_goes(&machine, &mut probe);
+}
+
+fn assert_goes(machine: &Machine, probe: &mut Probe) {
     let said = machine.dpkg(&["--remove", "keyfence"]);
     assert!(said.contains("every packet passes"), "{said}");
     probe.assert_open();
-    assert!(!exists(&machine, "/usr/bin/keyfence") && !exists(&machine, "/sys/fs/bpf/keyfence/main"));
+    assert!(!exists(machine, "/usr/bin/keyfence") && !exists(machine, "/sys/fs/bpf/keyfence/main"));
     for kept in [
         "/etc/keyfence/keyfence.toml",
         OPTIONS,
         "/var/lib/keyfence",
         "/var/log/keyfence/drops.jsonl",
     ] {
-        assert!(exists(&machine, kept), "{kept}");
+        assert!(exists(machine, kept), "{kept}");
     }
 
     // Back again, as it was.
@@ -92,7 +96,7 @@ fn package_installs_upgrades_and_goes_as_an_operator_expects() {
         "/var/log/keyfence",
         "/run/keyfence",
     ] {
-        assert!(!exists(&machine, gone), "{gone}");
+        assert!(!exists(machine, gone), "{gone}");
     }
 }
 

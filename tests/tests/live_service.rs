@@ -113,11 +113,15 @@ fn service_filters_before_the_network_with_no_right_too_many() {
         "system calls are filtered"
     );
 
-    // In its place, as its user: what the daemon's own eyes see.
+    assert_in_its_place(&machine, &id, &user);
+}
+
+/// Whoever is in the daemon's place, as its user, opens, writes and executes what is configured and nothing else.
+fn assert_in_its_place(machine: &Machine, id: &str, user: &str) {
     let inside = |words: &[&str]| {
         let target = format!("--target={id}");
         let enter = [
-            "nsenter", &target, "--mount", "--setuid", &user, "--setgid", &user, "--",
+            "nsenter", &target, "--mount", "--setuid", user, "--setgid", user, "--",
         ];
         let ended = machine.run(&[&enter[..], words].concat());
         (
@@ -137,7 +141,7 @@ fn service_filters_before_the_network_with_no_right_too_many() {
             "Permission denied",
         ),
         (
-            &["/usr/bin/keyfence", "check", "/root/policy.toml"],
+            &["/usr/bin/keyfence", "check", "/home/policy.toml"],
             "Permission denied",
         ),
         (
@@ -201,7 +205,7 @@ fn service_that_dies_hangs_or_stops_leaves_no_packet_unfiltered() {
     machine.ask(&[
         "sh",
         "-c",
-        &format!("cp {POLICY} /root/good; echo 'ports = [0]' >>{POLICY}"),
+        &format!("cp {POLICY} /var/tmp/good; echo 'ports = [0]' >>{POLICY}"),
     ]);
     let ended = machine.run(&["systemctl", "reload", UNIT]);
     assert!(!ended.status.success());
@@ -215,11 +219,11 @@ fn service_that_dies_hangs_or_stops_leaves_no_packet_unfiltered() {
     machine.ask(&[
         "sh",
         "-c",
-        &format!("sed 's/10.77.0.2/10.77.0.0\\/24/' /root/good >{POLICY}"),
+        &format!("sed 's/10.77.0.2/10.77.0.0\\/24/' /var/tmp/good >{POLICY}"),
     ]);
     machine.ask(&["systemctl", "reload", UNIT]);
     probe.assert_open();
-    machine.ask(&["cp", "/root/good", POLICY]);
+    machine.ask(&["cp", "/var/tmp/good", POLICY]);
     let before = generation(&machine);
     machine.ask(&["kill", "-HUP", &third]);
     until("the signal is followed", || {
