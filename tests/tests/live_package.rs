@@ -34,7 +34,6 @@ fn package_installs_upgrades_and_goes_as_an_operator_expects() {
     );
     probe.assert_open();
     machine.ask(&["id", "keyfence"]);
-    machine.ask(&["man", "--where", "keyfence"]);
 
     let policy = format!(
         "version = 1\n[filter]\ninterfaces = [\"{INSIDE}\"]\n{}[records]\ninterval = \"1s\"\n",

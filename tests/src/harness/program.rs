@@ -12,6 +12,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("cc", "gcc"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
+    ("lintian", "lintian"),
     ("nginx", "nginx-light"),
     ("nsenter", "util-linux"),
     ("prometheus", "prometheus"),

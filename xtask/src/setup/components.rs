@@ -192,6 +192,12 @@ pub(crate) const COMPONENTS: &[Component] = &[
         Need::Test,
         "boots a real systemd that runs Keyfence as its service",
     ),
+    row(
+        "lintian",
+        "lintian",
+        Need::Test,
+        "complains of what a Debian package has wrong",
+    ),
     row("c++", "g++", Need::Test, "compiles libFuzzer"),
     row("hping3", "hping3", Need::Test, "fragments of a stranger"),
     row(

@@ -6,7 +6,7 @@
 
 use std::io::Write as _;
 use std::pin::pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -19,6 +19,8 @@ use crate::api::connection::stopped;
 use crate::api::head::{self, Head};
 use crate::api::who::Who;
 
+/// How long a daemon that stops waits for the first request of who has connected: it is on its way, as a rule.
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 /// More than gateways send at once.
 const READ_BYTES: usize = 8 << 10;
 
@@ -48,12 +50,24 @@ pub(in crate::api) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut idle = pin!(sleep(bounds.header_timeout));
     let mut active = tokio::time::Instant::now();
     let mut stopping = pin!(stopped(shutdown));
+    let (mut has_asked, mut leaving) = (false, false);
     loop {
         let read = tokio::select! {
             biased;
             read = stream.read_buf(&mut held) => read,
-            () = &mut stopping => return End::Closed,
+            () = &mut stopping, if !leaving => {
+                // Who has never been answered takes a closed connection for a failure, and rightly so.
+                if has_asked {
+                    return End::Closed;
+                }
+                leaving = true;
+                idle.as_mut().reset(tokio::time::Instant::now() + FIRST_PATIENCE);
+                continue;
+            }
             () = &mut idle => {
+                if leaving {
+                    return End::Closed;
+                }
                 let due = active + bounds.header_timeout;
                 if due <= tokio::time::Instant::now() {
                     return End::Closed;
@@ -67,6 +81,7 @@ pub(in crate::api) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             return End::Closed;
         }
         active = tokio::time::Instant::now();
+        has_asked = true;
         let taken = quick.answer_all(&held, &mut answers);
         if !answers.is_empty() {
             let written = timeout(bounds.stall_timeout, stream.write_all(&answers)).await;
@@ -78,6 +93,9 @@ pub(in crate::api) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         held.drain(..taken);
         if !held.is_empty() {
             return End::Other(held);
+        }
+        if leaving {
+            return End::Closed;
         }
     }
 }
