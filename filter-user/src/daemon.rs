@@ -153,8 +153,9 @@ pub async fn run(
         api_stops,
     ));
     tracing::info!(hash = %snapshot.policy.hash, generation = snapshot.generation, mode = ?snapshot.mode, "ready");
-    service::ready(&shared, &bindings);
-    let following = tokio::spawn(service::follow(Arc::clone(&shared), bindings.clone()));
+    let state = service::State::of(&shared, &bindings, &log);
+    service::ready(&state);
+    let following = tokio::spawn(service::follow(state.clone()));
     loop {
         tokio::select! {
             _ = hangup.recv() => {
@@ -170,7 +171,7 @@ pub async fn run(
                         note(&bindings, AuditNote::applied(None, "SIGHUP", hash, now.generation)).await;
                     }
                 }
-                service::ready(&shared, &bindings);
+                service::ready(&state);
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,

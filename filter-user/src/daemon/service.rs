@@ -12,12 +12,47 @@ use sd_notify::NotifyState;
 use crate::api::Bound;
 use crate::bindings::Bindings;
 use crate::engine::Shared;
-use crate::engine::snapshot::{Snapshot, View as _};
+use crate::engine::snapshot::View as _;
+use crate::records;
 
 /// How often what is told is looked at, unless the watchdog wants it sooner.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// A watchdog hears this often in the time that it grants.
 const PINGS: u32 = 3;
+
+/// Whose state is told of.
+#[derive(Clone)]
+pub(super) struct State {
+    shared: Arc<Shared>,
+    bindings: Bindings,
+    log: records::Handle,
+}
+
+impl State {
+    pub(super) fn of(shared: &Arc<Shared>, bindings: &Bindings, log: &records::Handle) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            bindings: bindings.clone(),
+            log: log.clone(),
+        }
+    }
+
+    /// One line, as `systemctl status` shows it; the same faults as `/readyz`.
+    fn sentence(&self) -> String {
+        let snapshot = self.shared.snapshot();
+        let attached = snapshot.interfaces.iter().filter(|interface| interface.attached);
+        let names: Vec<&str> = attached.map(|interface| interface.name.as_str()).collect();
+        let filtered = match names.as_slice() {
+            [] => "filters no interface".to_owned(),
+            names => format!("filters {}", names.join(", ")),
+        };
+        let others = [self.bindings.not_ready(), self.log.figures.failing()];
+        match [&snapshot.not_ready[..], &others.concat()].concat().as_slice() {
+            [] => filtered,
+            faults => format!("not ready: {}; {filtered}", faults.join("; ")).replace('\n', " "),
+        }
+    }
+}
 
 /// By what name the service manager keeps the sockets.
 const KEPT: &str = "listener";
@@ -38,8 +73,8 @@ pub(super) fn keep(bound: &mut [Bound]) {
 }
 
 /// Everything is in its place: the filter is in force as far as it can be, and the listeners answer.
-pub(super) fn ready(shared: &Shared, bindings: &Bindings) {
-    tell(&[NotifyState::Ready, NotifyState::Status(&status(shared, bindings))]);
+pub(super) fn ready(state: &State) {
+    tell(&[NotifyState::Ready, NotifyState::Status(&state.sentence())]);
 }
 
 pub(super) fn reloading() {
@@ -54,13 +89,13 @@ pub(super) fn stopping() {
 }
 
 /// Tells of what changes, and of the engine's life while it looks after the filter; for ever.
-pub(super) async fn follow(shared: Arc<Shared>, bindings: Bindings) {
+pub(super) async fn follow(state: State) {
     let watchdog = sd_notify::watchdog_enabled();
     let interval = watchdog.map_or(LOOK_INTERVAL, |granted| LOOK_INTERVAL.min(granted / PINGS));
-    let (mut looks, mut said) = (0, status(&shared, &bindings));
+    let (mut looks, mut said) = (0, state.sentence());
     loop {
         tokio::time::sleep(interval).await;
-        let (now, looked) = (status(&shared, &bindings), shared.looks());
+        let (now, looked) = (state.sentence(), state.shared.looks());
         if now != said {
             tell(&[NotifyState::Status(&now)]);
             said = now;
@@ -77,25 +112,5 @@ pub(super) async fn follow(shared: Arc<Shared>, bindings: Bindings) {
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!("the service manager cannot be told {state:?}: {error}");
-    }
-}
-
-/// One line, as `systemctl status` shows it; the same faults as `/readyz`.
-fn status(shared: &Shared, bindings: &Bindings) -> String {
-    let snapshot = shared.snapshot();
-    let faults = [snapshot.not_ready.clone(), bindings.not_ready()].concat();
-    sentence(&snapshot, &faults)
-}
-
-fn sentence(snapshot: &Snapshot, faults: &[String]) -> String {
-    let attached = snapshot.interfaces.iter().filter(|interface| interface.attached);
-    let names: Vec<&str> = attached.map(|interface| interface.name.as_str()).collect();
-    let filtered = match names.as_slice() {
-        [] => "filters no interface".to_owned(),
-        names => format!("filters {}", names.join(", ")),
-    };
-    match faults {
-        [] => filtered,
-        faults => format!("not ready: {}; {filtered}", faults.join("; ")).replace('\n', " "),
     }
 }
