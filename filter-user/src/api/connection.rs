@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
@@ -37,6 +37,8 @@ use super::who::{Listening, Who};
 use super::{Context, routes};
 use crate::metrics::ROUTE_OTHER;
 
+/// How long a daemon that stops waits for the first request of who has connected: it is on its way, as a rule.
+pub(super) const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 /// After an accept that failed: the usual cause, no file descriptors left, needs time to pass.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A listener says so at most once in this time.
@@ -287,8 +289,11 @@ impl Connection {
             read,
         );
         let context = self.context;
+        let asked = Arc::new(Notify::new());
+        let first = Arc::clone(&asked);
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
             let (mut router, who) = (router.clone(), Arc::clone(&who));
+            asked.notify_one();
             let refused = refusals.next();
             if let Some(problem) = &refused {
                 let status = problem.code.status().as_u16();
@@ -323,10 +328,15 @@ impl Connection {
         );
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = stopped(&mut self.shutdown) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
+            // hyper would close who has not asked yet, also where the question is here already.
+            () = stopped(&mut self.shutdown) => tokio::select! {
+                biased;
+                ended = connection.as_mut() => ended,
+                _ = timeout(FIRST_PATIENCE, first.notified()) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            },
         };
         if let Err(error) = ended {
             tracing::debug!(peer = peer.describe(), %error, "connection ended early");

@@ -6,7 +6,7 @@
 
 use std::io::Write as _;
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -15,12 +15,10 @@ use tokio::time::{sleep, timeout};
 
 use super::{Decided, PATH, PATH_BELOW, PREFIX, decide, in_header};
 use crate::api::Context;
-use crate::api::connection::stopped;
+use crate::api::connection::{FIRST_PATIENCE, stopped};
 use crate::api::head::{self, Head};
 use crate::api::who::Who;
 
-/// How long a daemon that stops waits for the first request of who has connected: it is on its way, as a rule.
-const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 /// More than gateways send at once.
 const READ_BYTES: usize = 8 << 10;
 
