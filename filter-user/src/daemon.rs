@@ -3,7 +3,10 @@
 //! The only spawner. Owns no state: what is in force belongs to the engine.
 
 mod lock;
+mod rights;
+mod service;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -12,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::api::{self, Backing, Bounds};
+use crate::api::{self, Backing, Bound, Bounds};
 use crate::bindings::clock::SystemClock;
 use crate::bindings::requests::AuditNote;
 use crate::bindings::seam::{Effective, Grants};
@@ -22,11 +25,13 @@ use crate::engine::{self, Engine, Filter, FilterError, Options, Pushes};
 use crate::metrics::Metrics;
 use crate::policies::{By, Policies, Start, Via};
 use crate::policy::Policy;
-use crate::policy::model::OnExit;
+use crate::policy::model::{ListenerAddress, OnExit, SinkType};
 use crate::records::capture::{CAPTURES_MAX, Captures};
 use crate::records::live::Live;
 use crate::records::{self, Kernel, KernelNames, Records};
+use crate::sys;
 use lock::Lock;
+use rights::Need;
 
 #[derive(Debug, Error)]
 pub enum DaemonError {
@@ -50,18 +55,65 @@ pub enum DaemonError {
     Records(#[from] records::RecordsError),
     #[error("signals cannot be received: {0}")]
     Signals(std::io::Error),
+    #[error("the sockets that the service manager has kept cannot be taken over: {0}")]
+    HandedOver(std::io::Error),
+    #[error("the runtime cannot start: {0}")]
+    Runtime(std::io::Error),
+    #[error(transparent)]
+    Rights(#[from] rights::RightsError),
+}
+
+/// A start that has what it takes, and no right beyond what the daemon keeps.
+pub struct Prepared {
+    lock: Lock,
+    bound: Vec<Bound>,
+}
+
+/// What may take more rights than the daemon keeps: its folder, and its listeners, with their groups. Then gives up the
+/// others. To be called before there is a second thread.
+pub fn prepare(options: &Options, start: &Start) -> Result<Prepared, DaemonError> {
+    let policy = &start.policy;
+    let lock = Lock::take(&policy.daemon.state, &policy.daemon.instance)?;
+    raise_descriptors();
+    // A socket that is taken stops the start before anything is filtered.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let handed = sys::handed_over().map_err(DaemonError::HandedOver)?;
+    let mut bound = runtime
+        .map_err(DaemonError::Runtime)?
+        .block_on(api::bind_or_take(&policy.listeners, handed))?;
+    service::keep(&mut bound);
+    rights::keep_few(needs(options, start))?;
+    Ok(Prepared { lock, bound })
+}
+
+/// What is read and written for as long as the daemon runs.
+fn needs(options: &Options, start: &Start) -> Vec<Need> {
+    let policy = &start.policy;
+    let folder = |path: &Path| Need::Write(path.parent().unwrap_or(path).to_owned());
+    let files = start.files.iter().cloned().map(Need::Read);
+    let sockets = policy
+        .listeners
+        .iter()
+        .filter_map(|listener| match &listener.address {
+            ListenerAddress::Unix(path) => Some(folder(path)),
+            ListenerAddress::Tcp(_) => None,
+        });
+    let sinks = policy.sinks.iter().filter(|sink| sink.kind == SinkType::File);
+    let own = [policy.daemon.state.clone(), options.bpf_fs.join("keyfence")];
+    let own = own.map(Need::Write).into_iter();
+    own.chain(files)
+        .chain(sockets)
+        .chain(sinks.map(|sink| folder(&sink.path)))
+        .collect()
 }
 
 /// Runs until SIGTERM or SIGINT.
-pub async fn run(options: Options, start: Start) -> Result<(), DaemonError> {
+pub async fn run(prepared: Prepared, options: Options, start: Start) -> Result<(), DaemonError> {
     let policy = Arc::clone(&start.policy);
-    let mut lock = Lock::take(&policy.daemon.state, &policy.daemon.instance)?;
-    raise_descriptors();
+    let Prepared { mut lock, bound } = prepared;
     let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
-    // Listeners first: a socket that is taken stops the start before anything is filtered.
-    let bound = api::bind(&policy.listeners).await?;
     start.say();
     let hash = start.hash.clone();
     let (bindings, writer) = open_bindings(&policy).await?;
@@ -79,13 +131,6 @@ pub async fn run(options: Options, start: Start) -> Result<(), DaemonError> {
     let (records, log) = open_records(&policy, &engine, &shared, &bindings, Arc::clone(&metrics))?;
     lock.keep();
     let snapshot = shared.snapshot();
-    for interface in &snapshot.interfaces {
-        tracing::info!(
-            interface = interface.name,
-            mode = interface.mode.as_str(),
-            "filtering"
-        );
-    }
     let (stop_api, api_stops) = watch::channel(false);
     let (stop_engine, engine_stops) = watch::channel(false);
     let view: Arc<dyn View> = Arc::clone(&shared) as Arc<dyn View>;
@@ -113,21 +158,31 @@ pub async fn run(options: Options, start: Start) -> Result<(), DaemonError> {
         api_stops,
     ));
     tracing::info!(hash = %snapshot.policy.hash, generation = snapshot.generation, mode = ?snapshot.mode, "ready");
+    let state = service::State::of(&shared, &bindings, &log);
+    service::ready(&state);
+    let following = tokio::spawn(service::follow(state.clone()));
     loop {
         tokio::select! {
             _ = hangup.recv() => {
+                service::reloading();
                 // Whoever rotates logs says so by the same signal.
                 log.reopen().await;
                 let by = By { actor: None, via: Via::Sighup };
                 // What fails is logged where it happens; a start or a stop is not held up by it.
-                let policies = policies.clone();
-                tokio::spawn(async move { policies.reload(by).await.is_ok() });
+                let (policies, state) = (policies.clone(), state.clone());
+                tokio::spawn(async move {
+                    // What failed is logged, and in the status.
+                    let _ = policies.reload(by).await;
+                    service::ready(&state);
+                });
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
     }
     tracing::info!("stopping: the listeners drain");
+    service::stopping();
+    following.abort();
     // A receiver that is gone has stopped already.
     let _ = stop_api.send(true);
     if let Err(error) = serving.await {

@@ -1,5 +1,5 @@
 //! What the C library and the kernel do only by calls that Rust holds for unsafe: heaps of the allocator, the groups
-//! of a connection's other end, a thread's slice of time.
+//! of a connection's other end, a thread's slice of time, descriptors that were handed over.
 //!
 //! Wraps calls, and knows nothing of what they are asked for.
 #![allow(
@@ -8,7 +8,8 @@
 )]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The heaps that threads share.
 #[cfg(target_env = "gnu")]
@@ -32,6 +33,19 @@ pub(crate) fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes a number, and may be called at any time.
     let _ = unsafe { libc::malloc_trim(0) };
+}
+
+/// The descriptors that the service manager has handed over (sd_listen_fds(3)); none when asked again.
+pub(crate) fn handed_over() -> io::Result<Vec<OwnedFd>> {
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    if ASKED.swap(true, Ordering::Relaxed) {
+        return Ok(Vec::new());
+    }
+    let numbers = sd_notify::listen_fds()?;
+    // SAFETY: each is open, as setting its flag has shown, meant for this process, and taken here alone, once.
+    Ok(numbers
+        .map(|number| unsafe { OwnedFd::from_raw_fd(number) })
+        .collect())
 }
 
 /// The shortest slice that Linux gives, in nanoseconds.

@@ -7,6 +7,7 @@ mod ebpf;
 mod fuzz;
 mod lab;
 mod mutants;
+mod package;
 mod privilege;
 mod progress;
 mod setup;
@@ -89,6 +90,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         arguments: Vec<OsString>,
     },
+    /// Make what operators install: a Debian package, and a tarball with a static program, below target/package.
+    Package,
     /// Boot Debian's 6.1 and 6.12 kernels under qemu, and judge every vector and live packets there.
     ///
     /// The kernels come from Debian's packages into ~/.cache/keyfence/kernels; nothing is installed. Each boots a static
@@ -162,6 +165,7 @@ fn run(command: Command) -> Result<()> {
         Command::Mutants(options) => mutants::run(options),
         Command::Test { fast, arguments } => test::run(fast, &arguments),
         Command::Bench { arguments } => bench::run(&arguments),
+        Command::Package => package::run(),
         Command::Vm { series } => vm::run(&series),
         Command::Tidy {
             bless: true,

@@ -2,18 +2,20 @@
 //!
 //! A live socket is never replaced, nor is anything that is no socket; a stale one is removed. A socket takes its
 //! group and mode between bind and listen, so nobody connects before they hold. Those who start at the same time
-//! take turns by a lock on the folder. The file goes again when its `Bound` is dropped, if it is still ours.
+//! take turns by a lock on the folder. The file goes again when its `Bound` is dropped, if it is still ours. What an
+//! earlier daemon left with the service manager is taken up as it is, with the connections that wait at it.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener as StdTcpListener};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, getsockname};
 use nix::sys::stat::{FchmodatFlags, Mode};
 use nix::unistd::{Gid, Group};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -42,8 +44,19 @@ pub struct Bound {
     pub(super) socket: Socket,
 }
 
+/// Of no runtime yet: it is bound while there are rights to, and served by whichever thread.
 #[derive(Debug)]
 pub(super) enum Socket {
+    /// The file first, as below.
+    Unix {
+        file: SocketFile,
+        listener: StdUnixListener,
+    },
+    Tcp(StdTcpListener),
+}
+
+#[derive(Debug)]
+pub(super) enum Accepting {
     /// The file first: it is gone before the socket closes, so nobody finds a dead one.
     Unix {
         _file: SocketFile,
@@ -52,18 +65,55 @@ pub(super) enum Socket {
     Tcp(TcpListener),
 }
 
+impl Socket {
+    /// In the runtime that is to serve it.
+    pub(super) fn accepting(self) -> io::Result<Accepting> {
+        Ok(match self {
+            Self::Unix { file, listener } => Accepting::Unix {
+                _file: file,
+                listener: UnixListener::from_std(listener)?,
+            },
+            Self::Tcp(listener) => Accepting::Tcp(TcpListener::from_std(listener)?),
+        })
+    }
+}
+
 impl Bound {
     /// As in the policy: `unix:/run/keyfence/api.sock`, `tcp:127.0.0.1:9469` (with the port that port 0 became).
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Socket::Unix { listener, .. } => listener.as_fd(),
+            Socket::Tcp(listener) => listener.as_fd(),
+        }
+    }
+
+    /// Somebody else holds it as well from here on: its file stays when this one is done.
+    pub(crate) fn outlives(&mut self) {
+        if let Socket::Unix { file, .. } = &mut self.socket {
+            file.stays = true;
+        }
+    }
 }
 
 /// Binds all of `listeners`, or none: on an error those bound before are closed and their files removed.
 pub async fn bind(listeners: &[Listener]) -> Result<Vec<Bound>, ListenError> {
+    bind_or_take(listeners, Vec::new()).await
+}
+
+/// The same; of the sockets handed over, those that the listeners name are taken up, and the others closed.
+pub async fn bind_or_take(
+    listeners: &[Listener],
+    mut handed: Vec<OwnedFd>,
+) -> Result<Vec<Bound>, ListenError> {
     let mut all = Vec::with_capacity(listeners.len());
     for listener in listeners {
-        let bound = bind_one(listener)
+        let taken = handed.iter().position(|socket| is_of(socket, &listener.address));
+        let taken = taken.map(|at| handed.swap_remove(at));
+        let bound = bind_one(listener, taken)
             .await
             .map_err(|fault| ListenError::new(listener, fault))?;
         tracing::info!(listener = bound.name, "listening");
@@ -72,26 +122,52 @@ pub async fn bind(listeners: &[Listener]) -> Result<Vec<Bound>, ListenError> {
     Ok(all)
 }
 
-async fn bind_one(listener: &Listener) -> Result<Bound, Fault> {
+/// Whether a socket is bound to this address, and can be reached there.
+fn is_of(socket: &OwnedFd, address: &ListenerAddress) -> bool {
+    let Ok(bound) = getsockname::<SockaddrStorage>(socket.as_raw_fd()) else {
+        return false;
+    };
+    match address {
+        ListenerAddress::Unix(path) => {
+            let is_there = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+            is_there && bound.as_unix_addr().and_then(UnixAddr::path) == Some(path)
+        }
+        ListenerAddress::Tcp(SocketAddr::V4(address)) => bound
+            .as_sockaddr_in()
+            .is_some_and(|bound| SocketAddrV4::from(*bound) == *address),
+        ListenerAddress::Tcp(SocketAddr::V6(address)) => bound
+            .as_sockaddr_in6()
+            .is_some_and(|bound| SocketAddrV6::from(*bound) == *address),
+    }
+}
+
+async fn bind_one(listener: &Listener, taken: Option<OwnedFd>) -> Result<Bound, Fault> {
     if listener.tls.is_some() {
         return Err(Fault::Tls);
     }
     let roles = listener.roles.clone();
     match &listener.address {
         ListenerAddress::Unix(path) => {
-            let (file, socket) = bind_unix(path, listener).await?;
+            let (file, socket) = bind_unix(path, listener, taken).await?;
             Ok(Bound {
                 name: format!("unix:{}", path.display()),
                 roles,
                 assert: listener.assert,
                 socket: Socket::Unix {
-                    _file: file,
+                    file,
                     listener: socket,
                 },
             })
         }
         ListenerAddress::Tcp(address) => {
-            let socket = TcpListener::bind(address).await.map_err(Fault::Tcp)?;
+            let socket = match taken {
+                Some(socket) => StdTcpListener::from(socket),
+                None => {
+                    let socket = TcpListener::bind(address).await;
+                    socket.and_then(TcpListener::into_std).map_err(Fault::Tcp)?
+                }
+            };
+            socket.set_nonblocking(true).map_err(Fault::Tcp)?;
             let address = socket.local_addr().map_err(Fault::Tcp)?;
             Ok(Bound {
                 name: format!("tcp:{address}"),
@@ -103,8 +179,25 @@ async fn bind_one(listener: &Listener) -> Result<Bound, Fault> {
     }
 }
 
-async fn bind_unix(path: &Path, listener: &Listener) -> Result<(SocketFile, UnixListener), Fault> {
+async fn bind_unix(
+    path: &Path,
+    listener: &Listener,
+    taken: Option<OwnedFd>,
+) -> Result<(SocketFile, StdUnixListener), Fault> {
     let group = find_group(listener)?;
+    let permitted = || {
+        permit(path, listener.mode, group).map_err(|error| Fault::Permit {
+            mode: listener.mode,
+            group: listener.group.clone(),
+            error,
+        })
+    };
+    if let Some(socket) = taken {
+        permitted()?;
+        let socket = StdUnixListener::from(socket);
+        socket.set_nonblocking(true).map_err(Fault::Bind)?;
+        return Ok((SocketFile::of(path).map_err(Fault::Bind)?, socket));
+    }
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
@@ -118,11 +211,7 @@ async fn bind_unix(path: &Path, listener: &Listener) -> Result<(SocketFile, Unix
     let socket = bound_socket(path).map_err(Fault::Bind)?;
     // From here on the file is ours, and goes with `file` if a later step fails.
     let file = SocketFile::of(path).map_err(Fault::Bind)?;
-    permit(path, listener.mode, group).map_err(|error| Fault::Permit {
-        mode: listener.mode,
-        group: listener.group.clone(),
-        error,
-    })?;
+    permitted()?;
     let socket = listen(socket).map_err(Fault::Bind)?;
     drop(lock);
     Ok((file, socket))
@@ -229,9 +318,9 @@ fn permit(path: &Path, mode: u32, group: Option<Gid>) -> io::Result<()> {
     )?)
 }
 
-fn listen(socket: OwnedFd) -> io::Result<UnixListener> {
+fn listen(socket: OwnedFd) -> io::Result<StdUnixListener> {
     nix::sys::socket::listen(&socket, Backlog::new(BACKLOG)?)?;
-    UnixListener::from_std(StdUnixListener::from(socket))
+    Ok(StdUnixListener::from(socket))
 }
 
 /// The file of a bound socket, known by its inode.
@@ -240,6 +329,8 @@ pub(super) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// Others hold its socket as well.
+    stays: bool,
 }
 
 impl SocketFile {
@@ -249,14 +340,16 @@ impl SocketFile {
             path: path.to_owned(),
             device: metadata.dev(),
             inode: metadata.ino(),
+            stays: false,
         })
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = std::fs::symlink_metadata(&self.path)
-            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == (self.device, self.inode));
+        let ours = !self.stays
+            && std::fs::symlink_metadata(&self.path)
+                .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == (self.device, self.inode));
         if ours && let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "the socket's file stays: it cannot be removed");
         }

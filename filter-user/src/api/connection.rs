@@ -21,13 +21,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
 
 use super::authorize::quick::{self, End};
-use super::bind::{Bound, Socket};
+use super::bind::{Accepting, Bound, Socket};
 use super::head::{HEAD_BYTES_MAX, Refusals, Screened};
 use super::peer::Peer;
 use super::problem::{Code, Problem};
@@ -37,6 +37,8 @@ use super::who::{Listening, Who};
 use super::{Context, routes};
 use crate::metrics::ROUTE_OTHER;
 
+/// How long a daemon that stops waits for the first request of who has connected: it is on its way, as a rule.
+pub(super) const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 /// After an accept that failed: the usual cause, no file descriptors left, needs time to pass.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A listener says so at most once in this time.
@@ -94,6 +96,10 @@ pub(super) async fn accept_all(
     let bounds = context.bounds;
     let router = routes::router(&roles, &context);
     let slots = Slots::new(bounds.connections_max, matches!(socket, Socket::Unix { .. }));
+    let socket = match socket.accepting() {
+        Ok(socket) => socket,
+        Err(error) => return tracing::error!(listener = name, %error, "cannot be served"),
+    };
     let mut connections = JoinSet::new();
     let mut complained: Option<Instant> = None;
     let stop = shutdown.clone();
@@ -179,9 +185,9 @@ impl Other {
     }
 }
 
-async fn accept(socket: &Socket) -> io::Result<(Stream, Other)> {
+async fn accept(socket: &Accepting) -> io::Result<(Stream, Other)> {
     match socket {
-        Socket::Unix { listener, .. } => {
+        Accepting::Unix { listener, .. } => {
             let (stream, _) = listener.accept().await?;
             let other = match stream.peer_cred() {
                 Ok(credentials) => {
@@ -201,7 +207,7 @@ async fn accept(socket: &Socket) -> io::Result<(Stream, Other)> {
             };
             Ok((Stream::Unix(stream), other))
         }
-        Socket::Tcp(listener) => {
+        Accepting::Tcp(listener) => {
             let (stream, from) = listener.accept().await?;
             // Answers are small and written whole: nothing is gained by holding them back.
             let _ = stream.set_nodelay(true);
@@ -283,8 +289,11 @@ impl Connection {
             read,
         );
         let context = self.context;
+        let asked = Arc::new(Notify::new());
+        let first = Arc::clone(&asked);
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
             let (mut router, who) = (router.clone(), Arc::clone(&who));
+            asked.notify_one();
             let refused = refusals.next();
             if let Some(problem) = &refused {
                 let status = problem.code.status().as_u16();
@@ -319,10 +328,15 @@ impl Connection {
         );
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = stopped(&mut self.shutdown) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
+            // hyper would close who has not asked yet, also where the question is here already.
+            () = stopped(&mut self.shutdown) => tokio::select! {
+                biased;
+                ended = connection.as_mut() => ended,
+                _ = timeout(FIRST_PATIENCE, first.notified()) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            },
         };
         if let Err(error) = ended {
             tracing::debug!(peer = peer.describe(), %error, "connection ended early");

@@ -69,7 +69,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-pub use bind::{Bound, bind};
+pub use bind::{Bound, bind, bind_or_take};
 pub use error::{Fault, ListenError};
 pub use peer::Peer;
 pub use problem::{Code, Problem};

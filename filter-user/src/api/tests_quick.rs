@@ -225,3 +225,16 @@ async fn gateway_that_waits_is_let_go_when_the_daemon_stops_and_who_ends_its_sid
     running.stop.send(true).unwrap();
     assert!(kept.is_closed().await);
 }
+
+#[tokio::test]
+async fn who_has_connected_before_the_daemon_stops_is_answered_once_still() {
+    let running = authorizing("").await;
+    let mut new = Kept::open(&running).await;
+    // Accepted later, so that one is accepted by now.
+    let mut kept = Kept::open(&running).await;
+    assert_eq!(kept.ask(PAYMENTS, FROM).await.status, 401);
+    running.stop.send(true).unwrap();
+    assert!(kept.is_closed().await);
+    assert_eq!(new.ask(PAYMENTS, &format!("{FROM}{KEY}")).await.status, 200);
+    assert!(new.is_closed().await);
+}

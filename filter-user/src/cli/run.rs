@@ -21,7 +21,8 @@ policy serves for all; `--state` says where it is. SIGTERM and SIGINT drain and 
 attached unless `[daemon] on-exit` says otherwise. Where an `[[expect]]` differs, it starts all the same and says so \
 in the log; `keyfence reload` refuses such a file.
 
-Needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. KEYFENCE_LOG sets the log's level where --log-level does not.
+Needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; all other rights are given up once the listeners are bound. \
+Root keeps the right to other users' files only where the policy has it use some, and says so. KEYFENCE_LOG sets the log's level where --log-level does not.
 
 Exit codes:
   0  stopped as asked
@@ -45,6 +46,10 @@ pub(crate) struct Arguments {
     /// The BPF file system
     #[arg(long, value_name = "DIR", default_value = super::BPF_FS)]
     pub(crate) bpf_fs: PathBuf,
+    /// Start also where an interface of the policy is missing or its hook is held: what can be filtered is, the rest
+    /// is as soon as it can be, and until then the daemon is not ready. For a host that boots
+    #[arg(long)]
+    pub(crate) await_interfaces: bool,
     /// error, warn, info, debug or trace, or levels of parts, as in info,hyper=warn
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
@@ -61,6 +66,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         policy: file,
         state,
         bpf_fs,
+        await_interfaces,
         log_level,
         log_format,
         kernel_log,
@@ -87,17 +93,22 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         // As status names it, from whatever folder that is asked.
         policy_file: std::path::absolute(file).unwrap_or_else(|_| file.clone()),
         bpf_fs: bpf_fs.clone(),
+        await_interfaces: *await_interfaces,
         kernel_log: *kernel_log,
     };
-    let runtime = tokio::runtime::Runtime::new()
-        .map_err(|error| Failure::new(Exit::Failed, format!("the runtime cannot start: {error}")))?;
-    runtime
-        .block_on(daemon::run(options, start))
-        .map_err(|error| match error {
-            DaemonError::Filter(FilterError::Compile(error)) => uncompilable(&error),
-            error => Failure::new(Exit::Failed, error),
-        })?;
+    // Rights are a thread's own: given up before the runtime starts its own threads.
+    let prepared = daemon::prepare(&options, &start).map_err(ended)?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| ended(DaemonError::Runtime(error)))?;
+    let run = daemon::run(prepared, options, start);
+    runtime.block_on(run).map_err(ended)?;
     Ok(Exit::Done)
+}
+
+fn ended(error: DaemonError) -> Failure {
+    match error {
+        DaemonError::Filter(FilterError::Compile(error)) => uncompilable(&error),
+        error => Failure::new(Exit::Failed, error),
+    }
 }
 
 /// A start that fails leaves what is in force untouched, and says so.

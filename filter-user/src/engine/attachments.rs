@@ -46,7 +46,7 @@ impl Attachments {
                 Ok(attached) => {
                     say_mode(&attached, wanted);
                     let mode = mode(attached.generic);
-                    if occasion == Occasion::Change && !self.is_attached(name) {
+                    if !self.is_attached(name) {
                         tracing::info!(interface = name, mode = mode.as_str(), "filtering");
                     }
                     now.show(name, attached.index, mode, true);

@@ -2,6 +2,7 @@
 
 use ipnet::IpNet;
 
+use super::Options;
 use super::error::FilterError;
 use crate::compiler::{self, Numbers, Pushed, Surroundings};
 use crate::kernel::{addresses, clock};
@@ -27,6 +28,17 @@ pub enum Occasion {
     Reload,
     /// The host has changed around it: as much as can be done is.
     Change,
+}
+
+impl Occasion {
+    /// How a start goes about what is not there.
+    pub(super) fn of_start(options: &Options) -> Self {
+        if options.await_interfaces {
+            Self::Change
+        } else {
+            Self::Start
+        }
+    }
 }
 
 /// Where `"host"` holds an address that a service with the same port names itself, and nobody can be asked, the

@@ -97,7 +97,7 @@ impl Filter {
             false => None,
         };
         let found = pins.look()?;
-        let around = Around::read(policy, Occasion::Start).await?;
+        let around = Around::read(policy, Occasion::of_start(options)).await?;
         match found {
             Found::Ours(meta) => {
                 pins.check_shapes()?;
@@ -144,9 +144,10 @@ impl Filter {
         around: Around,
     ) -> Result<Self, FilterError> {
         let Around { choice, host } = &around;
+        let occasion = Occasion::of_start(options);
         let placed = placed(choice);
         let (mut numbers, assigned) = Numbers::default().assign((policy, &pushed), None, u32::MAX);
-        let (compiled, narrowed) = compile((policy, &pushed), &numbers, host, Occasion::Start)?;
+        let (compiled, narrowed) = compile((policy, &pushed), &numbers, host, occasion)?;
         let slots = slots::fresh(&counted(&placed));
         let maps = pins.maps();
         let owners_max = owners_max(policy, &numbers);
@@ -194,7 +195,7 @@ impl Filter {
             kept: false,
             tap: Arc::new(tap),
         };
-        if let Err(error) = filter.attach(policy, choice, Occasion::Start) {
+        if let Err(error) = filter.attach(policy, choice, occasion) {
             // All or none: an operator who reads the error finds the host as it was.
             filter.leave()?;
             return Err(error);
@@ -262,7 +263,7 @@ impl Filter {
         let wanted = Wanted {
             policy: Arc::clone(policy),
             before: None,
-            occasion: Occasion::Start,
+            occasion: Occasion::of_start(options),
         };
         let ground = filter.ground(Arc::default())?;
         let next = Next::make(wanted, (pushed, None), around, ground)?;

@@ -66,6 +66,8 @@ use watch::Woken;
 pub struct Options {
     pub policy_file: PathBuf,
     pub bpf_fs: PathBuf,
+    /// Whether a start does as much as can be done, and follows the rest, as on a change of the host.
+    pub await_interfaces: bool,
     pub kernel_log: crate::kernel::load::KernelLog,
 }
 
@@ -158,6 +160,7 @@ impl Engine {
                 hash: Some(hash.clone()),
                 ..FileState::default()
             }),
+            looks: std::sync::atomic::AtomicU64::new(0),
             commands: sender,
         });
         let engine = Self {

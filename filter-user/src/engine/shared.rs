@@ -35,6 +35,8 @@ pub struct Shared {
     pub(super) pending: watch::Sender<Option<Pending>>,
     /// What became of the file that `run` was given.
     pub(super) file: RwLock<FileState>,
+    /// How often the engine has looked after the filter: once a second, while it lives.
+    pub(super) looks: AtomicU64,
     pub(super) commands: Commands,
 }
 
@@ -42,6 +44,11 @@ impl Shared {
     /// How many keys of the drop accounting are in use, for the picture.
     pub fn note_record_keys(&self, keys: u64) {
         self.record_keys.store(keys, Ordering::Relaxed);
+    }
+
+    /// Rises while the engine lives.
+    pub fn looks(&self) -> u64 {
+        self.looks.load(Ordering::Relaxed)
     }
 
     pub(super) fn policy_in_force(&self) -> (u64, Arc<Policy>) {

@@ -2,6 +2,7 @@
 //!
 //! The kernel tells of links, addresses and routes as they change; a look a second finds what it does not tell.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -82,6 +83,7 @@ impl Engine {
             causes.push(Cause::Clock);
         }
         if woken == Woken::ByClock {
+            self.shared.looks.fetch_add(1, Ordering::Relaxed);
             self.filter.check_clock();
         }
         self.told.look(self.filter.fill());

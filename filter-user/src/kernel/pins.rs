@@ -102,11 +102,16 @@ impl Pins {
     }
 
     fn named(bpf_fs: &Path, instance: &str) -> Result<Self, PinError> {
-        let kind = statfs(bpf_fs).map_err(|error| PinError::NoBpfFs {
-            path: bpf_fs.into(),
-            error: error.into(),
-        })?;
-        if kind.filesystem_type() != BPF_FS {
+        let kind = |path: &Path| {
+            let found = statfs(path).map_err(|error| PinError::NoBpfFs {
+                path: path.into(),
+                error: error.into(),
+            });
+            found.map(|found| found.filesystem_type())
+        };
+        // A service may be shown the one folder of it that is ours.
+        let ours = bpf_fs.join("keyfence");
+        if kind(bpf_fs)? != BPF_FS && kind(&ours).ok() != Some(BPF_FS) {
             return Err(PinError::NotBpfFs(bpf_fs.into()));
         }
         if !is_name(instance) {
@@ -298,17 +303,17 @@ impl Pins {
                 .map_err(|error| self.io(&self.link(&interface), error))?;
         }
         remove(&self.root).map_err(|error| self.io(&self.root, error))?;
-        // Of all instances: it stays where another has its pins there.
+        // Of all instances: it stays where another has its pins there, and where it was made for the daemon's user.
         let parent = self.root.parent().unwrap_or(&self.root);
+        let stays = [
+            io::ErrorKind::NotFound,
+            io::ErrorKind::DirectoryNotEmpty,
+            io::ErrorKind::PermissionDenied,
+            io::ErrorKind::ReadOnlyFilesystem,
+            io::ErrorKind::ResourceBusy,
+        ];
         match fs::remove_dir(parent) {
-            Err(error)
-                if !matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
-                ) =>
-            {
-                Err(self.io(parent, error))
-            }
+            Err(error) if !stays.contains(&error.kind()) => Err(self.io(parent, error)),
             _ => Ok(()),
         }
     }

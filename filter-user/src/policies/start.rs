@@ -21,6 +21,8 @@ pub struct Start {
     pub hash: String,
     /// The file's warnings; those of what is in force, where they are others.
     pub warnings: Vec<String>,
+    /// All that was read for the policy: what a reload reads again.
+    pub files: Vec<PathBuf>,
     pub(super) file: PathBuf,
     pub(super) store: Store,
     /// The file's text, where it is what is in force and nothing was confirmed before.
@@ -72,10 +74,12 @@ impl Start {
             hash: fault.is_none().then(|| loaded.hash.clone()),
             error: fault,
         };
+        let files = loaded.files.iter().map(|file| file.name.as_ref().into());
         Ok(Start {
             policy: Arc::new(policy),
             hash,
             warnings,
+            files: files.collect(),
             file,
             store,
             first,

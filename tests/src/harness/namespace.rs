@@ -58,7 +58,8 @@ impl Namespace {
         &self.name
     }
 
-    fn path(&self) -> PathBuf {
+    /// What is opened to enter it.
+    pub fn path(&self) -> PathBuf {
         Path::new(FOLDER).join(&self.name)
     }
 

@@ -186,6 +186,18 @@ pub(crate) const COMPONENTS: &[Component] = &[
         Need::Test,
         "a real journal that takes records of drops",
     ),
+    row(
+        "systemd-nspawn",
+        "systemd-container",
+        Need::Test,
+        "boots a real systemd that runs Keyfence as its service",
+    ),
+    row(
+        "lintian",
+        "lintian",
+        Need::Test,
+        "complains of what a Debian package has wrong",
+    ),
     row("c++", "g++", Need::Test, "compiles libFuzzer"),
     row("hping3", "hping3", Need::Test, "fragments of a stranger"),
     row(

@@ -65,16 +65,21 @@ pub(crate) fn run(series: &[String]) -> Result<()> {
 
 /// Builds the static keyfence, which takes minutes the first time, and answers where it is.
 pub(crate) fn prepare() -> Result<PathBuf> {
+    built(PROFILE)
+}
+
+/// The same of another profile.
+pub(crate) fn built(profile: &str) -> Result<PathBuf> {
     let target = workspace::target_dir().join("static");
     let mut build = workspace::cargo();
     build
         .args(["build", "--package", "filter-user", "--bin", "keyfence"])
-        .args(["--profile", PROFILE, "--target", TARGET, "--target-dir"])
+        .args(["--profile", profile, "--target", TARGET, "--target-dir"])
         .arg(&target)
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("RUSTFLAGS", "-C target-feature=+crt-static");
     workspace::step("building keyfence without shared libraries", &mut build)?;
-    Ok(target.join(TARGET).join(PROFILE).join("keyfence"))
+    Ok(target.join(TARGET).join(profile).join("keyfence"))
 }
 
 fn chosen(series: &[String]) -> Result<Vec<Kernel>> {

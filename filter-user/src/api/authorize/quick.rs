@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{Decided, PATH, PATH_BELOW, PREFIX, decide, in_header};
 use crate::api::Context;
-use crate::api::connection::stopped;
+use crate::api::connection::{FIRST_PATIENCE, stopped};
 use crate::api::head::{self, Head};
 use crate::api::who::Who;
 
@@ -48,12 +48,24 @@ pub(in crate::api) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut idle = pin!(sleep(bounds.header_timeout));
     let mut active = tokio::time::Instant::now();
     let mut stopping = pin!(stopped(shutdown));
+    let (mut has_asked, mut leaving) = (false, false);
     loop {
         let read = tokio::select! {
             biased;
             read = stream.read_buf(&mut held) => read,
-            () = &mut stopping => return End::Closed,
+            () = &mut stopping, if !leaving => {
+                // Who has never been answered takes a closed connection for a failure, and rightly so.
+                if has_asked {
+                    return End::Closed;
+                }
+                leaving = true;
+                idle.as_mut().reset(tokio::time::Instant::now() + FIRST_PATIENCE);
+                continue;
+            }
             () = &mut idle => {
+                if leaving {
+                    return End::Closed;
+                }
                 let due = active + bounds.header_timeout;
                 if due <= tokio::time::Instant::now() {
                     return End::Closed;
@@ -67,6 +79,7 @@ pub(in crate::api) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             return End::Closed;
         }
         active = tokio::time::Instant::now();
+        has_asked = true;
         let taken = quick.answer_all(&held, &mut answers);
         if !answers.is_empty() {
             let written = timeout(bounds.stall_timeout, stream.write_all(&answers)).await;
@@ -78,6 +91,9 @@ pub(in crate::api) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         held.drain(..taken);
         if !held.is_empty() {
             return End::Other(held);
+        }
+        if leaving {
+            return End::Closed;
         }
     }
 }

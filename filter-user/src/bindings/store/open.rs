@@ -1,9 +1,9 @@
 //! Opening a store: made where there is none, read whole, set aside where it cannot be read, copied for a backup.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
@@ -271,6 +271,10 @@ fn new_id() -> Result<String, StoreError> {
 /// A consistent copy in a new file, on disk when it returns.
 pub(crate) fn copy_to(store: &Store, to: &Path) -> Result<(), StoreError> {
     let fail = |error| StoreError::File(to.to_owned(), error);
+    if let Some(folder) = to.parent() {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(fail)?;
+    }
     let file = OpenOptions::new()
         .read(true)
         .write(true)
