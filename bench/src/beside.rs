@@ -240,7 +240,7 @@ impl Changer {
         let started = Instant::now();
         loop {
             let (epoch, _) = self.shared.policy();
-            match self.shared.change(epoch, vec![change.clone()]).await {
+            match self.shared.change(epoch, vec![change.clone()].into()).await {
                 Ok(()) => break,
                 // As the writer of bindings does.
                 Err(GrantError::PolicyChanged) => {}

@@ -149,7 +149,7 @@ async fn change_each(site: &Site, size: usize) -> Result<Single> {
         {
             let started = Instant::now();
             filter
-                .change(vec![change])
+                .change(vec![change].into())
                 .map_err(|error| anyhow!("{error:?}"))?;
             spent.push(started.elapsed());
         }

@@ -12,17 +12,17 @@ use super::filter::{read, write};
 use super::live::Stop;
 use super::live_tests::{Stage, all, change, grantee, policy_of, runner, said, stage, wide};
 use crate::bindings::seam::{Change, DenyGrant, Grantee, Under};
-use crate::compiler::{Pushed, owner_hash};
+use crate::compiler::{Keep, Pushed, owner_hash};
 use crate::kernel::choice::Choice;
 use crate::kernel::load::{Generation, KernelLog};
 use crate::kernel::state::State;
 use crate::policy::Policy;
 
 /// What is bound, whatever a policy makes of it.
-type Rows = Arc<Mutex<BTreeMap<String, Grantee>>>;
+pub(super) type Rows = Arc<Mutex<BTreeMap<String, Grantee>>>;
 
 /// The bindings under a policy: what it has no service for is suspended.
-struct Bindings(Rows, Arc<Policy>);
+pub(super) struct Bindings(pub(super) Rows, pub(super) Arc<Policy>);
 
 impl Bindings {
     fn grantee(&self, row: &Grantee) -> Option<Grantee> {
@@ -34,16 +34,22 @@ impl Bindings {
         })
     }
 
-    fn pushed(&self) -> Pushed {
+    pub(super) fn pushed(&self) -> Pushed {
         let (grantees, denies) = self.all();
         Pushed::of(grantees, denies)
     }
 
     /// A change as it is told under this policy.
-    fn change(&self, change: Change) -> Change {
+    pub(super) fn change(&self, change: Change) -> Change {
+        let (owner, before, after) = self.write(change);
+        self.told(owner, before.as_ref(), after.as_ref())
+    }
+
+    /// What a change makes of a row: whose, before and after.
+    pub(super) fn write(&self, change: Change) -> (String, Option<Grantee>, Option<Grantee>) {
         let mut rows = self.0.lock().unwrap();
         let owner = change.owner().unwrap().to_owned();
-        let before = rows.get(&owner).and_then(|row| self.grantee(row));
+        let before = rows.get(&owner).cloned();
         match change {
             Change::Put(row) => drop(rows.insert(owner.clone(), row)),
             Change::End { end, .. } => {
@@ -53,8 +59,14 @@ impl Bindings {
             }
             _ => drop(rows.remove(&owner)),
         }
-        let after = rows.get(&owner).and_then(|row| self.grantee(row));
-        match (before, after) {
+        let after = rows.get(&owner).cloned();
+        (owner, before, after)
+    }
+
+    /// How that is told under this policy.
+    pub(super) fn told(&self, owner: String, before: Option<&Grantee>, after: Option<&Grantee>) -> Change {
+        let grantee = |row: &Grantee| self.grantee(row);
+        match (before.and_then(grantee), after.and_then(grantee)) {
             (Some(_), None) => Change::Remove { owner },
             (None, None) => Change::Kept { owner },
             (before, Some(after)) => match before {
@@ -134,16 +146,16 @@ fn numbers_of(stage: &Stage) -> BTreeMap<String, u32> {
 }
 
 /// A policy in force, with the bindings as it has them.
-struct Scene {
-    rows: Rows,
-    policy: Arc<Policy>,
-    stage: Stage,
+pub(super) struct Scene {
+    pub(super) rows: Rows,
+    pub(super) policy: Arc<Policy>,
+    pub(super) stage: Stage,
     /// What outlives generations, here as well.
     kept: Generation,
 }
 
 impl Scene {
-    fn new(policy: &Arc<Policy>, before: Vec<Grantee>) -> Self {
+    pub(super) fn new(policy: &Arc<Policy>, before: Vec<Grantee>) -> Self {
         let rows = before.into_iter().chain([wide()]);
         let rows = rows.map(|row| (row.credential.clone(), row)).collect();
         let rows: Rows = Arc::new(Mutex::new(rows));
@@ -162,11 +174,11 @@ impl Scene {
         }
     }
 
-    fn under(&self, policy: &Arc<Policy>) -> Arc<Bindings> {
+    pub(super) fn under(&self, policy: &Arc<Policy>) -> Arc<Bindings> {
         Arc::new(Bindings(Arc::clone(&self.rows), Arc::clone(policy)))
     }
 
-    fn ground(&self) -> Ground {
+    pub(super) fn ground(&self) -> Ground {
         Ground {
             numbers: read(&self.stage.numbers).clone(),
             state: self.stage.state.share(&self.kept).unwrap(),
@@ -178,9 +190,24 @@ impl Scene {
     }
 
     fn make(&self, policy: &Arc<Policy>, ground: Ground) -> Box<Next> {
+        self.make_beside(policy, &[], ground)
+    }
+
+    /// For a policy, beside others that may come back.
+    pub(super) fn make_beside(
+        &self,
+        policy: &Arc<Policy>,
+        standby: &[Arc<Policy>],
+        ground: Ground,
+    ) -> Box<Next> {
+        let before = std::iter::once(&self.policy).chain(standby).cloned();
         let wanted = Wanted {
             policy: Arc::clone(policy),
-            before: Some(Arc::clone(&self.policy)),
+            before: before.collect(),
+            keep: match standby.is_empty() {
+                true => Keep::Least,
+                false => Keep::All,
+            },
             occasion: Occasion::Reload,
         };
         let choice = Choice {
@@ -193,7 +220,7 @@ impl Scene {
         Next::make(wanted, pushed, Around { choice, host }, ground).unwrap()
     }
 
-    fn apply(&mut self, changes: Vec<Change>) -> BTreeSet<String> {
+    pub(super) fn apply(&mut self, changes: Vec<Change>) -> BTreeSet<String> {
         let bindings = self.under(&self.policy);
         let noted = apply(&mut self.stage, &bindings, changes);
         assert_eq!(self.stage.tables.pushed.grantees, bindings.pushed().grantees);

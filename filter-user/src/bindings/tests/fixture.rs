@@ -94,6 +94,9 @@ pub(super) struct Held {
     pub(super) owners: BTreeMap<String, Grantee>,
     pub(super) denies: BTreeMap<String, u64>,
     pub(super) calls: Vec<Vec<Change>>,
+    /// What stands by, and what it was told.
+    pub(super) standby: Option<(u64, Arc<Policy>)>,
+    pub(super) told_standby: Vec<Change>,
     pub(super) owners_max: usize,
     /// What the next change is refused with.
     pub(super) refuse: Option<GrantError>,
@@ -109,6 +112,8 @@ impl FakeKernel {
                 owners: BTreeMap::new(),
                 denies: BTreeMap::new(),
                 calls: Vec::new(),
+                standby: None,
+                told_standby: Vec::new(),
                 owners_max: usize::MAX,
                 refuse: None,
                 used: BTreeMap::new(),
@@ -169,14 +174,23 @@ impl Held {
 }
 
 impl Grants for FakeKernel {
-    fn change(&self, epoch: u64, changes: Vec<Change>) -> BoxFuture<Result<(), GrantError>> {
-        let answer = self.held.lock().unwrap().change(epoch, changes);
+    fn change(&self, epoch: u64, changes: Changes) -> BoxFuture<Result<(), GrantError>> {
+        let mut held = self.held.lock().unwrap();
+        let answer = held.change(epoch, changes.in_force);
+        if answer.is_ok() {
+            held.told_standby.extend(changes.standby);
+        }
+        drop(held);
         Box::pin(async move { answer })
     }
 
     fn policy(&self) -> (u64, Arc<Policy>) {
         let held = self.held.lock().unwrap();
         (held.epoch, Arc::clone(&held.policy))
+    }
+
+    fn standby(&self) -> Option<(u64, Arc<Policy>)> {
+        self.held.lock().unwrap().standby.clone()
     }
 
     fn used(&self, owner: &str) -> Option<OwnerUse> {
