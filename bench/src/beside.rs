@@ -17,8 +17,9 @@ use filter_user::bindings::seam::{
     BoxFuture, Change, DenyGrant, Effective, GrantError, Grantee, Grants as _, Under,
 };
 use filter_user::compiler::binding_name;
+use filter_user::engine::apply::Proposed;
 use filter_user::engine::snapshot::View as _;
-use filter_user::engine::{Engine, Options, Pushes, Shared, load_policy};
+use filter_user::engine::{self, Engine, Options, Pushes, Shared, load_policy};
 use filter_user::kernel::attach::Entry;
 use filter_user::kernel::load::KernelLog;
 use filter_user::kernel::pins::Pins;
@@ -202,19 +203,34 @@ struct Spent {
     reload_ms: Vec<f64>,
 }
 
+/// As the daemon does it: the file is read, and what it says put in force.
+async fn reload(shared: Arc<Shared>) -> Result<()> {
+    let file = shared.snapshot().policy.file.clone();
+    let loaded = tokio::task::spawn_blocking(move || engine::load_policy(Path::new(&file))).await?;
+    let policy = loaded.policy.ok_or_else(|| anyhow!("the policy is invalid"))?;
+    let proposed = Proposed {
+        policy: Arc::new(policy),
+        hash: loaded.hash,
+        warnings: Vec::new(),
+        confirm: None,
+    };
+    let applied = shared.apply(proposed).await;
+    applied.map(drop).map_err(|error| anyhow!("{error}"))
+}
+
 impl Changer {
     async fn beside_reloads(&self, turns: &mut u32) -> Result<Spent> {
         let mut spent = Spent::default();
         for _ in 0..RELOADS {
             let started = Instant::now();
-            let reload = tokio::spawn(self.shared.reload());
+            let reload = tokio::spawn(reload(Arc::clone(&self.shared)));
             while !reload.is_finished() {
                 let [put, removed] = self.turn(*turns).await?;
                 spent.put.push(put);
                 spent.removed.push(removed);
                 *turns += 1;
             }
-            reload.await?.map_err(|error| anyhow!("{error}"))?;
+            reload.await??;
             spent.reload_ms.push(started.elapsed().as_secs_f64() * 1e3);
         }
         Ok(spent)
@@ -241,7 +257,7 @@ impl Changer {
         let started = Instant::now();
         loop {
             let (epoch, _) = self.shared.policy();
-            match self.shared.change(epoch, vec![change.clone()]).await {
+            match self.shared.change(epoch, vec![change.clone()].into()).await {
                 Ok(()) => break,
                 // As the writer of bindings does.
                 Err(GrantError::PolicyChanged) => {}

@@ -203,7 +203,7 @@ fn turns(filter: &mut Filter, changes: impl Iterator<Item = [Change; 2]>) -> Res
         for (change, spent) in turn.into_iter().zip(&mut spent) {
             let started = Instant::now();
             filter
-                .change(vec![change])
+                .change(vec![change].into())
                 .map_err(|error| anyhow!("{error:?}"))?;
             spent.push(started.elapsed());
         }

@@ -25,7 +25,7 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use aya_log_ebpf::macro_support::{Level, level_enabled};
-use filter_common::abi::{Desk, run_flags};
+use filter_common::abi::{Desk, run_flags, slots};
 use filter_common::account::index;
 use filter_common::parse::Packet;
 use filter_common::pipeline;
@@ -37,8 +37,13 @@ use crate::tables::KernelTables;
 /// The entry: one jump to the generation in force.
 #[xdp(frags)]
 pub fn keyfence(ctx: XdpContext) -> u32 {
-    // SAFETY: the map holds only programs of this type, put there by the loader.
-    unsafe { tables::GENERATION.tail_call(&ctx, 0) };
+    // Two jumps, each with a number that is written in the code: the kernel makes them plain ones.
+    if tables::is_unconfirmed() {
+        // SAFETY: the map holds only programs of this type, put there by the loader.
+        unsafe { tables::GENERATION.tail_call(&ctx, slots::STANDBY) };
+    }
+    // SAFETY: as above.
+    unsafe { tables::GENERATION.tail_call(&ctx, slots::IN_FORCE) };
     // No generation: its pin was removed under a running filter. Nothing can be told apart any more.
     account::count(index(Verdict::Drop, Reason::Internal, NO_SERVICE), 0);
     if let Some(desk) = tables::desk() {

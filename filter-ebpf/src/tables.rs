@@ -16,7 +16,7 @@ use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use filter_common::abi::{
     Class, Count, Desk, LimitSet, Meta, Owner, OwnerState, SERVICE_ENTRIES, Service, ServiceState, Source,
-    SourceLine, run_flags,
+    SourceLine, Switch, run_flags,
 };
 use filter_common::account::{COUNTERS as COUNTERS_LENGTH, SHARED_SOURCES};
 use filter_common::admit;
@@ -44,7 +44,9 @@ use crate::{account, clock, sockets};
 #[btf_map]
 pub static META: Array<Meta, 1> = Array::new();
 #[btf_map]
-pub static GENERATION: ProgramArray<1> = ProgramArray::new();
+pub static GENERATION: ProgramArray<2> = ProgramArray::new();
+#[btf_map]
+static SWITCH: Array<Switch, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// The captures under way: empty, and then no more than a jump that the kernel writes out of the code.
 #[btf_map]
 pub static CAPTURE: ProgramArray<1> = ProgramArray::new();
@@ -139,6 +141,18 @@ impl<const IN_STAGE: bool> KernelTables<IN_STAGE> {
             self.now.set(desk.run_now);
         }
     }
+}
+
+/// Whether the time is over in which the generation in force had to be confirmed.
+#[inline(always)]
+pub fn is_unconfirmed() -> bool {
+    let Some(switch) = SWITCH.get_ptr(0) else {
+        return false;
+    };
+    // SAFETY: a value of the map: the daemon writes the word whole.
+    let deadline = unsafe { core::ptr::read_volatile(&raw const (*switch).deadline) };
+    // The clock is asked only while one is to be confirmed.
+    deadline != 0 && clock::coarse() >= deadline
 }
 
 /// This CPU's desk.

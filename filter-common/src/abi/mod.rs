@@ -11,7 +11,7 @@ use crate::parse::Packet;
 use crate::verdict::Judgement;
 
 /// Version of the pinned layout: maps, their shapes, and what their numbers mean.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 /// First word of `Meta`, and of a run context: "KEYFENCE" in ASCII.
 pub const MAGIC: u64 = u64::from_be_bytes(*b"KEYFENCE");
 
@@ -28,6 +28,24 @@ pub struct Meta {
     /// The monotonic time at jiffy 0, wrapped, as the first daemon measured it; 0 where none did.
     pub jiffy_zero: u64,
     pub reserved: [u64; 4],
+}
+
+/// Until when the generation in force is in force, unless somebody confirms it: the entry program reads it for each
+/// packet, so that it needs no daemon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Switch {
+    /// Nanoseconds of the coarse monotonic clock, from which on packets go to the one that stands by; 0 is never.
+    pub deadline: u64,
+    /// The number of the generation that stands by.
+    pub standby: u64,
+}
+
+/// Where a judge stands in `GENERATION`.
+pub mod slots {
+    pub const IN_FORCE: u32 = 0;
+    /// The one that comes back where the one in force is not confirmed in time; else empty.
+    pub const STANDBY: u32 = 1;
 }
 
 /// A token bucket's limit in bucket time: see `limit`.
@@ -283,6 +301,7 @@ const _: () = assert!(size_of::<ClockAnswer>() == size_of::<RunAnswer>());
 // Test runs take metadata in multiples of 4 up to 32 bytes on the oldest kernel.
 const _: () = assert!(size_of::<RunContext>() == 32 && size_of::<RunAnswer>() == 32);
 const _: () = assert!(size_of::<Meta>() == 64);
+const _: () = assert!(size_of::<Switch>() == 16);
 const _: () = assert!(size_of::<Limit>() == 24);
 const _: () = assert!(size_of::<LimitSet>() == 72);
 const _: () = assert!(size_of::<Source>() == 24);
@@ -300,6 +319,7 @@ const _: () = assert!(size_of::<Desk>() == 104);
 pub const LAYOUT_CHECKSUM: u32 = {
     let parts = [
         size_of::<Meta>(),
+        size_of::<Switch>(),
         size_of::<OwnerState>(),
         size_of::<ServiceState>(),
         size_of::<Count>(),

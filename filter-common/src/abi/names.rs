@@ -8,6 +8,7 @@ pub const JUDGE: &str = "judge";
 // Kept over generations and restarts.
 pub const META: &str = "META";
 pub const GENERATION: &str = "GENERATION";
+pub const SWITCH: &str = "SWITCH";
 pub const COUNTERS: &str = "COUNTERS";
 pub const INTERFACES: &str = "INTERFACES";
 pub const OWNER_STATE: &str = "OWNER_STATE";
@@ -21,9 +22,10 @@ pub const RECORD_SPILLS: &str = "RECORD_SPILLS";
 /// One for all generations, so that a capture need not know which one has judged.
 pub const DESK: &str = "DESK";
 /// Those that are pinned once and reused by every generation.
-pub const PERSISTENT: [&str; 12] = [
+pub const PERSISTENT: [&str; 13] = [
     META,
     GENERATION,
+    SWITCH,
     COUNTERS,
     INTERFACES,
     OWNER_STATE,

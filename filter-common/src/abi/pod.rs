@@ -6,7 +6,7 @@
 
 use super::{
     Class, Count, Limit, LimitSet, Meta, Owner, OwnerState, RecordHead, RunAnswer, RunContext, Service,
-    ServiceState, Source,
+    ServiceState, Source, Switch,
 };
 use crate::capture::{Counts, Wanted};
 
@@ -33,5 +33,6 @@ pod!(
     Service,
     ServiceState,
     Source,
+    Switch,
     Wanted,
 );

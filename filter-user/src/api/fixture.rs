@@ -11,7 +11,7 @@ use super::authorize::tests::policy;
 use super::tests::{Answer, ask, listener};
 use super::{Backing, Bounds, bind, serve};
 use crate::bindings::clock::SystemClock;
-use crate::bindings::seam::{BoxFuture, Change, GrantError, Grants, OwnerUse};
+use crate::bindings::seam::{BoxFuture, Changes, GrantError, Grants, OwnerUse};
 use crate::bindings::{Bindings, Options};
 use crate::engine::fixture::FakeView;
 use crate::engine::snapshot::View;
@@ -45,7 +45,7 @@ pub(super) enum Kernel {
 }
 
 impl Grants for AnyGrants {
-    fn change(&self, _epoch: u64, changes: Vec<Change>) -> BoxFuture<Result<(), GrantError>> {
+    fn change(&self, _epoch: u64, changes: Changes) -> BoxFuture<Result<(), GrantError>> {
         let answer = match changes.is_empty() {
             true => Kernel::Takes,
             false => self.answer.lock().unwrap().clone(),

@@ -70,6 +70,7 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
         // Of no epoch: the engine says the first.
         view: ArcSwap::from_pointee(PolicyView::new(0, policy)),
         denies: ArcSwap::from_pointee(denies),
+        last_view: Mutex::default(),
         grants: OnceLock::new(),
         published: watch::Sender::new(revision),
         settled: watch::Sender::new(0),

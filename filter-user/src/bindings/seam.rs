@@ -60,6 +60,28 @@ pub enum Change {
     },
 }
 
+/// Changes that are made in one step, additions before removals.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Changes {
+    /// Under the policy in force.
+    pub in_force: Vec<Change>,
+    /// The same under the policy that stands by; nothing where none does.
+    pub standby: Vec<Change>,
+}
+
+impl From<Vec<Change>> for Changes {
+    fn from(in_force: Vec<Change>) -> Self {
+        let standby = Vec::new();
+        Self { in_force, standby }
+    }
+}
+
+impl Changes {
+    pub fn is_empty(&self) -> bool {
+        self.in_force.is_empty() && self.standby.is_empty()
+    }
+}
+
 /// Why a change is not in force: nothing of it was done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GrantError {
@@ -93,9 +115,13 @@ pub trait Grants: Send + Sync {
     /// All changes in one step, additions before removals; in force when it returns. `epoch` is that of the policy
     /// they were computed under. None at all asks whether that policy is in force still. Whatever may grant something
     /// else under another policy is named, `Kept` at least: one may be about to come into force.
-    fn change(&self, epoch: u64, changes: Vec<Change>) -> BoxFuture<Result<(), GrantError>>;
+    fn change(&self, epoch: u64, changes: Changes) -> BoxFuture<Result<(), GrantError>>;
     /// The policy in force and its epoch, which rises with each applied policy.
     fn policy(&self) -> (u64, Arc<Policy>);
+    /// The policy that comes back unless the one in force is confirmed, and the epoch it had; asked after `policy`.
+    fn standby(&self) -> Option<(u64, Arc<Policy>)> {
+        None
+    }
     fn used(&self, owner: &str) -> Option<OwnerUse>;
 }
 

@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) view: ArcSwap<PolicyView>,
     /// Of the policy that may be in force next.
     pub(crate) next_view: Mutex<Weak<PolicyView>>,
+    /// Of the policy that was in force before, which may come back.
+    pub(crate) last_view: Mutex<Weak<PolicyView>>,
     pub(crate) denies: ArcSwap<Denies>,
     pub(crate) grants: OnceLock<Arc<dyn Grants>>,
     /// The last revision that is durable and in force.
@@ -163,17 +165,24 @@ impl Shared {
             return view;
         }
         let view = self.view_to_be(epoch, policy);
-        self.view.store(Arc::clone(&view));
+        let last = self.view.swap(Arc::clone(&view));
+        *self.last_view.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&last);
         view
     }
 
-    /// The view of a policy that may come into force with this epoch: made once, as long as somebody holds it.
+    /// The view of a policy that may come into force with this epoch, or was with it: made once, as long as somebody
+    /// holds it.
     pub(crate) fn view_to_be(&self, epoch: u64, policy: &Arc<Policy>) -> Arc<PolicyView> {
         let is = |view: &Arc<PolicyView>| view.epoch == epoch && Arc::ptr_eq(&view.policy, policy);
         let in_force = self.view.load_full();
         if is(&in_force) {
             return in_force;
         }
+        let last = self.last_view.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(view) = last.upgrade().filter(is) {
+            return view;
+        }
+        drop(last);
         let mut next = self.next_view.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(view) = next.upgrade().filter(is) {
             return view;
@@ -181,6 +190,12 @@ impl Shared {
         let view = Arc::new(PolicyView::new(epoch, Arc::clone(policy)));
         *next = Arc::downgrade(&view);
         view
+    }
+
+    /// The view of the policy that stands by, where one does.
+    pub(crate) fn standby_of(&self, grants: &dyn Grants) -> Option<Arc<PolicyView>> {
+        let (epoch, policy) = grants.standby()?;
+        Some(self.view_to_be(epoch, &policy))
     }
 
     /// A publisher's request has succeeded: leases that are held end.

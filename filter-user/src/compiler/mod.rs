@@ -20,7 +20,7 @@ mod sources;
 mod tables;
 
 pub use limits::{LimitTable, limit_set};
-pub use numbers::{Assigned, Numbers, owner_hash, owner_name};
+pub use numbers::{Assigned, Keep, Numbers, owner_hash, owner_name};
 pub use pushed::{Pushed, binding_name};
 pub use rows::Rows;
 pub use tables::{Compiled, Key, Room};

@@ -59,15 +59,28 @@ pub struct Assigned {
     pub owners: Vec<(OwnerHash, u32)>,
     /// Owners for whom there was no number left.
     pub unnumbered: usize,
+    /// The same of services and publishers: none, where nothing has to be kept.
+    pub unnamed: usize,
     /// Numbers that were nobody's before.
     taken: Vec<u32>,
     /// Numbers that nobody has once these are in force.
     left: Vec<u32>,
 }
 
+/// What stays with the names that the assignment does not ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Numbers of names in force, for one change more, unless they are the last to be had.
+    Least,
+    /// Every number: tables that stand by may be in force again.
+    All,
+}
+
 impl Assigned {
     /// One more number that was nobody's.
-    pub fn took(&mut self, number: Option<u32>) {
+    pub fn took(&mut self, owner: &str, number: Option<u32>) {
+        let hash = owner_hash(owner);
+        self.owners.extend(number.map(|number| (hash, number)));
         self.taken.extend(number);
     }
 }
@@ -189,34 +202,37 @@ impl Numbers {
     /// force has, those never used first; names that neither policy has are forgotten. Owners' are below `owners_end`.
     pub fn assign(
         &self,
-        (policy, pushed): (&Policy, &Pushed),
+        wanted: (&Policy, &Pushed),
         in_force: Option<&Policy>,
         owners_end: u32,
     ) -> (Numbers, Assigned) {
+        self.assign_over(wanted, (in_force.as_slice(), Keep::Least), owners_end)
+    }
+
+    /// The same over several policies, of which one may come back as it is: then what it has is kept.
+    pub fn assign_over(
+        &self,
+        (policy, pushed): (&Policy, &Pushed),
+        (known, keep): (&[&Policy], Keep),
+        owners_end: u32,
+    ) -> (Numbers, Assigned) {
         let mut assigned = Assigned::default();
-        let names = |policy: &Policy| {
-            policy
-                .services
-                .iter()
-                .map(|service| service.name.clone())
-                .collect()
+        let of = |names: fn(&Policy) -> Vec<String>| {
+            let known = known.iter().flat_map(|known| names(known));
+            (names(policy), known.collect::<Vec<String>>())
         };
-        let before = in_force.map(names);
-        let (services, fresh) = place(&self.services, names(policy), before, 0..SERVICES_MAX);
+        let (services, fresh) = place(&self.services, of(service_names), 0..SERVICES_MAX, keep);
         assigned.services = fresh;
-        let names = |policy: &Policy| {
-            policy
-                .publishers
-                .iter()
-                .map(|publisher| publisher.name.clone())
-                .collect()
-        };
-        let before = in_force.map(names);
         let range = PUBLISHERS_START..PUBLISHERS_START + PUBLISHERS_MAX;
-        let (publishers, fresh) = place(&self.publishers, names(policy), before, range);
+        let (publishers, fresh) = place(&self.publishers, of(publisher_names), range, keep);
         assigned.services.extend(fresh);
+        let unnamed = |names: Vec<String>, numbers: &HashMap<String, u32>| {
+            names.iter().filter(|name| !numbers.contains_key(*name)).count()
+        };
+        assigned.unnamed =
+            unnamed(service_names(policy), &services) + unnamed(publisher_names(policy), &publishers);
         let hashes = owner_hashes(policy, pushed);
-        let (owned, taken) = self.place_owners(&hashes, owners_end);
+        let (owned, taken) = self.place_owners(&hashes, owners_end, keep);
         assigned.taken = taken;
         assigned.unnumbered = owned.iter().filter(|number| **number == 0).count();
         let mut owners = HashMap::with_capacity(hashes.len());
@@ -228,12 +244,21 @@ impl Numbers {
         }
         // What only the policy in force has keeps its number for one change more, unless it was the last to be had.
         let given = Set::of(owned.iter().copied());
-        let leaving = self.owners.iter().filter(|(_, number)| !given.holds(*number));
-        let leaving: HashMap<OwnerHash, u32> = leaving.collect();
-        let busy = Set::of(self.owners.iter().map(|(_, number)| number));
-        let left = self.leaving.values().chain(&self.parted_before);
-        let left = left.filter(|number| !given.holds(**number) && !busy.holds(**number));
-        assigned.left = left.copied().collect();
+        let (mut leaving, mut parted_before) = (HashMap::new(), Vec::new());
+        match keep {
+            Keep::Least => {
+                let busy = Set::of(self.owners.iter().map(|(_, number)| number));
+                let left = self.leaving.values().chain(&self.parted_before);
+                let left = left.filter(|number| !given.holds(**number) && !busy.holds(**number));
+                assigned.left = left.copied().collect();
+            }
+            Keep::All => {
+                leaving.extend(self.leaving.iter().map(|(hash, number)| (*hash, *number)));
+                leaving.retain(|_, number| !given.holds(*number));
+                parted_before.clone_from(&self.parted_before);
+            }
+        }
+        leaving.extend(self.owners.iter().filter(|(_, number)| !given.holds(*number)));
         let numbers = Numbers {
             services,
             publishers,
@@ -241,7 +266,7 @@ impl Numbers {
             owners: Known::from(owners),
             given: self.given.clone(),
             parted: Vec::new(),
-            parted_before: Vec::new(),
+            parted_before,
             clients: owned[..policy.clients.len()].to_vec(),
             grantees: owned[policy.clients.len()..].to_vec(),
         };
@@ -261,7 +286,27 @@ impl Numbers {
         }
         let used: HashSet<u32> = changed.iter().map(|(_, number)| *number).collect();
         assigned.left.retain(|number| !used.contains(number));
-        self.parted_before.clone_from(&before.parted);
+        self.parted_before.extend(&before.parted);
+    }
+
+    /// What was assigned is in tables that stand by: the names that these do not know have those numbers.
+    pub fn learn(&mut self, assigned: &Assigned) {
+        for (hash, number) in &assigned.owners {
+            if self.owner_of(hash).is_none() {
+                self.put_owner(*hash, *number);
+            }
+        }
+    }
+
+    /// What stood by is in force: who had left with it is here again, and leaves with the next assignment.
+    pub fn come_back(&mut self) {
+        for (hash, number) in std::mem::take(&mut self.leaving).iter() {
+            match self.owners.get(hash) {
+                Some(other) if other != *number => self.parted.push(*number),
+                Some(_) => {}
+                None => self.owners.insert(*hash, *number),
+            }
+        }
     }
 
     /// The numbers that nobody has any more since these are in force may be given to others; each is told of first.
@@ -280,7 +325,7 @@ impl Numbers {
     }
 
     /// As `place`, for as many as a million; 0 for whom there is none left. Also those that were nobody's.
-    fn place_owners(&self, wanted: &[OwnerHash], end: u32) -> (Vec<u32>, Vec<u32>) {
+    fn place_owners(&self, wanted: &[OwnerHash], end: u32, keep: Keep) -> (Vec<u32>, Vec<u32>) {
         let mut numbers: Vec<u32> = wanted
             .iter()
             .map(|hash| self.owner_of(hash).filter(|number| *number < end).unwrap_or(0))
@@ -288,7 +333,7 @@ impl Numbers {
         let without = numbers.iter().filter(|number| **number == 0).count();
         let fresh = self.given.take_many(without, end);
         let mut used = Vec::new();
-        if fresh.len() < without {
+        if fresh.len() < without && keep == Keep::Least {
             let taken = Set::of(numbers.iter().copied());
             let busy = Set::of(self.owners.iter().map(|(_, number)| number));
             let idle = Set::of(self.leaving.values().copied());
@@ -344,13 +389,23 @@ fn half_of(hasher: Sha256) -> OwnerHash {
 
 type Placed<K> = (HashMap<K, u32>, Vec<(K, u32)>);
 
+fn service_names(policy: &Policy) -> Vec<String> {
+    let services = policy.services.iter();
+    services.map(|service| service.name.clone()).collect()
+}
+
+fn publisher_names(policy: &Policy) -> Vec<String> {
+    let publishers = policy.publishers.iter();
+    publishers.map(|publisher| publisher.name.clone()).collect()
+}
+
 /// New names take numbers below `end` that nobody is known to have had; then those of names that neither policy
-/// has; and where there is no other, those of names that only the policy in force has.
+/// has; and where there is no other, those of names that only the policy in force has, unless these are to be kept.
 fn place<K: Clone + Eq + std::hash::Hash>(
     known: &HashMap<K, u32>,
-    wanted: Vec<K>,
-    in_force: Option<Vec<K>>,
+    (wanted, in_force): (Vec<K>, Vec<K>),
     range: Range<u32>,
+    keep: Keep,
 ) -> Placed<K> {
     let of = |names: &[K]| -> HashMap<K, u32> {
         names
@@ -359,7 +414,7 @@ fn place<K: Clone + Eq + std::hash::Hash>(
             .collect()
     };
     let mut numbers = of(&wanted);
-    let kept = of(&in_force.unwrap_or_default());
+    let kept = of(&in_force);
     let taken: HashSet<u32> = numbers.values().copied().collect();
     let ever: HashSet<u32> = known.values().copied().collect();
     let busy: HashSet<u32> = kept.values().copied().collect();
@@ -367,7 +422,7 @@ fn place<K: Clone + Eq + std::hash::Hash>(
     let idle = range
         .clone()
         .filter(|n| ever.contains(n) && !busy.contains(n) && !taken.contains(n));
-    let last = range.filter(|number| busy.contains(number) && !taken.contains(number));
+    let last = range.filter(|number| keep == Keep::Least && busy.contains(number) && !taken.contains(number));
     let mut free = unknown.chain(idle).chain(last);
     let mut fresh = Vec::new();
     for name in wanted {

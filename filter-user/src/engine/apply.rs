@@ -11,9 +11,17 @@ use tokio::sync::oneshot;
 
 use super::error::FilterError;
 use super::snapshot::{Applied, ReloadError, Snapshot, View as _};
+use super::standby::{Before, left_until};
 use super::told::counted;
+use super::under_way::{Purpose, UnderWay};
 use super::{Answer, Command, Commands, Engine};
+use crate::bindings::seam::GrantError;
+use crate::kernel::clock;
 use crate::policy::Policy;
+
+/// Why no policy comes into force while one waits to be confirmed.
+const UNCONFIRMED: &str = "a policy waits to be confirmed: `keyfence confirm` keeps it, `keyfence rollback` takes it back; \
+                           then try again";
 
 /// A policy that may come into force.
 #[derive(Clone, Debug)]
@@ -99,6 +107,9 @@ impl Engine {
             self.filter.generation()
         );
         let before = std::mem::replace(&mut self.policy, proposed.policy);
+        let standby = self.filter.before();
+        self.shared
+            .stands_by(standby.map(|before| (before.epoch, Arc::clone(&before.policy))));
         if let Ok(mut slot) = self.shared.policy.write() {
             *slot = (slot.0 + 1, Arc::clone(&self.policy));
         }
@@ -107,6 +118,7 @@ impl Engine {
         self.wall_offset = wall_offset;
         self.watch.behind = None;
         self.refresh_reader();
+        self.say_pending();
         let applied = Applied {
             detail,
             clients,
@@ -133,17 +145,122 @@ impl Engine {
         let _ = answer.send(result);
     }
 
+    /// Begins to put a policy in force, unless another waits to be confirmed; nothing else is under way.
+    pub(super) fn propose(&mut self, proposed: Box<Proposed>, answer: Answer) {
+        match self.filter.before() {
+            Some(_) => self.proposal_ended(answer, Err(ReloadError::Refused(UNCONFIRMED.to_owned()))),
+            None => self.begin(Purpose::Apply(proposed, answer)),
+        }
+    }
+
+    /// What is in force when a policy comes into force that has to be confirmed.
+    pub(super) fn before(&self, purpose: &Purpose) -> Option<Before> {
+        let Purpose::Apply(proposed, _) = purpose else {
+            return None;
+        };
+        let confirm = u64::try_from(proposed.confirm?.as_nanos()).unwrap_or(u64::MAX);
+        let (epoch, policy) = self.shared.policy_in_force();
+        let effective = self.effective.as_ref();
+        Some(Before {
+            under: effective.map(|effective| effective.under(epoch, &policy)),
+            policy,
+            hash: self.hash.clone(),
+            epoch,
+            wall_offset: self.wall_offset,
+            deadline: clock::precise().0.saturating_add(confirm),
+        })
+    }
+
+    /// Tells all others what waits to be confirmed.
+    fn say_pending(&self) {
+        let pending = self.filter.before().map(|before| Pending {
+            hash: self.hash.clone(),
+            base: before.hash.clone(),
+            deadline: jiff::Timestamp::now() + left_until(before.deadline),
+            deadline_ns: before.deadline,
+        });
+        self.shared.pending.send_replace(pending);
+    }
+
     /// The policy in force is confirmed: nothing comes back.
     pub(super) fn confirm(&mut self, answer: Settled) {
-        drop(answer.send(self.nothing_pending()));
+        let Some(standby) = self.filter.confirm() else {
+            drop(answer.send(Err(ReloadError::NothingPending)));
+            return;
+        };
+        self.shared.stands_by(None);
+        self.say_pending();
+        tracing::info!(hash = %self.hash, "policy: confirmed");
+        // What was to be made in the tables that stood by is in force.
+        if let Some(under_way) = self.under_way.take_if(|under_way| under_way.is_for_standby()) {
+            if let Purpose::Standby(_, Some(answer)) = under_way.abandon() {
+                self.changed(answer, Ok(()));
+            }
+            self.go_on();
+        }
+        self.publish(self.shared.snapshot().policy.clone());
+        let _ = answer.send(Ok(()));
+        tokio::task::spawn_blocking(|| drop(standby));
     }
 
     /// What was in force before the pending policy comes back at once.
     pub(super) fn revert(&mut self, answer: Settled) {
-        drop(answer.send(self.nothing_pending()));
+        let result = match self.come_back("taken back") {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ReloadError::NothingPending),
+            Err(error) => Err(ReloadError::Failed(error.to_string())),
+        };
+        drop(answer.send(result));
     }
 
-    fn nothing_pending(&self) -> Result<(), ReloadError> {
-        Err(ReloadError::NothingPending)
+    /// Where the time is over in which the policy in force had to be confirmed, the one before is in force again.
+    pub(super) fn not_confirmed(&mut self) {
+        let due = self.filter.due();
+        if due.is_some_and(|due| left_until(due).is_zero())
+            && let Err(error) = self.come_back("not confirmed in time")
+        {
+            tracing::error!(
+                "the policy before judges packets again, but the daemon could not follow ({error}): trying again"
+            );
+        }
+    }
+
+    /// Whether anything came back.
+    fn come_back(&mut self, why: &str) -> Result<bool, FilterError> {
+        let came_back = tokio::task::block_in_place(|| self.filter.come_back())?;
+        let Some((before, gone)) = came_back else {
+            return Ok(false);
+        };
+        tracing::warn!(
+            hash = %self.hash, in_force = %before.hash, generation = self.filter.generation(),
+            "policy: {why}: the one before is in force again"
+        );
+        let policy = std::mem::replace(&mut self.policy, before.policy);
+        if let Ok(mut slot) = self.shared.policy.write() {
+            *slot = (slot.0 + 1, Arc::clone(&self.policy));
+        }
+        self.shared.stands_by(None);
+        self.say_applied();
+        self.hash = before.hash;
+        self.wall_offset = before.wall_offset;
+        self.watch.look_anew();
+        self.refresh_reader();
+        let mut state = self.shared.snapshot().policy.clone();
+        state.hash.clone_from(&self.hash);
+        state.in_force_since = jiff::Timestamp::now();
+        self.publish(state);
+        self.say_pending();
+        // Computed under the policy that is gone: who asked asks again.
+        match self.under_way.take().map(UnderWay::abandon) {
+            Some(Purpose::Change(_, answer) | Purpose::Standby(_, Some(answer))) => {
+                self.changed(answer, Err(GrantError::PolicyChanged));
+            }
+            Some(Purpose::Apply(proposed, answer)) => self.proposed.push_front((proposed, answer)),
+            Some(Purpose::Standby(_, None) | Purpose::Around(..) | Purpose::Room(_)) | None => {}
+        }
+        self.go_on();
+        // As large as all sources.
+        tokio::task::spawn_blocking(|| drop((policy, gone, before.under)));
+        Ok(true)
     }
 }

@@ -17,9 +17,9 @@ use super::error::FilterError;
 use super::fill::owners_of;
 use super::filter::{SharedNumbers, name, read};
 use super::live::{Deny, Stop};
-use super::tables::Tables;
+use super::tables::{Ahead, Tables};
 use crate::bindings::seam::{Grantee, Under};
-use crate::compiler::{Assigned, Numbers, Pushed};
+use crate::compiler::{Assigned, Keep, Numbers, Pushed};
 use crate::kernel::choice::{Choice, choose, choose_most};
 use crate::kernel::interfaces;
 use crate::kernel::load::{Generation, KernelLog, Setting};
@@ -55,8 +55,9 @@ impl Around {
 #[derive(Clone)]
 pub(super) struct Wanted {
     pub(super) policy: Arc<Policy>,
-    /// The one in force, whose names keep their numbers.
-    pub(super) before: Option<Arc<Policy>>,
+    /// Those whose names keep their numbers: the one in force, and the one that stands by.
+    pub(super) before: Vec<Arc<Policy>>,
+    pub(super) keep: Keep,
     pub(super) occasion: Occasion,
 }
 
@@ -130,6 +131,7 @@ impl Next {
         let Wanted {
             policy,
             before,
+            keep,
             occasion,
         } = wanted;
         let go_on = || match abandoned.load(Ordering::Relaxed) {
@@ -139,12 +141,16 @@ impl Next {
         go_on()?;
         let owners_max = state.owners_max();
         let placed = placed(&around.choice);
-        let (mut numbers, assigned) = from.assign((&policy, &pushed), before.as_deref(), owners_max);
+        let before: Vec<&Policy> = before.iter().map(AsRef::as_ref).collect();
+        let (mut numbers, assigned) = from.assign_over((&policy, &pushed), (&before, keep), owners_max);
         let claim = Claim {
             from,
             assigned,
             is_in_force: false,
         };
+        if keep == Keep::All && claim.assigned.unnumbered + claim.assigned.unnamed != 0 {
+            return Err(FilterError::BothFull);
+        }
         if claim.assigned.unnumbered != 0 {
             let needed = owners_of(&policy, &pushed) as u32;
             let max = owners_max - 1;
@@ -206,14 +212,16 @@ impl Next {
             owners.iter().partition(|owner| grants.contains_key(*owner));
         // Nobody is judged by these tables yet: what makes room goes first.
         for owner in gone.into_iter().chain(kept) {
-            let number = read(in_force).owner(owner);
-            let taken = self.tables.change_ahead(
-                &mut self.numbers,
-                &self.state,
-                (owner, number),
-                grants.remove(owner),
-            )?;
-            self.claim.assigned.took(taken);
+            let ahead = Ahead {
+                owner,
+                from: self.numbers.owner(owner),
+                in_force: read(in_force).owner(owner),
+            };
+            let wanted = grants.remove(owner);
+            let taken = self
+                .tables
+                .change_ahead(&mut self.numbers, &self.state, ahead, wanted)?;
+            self.claim.assigned.took(owner, taken);
         }
         Ok(())
     }
@@ -228,22 +236,53 @@ impl Next {
         self.numbers.succeed(numbers, &mut self.claim.assigned);
         std::mem::swap(tables, &mut self.tables);
         std::mem::swap(numbers, &mut self.numbers);
-        Parted(self)
+        self.parted()
+    }
+
+    /// It stands by, with its names' numbers known to those in force: its tables change places with those that did.
+    pub(super) fn stand_by(mut self: Box<Self>, tables: &mut Tables, numbers: &mut Numbers) -> Parted {
+        self.claim.is_in_force = true;
+        numbers.learn(&self.claim.assigned);
+        std::mem::swap(tables, &mut self.tables);
+        self.parted()
+    }
+
+    fn parted(self: Box<Self>) -> Parted {
+        let Next {
+            tables,
+            numbers,
+            claim,
+            state,
+            ..
+        } = *self;
+        Parted {
+            tables: Some(tables),
+            numbers,
+            claim,
+            state,
+        }
     }
 }
 
-/// What was in force before: as large as a policy, and no packet is judged by it.
-pub(super) struct Parted(Box<Next>);
+/// What was in force, or stood by, before: as large as a policy, and no packet is judged by it.
+pub(super) struct Parted {
+    tables: Option<Tables>,
+    numbers: Numbers,
+    claim: Claim,
+    state: State,
+}
 
 impl Parted {
+    /// What may come back.
+    pub(super) fn take_tables(&mut self) -> Option<Tables> {
+        self.tables.take()
+    }
+
     /// Blocks for as long as the policy was large.
     pub(super) fn let_go(self) {
-        let Next {
-            claim,
-            state,
-            numbers,
-            ..
-        } = *self.0;
-        numbers.release(&claim.assigned, |number| state.unname_owner(number));
+        let state = &self.state;
+        drop(self.tables);
+        self.numbers
+            .release(&self.claim.assigned, |number| state.unname_owner(number));
     }
 }

@@ -13,7 +13,7 @@ use super::filter::{read, write};
 use super::live::Stop;
 use super::live_tests::{Stage, all, change, grantee, policy_of, runner, said, stage, wide};
 use crate::bindings::seam::{Change, DenyGrant, Grantee, Under};
-use crate::compiler::{Pushed, owner_hash};
+use crate::compiler::{Keep, Pushed, owner_hash};
 use crate::kernel::choice::Choice;
 use crate::kernel::load::{Generation, KernelLog};
 use crate::kernel::state::State;
@@ -21,15 +21,22 @@ use crate::policy::Policy;
 
 /// What is bound, whatever a policy makes of it, and what is denied.
 #[derive(Default)]
-struct Held {
+pub(super) struct Held {
     rows: BTreeMap<String, Grantee>,
     denies: BTreeMap<String, (Vec<IpNet>, u64)>,
 }
 
-type Rows = Arc<Mutex<Held>>;
+pub(super) type Rows = Arc<Mutex<Held>>;
+
+/// What a change is, whatever a policy makes of it.
+pub(super) enum Written {
+    Deny(Change),
+    /// Whose row, before and after.
+    Row(String, Option<Grantee>, Option<Grantee>),
+}
 
 /// The bindings under a policy: what it has no service for is suspended.
-struct Bindings(Rows, Arc<Policy>);
+pub(super) struct Bindings(pub(super) Rows, pub(super) Arc<Policy>);
 
 impl Bindings {
     fn grantee(&self, row: &Grantee) -> Option<Grantee> {
@@ -41,13 +48,18 @@ impl Bindings {
         })
     }
 
-    fn pushed(&self) -> Pushed {
+    pub(super) fn pushed(&self) -> Pushed {
         let (grantees, denies) = self.all();
         Pushed::of(grantees, denies)
     }
 
     /// A change as it is told under this policy.
-    fn change(&self, change: Change) -> Change {
+    pub(super) fn change(&self, change: Change) -> Change {
+        self.told(&self.write(change))
+    }
+
+    /// Writes it down, and says what it makes of a row.
+    pub(super) fn write(&self, change: Change) -> Written {
         let Held { rows, denies } = &mut *self.0.lock().unwrap();
         match &change {
             Change::Deny { name, sources, end } => drop(denies.insert(name.clone(), (sources.clone(), *end))),
@@ -55,9 +67,9 @@ impl Bindings {
             _ => {}
         }
         let Some(owner) = change.owner().map(String::from) else {
-            return change;
+            return Written::Deny(change);
         };
-        let before = rows.get(&owner).and_then(|row| self.grantee(row));
+        let before = rows.get(&owner).cloned();
         match change {
             Change::Put(row) => drop(rows.insert(owner.clone(), row)),
             Change::End { end, .. } => {
@@ -67,8 +79,18 @@ impl Bindings {
             }
             _ => drop(rows.remove(&owner)),
         }
-        let after = rows.get(&owner).and_then(|row| self.grantee(row));
-        match (before, after) {
+        let after = rows.get(&owner).cloned();
+        Written::Row(owner, before, after)
+    }
+
+    /// How that is told under this policy.
+    pub(super) fn told(&self, written: &Written) -> Change {
+        let (owner, before, after) = match written {
+            Written::Deny(change) => return change.clone(),
+            Written::Row(owner, before, after) => (owner.clone(), before, after),
+        };
+        let grantee = |row: &Option<Grantee>| self.grantee(row.as_ref()?);
+        match (grantee(before), grantee(after)) {
             (Some(_), None) => Change::Remove { owner },
             (None, None) => Change::Kept { owner },
             (before, Some(after)) => match before {
@@ -133,7 +155,7 @@ fn round() -> impl Strategy<Value = Round> {
 
 /// Whose grants have changed, and the denies that have, as they are.
 #[derive(Default)]
-struct Noted {
+pub(super) struct Noted {
     owners: BTreeSet<String>,
     denies: Denies,
 }
@@ -169,16 +191,16 @@ fn numbers_of(stage: &Stage) -> BTreeMap<String, u32> {
 }
 
 /// A policy in force, with the bindings as it has them.
-struct Scene {
-    rows: Rows,
-    policy: Arc<Policy>,
-    stage: Stage,
+pub(super) struct Scene {
+    pub(super) rows: Rows,
+    pub(super) policy: Arc<Policy>,
+    pub(super) stage: Stage,
     /// What outlives generations, here as well.
     kept: Generation,
 }
 
 impl Scene {
-    fn new(policy: &Arc<Policy>, before: Vec<Grantee>) -> Self {
+    pub(super) fn new(policy: &Arc<Policy>, before: Vec<Grantee>) -> Self {
         let rows = before.into_iter().chain([wide()]);
         let rows = rows.map(|row| (row.credential.clone(), row)).collect();
         let rows: Rows = Arc::new(Mutex::new(Held {
@@ -200,11 +222,11 @@ impl Scene {
         }
     }
 
-    fn under(&self, policy: &Arc<Policy>) -> Arc<Bindings> {
+    pub(super) fn under(&self, policy: &Arc<Policy>) -> Arc<Bindings> {
         Arc::new(Bindings(Arc::clone(&self.rows), Arc::clone(policy)))
     }
 
-    fn ground(&self) -> Ground {
+    pub(super) fn ground(&self) -> Ground {
         Ground {
             numbers: read(&self.stage.numbers).clone(),
             state: self.stage.state.share(&self.kept).unwrap(),
@@ -216,9 +238,24 @@ impl Scene {
     }
 
     fn make(&self, policy: &Arc<Policy>, ground: Ground) -> Box<Next> {
+        self.make_beside(policy, &[], ground)
+    }
+
+    /// For a policy, beside others that may come back.
+    pub(super) fn make_beside(
+        &self,
+        policy: &Arc<Policy>,
+        standby: &[Arc<Policy>],
+        ground: Ground,
+    ) -> Box<Next> {
+        let before = std::iter::once(&self.policy).chain(standby).cloned();
         let wanted = Wanted {
             policy: Arc::clone(policy),
-            before: Some(Arc::clone(&self.policy)),
+            before: before.collect(),
+            keep: match standby.is_empty() {
+                true => Keep::Least,
+                false => Keep::All,
+            },
             occasion: Occasion::Reload,
         };
         let choice = Choice {
@@ -231,7 +268,7 @@ impl Scene {
         Next::make(wanted, pushed, Around { choice, host }, ground).unwrap()
     }
 
-    fn apply(&mut self, changes: Vec<Change>) -> Noted {
+    pub(super) fn apply(&mut self, changes: Vec<Change>) -> Noted {
         let bindings = self.under(&self.policy);
         let noted = apply(&mut self.stage, &bindings, changes);
         assert_eq!(self.stage.tables.pushed.grantees, bindings.pushed().grantees);

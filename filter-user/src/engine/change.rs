@@ -7,22 +7,24 @@ use super::error::FilterError;
 use super::filter::Filter;
 use super::live::Stop;
 use super::under_way::Purpose;
-use super::{Changed, Engine};
-use crate::bindings::seam::{Change, GrantError};
+use super::{Changed, Engine, standby};
+use crate::bindings::seam::{Change, Changes, GrantError};
 use crate::compiler;
 use crate::kernel::clock;
 
-/// Why changes were not made entry by entry. Nothing of them was done.
+/// Why changes were not made entry by entry. Nothing of them was done, unless it says so.
 #[derive(Debug)]
 pub enum NotSingly {
     /// A generation can: here they are again.
-    Generation(Vec<Change>),
+    Generation(Changes),
+    /// They were made in the tables in force; for those that stand by it takes a generation.
+    Standby(Changes),
     Refused(GrantError),
 }
 
 impl Engine {
     /// Makes changes at once, or begins a generation that has them; the answer comes when they are in force.
-    pub(super) fn change(&mut self, epoch: u64, changes: Vec<Change>, answer: Changed) {
+    pub(super) fn change(&mut self, epoch: u64, changes: Changes, answer: Changed) {
         let result = if self.filter.kept {
             Err(NotSingly::Refused(GrantError::Failed(
                 FilterError::Kept.to_string(),
@@ -38,15 +40,21 @@ impl Engine {
         let result = match result {
             Ok(()) => Ok(()),
             Err(NotSingly::Refused(error)) => Err(error),
-            Err(NotSingly::Generation(changes)) => {
-                if self.under_way.is_some() {
-                    self.waiting.push_back((epoch, changes, answer));
-                } else {
-                    self.begin(Purpose::Change(changes, answer));
-                }
+            // What was made of them already is made once more then, and is the same.
+            Err(NotSingly::Generation(changes) | NotSingly::Standby(changes)) if self.under_way.is_some() => {
+                self.waiting.push_back((epoch, changes, answer));
                 return;
             }
+            Err(NotSingly::Generation(changes)) => return self.begin(Purpose::Change(changes, answer)),
+            Err(NotSingly::Standby(changes)) => {
+                return self.begin(Purpose::Standby(changes.standby, Some(answer)));
+            }
         };
+        self.changed(answer, result);
+    }
+
+    /// Says what became of changes.
+    pub(super) fn changed(&mut self, answer: Changed, result: Result<(), GrantError>) {
         self.changes += u64::from(result.is_ok());
         // Who asked may have gone; what was done stands either way.
         let _ = answer.send(result);
@@ -55,36 +63,52 @@ impl Engine {
 }
 
 impl Filter {
-    /// Makes changes of what is pushed, entry by entry, additions before removals. All or none.
-    pub fn change(&mut self, changes: Vec<Change>) -> Result<(), NotSingly> {
+    /// Makes changes of what is pushed, entry by entry, additions before removals; in the tables in force, then in those
+    /// that stand by. All or none in the former.
+    pub fn change(&mut self, changes: Changes) -> Result<(), NotSingly> {
         let failed = |text: String| Err(NotSingly::Refused(GrantError::Failed(text)));
         if !self.is_pinned() {
             return failed(FilterError::Detached.to_string());
         }
-        if let Some(owner) = self.unknown(&changes) {
+        if let Some(owner) = self.unknown(&changes.in_force) {
             return failed(format!("{owner} has no grant to renew"));
         }
-        let (removals, additions): (Vec<_>, Vec<_>) = changes
-            .iter()
-            .partition(|change| matches!(change, Change::Remove { .. } | Change::Undeny { .. }));
-        // Removals make room: only the whole tells then whether it fits.
-        let makes_room = !removals.is_empty();
+        let were = standby::numbers_of(&self.numbers, &changes.standby);
+        if let Err(stop) = self.change_in_force(&changes.in_force) {
+            // What was taken back may have got another number.
+            let owners = changes.standby.iter().zip(were);
+            let owners = owners.filter_map(|(change, were)| Some((change.owner()?.to_owned(), were)));
+            let kept = owners.map(|(owner, were)| (Change::Kept { owner }, were));
+            let (kept, were): (Vec<_>, Vec<_>) = kept.unzip();
+            // Where that cannot be, the tables that stand by are made anew.
+            let _ = self.change_standby(&kept, &were);
+            return Err(match stop {
+                Stop::TooManyOwners { prefix } => NotSingly::Refused(GrantError::TooManyOwners {
+                    prefix,
+                    max: OWNERS_PER_SOURCE_MAX,
+                }),
+                // Removals make room: only the whole tells then whether it fits.
+                Stop::Full(table, needed, max) if !changes.in_force.iter().any(is_removal) => {
+                    NotSingly::Refused(GrantError::TableFull { table, needed, max })
+                }
+                Stop::Generation | Stop::Full(..) => NotSingly::Generation(changes),
+            });
+        }
+        match self.change_standby(&changes.standby, &were) {
+            Ok(()) => Ok(()),
+            Err(_) => Err(NotSingly::Standby(changes)),
+        }
+    }
+
+    fn change_in_force(&mut self, changes: &[Change]) -> Result<(), Stop> {
+        let (removals, additions): (Vec<_>, Vec<_>) = changes.iter().partition(|change| is_removal(change));
         let mut back = Vec::new();
         for change in additions.into_iter().chain(removals) {
             match self.tables.change(&self.numbers, &self.state, change.clone()) {
                 Ok(undo) => back.extend(undo),
                 Err(stop) => {
                     self.take_back(back);
-                    return Err(match stop {
-                        Stop::TooManyOwners { prefix } => NotSingly::Refused(GrantError::TooManyOwners {
-                            prefix,
-                            max: OWNERS_PER_SOURCE_MAX,
-                        }),
-                        Stop::Full(table, needed, max) if !makes_room => {
-                            NotSingly::Refused(GrantError::TableFull { table, needed, max })
-                        }
-                        Stop::Generation | Stop::Full(..) => NotSingly::Generation(changes),
-                    });
+                    return Err(stop);
                 }
             }
         }
@@ -127,6 +151,10 @@ impl Filter {
             _ => None,
         })
     }
+}
+
+fn is_removal(change: &Change) -> bool {
+    matches!(change, Change::Remove { .. } | Change::Undeny { .. })
 }
 
 pub(super) fn grant_error(error: FilterError) -> GrantError {

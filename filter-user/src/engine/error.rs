@@ -28,6 +28,11 @@ pub enum FilterError {
     )]
     OwnersFull { needed: u32, max: u32 },
     #[error(
+        "the policy and the one that is to stand by have more owners, services or publishers together than there is \
+         room for: apply it without --confirm-within"
+    )]
+    BothFull,
+    #[error(
         "another daemon runs as instance {0}: stop it first, or name another instance in [daemon] instance"
     )]
     Instance(String),

@@ -17,11 +17,13 @@ use super::error::FilterError;
 use super::fill::{Fill, owners_max};
 use super::reader::Reader;
 use super::snapshot::InterfaceState;
+use super::standby::{Before, Standby};
 use super::tables::Tables;
-use crate::compiler::{self, Numbers, Pushed};
+use crate::compiler::{self, Keep, Numbers, Pushed};
 use crate::kernel::attach::{self, Entry};
 use crate::kernel::capture::Tap;
 use crate::kernel::choice::{Choice, choose_most};
+use crate::kernel::clock;
 use crate::kernel::interfaces::{self, Interface};
 use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
 use crate::kernel::log::Lines;
@@ -29,7 +31,8 @@ use crate::kernel::pins::{Found, Pins};
 use crate::kernel::records::Accounting;
 use crate::kernel::slots;
 use crate::kernel::source_levels;
-use crate::kernel::state::{Limits, State};
+use crate::kernel::state::{Limits, State, Towards};
+use crate::kernel::switch::Switch;
 use crate::kernel::tick::Jiffy;
 use crate::kernel::written::ReadBack;
 use crate::policy::Policy;
@@ -52,33 +55,37 @@ pub(super) fn write(numbers: &SharedNumbers) -> RwLockWriteGuard<'_, Numbers> {
 
 /// The filter of one instance.
 pub struct Filter {
-    pins: Pins,
+    pub(super) pins: Pins,
     /// Of the pin folder: one daemon an instance. Goes with the process, however it ends.
     _lock: Flock<File>,
     entry: Entry,
     /// Those in force.
     pub(super) tables: Tables,
-    number: u64,
+    pub(super) number: u64,
     pub(super) numbers: SharedNumbers,
     pub(super) state: State,
     /// By what the judge in force tells the time, where not by the coarse clock.
-    jiffy: Option<Jiffy>,
+    pub(super) jiffy: Option<Jiffy>,
     log: KernelLog,
     /// The judge's own log lines, where they are switched on.
     lines: Option<Lines>,
-    attachments: Attachments,
+    pub(super) attachments: Attachments,
     /// What `"host"` stands for in the generation in force; empty where the policy does not say it.
     pub(super) host: Vec<IpNet>,
     /// Set where an address of this host is a written service's too, and left to that one.
-    narrowed: Option<String>,
+    pub(super) narrowed: Option<String>,
     /// Where each interface is counted.
-    slots: Vec<(String, Vec<u32>)>,
-    in_force: Arc<TablesInForce>,
+    pub(super) slots: Vec<(String, Vec<u32>)>,
+    pub(super) in_force: Arc<TablesInForce>,
     /// Set where a change that was refused could not be taken back whole.
     pub(super) in_part: bool,
     /// Set where an earlier daemon's generation is in force as it was, of which nothing is known.
     pub(super) kept: bool,
-    tap: Arc<Tap>,
+    pub(super) tap: Arc<Tap>,
+    /// In the kernel, what `standby` is here.
+    pub(super) switch: Switch,
+    /// What comes back unless the policy in force is confirmed.
+    pub(super) standby: Option<Box<Standby>>,
 }
 
 impl Filter {
@@ -163,6 +170,7 @@ impl Filter {
         let jiffy = generation.wind(0)?;
         tracing::info!(jiffies = jiffy.is_some(), "the program's clock");
         let mut state = State::of(&generation)?;
+        let switch = Switch::of(&generation)?;
         name(&mut state, &assigned)?;
         state.place_interfaces(&counted(&placed))?;
         let entry = Entry::create(&mut generation, &pins)?;
@@ -194,6 +202,8 @@ impl Filter {
             in_part: false,
             kept: false,
             tap: Arc::new(tap),
+            switch,
+            standby: None,
         };
         if let Err(error) = filter.attach(policy, choice, occasion) {
             // All or none: an operator who reads the error finds the host as it was.
@@ -229,7 +239,12 @@ impl Filter {
         };
         let generation = Generation::load(&empty, setting)?;
         let state = State::of(&generation)?;
-        let limits = Limits::pinned(&pins.generation(meta.generation));
+        let switch = Switch::of(&generation)?;
+        // A policy that nobody has confirmed: it goes, whether its time is over or not.
+        let armed = switch.armed();
+        let over = armed.filter(|armed| armed.deadline <= clock::monotonic().0);
+        let judging = over.map_or(meta.generation, |over| over.standby);
+        let limits = Limits::pinned(&pins.generation(judging));
         if limits.is_none() {
             tracing::warn!("the limits in force cannot be read back: buckets whose limit changed start full");
         }
@@ -239,7 +254,7 @@ impl Filter {
             pins,
             _lock: lock,
             tables: Tables::unknown(generation, limits.unwrap_or_default()),
-            number: meta.generation,
+            number: armed.map_or(meta.generation, |armed| armed.standby.max(meta.generation)),
             numbers: shared(state.numbers()),
             state,
             jiffy: Some(Jiffy {
@@ -255,6 +270,8 @@ impl Filter {
             in_force: Arc::default(),
             in_part: false,
             kept: pushed.is_none(),
+            switch,
+            standby: None,
         };
         let Some(pushed) = pushed else {
             filter.keep(policy, around.choice)?;
@@ -262,12 +279,19 @@ impl Filter {
         };
         let wanted = Wanted {
             policy: Arc::clone(policy),
-            before: None,
+            before: Vec::new(),
+            keep: Keep::Least,
             occasion: Occasion::of_start(options),
         };
         let ground = filter.ground(Arc::default())?;
         let next = Next::make(wanted, (pushed, None), around, ground)?;
-        filter.put(next)?.let_go();
+        filter.put(next, None)?.let_go();
+        if armed.is_some() {
+            filter.nothing_stands_by();
+            tracing::warn!(
+                "a policy waited to be confirmed when an earlier daemon ended: it is not in force any more"
+            );
+        }
         tracing::info!(
             generation = filter.number,
             "took over the filter of an earlier daemon"
@@ -307,15 +331,16 @@ impl Filter {
         })
     }
 
-    /// Puts a generation in force that has all that was changed meanwhile. On an error, what was in force still is.
-    pub(super) fn put(&mut self, mut next: Box<Next>) -> Result<Parted, FilterError> {
+    /// Puts a generation in force that has all that was changed meanwhile; with `before`, what was in force stands by.
+    /// On an error, what was in force still is.
+    pub(super) fn put(&mut self, mut next: Box<Next>, before: Option<Before>) -> Result<Parted, FilterError> {
         if !self.is_pinned() {
             return Err(FilterError::Detached);
         }
-        let number = self.number + 1;
+        let number = self.next_number();
         let read_back = Arc::clone(&next.read_back);
         // New interfaces first, still under the generation in force: a hook that is held stops the change here.
-        let (before, linked) = (self.attachments.clone(), self.pins.linked()?);
+        let (attachments, linked) = (self.attachments.clone(), self.pins.linked()?);
         let (policy, occasion) = (Arc::clone(&next.policy), next.occasion);
         let swapped = self
             .attach(&policy, &next.around.choice, occasion)
@@ -323,39 +348,72 @@ impl Filter {
                 self.pins.pin_generation(number, &next.tables.generation)?;
                 self.tables.settle(&self.state);
                 let (old, new) = (&self.tables.limits, &next.tables.limits);
-                self.state.carry(old, new);
+                self.state.carry(old, new, Towards::Next);
                 source_levels::carry(&self.pins.maps(), &next.tables.generation, old, new)?;
+                if let Some(before) = &before {
+                    self.arm(before)?;
+                }
                 let swap = || self.tap.swap(&mut next.tables.generation);
                 Ok(self.in_force.put(number, read_back, swap)?)
             });
         if let Err(error) = swapped {
-            self.detach_all_but(&linked);
-            self.attachments = before;
-            if let Err(error) = self.pins.keep_generation(self.number) {
-                tracing::warn!("tables that are not in force stay pinned: {error}");
+            if before.is_some() {
+                self.nothing_stands_by();
             }
+            self.detach_all_but(&linked);
+            self.attachments = attachments;
+            self.keep_pinned();
             return Err(error);
         }
+        let left = self.step_aside(attachments);
         self.number = number;
         (self.in_part, self.kept) = (false, false);
         self.jiffy = next.jiffy;
         self.host.clone_from(&next.around.host);
         self.narrowed.clone_from(&next.narrowed);
         self.slots.clone_from(&next.slots);
-        if let Err(error) = source_levels::keep(&self.pins.maps(), &next.tables.generation) {
+        let mut parted = next.take_over(&mut self.tables, &mut write(&self.numbers));
+        if let Some(before) = before {
+            let standing = |tables| Box::new(Standby::new(before, left, tables));
+            self.standby = parted.take_tables().map(standing);
+        }
+        self.has_swapped();
+        Ok(parted)
+    }
+
+    /// Another generation is in force: what goes by it follows.
+    pub(super) fn has_swapped(&mut self) {
+        if let Err(error) = source_levels::keep(&self.pins.maps(), &self.tables.generation) {
             tracing::error!("sources' own buckets will start full after the next change: {error}");
         }
-        let parted = next.take_over(&mut self.tables, &mut write(&self.numbers));
-        if let Err(error) = self.state.write_meta(meta(number, self.jiffy)) {
+        if let Err(error) = self.state.write_meta(meta(self.number, self.jiffy)) {
             tracing::error!("the next start cannot tell which generation is in force: {error}");
         }
         self.follow_log();
-        let names: Vec<String> = self.slots.iter().map(|(name, _)| name.clone()).collect();
-        self.detach_all_but(&names);
-        if let Err(error) = self.pins.keep_generation(number) {
-            tracing::warn!("an old generation's tables stay pinned: {error}");
+        self.detach_the_rest();
+        self.keep_pinned();
+    }
+
+    /// A number for the next generation.
+    pub(super) fn next_number(&self) -> u64 {
+        let standby = self.standby.as_ref().map_or(0, |standby| standby.number());
+        self.number.max(standby) + 1
+    }
+
+    /// Removes the pins of all tables that packets do not go to.
+    pub(super) fn keep_pinned(&self) {
+        let standby = self.standby.as_ref().map(|standby| standby.number());
+        let kept: Vec<u64> = std::iter::once(self.number).chain(standby).collect();
+        if let Err(error) = self.pins.keep_generations(&kept) {
+            tracing::warn!("tables that are not in force stay pinned: {error}");
         }
-        Ok(parted)
+    }
+
+    /// Takes the filter off the interfaces of neither policy.
+    pub(super) fn detach_the_rest(&self) {
+        let standby = self.standby.iter().flat_map(|standby| standby.interfaces());
+        let names = self.slots.iter().map(|(name, _)| name).chain(standby);
+        self.detach_all_but(&names.cloned().collect::<Vec<String>>());
     }
 
     pub(super) fn shared_numbers(&self) -> SharedNumbers {
@@ -434,6 +492,9 @@ impl Filter {
             Err(error) => return tracing::warn!("{error}"),
         };
         if lost {
+            if let Some(standby) = &mut self.standby {
+                standby.check_clock(jiffy);
+            }
             tracing::warn!(
                 "jiffies do not follow the monotonic clock: packets are judged by the coarse clock"
             );

@@ -252,13 +252,13 @@ impl Live {
         known.limits.extend_from_slice(added);
     }
 
-    pub(super) fn end(&mut self, numbers: &Numbers, owner: &str, end: u64) -> Result<(), Stop> {
-        let number = numbers.owner(owner).ok_or(Stop::Generation)?;
-        Ok(self.edit.set_end(number, end)?)
+    pub(super) fn end(&mut self, number: Option<u32>, end: u64) -> Result<(), Stop> {
+        Ok(self.edit.set_end(number.ok_or(Stop::Generation)?, end)?)
     }
 
-    pub(super) fn remove(&mut self, numbers: &Numbers, owner: &str, before: &Grantee) -> Result<(), Stop> {
-        let number = numbers.owner(owner).ok_or(Stop::Generation)?;
+    /// The grant that was an owner's under this number.
+    pub(super) fn remove(&mut self, number: Option<u32>, before: &Grantee) -> Result<(), Stop> {
+        let number = number.ok_or(Stop::Generation)?;
         let say = Say::Owner {
             without: Some(number),
             with: None,

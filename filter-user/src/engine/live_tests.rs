@@ -177,7 +177,14 @@ pub(super) struct Stage {
 }
 
 pub(super) fn stage(policy: &Policy, pushed: &Pushed) -> Stage {
-    let (mut numbers, _) = Numbers::default().assign((policy, pushed), None, u32::MAX);
+    stage_over(&Numbers::default(), policy, pushed)
+}
+
+/// The same with the numbers that services have: what is said of rows tells them.
+pub(super) fn stage_over(known: &Numbers, policy: &Policy, pushed: &Pushed) -> Stage {
+    let services = known.services().map(|(name, number)| (name.to_owned(), number));
+    let known = Numbers::known(services, []);
+    let (mut numbers, _) = known.assign((policy, pushed), None, u32::MAX);
     let (compiled, _) = compile((policy, pushed), &numbers, &[], Occasion::Start).unwrap();
     let setting = Setting {
         interfaces: &[],

@@ -28,6 +28,9 @@ mod reader;
 mod room_tests;
 mod shared;
 pub mod snapshot;
+mod standby;
+#[cfg(test)]
+mod standby_tests;
 mod tables;
 mod told;
 mod under_way;
@@ -48,7 +51,7 @@ use std::sync::{Arc, RwLock};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::bindings::seam::{Change, Effective, GrantError};
+use crate::bindings::seam::{Changes, Effective, GrantError};
 use crate::compiler::Pushed;
 use crate::judge::in_force::{InForce, Question};
 use crate::kernel::capture::Tap;
@@ -58,7 +61,7 @@ use crate::kernel::state::State;
 use crate::policy::Policy;
 use apply::{FileState, Proposed, Settled};
 use snapshot::{Applied, Drift, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, View};
-use under_way::{Purpose, UnderWay};
+use under_way::UnderWay;
 use watch::Woken;
 
 /// What the engine is started with.
@@ -84,7 +87,7 @@ enum Command {
     Apply(Box<Proposed>, Answer),
     Confirm(Settled),
     Revert(Settled),
-    Change(u64, Vec<Change>, Changed),
+    Change(u64, Changes, Changed),
     Explain(Question, oneshot::Sender<Result<InForce, ExplainError>>),
 }
 
@@ -114,7 +117,7 @@ pub struct Engine {
     /// When one was begun last because room ran short.
     room_made: Option<std::time::Instant>,
     /// Changes that need one of their own, and the epoch they were computed under.
-    waiting: VecDeque<(u64, Vec<Change>, Changed)>,
+    waiting: VecDeque<(u64, Changes, Changed)>,
     /// Policies that wait for their turn; who proposes does so one at a time.
     proposed: VecDeque<(Box<Proposed>, Answer)>,
 }
@@ -149,6 +152,7 @@ impl Engine {
             reader: RwLock::new(Arc::new(filter.reader(&policy)?)),
             snapshot: RwLock::new(Arc::new(snapshot)),
             policy: RwLock::new((1, Arc::clone(&policy))),
+            standby: RwLock::new(None),
             numbers: filter.shared_numbers(),
             fill: RwLock::new(Arc::clone(filter.fill())),
             in_force: filter.tables_in_force(),
@@ -216,6 +220,7 @@ impl Engine {
                 done = under_way::step(&mut self.under_way) => self.advance(done).await,
                 () = events.changed() => self.watch(Woken::ByEvent).await,
                 () = &mut reading => {}
+                () = standby::over(self.filter.due()) => self.not_confirmed(),
                 _ = looks.tick() => self.watch(Woken::ByClock).await,
                 // An error means that the stopper itself is gone: stop as well.
                 _ = stop.changed() => return self.filter,
@@ -224,13 +229,15 @@ impl Engine {
     }
 
     fn take(&mut self, command: Command) {
+        // Whatever is asked of a policy whose time is over is asked of the one that is in force instead.
+        self.not_confirmed();
         match command {
             Command::Change(epoch, changes, answer) => self.change(epoch, changes, answer),
             Command::Explain(question, answer) => drop(answer.send(self.explain(&question))),
             Command::Apply(proposed, answer) if self.under_way.is_some() => {
                 self.proposed.push_back((proposed, answer));
             }
-            Command::Apply(proposed, answer) => self.begin(Purpose::Apply(proposed, answer)),
+            Command::Apply(proposed, answer) => self.propose(proposed, answer),
             Command::Confirm(answer) => self.confirm(answer),
             Command::Revert(answer) => self.revert(answer),
         }

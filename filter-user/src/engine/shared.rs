@@ -14,7 +14,7 @@ use super::snapshot::{
     Applied, BoxFuture, CounterValues, RECORD_KEYS_TABLE, ReloadError, Snapshot, TableFill, View,
 };
 use super::{Command, Commands, ExplainError, reader};
-use crate::bindings::seam::{Change, GrantError, Grants, OwnerUse};
+use crate::bindings::seam::{Changes, GrantError, Grants, OwnerUse};
 use crate::judge::in_force::{InForce, Question};
 use crate::policy::Policy;
 
@@ -25,6 +25,8 @@ pub struct Shared {
     pub(super) reader: RwLock<Arc<reader::Reader>>,
     /// The policy in force, and how many there were before it.
     pub(super) policy: RwLock<(u64, Arc<Policy>)>,
+    /// The one that comes back unless that is confirmed, and the epoch it had. Written first where one comes into force.
+    pub(super) standby: RwLock<Option<(u64, Arc<Policy>)>>,
     pub(super) numbers: SharedNumbers,
     /// Of the generation in force; kept up by single changes.
     pub(super) fill: RwLock<Arc<Fill>>,
@@ -56,6 +58,10 @@ impl Shared {
             Ok(slot) => slot.clone(),
             Err(poisoned) => poisoned.into_inner().clone(),
         }
+    }
+
+    pub(super) fn stands_by(&self, standby: Option<(u64, Arc<Policy>)>) {
+        *self.standby.write().unwrap_or_else(PoisonError::into_inner) = standby;
     }
 
     /// Notes what a read-back found, and says what is new.
@@ -90,7 +96,7 @@ impl Grants for Shared {
     fn change(
         &self,
         epoch: u64,
-        changes: Vec<Change>,
+        changes: Changes,
     ) -> crate::bindings::seam::BoxFuture<Result<(), GrantError>> {
         let commands = self.commands.clone();
         Box::pin(async move {
@@ -104,6 +110,13 @@ impl Grants for Shared {
 
     fn policy(&self) -> (u64, Arc<Policy>) {
         self.policy_in_force()
+    }
+
+    fn standby(&self) -> Option<(u64, Arc<Policy>)> {
+        self.standby
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn used(&self, owner: &str) -> Option<OwnerUse> {

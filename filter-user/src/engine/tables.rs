@@ -12,6 +12,15 @@ use crate::kernel::load::{Generation, LoadError};
 use crate::kernel::state::{Limits, State};
 use crate::policy::Policy;
 
+/// An owner whose grant is changed in tables that are not in force.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead<'o> {
+    pub(super) owner: &'o str,
+    /// The number that it has there, where it has a grant there.
+    pub(super) from: Option<u32>,
+    pub(super) in_force: Option<u32>,
+}
+
 pub(super) struct Tables {
     /// Its maps stay readable while it is held.
     pub(super) generation: Generation,
@@ -88,7 +97,7 @@ impl Tables {
                     if before.end == grantee.end {
                         return Ok(None);
                     }
-                    live?.end(&read(numbers), &grantee.credential, grantee.end)?;
+                    live?.end(read(numbers).owner(&grantee.credential), grantee.end)?;
                     let back = Change::Put(before.clone());
                     self.pushed.change(change);
                     return Ok(Some(back));
@@ -114,7 +123,7 @@ impl Tables {
                 let Some(before) = known(owner) else {
                     return Ok(None);
                 };
-                live?.end(&read(numbers), owner, *end)?;
+                live?.end(read(numbers).owner(owner), *end)?;
                 let (owner, end) = (owner.clone(), before.end);
                 Change::End { owner, end }
             }
@@ -122,7 +131,7 @@ impl Tables {
                 let Some(before) = known(owner) else {
                     return Ok(None);
                 };
-                live?.remove(&read(numbers), owner, before)?;
+                live?.remove(read(numbers).owner(owner), before)?;
                 self.fill.owners.take();
                 Change::Put(before.clone())
             }
@@ -155,29 +164,33 @@ impl Tables {
         }))
     }
 
-    /// Makes an owner's grant what it is to be, before these tables are in force: under the number that it has in
-    /// those that are. Also the number that was nobody's, where it took one.
+    /// Makes an owner's grant what it is to be in tables that are not in force: under the number that it has in those
+    /// that are. Also the number that was nobody's, where it took one.
     pub(super) fn change_ahead(
         &mut self,
         numbers: &mut Numbers,
         state: &State,
-        (owner, in_force): (&str, Option<u32>),
+        Ahead {
+            owner,
+            from,
+            in_force,
+        }: Ahead<'_>,
         wanted: Option<Grantee>,
     ) -> Result<Option<u32>, Stop> {
         let before = self.pushed.grantees.get(owner);
-        if before.is_none() && wanted.is_none() {
+        let from = before.and(from);
+        if before == wanted.as_ref() && (from == in_force || before.is_none()) {
             return Ok(None);
         }
         let live = self.live.as_mut().ok_or(Stop::Generation)?;
         let Some(wanted) = wanted else {
             if let Some(before) = before {
-                live.remove(numbers, owner, before)?;
+                live.remove(from, before)?;
                 self.fill.owners.take();
                 self.pushed.grantees.remove(owner);
             }
             return Ok(None);
         };
-        let from = before.and_then(|_| numbers.owner(owner));
         let (to, taken) = match in_force.or(from) {
             Some(number) => (number, None),
             None => {
@@ -190,7 +203,7 @@ impl Tables {
         }
         let same = |before: &Grantee| from == Some(to) && is_but_its_end(before, &wanted);
         if before.is_some_and(same) {
-            live.end(numbers, owner, wanted.end)?;
+            live.end(Some(to), wanted.end)?;
         } else {
             let put = live.put_ahead(numbers, (from.unwrap_or(to), to), before, &wanted);
             let put = put.inspect_err(|_| taken.into_iter().for_each(|number| numbers.give_back(number)))?;

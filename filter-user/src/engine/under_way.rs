@@ -17,8 +17,8 @@ use super::live::Stop;
 use super::snapshot::View as _;
 use super::watch::{Cause, Woken};
 use super::{Answer, Changed, Engine};
-use crate::bindings::seam::{BoxFuture, Change, Effective};
-use crate::compiler::Pushed;
+use crate::bindings::seam::{BoxFuture, Change, Changes, Effective};
+use crate::compiler::{Keep, Pushed};
 use crate::kernel::clock;
 
 /// Owners and denies whose changes the engine makes in the new tables itself, right before these take over: within a
@@ -38,7 +38,9 @@ pub(super) enum Purpose {
     /// A policy is to come into force.
     Apply(Box<Proposed>, Answer),
     /// What cannot be changed entry by entry.
-    Change(Vec<Change>, Changed),
+    Change(Changes, Changed),
+    /// The same in the tables that stand by, where those in force have it already: these are made anew.
+    Standby(Vec<Change>, Option<Changed>),
     /// The host has changed around the policy.
     Around(Vec<Cause>, Instant),
     /// What single changes add to is half used up.
@@ -105,10 +107,21 @@ impl UnderWay {
     }
 
     /// These may grant or deny something else from here on.
-    pub(super) fn note(&mut self, changes: &[Change]) {
+    pub(super) fn note(&mut self, changes: &Changes) {
         let Noted { owners, denies } = &mut self.changed;
-        owners.extend(changes.iter().filter_map(Change::owner).map(String::from));
-        denies.extend(changes.iter().filter_map(Change::deny).map(String::from));
+        for change in changes.in_force.iter().chain(&changes.standby) {
+            owners.extend(change.owner().map(String::from));
+            denies.extend(change.deny().map(String::from));
+        }
+    }
+
+    pub(super) fn is_for_standby(&self) -> bool {
+        matches!(self.purpose, Purpose::Standby(..))
+    }
+
+    /// What it was for; nobody waits for it any more.
+    pub(super) fn abandon(self) -> Purpose {
+        self.purpose
     }
 }
 
@@ -128,22 +141,35 @@ impl Engine {
 
     fn make(&mut self, purpose: Purpose, tries: u32) {
         let epoch = self.shared.policy_in_force().0;
+        let standby = self.filter.before();
+        let policy = Arc::clone(&self.policy);
         let (policy, occasion, epoch, changes) = match &purpose {
             Purpose::Apply(proposed, _) => {
                 let policy = Arc::clone(&proposed.policy);
                 (policy, Occasion::Reload, epoch + 1, Vec::new())
             }
-            Purpose::Change(changes, _) => {
-                (Arc::clone(&self.policy), Occasion::Change, epoch, changes.clone())
+            Purpose::Change(changes, _) => (policy, Occasion::Change, epoch, changes.in_force.clone()),
+            Purpose::Standby(changes, _) => {
+                let (policy, epoch) = standby.map_or((policy, epoch), |standby| {
+                    (Arc::clone(&standby.policy), standby.epoch)
+                });
+                (policy, Occasion::Change, epoch, changes.clone())
             }
-            Purpose::Around(..) | Purpose::Room(_) => {
-                (Arc::clone(&self.policy), Occasion::Change, epoch, Vec::new())
-            }
+            Purpose::Around(..) | Purpose::Room(_) => (policy, Occasion::Change, epoch, Vec::new()),
         };
+        let confirms = matches!(&purpose, Purpose::Apply(proposed, _) if proposed.confirm.is_some());
+        let standby = standby.map(|standby| Arc::clone(&standby.policy));
         let wanted = Wanted {
             policy,
+            keep: match confirms || standby.is_some() {
+                true => Keep::All,
+                false => Keep::Least,
+            },
             // Names of a generation that is not known are the kernel's own.
-            before: (!self.filter.kept).then(|| Arc::clone(&self.policy)),
+            before: match self.filter.kept {
+                true => Vec::new(),
+                false => std::iter::once(Arc::clone(&self.policy)).chain(standby).collect(),
+            },
             occasion,
         };
         let waited_for = WaitedFor::default();
@@ -170,6 +196,7 @@ impl Engine {
 
     /// What was under way has come one step on.
     pub(super) async fn advance(&mut self, made: Made) {
+        self.not_confirmed();
         let Some(under_way) = self.under_way.take() else {
             return;
         };
@@ -213,19 +240,20 @@ impl Engine {
     async fn put(&mut self, under_way: UnderWay, next: Box<Next>) {
         // The bindings' view of the policy is wanted once more when it is in force.
         let _under = next.under();
-        match self.try_put(under_way.changed, next).await {
+        match self.try_put(&under_way.purpose, under_way.changed, next).await {
             Ok(()) => self.in_force(under_way.purpose, under_way.wall_offset),
             Err(halt) => self.halted(under_way.purpose, under_way.tries, halt),
         }
     }
 
-    async fn try_put(&mut self, changed: Noted, mut next: Box<Next>) -> Result<(), Halt> {
+    async fn try_put(&mut self, purpose: &Purpose, changed: Noted, mut next: Box<Next>) -> Result<(), Halt> {
         let Noted { owners, denies } = changed;
         if !owners.is_empty() {
             caught_up(self.effective.clone(), self.changes).await?;
         }
         let denies = self.filter.denies_of(denies);
         let numbers = self.filter.shared_numbers();
+        let before = self.before(purpose);
         let filter = &mut self.filter;
         // System calls for as long as a millisecond or two: the other tasks of this thread go on elsewhere.
         let parted = tokio::task::block_in_place(|| {
@@ -233,7 +261,10 @@ impl Engine {
                 tokio::task::spawn_blocking(|| drop(next));
                 return Err(Halt::Overtaken(stop));
             }
-            Ok(filter.put(next)?)
+            Ok(match purpose {
+                Purpose::Standby(..) => filter.put_standby(next)?,
+                _ => filter.put(next, before)?,
+            })
         })?;
         tokio::task::spawn_blocking(|| {
             parted.let_go();
@@ -245,13 +276,24 @@ impl Engine {
     fn in_force(&mut self, purpose: Purpose, wall_offset: i128) {
         match purpose {
             Purpose::Apply(proposed, answer) => self.proposed_in_force(answer, *proposed, wall_offset),
-            Purpose::Change(_, answer) => {
+            Purpose::Change(changes, answer) => {
                 self.refresh_reader();
                 self.publish(self.shared.snapshot().policy.clone());
-                self.changes += 1;
-                let _ = answer.send(Ok(()));
+                match self.filter.before() {
+                    Some(_) => self.begin(Purpose::Standby(changes.standby, Some(answer))),
+                    None => self.changed(answer, Ok(())),
+                }
             }
-            Purpose::Around(causes, started) => self.followed(&causes, started, wall_offset),
+            Purpose::Standby(_, answer) => {
+                self.filter.note_wall_offset(wall_offset);
+                answer.into_iter().for_each(|answer| self.changed(answer, Ok(())));
+            }
+            Purpose::Around(causes, started) => {
+                self.followed(&causes, started, wall_offset);
+                if self.filter.before().is_some() {
+                    self.begin(Purpose::Standby(Vec::new(), None));
+                }
+            }
             Purpose::Room(_) => {
                 self.refresh_reader();
                 self.publish(self.shared.snapshot().policy.clone());
@@ -274,6 +316,7 @@ impl Engine {
         match purpose {
             Purpose::Apply(_, answer) => self.proposal_ended(answer, Err(apply::failed(error))),
             Purpose::Change(_, answer) => drop(answer.send(Err(grant_error(error)))),
+            Purpose::Standby(_, answer) => self.standby_not_made(answer, error),
             Purpose::Around(causes, _) => self.not_followed(&causes, &error),
             Purpose::Room(table) => {
                 tracing::warn!(
@@ -297,7 +340,7 @@ impl Engine {
     }
 
     /// What has waited.
-    fn go_on(&mut self) {
+    pub(super) fn go_on(&mut self) {
         while self.under_way.is_none()
             && let Some((epoch, changes, answer)) = self.waiting.pop_front()
         {
@@ -306,7 +349,7 @@ impl Engine {
         if self.under_way.is_none()
             && let Some((proposed, answer)) = self.proposed.pop_front()
         {
-            self.begin(Purpose::Apply(proposed, answer));
+            self.propose(proposed, answer);
         }
     }
 }

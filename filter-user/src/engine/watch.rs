@@ -39,6 +39,14 @@ pub(super) struct Watch {
     pub(super) missed: bool,
 }
 
+impl Watch {
+    /// Other tables are in force, of an earlier host.
+    pub(super) fn look_anew(&mut self) {
+        self.behind = None;
+        self.addresses_due = None;
+    }
+}
+
 /// Hears the kernel's events, as long as it can.
 pub(super) struct Listener(Option<Events>);
 
@@ -104,7 +112,9 @@ impl Engine {
         if due || woken == Woken::ByEvent || self.watch.behind.is_some() {
             causes.extend(self.addresses().await);
         }
-        if causes.is_empty() {
+        if causes.is_empty() && self.filter.standby_is_behind() {
+            self.begin(Purpose::Standby(Vec::new(), None));
+        } else if causes.is_empty() {
             let behind = self.watch.behind.take();
             if look.shown || behind.is_some() {
                 self.publish(self.shared.snapshot().policy.clone());

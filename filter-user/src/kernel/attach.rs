@@ -1,11 +1,11 @@
 //! Puts the entry program on interfaces and a generation behind it.
 
-use aya::maps::{MapData, ProgramArray};
+use aya::maps::{MapData, MapError, ProgramArray};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpMode;
-use aya::programs::{ProgramError, Xdp};
+use aya::programs::{ProgramError, ProgramFd, Xdp};
 use aya_obj::programs::xdp::XdpAttachType;
-use filter_common::abi::names;
+use filter_common::abi::{names, slots};
 use thiserror::Error;
 
 use super::interfaces::Interface;
@@ -205,15 +205,43 @@ pub fn is_linked(pins: &Pins, interface: &str) -> bool {
 
 /// Puts a generation in force: one store, after which every packet is judged by it.
 pub fn swap(generation: &mut Generation) -> Result<(), LoadError> {
-    let judge = generation
-        .program(names::JUDGE)?
-        .fd()?
-        .try_clone()
-        .map_err(|error| LoadError::Program(format!("the judge's descriptor: {error}")))?;
+    put(generation, slots::IN_FORCE)
+}
+
+/// Has a generation stand by, for packets that come after the deadline of `switch::Switch`.
+pub fn stand_by(generation: &mut Generation) -> Result<(), LoadError> {
+    put(generation, slots::STANDBY)
+}
+
+/// Nothing stands by any more. By any generation: they have this table together.
+pub fn stand_down(generation: &mut Generation) -> Result<(), LoadError> {
+    match judges(generation)?.clear_index(&slots::STANDBY) {
+        Err(MapError::SyscallError(call)) if call.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        cleared => Ok(cleared?),
+    }
+}
+
+fn put(generation: &mut Generation, slot: u32) -> Result<(), LoadError> {
+    let judge = judge(generation)?;
+    Ok(judges(generation)?.set(slot, &judge, 0)?)
+}
+
+fn judge(generation: &mut Generation) -> Result<ProgramFd, LoadError> {
+    let judge = generation.program(names::JUDGE)?.fd()?.try_clone();
+    judge.map_err(|error| LoadError::Program(format!("the judge's descriptor: {error}")))
+}
+
+/// Has one stand by for another, where they do not have one table together.
+#[cfg(test)]
+pub fn stand_by_for(generation: &mut Generation, other: &mut Generation) -> Result<(), LoadError> {
+    let judge = judge(generation)?;
+    Ok(judges(other)?.set(slots::STANDBY, &judge, 0)?)
+}
+
+fn judges(generation: &mut Generation) -> Result<ProgramArray<&mut MapData>, LoadError> {
     let map = generation
         .ebpf
         .map_mut(names::GENERATION)
         .ok_or(LoadError::Missing(names::GENERATION))?;
-    let mut slots: ProgramArray<&mut MapData> = map.try_into()?;
-    Ok(slots.set(0, &judge, 0)?)
+    Ok(map.try_into()?)
 }

@@ -67,6 +67,8 @@ pub struct Tap {
 struct Line {
     /// What the judge in force jumps through; `None` before the first.
     gate: Option<ProgramArray<MapData>>,
+    /// The same of the judge that stands by: a capture goes on where it takes over.
+    standby: Option<ProgramArray<MapData>>,
     /// In the order that packets pass them.
     captures: Vec<Standing>,
     started: u64,
@@ -94,16 +96,25 @@ impl Tap {
     /// Puts a generation in force, with the captures behind it that stood behind the last one.
     pub fn swap(&self, generation: &mut Generation) -> Result<(), LoadError> {
         let mut line = self.line();
-        let map = generation.map(names::CAPTURE_GATE)?.fd().as_fd();
-        let map = map.try_clone_to_owned();
-        let map = map.map_err(|error| LoadError::Object(format!("{}: {error}", names::CAPTURE_GATE)))?;
-        let mut gate = ProgramArray::try_from(Map::ProgramArray(MapData::from_fd(map)?))?;
-        if let Some(first) = line.captures.first() {
-            gate.set(0, &first.program, 0)?;
-        }
+        let gate = line.gate_of(generation)?;
         attach::swap(generation)?;
         line.gate = Some(gate);
         Ok(())
+    }
+
+    /// The same with the generation that stands by.
+    pub fn stand_by(&self, generation: &mut Generation) -> Result<(), LoadError> {
+        let mut line = self.line();
+        let gate = line.gate_of(generation)?;
+        attach::stand_by(generation)?;
+        line.standby = Some(gate);
+        Ok(())
+    }
+
+    /// Nothing stands by any more.
+    pub fn stand_down(&self, generation: &mut Generation) -> Result<(), LoadError> {
+        self.line().standby = None;
+        attach::stand_down(generation)
     }
 
     /// Begins a capture: it takes packets from now on. Blocks for some milliseconds.
@@ -145,13 +156,33 @@ fn take<T: TryFrom<Map, Error = MapError>>(loaded: &mut Ebpf, name: &'static str
 }
 
 impl Line {
+    /// What a generation's judge jumps through, with the captures behind it.
+    fn gate_of(&self, generation: &Generation) -> Result<ProgramArray<MapData>, LoadError> {
+        let map = generation.map(names::CAPTURE_GATE)?.fd().as_fd();
+        let map = map.try_clone_to_owned();
+        let map = map.map_err(|error| LoadError::Object(format!("{}: {error}", names::CAPTURE_GATE)))?;
+        let mut gate = ProgramArray::try_from(Map::ProgramArray(MapData::from_fd(map)?))?;
+        if let Some(first) = self.captures.first() {
+            gate.set(0, &first.program, 0)?;
+        }
+        Ok(gate)
+    }
+
+    fn gates(&mut self) -> impl Iterator<Item = &mut ProgramArray<MapData>> {
+        self.gate.iter_mut().chain(&mut self.standby)
+    }
+
     /// First in the line: what stood there comes behind it before any packet sees either.
     fn put(&mut self, program: ProgramFd, mut next: ProgramArray<MapData>) -> Result<u64, CaptureError> {
-        let gate = self.gate.as_mut().ok_or(CaptureError::NoFilter)?;
+        if self.gate.is_none() {
+            return Err(CaptureError::NoFilter);
+        }
         if let Some(first) = self.captures.first() {
             next.set(0, &first.program, 0)?;
         }
-        gate.set(0, &program, 0)?;
+        for gate in self.gates() {
+            gate.set(0, &program, 0)?;
+        }
         self.started += 1;
         let standing = Standing {
             number: self.started,
@@ -166,18 +197,18 @@ impl Line {
         let Some(at) = self.captures.iter().position(|of| of.number == number) else {
             return Ok(());
         };
+        let gone = self.captures.remove(at);
         let (before, from) = self.captures.split_at_mut(at);
-        let table = match (before.last_mut(), &mut self.gate) {
-            (Some(before), _) => &mut before.next,
-            (None, Some(gate)) => gate,
-            (None, None) => return Ok(()),
-        };
-        let removed = match from.get(1) {
+        let close = |table: &mut ProgramArray<MapData>| match from.first() {
             Some(behind) => table.set(0, &behind.program, 0),
             None => table.clear_index(&0),
         };
-        self.captures.remove(at);
-        removed
+        let closed = match before.last_mut() {
+            Some(before) => close(&mut before.next),
+            None => self.gate.iter_mut().chain(&mut self.standby).try_for_each(close),
+        };
+        drop(gone);
+        closed
     }
 }
 

@@ -19,12 +19,19 @@ pub struct Limits {
     pub limits: Vec<LimitSet>,
 }
 
+/// Where levels are carried to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Towards {
+    Next,
+    /// A generation that has stood by, and was in force before: what had no limit since has its level still.
+    Back,
+}
+
 /// Carries over the levels of those whose limits are others now.
 pub(super) fn changed<'w>(
-    before: &[u32],
-    after: &[u32],
-    old: &Limits,
-    new: &Limits,
+    (before, after): (&[u32], &[u32]),
+    (old, new): (&Limits, &Limits),
+    towards: Towards,
     now: Nanos,
     words: impl Fn(usize) -> Option<&'w [AtomicU64]>,
 ) {
@@ -40,7 +47,9 @@ pub(super) fn changed<'w>(
             continue;
         }
         for (word, (old, new)) in words(number).into_iter().flatten().zip(pairs(&old, &new)) {
-            carry_word(word, old, new, now);
+            if towards == Towards::Next || old.cost != 0 {
+                carry_word(word, old, new, now);
+            }
         }
     }
 }
@@ -98,7 +107,8 @@ fn service_limits(service: &Service) -> u32 {
 }
 
 fn carry_word(word: &AtomicU64, old: &Limit, new: &Limit, now: Nanos) {
-    if old == new {
+    // Without a limit nothing is taken: the level is there still where the old limit comes back.
+    if old == new || new.cost == 0 {
         return;
     }
     // Packets go on taking from it: the change is made to what they left.

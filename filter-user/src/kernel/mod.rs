@@ -29,6 +29,7 @@ pub mod run;
 pub mod slots;
 pub mod source_levels;
 pub mod state;
+pub mod switch;
 pub mod tick;
 pub mod written;
 

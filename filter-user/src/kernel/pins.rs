@@ -1,6 +1,6 @@
 //! The pin directory of an instance: what of the filter outlives the daemon, and where it stands.
 //!
-//! `maps/` holds what outlives a generation, `generation-N/` the tables of the one in force, `links/` a link for
+//! `maps/` holds what outlives a generation, `generation-N/` the tables of the one in force (and of one that stands by), `links/` a link for
 //! each interface, `keyfence` the entry program. `META` is written last, once all else stands.
 
 use std::fmt::Write as _;
@@ -244,11 +244,14 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes the folders of all generations but one.
-    pub fn keep_generation(&self, number: u64) -> Result<(), PinError> {
-        let keep = format!("generation-{number}");
+    /// Removes the folders of all generations but these.
+    pub fn keep_generations(&self, numbers: &[u64]) -> Result<(), PinError> {
+        let kept: Vec<String> = numbers
+            .iter()
+            .map(|number| format!("generation-{number}"))
+            .collect();
         for name in self.list(&self.root)? {
-            if name.starts_with("generation-") && name != keep {
+            if name.starts_with("generation-") && !kept.contains(&name) {
                 let path = self.root.join(name);
                 remove(&path).map_err(|error| self.io(&path, error))?;
             }
@@ -363,13 +366,14 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Key and value sizes of what outlives a generation.
-fn shapes() -> [(&'static str, u32, u32); 12] {
-    use filter_common::abi::{Count, Desk, OwnerState, RecordHead, ServiceState};
+fn shapes() -> [(&'static str, u32, u32); 13] {
+    use filter_common::abi::{Count, Desk, OwnerState, RecordHead, ServiceState, Switch};
     use filter_common::records::{LINE_WORDS, PREFIX_WORDS};
     let size = |bytes: usize| bytes as u32;
     [
         (names::META, 4, size(size_of::<Meta>())),
         (names::GENERATION, 4, 4),
+        (names::SWITCH, 4, size(size_of::<Switch>())),
         (names::COUNTERS, 4, size(size_of::<Count>())),
         (names::INTERFACES, 4, 32),
         (names::OWNER_STATE, 4, size(size_of::<OwnerState>())),

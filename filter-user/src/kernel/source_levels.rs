@@ -31,20 +31,30 @@ pub(super) fn fits(pins: &Path, entries: u32) -> bool {
 /// Gives the buckets of a generation that is about to be in force the levels that they have in the one that is. Their
 /// limits may be others.
 pub fn carry(pins: &Path, next: &Generation, old: &Limits, new: &Limits) -> Result<(), LoadError> {
+    match MapData::from_pin(pins.join(names::SOURCE_STATE)) {
+        Ok(was) => between((&was, next.map(names::SOURCE_STATE)?), (old, new)),
+        Err(_) => Ok(()),
+    }
+}
+
+/// The same between two generations of which neither is in force.
+pub fn hand_over(
+    (was, next): (&Generation, &Generation),
+    limits: (&Limits, &Limits),
+) -> Result<(), LoadError> {
+    let map = |generation| Generation::map(generation, names::SOURCE_STATE);
+    between((map(was)?, map(next)?), limits)
+}
+
+fn between((was, map): (&MapData, &MapData), (old, new): (&Limits, &Limits)) -> Result<(), LoadError> {
     let (old, new) = (old.of_sources(), new.of_sources());
-    let (Ok(was), map) = (
-        MapData::from_pin(pins.join(names::SOURCE_STATE)),
-        next.map(names::SOURCE_STATE)?,
-    ) else {
-        return Ok(());
-    };
     let is_same = was.info()?.id() == map.info()?.id();
     let limits = pairs(&old, &new);
     if is_same && limits.iter().all(|(old, new)| old == new) {
         return Ok(());
     }
     let mapped = |map: &MapData| Words::of(map).map_err(|error| failed(&error));
-    let (was, now) = (mapped(&was)?, clock::monotonic());
+    let (was, now) = (mapped(was)?, clock::monotonic());
     if is_same {
         change(was.all(), limits, now);
     } else {

@@ -24,7 +24,7 @@ use super::records::Head;
 use super::slots::{self, Counted};
 use crate::compiler::Numbers;
 
-pub use super::levels::Limits;
+pub use super::levels::{Limits, Towards};
 
 // Where the fields stand among the words of a value; the layouts are `repr(C)`.
 const OWNER_PACKETS: usize = std::mem::offset_of!(OwnerState, packets) / 8;
@@ -187,12 +187,12 @@ impl State {
     }
 
     /// Buckets whose limit changed keep the tokens used, up to the new burst.
-    pub fn carry(&self, old: &Limits, new: &Limits) {
+    pub fn carry(&self, old: &Limits, new: &Limits, towards: Towards) {
         let now = clock::monotonic();
         let owners = |number: usize| self.owners.words(number).map(|words| &words[OWNER_BUCKETS..]);
-        changed(&old.owners, &new.owners, old, new, now, owners);
+        changed((&old.owners, &new.owners), (old, new), towards, now, owners);
         let services = |number: usize| self.services.words(number).map(|words| &words[SERVICE_BUCKETS..]);
-        changed(&old.services, &new.services, old, new, now, services);
+        changed((&old.services, &new.services), (old, new), towards, now, services);
     }
 
     /// Hands an owner's buckets on to another number: at no moment do both pay. What still asks the old ones is

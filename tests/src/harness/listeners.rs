@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use filter_user::api::{self, Backing, Bounds};
 use filter_user::bindings::clock::SystemClock;
-use filter_user::bindings::seam::{Change, GrantError, Grants, OwnerUse};
+use filter_user::bindings::seam::{Changes, GrantError, Grants, OwnerUse};
 use filter_user::bindings::{Bindings, Options};
 use filter_user::engine::ExplainError;
 use filter_user::engine::apply::{FileState, Pending, Proposed};
@@ -91,7 +91,7 @@ fn read(text: &str) -> Arc<Policy> {
 struct Anything(Arc<Policy>);
 
 impl Grants for Anything {
-    fn change(&self, _: u64, _: Vec<Change>) -> BoxFuture<Result<(), GrantError>> {
+    fn change(&self, _: u64, _: Changes) -> BoxFuture<Result<(), GrantError>> {
         Box::pin(async { Ok(()) })
     }
 

@@ -4,6 +4,7 @@
 mod audit;
 mod beside;
 mod commands;
+mod confirm;
 mod crash;
 mod disk;
 mod explain;

@@ -354,3 +354,35 @@ fn nothing_stays_of_a_capture_whose_reader_or_daemon_is_killed() {
     assert_eq!(comments(&frames), BTreeMap::from(expected));
     drop(again);
 }
+
+#[test]
+fn captures_go_on_where_a_policy_is_taken_back() {
+    let site = Site::raw();
+    let old = policy(Attach::Auto);
+    let daemon = Daemon::start(&site, &old);
+    let mut wire = Wire::open(&site);
+    let sent = [udp(LISTED4, 7000, 20)];
+    let before = Capturing::start(&site, "before.pcapng", &[]);
+    send(&site, &mut wire, &sent);
+    let new = old.and("[[deny]]\nname = \"more\"\nsources = [\"192.0.2.1\"]\n");
+    let body = serde_json::json!({
+        "root": "keyfence.toml",
+        "files": { "keyfence.toml": new.text(&site.socket()) },
+        "confirm_seconds": 600,
+    });
+    let ask = |path: &str, body: &Value| {
+        let answer = daemon.ask("POST", path, body).expect("the daemon answers");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    };
+    ask("/v1/policy/apply", &body);
+    send(&site, &mut wire, &sent);
+    let meanwhile = Capturing::start(&site, "meanwhile.pcapng", &[]);
+    send(&site, &mut wire, &sent);
+    ask("/v1/policy/rollback", &serde_json::json!({}));
+    send(&site, &mut wire, &sent);
+    let (_, before) = before.end();
+    assert_eq!(comments(&before), BTreeMap::from([(ALLOWED, 4)]));
+    let (_, meanwhile) = meanwhile.end();
+    assert_eq!(comments(&meanwhile), BTreeMap::from([(ALLOWED, 2)]));
+    gone();
+}

@@ -99,6 +99,9 @@ pub(super) struct Held {
     pub(super) owners: BTreeMap<String, Grantee>,
     pub(super) denies: BTreeMap<String, u64>,
     pub(super) calls: Vec<Vec<Change>>,
+    /// What stands by, and what it was told.
+    pub(super) standby: Option<(u64, Arc<Policy>)>,
+    pub(super) told_standby: Vec<Change>,
     pub(super) owners_max: usize,
     /// What the next change is refused with.
     pub(super) refuse: Option<GrantError>,
@@ -116,6 +119,8 @@ impl FakeKernel {
                 owners: BTreeMap::new(),
                 denies: BTreeMap::new(),
                 calls: Vec::new(),
+                standby: None,
+                told_standby: Vec::new(),
                 owners_max: usize::MAX,
                 refuse: None,
                 used: BTreeMap::new(),
@@ -189,14 +194,14 @@ impl Held {
 }
 
 impl Grants for FakeKernel {
-    fn change(&self, epoch: u64, changes: Vec<Change>) -> BoxFuture<Result<(), GrantError>> {
+    fn change(&self, epoch: u64, changes: Changes) -> BoxFuture<Result<(), GrantError>> {
         let (held, gate) = (Arc::clone(&self.held), Arc::clone(&self.gate));
         let gated = |change: &Change| {
             change
                 .owner()
                 .is_some_and(|owner| owner.starts_with("binding/gateway/"))
         };
-        let is_gated = changes.iter().any(gated);
+        let is_gated = changes.in_force.iter().any(gated);
         if is_gated {
             self.came.fetch_add(1, Ordering::Relaxed);
         }
@@ -207,13 +212,22 @@ impl Grants for FakeKernel {
                     .map_err(|_| GrantError::Failed("killed".to_owned()))?
                     .forget();
             }
-            held.lock().unwrap().change(epoch, changes)
+            let mut held = held.lock().unwrap();
+            let answer = held.change(epoch, changes.in_force);
+            if answer.is_ok() {
+                held.told_standby.extend(changes.standby);
+            }
+            answer
         })
     }
 
     fn policy(&self) -> (u64, Arc<Policy>) {
         let held = self.held.lock().unwrap();
         (held.epoch, Arc::clone(&held.policy))
+    }
+
+    fn standby(&self) -> Option<(u64, Arc<Policy>)> {
+        self.held.lock().unwrap().standby.clone()
     }
 
     fn used(&self, owner: &str) -> Option<OwnerUse> {

@@ -10,4 +10,5 @@ mod lines;
 mod model_based;
 mod others;
 mod single;
+mod standby;
 mod streams;

@@ -27,7 +27,7 @@ use crate::bindings::model::allowance::PolicyView;
 use crate::bindings::model::lease::Moment;
 use crate::bindings::model::row::{Row, Told};
 use crate::bindings::refusal::{Code, Refusal};
-use crate::bindings::seam::Change;
+use crate::bindings::seam::Changes;
 use crate::bindings::shared::{DISK_ALARM, Shared};
 use crate::bindings::store::Batch;
 
@@ -59,7 +59,7 @@ pub(crate) struct Core {
 /// A group that is durable and audited.
 pub(crate) struct Ready {
     pub(crate) group: Group,
-    pub(crate) changes: Vec<Change>,
+    pub(crate) changes: Changes,
     undo: Batch,
     now: Now,
 }
@@ -136,7 +136,12 @@ impl Core {
     }
 
     /// Steps (1) to (3). Blocks.
-    pub(super) fn prepare(&mut self, jobs: Vec<Job>, view: &PolicyView, now: Now) -> Result<Ready, Failed> {
+    pub(super) fn prepare(
+        &mut self,
+        jobs: Vec<Job>,
+        (view, standby): (&PolicyView, Option<&PolicyView>),
+        now: Now,
+    ) -> Result<Ready, Failed> {
         let jobs = match self.settle() {
             Ok(()) => jobs,
             Err(error) => return Err(self.failed(jobs, &Fault::Store(error))),
@@ -161,11 +166,16 @@ impl Core {
                 return Err(self.failed(jobs, &Fault::Store(error)));
             }
         }
-        self.ready(group, view, now)
+        self.ready(group, (view, standby), now)
     }
 
     /// Steps (2) and (3) of a group that is decided. Blocks.
-    pub(super) fn ready(&mut self, mut group: Group, view: &PolicyView, now: Now) -> Result<Ready, Failed> {
+    pub(super) fn ready(
+        &mut self,
+        mut group: Group,
+        (view, standby): (&PolicyView, Option<&PolicyView>),
+        now: Now,
+    ) -> Result<Ready, Failed> {
         let denies = self.shared.denies.load_full();
         let (mut batch, undo) = group.batches(&denies);
         batch.audit = Some(self.audit.known());
@@ -177,7 +187,10 @@ impl Core {
         }
         match self.make_durable(&mut group, &batch, &undo, now) {
             Ok(()) => Ok(Ready {
-                changes: group.kernel(view, now),
+                changes: Changes {
+                    in_force: group.kernel(view, now),
+                    standby: standby.map_or_else(Vec::new, |standby| group.kernel(standby, now)),
+                },
                 group,
                 undo,
                 now,

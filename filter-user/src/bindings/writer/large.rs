@@ -22,9 +22,12 @@ use crate::bindings::model::row::Row;
 use crate::bindings::model::view::{grantee, owner};
 use crate::bindings::refusal::Refusal;
 use crate::bindings::requests::SyncSummary;
-use crate::bindings::seam::Change;
+use crate::bindings::seam::{Change, Changes};
 use crate::bindings::shared::{DISK_ALARM, Shared};
 use crate::bindings::store::{self, Batch, StoredChange, key_of};
+
+/// What the policy in force allows, and the one that stands by, where one does.
+pub(super) type Views<'v> = (&'v PolicyView, Option<&'v PolicyView>);
 
 /// Row version and wall clock of a deletion.
 type Tombstone = Option<(u64, i64)>;
@@ -186,9 +189,9 @@ impl Large {
         &mut self,
         mut pass: Pass,
         rows: usize,
-        view: &PolicyView,
+        views: Views<'_>,
         now: Now,
-    ) -> Option<(Vec<Change>, Pass)> {
+    ) -> Option<(Changes, Pass)> {
         if !pass.removals && pass.at >= self.rows.len() {
             (pass.removals, pass.at) = (true, 0);
         }
@@ -196,19 +199,19 @@ impl Large {
         let changes = match pass.removals {
             false => {
                 let slice = pass.at..end.min(self.rows.len());
-                self.additions(pass.way, slice, view, now)
+                self.additions(pass.way, slice, views, now)
             }
             true if pass.at >= self.gone.len() => return None,
-            true => self.removals(pass.at..end.min(self.gone.len())),
+            true => self.removals(pass.at..end.min(self.gone.len())).into(),
         };
         pass.at = end;
         Some((changes, pass))
     }
 
     /// All at once.
-    pub(super) fn ask_whole(&mut self, view: &PolicyView, now: Now) -> (Vec<Change>, Pass) {
-        let mut changes = self.additions(Way::There, 0..self.rows.len(), view, now);
-        changes.extend(self.removals(0..self.gone.len()));
+    pub(super) fn ask_whole(&mut self, views: Views<'_>, now: Now) -> (Changes, Pass) {
+        let mut changes = self.additions(Way::There, 0..self.rows.len(), views, now);
+        changes.in_force.extend(self.removals(0..self.gone.len()));
         let pass = Pass {
             way: Way::There,
             removals: true,
@@ -218,7 +221,7 @@ impl Large {
     }
 
     /// What these rows grant; those that grant nothing are noted.
-    fn additions(&mut self, way: Way, slice: Range<usize>, view: &PolicyView, now: Now) -> Vec<Change> {
+    fn additions(&mut self, way: Way, slice: Range<usize>, views: Views<'_>, now: Now) -> Changes {
         if slice.start == 0 {
             self.gone.clear();
         }
@@ -226,17 +229,26 @@ impl Large {
             Way::There => (&self.shelf.publisher, self.shelf.facts_to_be()),
             Way::Back => (&self.shelf.publisher, self.shelf.facts()),
         };
-        let mut changes = Vec::with_capacity(slice.len());
+        let mut changes = Changes::default();
         for (at, touched) in self.rows[slice.clone()].iter().enumerate() {
             let row = match way {
                 Way::There => touched.row.as_ref(),
                 Way::Back => touched.before.as_ref(),
             };
-            let grant = row.and_then(|row| grantee(view, publisher, facts, &touched.credential, row, now));
-            match grant {
-                Some(grant) => changes.push(Change::Put(grant)),
+            let grant =
+                |view| row.and_then(|row| grantee(view, publisher, facts, &touched.credential, row, now));
+            match grant(views.0) {
+                Some(grant) => changes.in_force.push(Change::Put(grant)),
                 None => self.gone.push(slice.start + at),
             }
+            // No packet goes to tables that stand by: there, what goes may go at once.
+            let standing_by = views.1.map(|view| match grant(view) {
+                Some(grant) => Change::Put(grant),
+                None => Change::Remove {
+                    owner: owner(publisher, &touched.credential),
+                },
+            });
+            changes.standby.extend(standing_by);
         }
         changes
     }

@@ -209,9 +209,13 @@ async fn decide(mut core: Box<Core>, jobs: Vec<Job>, grants: &dyn Grants) -> Box
         let now = core.shared.clock.now();
         let (epoch, policy) = grants.policy();
         let view: Arc<PolicyView> = core.shared.view_of(epoch, &policy);
+        let standby = core.shared.standby_of(grants);
         let mut steps = Steps::begin();
         let prepared;
-        (core, prepared) = blocking(core, move |core| core.prepare(jobs, &view, now)).await;
+        (core, prepared) = blocking(core, move |core| {
+            core.prepare(jobs, (&view, standby.as_deref()), now)
+        })
+        .await;
         steps.done();
         let ready = match prepared {
             Ok(ready) => ready,
@@ -292,7 +296,8 @@ async fn rearm(core: &mut Core, grants: &dyn Grants) {
     let now = core.shared.clock.now();
     let (epoch, policy) = grants.policy();
     let view = core.shared.view_of(epoch, &policy);
-    let changes = core.sweep_ends(&view, now);
+    let standby = core.shared.standby_of(grants);
+    let changes = core.sweep_ends((&view, standby.as_deref()), now);
     if changes.is_empty() {
         return;
     }

@@ -12,11 +12,12 @@ use super::core::Core;
 use super::fold::Fold;
 use crate::bindings::audit::Line;
 use crate::bindings::clock::Now;
-use crate::bindings::model::view::owner;
+use crate::bindings::model::allowance::PolicyView;
+use crate::bindings::model::view::{self, owner};
 use crate::bindings::open;
 use crate::bindings::refusal::{Code, Refusal};
 use crate::bindings::requests::{Actor, Answer};
-use crate::bindings::seam::{Change, GrantError, Grants};
+use crate::bindings::seam::{Change, Changes, GrantError, Grants};
 use crate::bindings::shared::DISK_ALARM;
 use crate::bindings::store::{self, Opened, StoreError};
 use crate::bindings::writer::denies::{Denies, Deny};
@@ -105,29 +106,26 @@ impl Core {
     async fn put_in_force(&mut self, grants: &dyn Grants, now: Now) -> Answer<()> {
         let (epoch, policy) = grants.policy();
         let view = self.shared.view_of(epoch, &policy);
-        let mut changes = Vec::new();
+        let standby = self.shared.standby_of(grants);
+        let mut gone = Vec::new();
         for shelf in std::mem::take(&mut self.gone) {
             shelf.each(|credential, _| {
-                changes.push(Change::Remove {
+                gone.push(Change::Remove {
                     owner: owner(&shelf.publisher, credential),
                 });
             });
         }
-        let gone = std::mem::take(&mut self.gone_denies);
-        changes.extend(gone.into_iter().map(|name| Change::Undeny { name }));
-        let removed = self.settled(grants.change(epoch, changes).await);
-        let mut changes = Vec::new();
-        for shelf in self.shared.memory.shelves() {
-            let facts = shelf.facts();
-            shelf.each(|credential, row| {
-                let publisher = &shelf.publisher;
-                let grantee =
-                    crate::bindings::model::view::grantee(&view, publisher, facts, credential, row, now);
-                changes.extend(grantee.map(Change::Put));
-            });
-        }
-        let denies = self.shared.denies.load().grants(now).into_iter();
-        changes.extend(denies.map(|(name, sources, end)| Change::Deny { name, sources, end }));
+        let denies = std::mem::take(&mut self.gone_denies);
+        gone.extend(denies.into_iter().map(|name| Change::Undeny { name }));
+        let gone = Changes {
+            standby: standby.as_ref().map_or_else(Vec::new, |_| gone.clone()),
+            in_force: gone,
+        };
+        let removed = self.settled(grants.change(epoch, gone).await);
+        let changes = Changes {
+            in_force: self.all_under(&view, now),
+            standby: standby.map_or_else(Vec::new, |standby| self.all_under(&standby, now)),
+        };
         let put = match removed {
             Ok(()) => self.settled(grants.change(epoch, changes).await),
             Err(error) => Err(error),
@@ -137,5 +135,20 @@ impl Core {
                 format!("the store is restored, but not yet in force ({error}): apply the policy again");
             Refusal::new(Code::Unavailable, detail)
         })
+    }
+
+    /// All that a policy makes of what is there.
+    fn all_under(&self, view: &PolicyView, now: Now) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for shelf in self.shared.memory.shelves() {
+            let facts = shelf.facts();
+            shelf.each(|credential, row| {
+                let grantee = view::grantee(view, &shelf.publisher, facts, credential, row, now);
+                changes.extend(grantee.map(Change::Put));
+            });
+        }
+        let denies = self.shared.denies.load().grants(now).into_iter();
+        changes.extend(denies.map(|(name, sources, end)| Change::Deny { name, sources, end }));
+        changes
     }
 }

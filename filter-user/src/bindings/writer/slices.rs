@@ -15,7 +15,7 @@ use crate::bindings::lost;
 use crate::bindings::model::allowance::PolicyView;
 use crate::bindings::refusal::{Code, Refusal};
 use crate::bindings::requests::{Answer, SyncSummary};
-use crate::bindings::seam::{Change, GrantError, Grants};
+use crate::bindings::seam::{Changes, GrantError, Grants};
 
 /// Revisions that others may still use when a sync gives up.
 const BEYOND_MIN: u64 = 1 << 14;
@@ -52,6 +52,7 @@ pub(super) struct Hand<'g> {
     job: Box<SyncJob>,
     large: Box<Large>,
     view: Arc<PolicyView>,
+    standby: Option<Arc<PolicyView>>,
     epoch: u64,
     now: Now,
     rows: usize,
@@ -70,6 +71,7 @@ impl<'g> Hand<'g> {
         let (epoch, policy) = grants.policy();
         Hand {
             view: core.shared.view_of(epoch, &policy),
+            standby: core.shared.standby_of(grants.as_ref()),
             now: core.shared.clock.now(),
             core,
             job,
@@ -113,6 +115,7 @@ impl<'g> Hand<'g> {
             job,
             mut large,
             view,
+            standby,
             epoch,
             now,
             rows,
@@ -128,6 +131,7 @@ impl<'g> Hand<'g> {
             job,
             large,
             view,
+            standby,
             epoch,
             now,
             rows,
@@ -166,7 +170,10 @@ impl<'g> Hand<'g> {
         if let Some(refusal) = self.overtaken() {
             return self.take_back(refusal);
         }
-        match self.large.ask(pass, ROWS_ASKED, &self.view, self.now) {
+        match self
+            .large
+            .ask(pass, ROWS_ASKED, (&self.view, self.standby.as_deref()), self.now)
+        {
             Some((changes, pass)) if changes.is_empty() => self.on(Stage::Kernel(pass)),
             Some((changes, pass)) => {
                 let asked = self.ask(changes);
@@ -185,7 +192,7 @@ impl<'g> Hand<'g> {
     }
 
     /// Asks the engine while others' groups go on.
-    fn ask(&self, changes: Vec<Change>) -> Asked {
+    fn ask(&self, changes: Changes) -> Asked {
         let shared = Arc::clone(&self.core.shared);
         let changed = self.grants.change(self.epoch, changes);
         let (done, asked) = oneshot::channel();
@@ -211,7 +218,9 @@ impl<'g> Hand<'g> {
             Ok(Err(GrantError::TableFull { .. } | GrantError::TooManyOwners { .. }))
                 if !pass.removals && self.large.removes() =>
             {
-                let (changes, pass) = self.large.ask_whole(&self.view, self.now);
+                let (changes, pass) = self
+                    .large
+                    .ask_whole((&self.view, self.standby.as_deref()), self.now);
                 let asked = self.ask(changes);
                 self.on(Stage::Asked(pass, asked))
             }
@@ -238,7 +247,10 @@ impl<'g> Hand<'g> {
     }
 
     fn back(mut self, refusal: Refusal, pass: Pass, tries: u32) -> Next {
-        match self.large.ask(pass, ROWS_ASKED, &self.view, self.now) {
+        match self
+            .large
+            .ask(pass, ROWS_ASKED, (&self.view, self.standby.as_deref()), self.now)
+        {
             Some((changes, pass)) if changes.is_empty() => self.on(Stage::Back(refusal, pass, tries)),
             Some((changes, pass)) => {
                 let asked = self.ask(changes);

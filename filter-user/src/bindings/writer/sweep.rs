@@ -11,7 +11,7 @@ use crate::bindings::model::allowance::PolicyView;
 use crate::bindings::model::lease::{kernel_end, monotonic};
 use crate::bindings::model::row::{Row, Told, told_of};
 use crate::bindings::model::view::{owner, state, suspended};
-use crate::bindings::seam::Change;
+use crate::bindings::seam::{Change, Changes};
 
 /// Rows that one turn looks at.
 const SLICE: usize = 4_096;
@@ -83,24 +83,30 @@ impl Core {
     }
 
     /// The kernel's ends in the next slice, by the clocks as they are now.
-    pub(super) fn sweep_ends(&mut self, view: &PolicyView, now: Now) -> Vec<Change> {
+    pub(super) fn sweep_ends(
+        &mut self,
+        (view, standby): (&PolicyView, Option<&PolicyView>),
+        now: Now,
+    ) -> Changes {
+        let mut changes = Changes::default();
         let Some(mut cursor) = self.sweeps.ends.take() else {
-            return Vec::new();
+            return changes;
         };
-        let mut changes = Vec::new();
         let more = self.slice(&mut cursor, |shelf, credential, row| {
             let facts = shelf.facts();
             let publisher = &shelf.publisher;
             let Some(end) = row.end.filter(|_| row.told != Told::Ended) else {
                 return;
             };
-            if suspended(view, publisher, facts, row).is_none() {
-                let end = kernel_end(end, facts.hold(view, publisher));
-                changes.push(Change::End {
+            let end_under = |view| {
+                let holds = suspended(view, publisher, facts, row).is_none();
+                holds.then(|| Change::End {
                     owner: owner(publisher, credential),
-                    end: monotonic(end, now),
-                });
-            }
+                    end: monotonic(kernel_end(end, facts.hold(view, publisher)), now),
+                })
+            };
+            changes.in_force.extend(end_under(view));
+            changes.standby.extend(standby.and_then(end_under));
         });
         self.sweeps.ends = more.then_some(cursor);
         changes

@@ -218,12 +218,13 @@ async fn small(
         return (core, Some(job));
     }
     let view = core.shared.view_of(epoch, &policy);
+    let standby = core.shared.standby_of(grants.as_ref());
     group.rebase(core.revision);
     group.answer_sync(job, summary);
     let ready = move |core: &mut Core| {
         let now = core.shared.clock.now();
         match core.settle() {
-            Ok(()) => core.ready(*group, &view, now),
+            Ok(()) => core.ready(*group, (&view, standby.as_deref()), now),
             Err(error) => Err(core.failed(into_jobs(*group), &super::durable::Fault::Store(error))),
         }
     };

@@ -8,7 +8,7 @@ fn placed(known: &[(&str, u32)], wanted: &[&str], in_force: &[&str]) -> (Vec<(St
         .map(|(name, number)| (name.to_string(), *number))
         .collect();
     let text = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
-    let (numbers, fresh) = place(&known, text(wanted), Some(text(in_force)), 1..4);
+    let (numbers, fresh) = place(&known, (text(wanted), text(in_force)), 1..4, Keep::Least);
     let mut numbers: Vec<_> = numbers.into_iter().collect();
     numbers.sort();
     (numbers, fresh.into_iter().map(|(name, _)| name).collect())
@@ -37,7 +37,7 @@ fn owners_are_placed_as_names_are() {
     };
     let placed = |known: &Numbers, wanted: &[u32], end| {
         let wanted: Vec<_> = wanted.iter().map(|name| hash(*name)).collect();
-        let (placed, taken) = known.place_owners(&wanted, end);
+        let (placed, taken) = known.place_owners(&wanted, end, Keep::Least);
         // As a compile that fails.
         known.given.give_back(&taken);
         placed
