@@ -145,6 +145,7 @@ async fn measure(site: &Site, size: usize) -> Result<Beside> {
         settled: watch::Sender::new(0),
     });
     let options = Options {
+        await_interfaces: false,
         policy_file: site.policy_file(),
         bpf_fs: site.bpf.path().to_owned(),
         kernel_log: KernelLog::Off,

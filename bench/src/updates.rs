@@ -136,6 +136,7 @@ async fn change_each(site: &Site, size: usize) -> Result<Single> {
         .take(CHANGES)
         .collect();
     let options = Options {
+        await_interfaces: false,
         policy_file: site.policy_file(),
         bpf_fs: site.bpf.path().to_owned(),
         kernel_log: KernelLog::Off,
