@@ -42,6 +42,8 @@ enum What {
     PolicyReference,
     /// docs/METRICS.md: every metric
     MetricsReference,
+    /// docs/DOCTOR.md: everything that `keyfence doctor` finds
+    DoctorReference,
 }
 
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
@@ -54,6 +56,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         What::Completions { shell: of } => shell.write(&completions(*of)?)?,
         What::PolicyReference => shell.write(&crate::policy::reference())?,
         What::MetricsReference => shell.write(&crate::metrics::reference())?,
+        What::DoctorReference => shell.write(&crate::doctor::reference())?,
     }
     Ok(Exit::Done)
 }
@@ -130,8 +133,8 @@ mod tests {
     fn man_page_has_each_verb_and_each_verb_has_a_page() {
         let pages = pages().unwrap();
         let verbs = [
-            "init", "check", "run", "reload", "status", "explain", "replay", "detach", "generate", "version",
-            "why", "bindings", "bind", "unbind", "deny", "undeny", "audit", "backup", "restore",
+            "init", "check", "run", "reload", "status", "explain", "replay", "detach", "doctor", "generate",
+            "version", "why", "bindings", "bind", "unbind", "deny", "undeny", "audit", "backup", "restore",
         ];
         for verb in verbs {
             assert!(

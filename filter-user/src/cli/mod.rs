@@ -12,6 +12,7 @@ mod check;
 mod client;
 mod deny;
 mod detach;
+mod doctor;
 mod drops;
 mod exit;
 mod explain;
@@ -99,6 +100,7 @@ enum Verb {
     Backup(backup::Arguments),
     Restore(backup::RestoreArguments),
     Detach(detach::Arguments),
+    Doctor(doctor::Arguments),
     Generate(generate::Arguments),
     Version(version::Arguments),
 }
@@ -163,6 +165,7 @@ impl Verb {
             Verb::Backup(arguments) => backup::run(&arguments, shell),
             Verb::Restore(arguments) => backup::restore(&arguments, shell),
             Verb::Detach(arguments) => detach::run(&arguments, shell),
+            Verb::Doctor(arguments) => doctor::run(&arguments, shell),
             Verb::Generate(arguments) => generate::run(&arguments, shell),
             Verb::Version(arguments) => version::run(&arguments, shell),
         }

@@ -11,6 +11,7 @@ use crate::workspace;
 const DOCUMENTS: &[(&str, &[&str])] = &[
     ("docs/POLICY.md", &["generate", "policy-reference"]),
     ("docs/METRICS.md", &["generate", "metrics-reference"]),
+    ("docs/DOCTOR.md", &["generate", "doctor-reference"]),
 ];
 
 /// Asks the keyfence that was built last; without one it must be built first.

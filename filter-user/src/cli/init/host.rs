@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::sockets::{self, Protocol, Socket};
 use crate::kernel::devices::{self, Device};
+use crate::kernel::sockets::{self, Protocol, Socket};
 
 /// ARPHRD_ETHER of linux/if_arp.h.
 const LAYER_ETHERNET: u16 = 1;

@@ -1,10 +1,9 @@
 //! `keyfence init`: a first policy from what this host shows of itself.
 //!
-//! `host` and `sockets` read, `render` writes; what is written is valid, in observe mode, and drops nothing.
+//! `host` reads, `render` writes; what is written is valid, in observe mode, and drops nothing.
 
 mod host;
 mod render;
-mod sockets;
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};

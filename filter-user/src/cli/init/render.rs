@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use super::host::Host;
-use super::sockets::Protocol;
+use crate::kernel::sockets::Protocol;
 
 /// As many services as a policy may have.
 const SERVICES_MAX: usize = 1024;
@@ -288,8 +288,8 @@ fn quote(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sockets::Socket;
     use super::*;
+    use crate::kernel::sockets::Socket;
 
     fn host(listening: &[(&str, Protocol, Option<&str>)], sessions: &[(&str, u16)]) -> Host {
         let listening = listening.iter();

@@ -1,4 +1,4 @@
-//! The sockets of this host, from /proc/net: who listens where, and which connections stand.
+//! The sockets of this network namespace, from /proc/net: who listens where, and which connections stand.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,27 +11,36 @@ const CLOSE: u8 = 0x07;
 const LISTEN: u8 = 0x0A;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Protocol {
+pub enum Protocol {
     Tcp,
     Udp,
 }
 
+impl Protocol {
+    pub fn word(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
+}
+
 /// One line of /proc/net/{tcp,tcp6,udp,udp6}. IPv4-mapped addresses are IPv4 here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Socket {
-    pub(super) protocol: Protocol,
-    pub(super) local: SocketAddr,
+pub struct Socket {
+    pub protocol: Protocol,
+    pub local: SocketAddr,
     remote: SocketAddr,
     state: u8,
     inode: u64,
     /// The program's name, where it can be read.
-    pub(super) process: Option<String>,
+    pub process: Option<String>,
 }
 
 impl Socket {
     /// As if read from /proc.
     #[cfg(test)]
-    pub(super) fn listening(protocol: Protocol, local: &str, process: Option<&str>) -> Socket {
+    pub fn listening(protocol: Protocol, local: &str, process: Option<&str>) -> Socket {
         let (local, remote) = (local.parse().unwrap(), "0.0.0.0:0".parse().unwrap());
         let state = if protocol == Protocol::Tcp { LISTEN } else { CLOSE };
         Socket {
@@ -45,7 +54,7 @@ impl Socket {
     }
 
     /// Whether strangers reach it.
-    pub(super) fn is_listening(&self) -> bool {
+    pub fn is_listening(&self) -> bool {
         match self.protocol {
             Protocol::Tcp => self.state == LISTEN,
             Protocol::Udp => self.state == CLOSE && self.remote.port() == 0 && self.local.port() != 0,
@@ -53,13 +62,13 @@ impl Socket {
     }
 
     /// The other end of a TCP connection that stands.
-    pub(super) fn peer(&self) -> Option<SocketAddr> {
+    pub fn peer(&self) -> Option<SocketAddr> {
         (self.protocol == Protocol::Tcp && self.state == ESTABLISHED).then_some(self.remote)
     }
 }
 
 /// All sockets of this network namespace; what cannot be read is as if it were empty.
-pub(super) fn read_all(proc: &Path) -> Vec<Socket> {
+pub fn read_all(proc: &Path) -> Vec<Socket> {
     let files = [
         ("tcp", Protocol::Tcp),
         ("tcp6", Protocol::Tcp),
