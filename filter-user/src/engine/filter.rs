@@ -55,7 +55,7 @@ pub struct Filter {
     pins: Pins,
     /// Of the pin folder: one daemon an instance. Goes with the process, however it ends.
     _lock: Flock<File>,
-    entry: Entry,
+    pub(super) entry: Entry,
     /// Those in force.
     pub(super) tables: Tables,
     number: u64,
@@ -450,6 +450,11 @@ impl Filter {
 
     pub(super) fn fill(&self) -> &Arc<Fill> {
         &self.tables.fill
+    }
+
+    /// Whether packets go to another judge than this generation's.
+    pub(super) fn misled(&self) -> bool {
+        self.in_force.misled(self.number)
     }
 
     pub(super) fn tables_in_force(&self) -> Arc<TablesInForce> {

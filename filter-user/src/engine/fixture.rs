@@ -90,6 +90,7 @@ pub fn snapshot() -> Snapshot {
             capacity: 1024,
         }],
         drift: Drift::default(),
+        canary: Canary::default(),
         not_ready: Vec::new(),
     }
 }

@@ -9,6 +9,7 @@ mod beside_tests;
 mod build;
 #[cfg(test)]
 mod build_tests;
+mod canary;
 mod change;
 mod compile;
 mod drift;
@@ -54,7 +55,9 @@ use crate::kernel::clock;
 use crate::kernel::records::Accounting;
 use crate::kernel::state::State;
 use crate::policy::Policy;
-use snapshot::{Applied, Drift, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, View};
+use snapshot::{
+    Applied, Canary, Drift, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, View,
+};
 use under_way::{Purpose, UnderWay};
 use watch::Woken;
 
@@ -143,6 +146,7 @@ impl Engine {
             fill: RwLock::new(Arc::clone(filter.fill())),
             in_force: filter.tables_in_force(),
             found: RwLock::default(),
+            sung: RwLock::default(),
             record_keys: std::sync::atomic::AtomicU64::new(0),
             commands: sender,
         });
@@ -190,6 +194,7 @@ impl Engine {
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut events = watch::Listener::open();
         let mut reading = std::pin::pin!(drift::read_back(Arc::clone(&self.shared)));
+        let mut singing = std::pin::pin!(canary::sing(Arc::clone(&self.shared)));
         loop {
             tokio::select! {
                 command = self.commands.recv() => match command {
@@ -199,6 +204,7 @@ impl Engine {
                 done = under_way::step(&mut self.under_way) => self.advance(done).await,
                 () = events.changed() => self.watch(Woken::ByEvent).await,
                 () = &mut reading => {}
+                () = &mut singing => {}
                 _ = looks.tick() => self.watch(Woken::ByClock).await,
                 // An error means that the stopper itself is gone: stop as well.
                 _ = stop.changed() => return self.filter,
@@ -283,6 +289,7 @@ fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jif
         services: services.collect(),
         tables: filter.fill().shown(),
         drift: Drift::default(),
+        canary: Canary::default(),
         not_ready,
     }
 }

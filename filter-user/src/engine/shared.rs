@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use filter_common::bounds::RECORD_KEYS;
 use tokio::sync::{mpsc, oneshot};
 
+use super::canary::Sung;
 use super::drift::{Found, TablesInForce};
 use super::fill::Fill;
 use super::filter::SharedNumbers;
@@ -29,6 +30,7 @@ pub struct Shared {
     pub(super) fill: RwLock<Arc<Fill>>,
     pub(super) in_force: Arc<TablesInForce>,
     pub(super) found: RwLock<Found>,
+    pub(super) sung: RwLock<Sung>,
     /// Of the drop accounting, as of the last interval's end.
     pub(super) record_keys: AtomicU64,
     pub(super) commands: mpsc::Sender<Command>,
@@ -65,6 +67,26 @@ impl Shared {
             tracing::info!("the kernel's tables are as they were written again");
         }
         *slot = found;
+    }
+
+    /// Notes what a round of the canary found, and says what is new.
+    pub(super) fn sung(&self, sung: Sung) {
+        let mut slot = self.sung.write().unwrap_or_else(PoisonError::into_inner);
+        let same_generation = slot.generation == sung.generation;
+        let before = if same_generation {
+            slot.canary.differing.len()
+        } else {
+            0
+        };
+        let sentence = sung.canary.sentence();
+        if let Some(sentence) =
+            sentence.filter(|_| !same_generation || slot.canary.differing != sung.canary.differing)
+        {
+            tracing::error!(generation = sung.generation, "{sentence}");
+        } else if before > sung.canary.differing.len() {
+            tracing::info!("the kernel's program judges known frames as it should again");
+        }
+        *slot = sung;
     }
 
     fn reader(&self) -> Arc<reader::Reader> {
@@ -134,6 +156,12 @@ impl View for Shared {
         if found.generation == snapshot.generation {
             snapshot.drift = found.drift.clone();
             snapshot.not_ready.extend(found.drift.sentence());
+        }
+        drop(found);
+        let sung = self.sung.read().unwrap_or_else(PoisonError::into_inner);
+        if sung.generation == snapshot.generation {
+            snapshot.canary = sung.canary.clone();
+            snapshot.not_ready.extend(sung.canary.sentence());
         }
         Arc::new(snapshot)
     }

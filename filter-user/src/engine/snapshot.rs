@@ -30,6 +30,7 @@ pub struct Snapshot {
     pub services: Vec<ServiceState>,
     pub tables: Vec<TableFill>,
     pub drift: Drift,
+    pub canary: Canary,
     /// Why the daemon is not ready, a sentence each; empty is ready.
     pub not_ready: Vec<String>,
 }
@@ -107,6 +108,16 @@ pub struct Drift {
 pub struct TableDrift {
     pub table: &'static str,
     pub entries: u64,
+}
+
+/// Known frames that were run through the kernel's program in force, as of the last round.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Canary {
+    pub frames: u64,
+    /// Those that it judged otherwise than the reference, a sentence each.
+    pub differing: Vec<String>,
+    /// When the last round of this generation ended; null before the first.
+    pub checked_at: Option<jiff::Timestamp>,
 }
 
 /// The keys of drops that have a record of their own: entries as of the last interval's end.

@@ -32,6 +32,19 @@ pub struct Question {
     pub epoch: u64,
     /// Whoever holds the packet's source.
     pub owners: Vec<String>,
+    /// By which way the kernel's program is asked.
+    pub by: By,
+}
+
+/// Ways to the kernel's program in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The engine's own.
+    Judge,
+    /// As packets come to it: by the pinned program and whatever that goes on to.
+    Entry,
+    /// The same, and all who hold the source are looked for, however many there are.
+    EntryOfAll,
 }
 
 /// What of all that is in force could decide the packet, at one moment.
@@ -82,6 +95,17 @@ pub fn holders(policy: &Policy, source: IpAddr) -> Vec<String> {
 
 /// The answer to a question, as `GET /v1/explain` gives it.
 pub fn explain(frame: &[u8], interface: Option<&str>, in_force: &InForce) -> Result<Value, CompileError> {
+    let mut object = explained(frame, interface, in_force)?.object();
+    object["generation"] = in_force.generation.into();
+    Ok(object)
+}
+
+/// The rules read aloud, what the reference says by what is in force, and what the kernel's program said.
+pub fn explained<'a>(
+    frame: &'a [u8],
+    interface: Option<&str>,
+    in_force: &InForce,
+) -> Result<Explained<'a>, CompileError> {
     let mut packet = Packet::default();
     let kind = parse::parse(frame, &mut packet);
     let part = part(&in_force.policy, kind, &packet);
@@ -101,7 +125,7 @@ pub fn explain(frame: &[u8], interface: Option<&str>, in_force: &InForce) -> Res
         host: &host,
         host_addresses: &in_force.host_addresses,
     };
-    let explained = Explained {
+    Ok(Explained {
         frame,
         kind,
         packet,
@@ -112,10 +136,7 @@ pub fn explain(frame: &[u8], interface: Option<&str>, in_force: &InForce) -> Res
             Ok(judgement) => Ok(Said::of(judgement, &in_force.names)),
             Err(why) => Err(why.clone()),
         },
-    };
-    let mut object = explained.object();
-    object["generation"] = in_force.generation.into();
-    Ok(object)
+    })
 }
 
 /// The policy with those sources alone that hold the packet's.
