@@ -10,7 +10,7 @@ use filter_user::bindings::seam::{Change, GrantError, Grants, OwnerUse};
 use filter_user::bindings::{Bindings, Options};
 use filter_user::engine::ExplainError;
 use filter_user::engine::snapshot::{
-    Applied, BoxFuture, CounterValues, Drift, PolicyState, ReloadError, Snapshot, View,
+    Applied, BoxFuture, Canary, CounterValues, Drift, PolicyState, ReloadError, Snapshot, View,
 };
 use filter_user::judge::in_force::{InForce, Question};
 use filter_user::policy::model::Mode;
@@ -127,6 +127,7 @@ impl View for Nothing {
             services: Vec::new(),
             tables: Vec::new(),
             drift: Drift::default(),
+            canary: Canary::default(),
             not_ready: Vec::new(),
         })
     }
