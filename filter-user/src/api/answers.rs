@@ -16,7 +16,8 @@ use serde::Serialize;
 use super::problem::{Code, Problem};
 use super::who::Who;
 use super::{
-    Context, authorize, body, capture, drops, explain, host, openapi, routes, single, stream, top, why,
+    Context, authorize, body, capture, drops, explain, host, openapi, operate, routes, single, stream, top,
+    why,
 };
 use crate::bindings::requests::StoreStatus;
 use crate::bindings::requests::{Actor, AuditNote};
@@ -51,6 +52,8 @@ pub(super) enum Action {
     Audit,
     Backup,
     Restore,
+    Observe,
+    Detach,
     /// Documented, but not in this build.
     NotYet(&'static str),
     /// Documented, but the listener has none of these roles.
@@ -97,7 +100,9 @@ pub(super) async fn answer(
 fn deadline(context: &Context, action: &Action) -> Option<Duration> {
     match action {
         Action::Sync => None,
-        Action::Reload | Action::Backup | Action::Restore => Some(context.bounds.operate_timeout),
+        Action::Reload | Action::Backup | Action::Restore | Action::Detach => {
+            Some(context.bounds.operate_timeout)
+        }
         _ => Some(context.bounds.request_timeout),
     }
 }
@@ -135,6 +140,8 @@ async fn respond(context: &Arc<Context>, action: &Action, request: &Parts, body:
         Action::Audit => host::audit(context, who, request).await,
         Action::Backup => host::backup(context, who, request, body).await,
         Action::Restore => host::restore(context, who, request, body).await,
+        Action::Observe => operate::observe(context, who, request, body).await,
+        Action::Detach => operate::detach(context, who, request).await,
         Action::NotYet(what) => Err(Problem::new(
             Code::NotImplemented,
             format!("this build does not do {what} yet"),

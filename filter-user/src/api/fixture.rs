@@ -97,6 +97,7 @@ pub(super) struct Running {
     /// The bindings' writer alone.
     pub(super) stop_writer: watch::Sender<bool>,
     pub(super) grants: Arc<AnyGrants>,
+    pub(super) view: Arc<FakeView>,
     pub(super) serving: JoinHandle<()>,
 }
 
@@ -186,11 +187,11 @@ impl Running {
         tokio::spawn(writer.run(Arc::clone(&grants) as Arc<dyn Grants>, writer_stopped));
         let mut backing = Backing::new(bindings, Arc::clone(&grants) as Arc<dyn Grants>, &policy);
         backing.captures = captures;
-        let view: Arc<dyn View> = Arc::new(FakeView::default());
+        let view = Arc::new(FakeView::default());
         let operators = operators.iter().map(|name| (*name).to_owned()).collect();
         let serving = tokio::spawn(serve(
             bound,
-            view,
+            Arc::clone(&view) as Arc<dyn View>,
             Some(backing),
             Arc::new(Metrics::new()),
             operators,
@@ -202,6 +203,7 @@ impl Running {
             stop,
             stop_writer,
             grants,
+            view,
             serving,
         }
     }

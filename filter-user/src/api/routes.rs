@@ -104,13 +104,8 @@ pub(super) const ROUTES: &[Route] = &[
         OPERATE,
         "rolling back policies",
     ),
-    not_yet(
-        Verb::Post,
-        "/v1/detach",
-        OPERATE,
-        "detaching over the API (`keyfence detach` does it)",
-    ),
-    not_yet(Verb::Post, "/v1/observe", OPERATE, "observing for a while"),
+    route(Verb::Post, "/v1/detach", OPERATE, Action::Detach),
+    route(Verb::Post, "/v1/observe", OPERATE, Action::Observe),
     route(Verb::Post, "/v1/backup", OPERATE, Action::Backup),
     route(Verb::Post, "/v1/restore", OPERATE, Action::Restore),
 ];

@@ -133,8 +133,9 @@ mod tests {
     fn man_page_has_each_verb_and_each_verb_has_a_page() {
         let pages = pages().unwrap();
         let verbs = [
-            "init", "check", "run", "reload", "status", "explain", "replay", "detach", "doctor", "generate",
-            "version", "why", "bindings", "bind", "unbind", "deny", "undeny", "audit", "backup", "restore",
+            "init", "check", "run", "reload", "status", "explain", "replay", "detach", "doctor", "observe",
+            "generate", "version", "why", "bindings", "bind", "unbind", "deny", "undeny", "audit", "backup",
+            "restore",
         ];
         for verb in verbs {
             assert!(

@@ -19,6 +19,7 @@ mod explain;
 mod generate;
 mod init;
 mod learn;
+mod observe;
 mod reload;
 mod replay;
 mod run;
@@ -99,6 +100,7 @@ enum Verb {
     Audit(audit::Arguments),
     Backup(backup::Arguments),
     Restore(backup::RestoreArguments),
+    Observe(observe::Arguments),
     Detach(detach::Arguments),
     Doctor(doctor::Arguments),
     Generate(generate::Arguments),
@@ -164,6 +166,7 @@ impl Verb {
             Verb::Audit(arguments) => audit::run(&arguments, shell),
             Verb::Backup(arguments) => backup::run(&arguments, shell),
             Verb::Restore(arguments) => backup::restore(&arguments, shell),
+            Verb::Observe(arguments) => observe::run(&arguments, shell),
             Verb::Detach(arguments) => detach::run(&arguments, shell),
             Verb::Doctor(arguments) => doctor::run(&arguments, shell),
             Verb::Generate(arguments) => generate::run(&arguments, shell),

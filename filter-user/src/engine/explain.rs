@@ -179,6 +179,7 @@ impl Filter {
             publishers: publishers.collect(),
             icmp,
             source: Vec::new(),
+            observed: self.observed(),
         };
         drop(numbers);
         let mut packet = Packet::default();

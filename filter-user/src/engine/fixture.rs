@@ -12,6 +12,9 @@ pub struct FakeView {
     pub snapshot: Mutex<Arc<Snapshot>>,
     pub counters: Mutex<Result<CounterValues, String>>,
     pub reload: Mutex<Result<Applied, ReloadError>>,
+    pub detach: Mutex<Result<Vec<String>, String>>,
+    /// What was asked to be observed.
+    pub observed: Mutex<Vec<(Option<String>, u64)>>,
 }
 
 impl Default for FakeView {
@@ -24,6 +27,8 @@ impl Default for FakeView {
                 clients: 1,
                 warnings: Vec::new(),
             })),
+            detach: Mutex::new(Ok(vec!["eth0".to_owned()])),
+            observed: Mutex::default(),
         }
     }
 }
@@ -48,6 +53,24 @@ impl View for FakeView {
 
     fn reload(&self) -> BoxFuture<Result<Applied, ReloadError>> {
         let result = self.reload.lock().unwrap().clone();
+        Box::pin(async move { result })
+    }
+
+    fn observe(&self, service: Option<String>, seconds: u64) -> BoxFuture<Result<(), ObserveError>> {
+        let unknown = service.clone().filter(|name| name != "payments");
+        self.observed.lock().unwrap().push((service, seconds));
+        let known = unknown.map_or(Ok(()), |name| Err(ObserveError::NoSuchService(name)));
+        Box::pin(async move { known })
+    }
+
+    fn observes(&self, service: &str) -> [bool; 2] {
+        let observed = self.observed.lock().unwrap();
+        let is = |of: Option<&str>| observed.iter().any(|(name, _)| name.as_deref() == of);
+        [is(Some(service)), is(None)]
+    }
+
+    fn detach(&self) -> BoxFuture<Result<Vec<String>, String>> {
+        let result = self.detach.lock().unwrap().clone();
         Box::pin(async move { result })
     }
 
@@ -91,6 +114,7 @@ pub fn snapshot() -> Snapshot {
         }],
         drift: Drift::default(),
         canary: Canary::default(),
+        observing: Vec::new(),
         not_ready: Vec::new(),
     }
 }

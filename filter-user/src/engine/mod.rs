@@ -23,6 +23,7 @@ mod gate;
 mod live;
 #[cfg(test)]
 mod live_tests;
+mod operate;
 mod reader;
 mod reload;
 mod shared;
@@ -56,7 +57,8 @@ use crate::kernel::records::Accounting;
 use crate::kernel::state::State;
 use crate::policy::Policy;
 use snapshot::{
-    Applied, Canary, Drift, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, View,
+    Applied, Canary, Drift, InterfaceState, ObserveError, PolicyState, ReloadError, ServiceState, Snapshot,
+    View,
 };
 use under_way::{Purpose, UnderWay};
 use watch::Woken;
@@ -81,6 +83,8 @@ pub enum Pushes {
 enum Command {
     Reload(Answer),
     Change(u64, Vec<Change>, Changed),
+    Observe(Option<String>, u64, oneshot::Sender<Result<(), ObserveError>>),
+    Detach(oneshot::Sender<Result<Vec<String>, String>>),
     Explain(Question, oneshot::Sender<Result<InForce, ExplainError>>),
 }
 
@@ -147,6 +151,7 @@ impl Engine {
             in_force: filter.tables_in_force(),
             found: RwLock::default(),
             sung: RwLock::default(),
+            observing: operate::Observed::default(),
             record_keys: std::sync::atomic::AtomicU64::new(0),
             commands: sender,
         });
@@ -169,6 +174,7 @@ impl Engine {
         if !engine.is_kept() {
             engine.say_applied();
         }
+        engine.shared.observing.set(engine.filter.observed());
         tokio::task::spawn_blocking(crate::sys::give_back_memory);
         Ok((engine, shared))
     }
@@ -215,6 +221,8 @@ impl Engine {
     fn take(&mut self, command: Command) {
         match command {
             Command::Change(epoch, changes, answer) => self.change(epoch, changes, answer),
+            Command::Observe(service, seconds, answer) => drop(answer.send(self.observe(service, seconds))),
+            Command::Detach(answer) => drop(answer.send(self.detach())),
             Command::Explain(question, answer) => drop(answer.send(self.explain(&question))),
             // It reads the file after all of them asked, so one is enough.
             Command::Reload(answer) if self.under_way.is_some() => self.reloads.push(answer),
@@ -251,6 +259,7 @@ impl Engine {
         if let Ok(mut slot) = self.shared.fill.write() {
             *slot = Arc::clone(self.filter.fill());
         }
+        self.shared.observing.set(self.filter.observed());
     }
 }
 
@@ -290,6 +299,7 @@ fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jif
         tables: filter.fill().shown(),
         drift: Drift::default(),
         canary: Canary::default(),
+        observing: Vec::new(),
         not_ready,
     }
 }

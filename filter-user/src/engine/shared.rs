@@ -10,8 +10,10 @@ use super::canary::Sung;
 use super::drift::{Found, TablesInForce};
 use super::fill::Fill;
 use super::filter::SharedNumbers;
+use super::operate::Observed;
 use super::snapshot::{
-    Applied, BoxFuture, CounterValues, RECORD_KEYS_TABLE, ReloadError, Snapshot, TableFill, View,
+    Applied, BoxFuture, CounterValues, ObserveError, RECORD_KEYS_TABLE, ReloadError, Snapshot, TableFill,
+    View,
 };
 use super::{Command, ExplainError, reader};
 use crate::bindings::seam::{Change, GrantError, Grants, OwnerUse};
@@ -31,6 +33,7 @@ pub struct Shared {
     pub(super) in_force: Arc<TablesInForce>,
     pub(super) found: RwLock<Found>,
     pub(super) sung: RwLock<Sung>,
+    pub(super) observing: Observed,
     /// Of the drop accounting, as of the last interval's end.
     pub(super) record_keys: AtomicU64,
     pub(super) commands: mpsc::Sender<Command>,
@@ -163,7 +166,33 @@ impl View for Shared {
             snapshot.canary = sung.canary.clone();
             snapshot.not_ready.extend(sung.canary.sentence());
         }
+        snapshot.observing = self.observing.shown();
         Arc::new(snapshot)
+    }
+
+    fn observe(&self, service: Option<String>, seconds: u64) -> BoxFuture<Result<(), ObserveError>> {
+        let commands = self.commands.clone();
+        Box::pin(async move {
+            let (sender, answer) = oneshot::channel();
+            let gone = || ObserveError::Failed(String::from("the daemon is stopping"));
+            let command = Command::Observe(service, seconds, sender);
+            commands.send(command).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        })
+    }
+
+    fn observes(&self, service: &str) -> [bool; 2] {
+        self.observing.of(service)
+    }
+
+    fn detach(&self) -> BoxFuture<Result<Vec<String>, String>> {
+        let commands = self.commands.clone();
+        Box::pin(async move {
+            let (sender, answer) = oneshot::channel();
+            let gone = || String::from("the daemon is stopping");
+            commands.send(Command::Detach(sender)).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        })
     }
 
     fn counters(&self) -> Result<CounterValues, String> {

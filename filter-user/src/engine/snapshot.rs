@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub tables: Vec<TableFill>,
     pub drift: Drift,
     pub canary: Canary,
+    /// What is observed for a while that is enforced otherwise.
+    pub observing: Vec<Observing>,
     /// Why the daemon is not ready, a sentence each; empty is ready.
     pub not_ready: Vec<String>,
 }
@@ -108,6 +110,23 @@ pub struct Drift {
 pub struct TableDrift {
     pub table: &'static str,
     pub entries: u64,
+}
+
+/// What would be dropped passes and is recorded, until then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Observing {
+    /// Null: everything.
+    pub service: Option<String>,
+    pub until: jiff::Timestamp,
+}
+
+/// Why nothing is observed that was to be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ObserveError {
+    #[error("there is no service {0}")]
+    NoSuchService(String),
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// Known frames that were run through the kernel's program in force, as of the last round.
@@ -189,6 +208,12 @@ pub trait View: Send + Sync {
     fn counters(&self) -> Result<CounterValues, String>;
     /// Applies the file that `run` was given.
     fn reload(&self) -> BoxFuture<Result<Applied, ReloadError>>;
+    /// Observes a service, or everything, for so many seconds; 0 ends it.
+    fn observe(&self, service: Option<String>, seconds: u64) -> BoxFuture<Result<(), ObserveError>>;
+    /// Whether a service, and whether everything, is observed for a while: asked for every request of a gateway.
+    fn observes(&self, service: &str) -> [bool; 2];
+    /// Takes the filter off, and says from which interfaces.
+    fn detach(&self) -> BoxFuture<Result<Vec<String>, String>>;
     /// What in force decides a packet, and the kernel program's verdict.
     fn explain(&self, question: Question) -> BoxFuture<Result<InForce, ExplainError>>;
 }

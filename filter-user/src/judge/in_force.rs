@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use filter_common::abi::{ICMP_ANSWERS, ICMP_REQUESTS};
+use filter_common::abi::{EVERYTHING, ICMP_ANSWERS, ICMP_REQUESTS};
 use filter_common::limit::Effect;
 use filter_common::parse::{self, Frame, Packet};
 use filter_common::pipeline;
@@ -75,6 +75,8 @@ pub struct Levels {
     pub icmp: [[u64; 3]; 2],
     /// The lines of the source's own buckets, for each unit; empty without such a limit.
     pub source: Vec<[u64; 8]>,
+    /// Services that are observed for a while, `None` for everything, and until when.
+    pub observed: Vec<(Option<String>, u64)>,
 }
 
 /// The frame's source; `None` where it is no IP packet.
@@ -198,6 +200,14 @@ fn fill(host: &HostTables, numbers: &Numbers, levels: &Levels) {
     for (number, words) in services.chain(publishers).chain(icmp) {
         host.set_shared_words(number, words);
     }
+    let observed = levels.observed.iter().filter_map(|(name, until)| {
+        let number = match name {
+            None => EVERYTHING,
+            Some(name) => numbers.service(name)?,
+        };
+        Some((number, *until))
+    });
+    *host.observed.borrow_mut() = observed.collect();
     for (line, words) in (0..).zip(&levels.source) {
         host.set_source_line(line, *words);
     }

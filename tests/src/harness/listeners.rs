@@ -10,7 +10,7 @@ use filter_user::bindings::seam::{Change, GrantError, Grants, OwnerUse};
 use filter_user::bindings::{Bindings, Options};
 use filter_user::engine::ExplainError;
 use filter_user::engine::snapshot::{
-    Applied, BoxFuture, Canary, CounterValues, Drift, PolicyState, ReloadError, Snapshot, View,
+    Applied, BoxFuture, Canary, CounterValues, Drift, ObserveError, PolicyState, ReloadError, Snapshot, View,
 };
 use filter_user::judge::in_force::{InForce, Question};
 use filter_user::policy::model::Mode;
@@ -128,6 +128,7 @@ impl View for Nothing {
             tables: Vec::new(),
             drift: Drift::default(),
             canary: Canary::default(),
+            observing: Vec::new(),
             not_ready: Vec::new(),
         })
     }
@@ -138,6 +139,18 @@ impl View for Nothing {
 
     fn reload(&self) -> BoxFuture<Result<Applied, ReloadError>> {
         Box::pin(async { Err(ReloadError::Failed("there is nothing to reload".to_owned())) })
+    }
+
+    fn observe(&self, _: Option<String>, _: u64) -> BoxFuture<Result<(), ObserveError>> {
+        Box::pin(async { Err(ObserveError::Failed("there is nothing to observe".to_owned())) })
+    }
+
+    fn observes(&self, _: &str) -> [bool; 2] {
+        [false; 2]
+    }
+
+    fn detach(&self) -> BoxFuture<Result<Vec<String>, String>> {
+        Box::pin(async { Err("there is nothing to detach".to_owned()) })
     }
 
     fn explain(&self, _: Question) -> BoxFuture<Result<InForce, ExplainError>> {
