@@ -1,5 +1,6 @@
 //! Looks at the host: devices, addresses, listening sockets, NAT. By netlink, /proc and the programs of the system.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
@@ -14,6 +15,18 @@ use crate::policy::Policy;
 
 /// Where the programs of administrators are: never looked for by PATH, since this may run as root.
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
+
+/// The tables of iptables' own that are loaded, and what prints them.
+const LEGACY: [(&str, [&str; 2]); 2] = [
+    (
+        "/proc/net/ip_tables_names",
+        ["iptables-legacy-save", "iptables-save"],
+    ),
+    (
+        "/proc/net/ip6_tables_names",
+        ["ip6tables-legacy-save", "ip6tables-save"],
+    ),
+];
 
 /// What was seen.
 #[derive(Clone, Debug, Default)]
@@ -68,19 +81,29 @@ impl Host {
         })
     }
 
-    /// Both kinds of rules: iptables' own, and those of nftables.
+    /// Both kinds of rules: iptables' own, and those of nftables, which iptables writes as well.
     fn ask_nat(&mut self) {
-        let mut asked = 0;
-        for program in ["iptables-save", "ip6tables-save"] {
+        for program in ["iptables-nft-save", "ip6tables-nft-save"] {
             match run(program, &["-t", "nat"]) {
-                Ok(text) => {
-                    asked += 1;
-                    self.published.extend(published::of_iptables(&text));
-                }
-                // Without IPv6, or without the table, there is none.
+                Ok(text) => self.published.extend(published::of_iptables(&text)),
                 Err(Asked::Missing(_)) => {}
-                Err(error) if asked == 0 => self.unseen.push(format!("NAT by iptables: {error}")),
-                Err(_) => {}
+                Err(error) => self.unseen.push(format!("NAT by iptables: {error}")),
+            }
+        }
+        for (names, programs) in LEGACY {
+            // Asked for a table that is not there, they would load it.
+            match std::fs::read_to_string(names) {
+                Ok(tables) if tables.lines().any(|table| table == "nat") => {}
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    self.unseen.push(format!("NAT by iptables: {names}: {error}"));
+                    continue;
+                }
+                _ => continue,
+            }
+            let asked = run(programs[0], &["-t", "nat"]).or_else(|_| run(programs[1], &["-t", "nat"]));
+            match asked {
+                Ok(text) => self.published.extend(published::of_iptables(&text)),
+                Err(error) => self.unseen.push(format!("NAT by iptables: {error}")),
             }
         }
         match run("nft", &["--json", "list", "ruleset"]) {
@@ -90,7 +113,6 @@ impl Host {
                     "NAT by nftables: nft's answer is not understood: {error}"
                 )),
             },
-            Err(Asked::Missing(_)) if asked > 0 => {}
             Err(error) => self.unseen.push(format!("NAT by nftables: {error}")),
         }
         self.published.dedup();
