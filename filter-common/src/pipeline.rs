@@ -63,12 +63,8 @@ fn decide<F: PacketBytes + ?Sized, T: Tables>(frame: &F, tables: &T, packet: &mu
 #[inline(always)]
 pub fn observed<T: Tables>(tables: &T, outcome: Outcome) -> Outcome {
     let now = tables.now().0;
-    let service = if outcome.service == NO_SERVICE {
-        EVERYTHING
-    } else {
-        outcome.service
-    };
-    if tables.observe_until(service) > now || tables.observe_until(EVERYTHING) > now {
+    // What is no service's has no entry.
+    if tables.observe_until(outcome.service) > now || tables.observe_until(EVERYTHING) > now {
         Outcome {
             verdict: Verdict::Observe,
             ..outcome
