@@ -116,7 +116,8 @@ async fn ask(
             Ok(in_force) => in_force,
             Err(ExplainError::Policy(_)) => return None,
             Err(ExplainError::Failed(why)) => {
-                tracing::warn!("known frames could not be run through the kernel's program: {why}");
+                // Whatever is in the way is told by itself, and the status tells of the last round.
+                tracing::debug!("known frames could not be run through the kernel's program: {why}");
                 return None;
             }
         };

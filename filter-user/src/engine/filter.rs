@@ -439,6 +439,10 @@ impl Filter {
         if !self.is_pinned() {
             return Err(ObserveError::Failed(FilterError::Detached.to_string()));
         }
+        // What is in force is an earlier daemon's, whose program this one does not hold.
+        if self.kept {
+            return Err(ObserveError::Failed(FilterError::Kept.to_string()));
+        }
         self.state.observe(number, until);
         self.settle_observed()
             .map_err(|error| ObserveError::Failed(error.to_string()))
