@@ -30,6 +30,8 @@ pub(crate) struct Double {
     pub(crate) passed: Cell<u32>,
     /// Packets of sources that shared a bucket.
     pub(crate) shared: Cell<u32>,
+    /// Numbers, and until when they are observed.
+    pub(crate) observed: Vec<(u32, u64)>,
 }
 
 impl Default for Double {
@@ -45,6 +47,7 @@ impl Default for Double {
             ways: Vec::new(),
             passed: Cell::new(0),
             shared: Cell::new(0),
+            observed: Vec::new(),
         }
     }
 }
@@ -167,6 +170,16 @@ impl Tables for Double {
     }
     fn source_pays(&self, _: &Packet, _: Charge, _: Nanos) -> bool {
         unreachable!()
+    }
+    fn observes_any(&self) -> bool {
+        !self.observed.is_empty()
+    }
+    fn observe_until(&self, number: u32) -> u64 {
+        let found = self.observed.iter().find(|(observed, _)| *observed == number);
+        found.map_or(0, |(_, until)| *until)
+    }
+    fn observed(&self, outcome: Outcome) -> Outcome {
+        crate::pipeline::observed(self, outcome)
     }
     fn is_reply(&self, _: &Packet) -> bool {
         unreachable!()

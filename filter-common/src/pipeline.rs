@@ -4,7 +4,7 @@
 
 use core::borrow::Borrow as _;
 
-use crate::abi::{Class, Source, class_flags};
+use crate::abi::{Class, EVERYTHING, Source, class_flags};
 use crate::account;
 use crate::admit;
 use crate::charge::Charge;
@@ -38,6 +38,12 @@ fn decide<F: PacketBytes + ?Sized, T: Tables>(frame: &F, tables: &T, packet: &mu
         ),
         Frame::Malformed => (Outcome::drop(config, Reason::Malformed), frame.length()),
     };
+    // Rule 11, where an operator observes for a while.
+    let outcome = if matches!(outcome.verdict, Verdict::Drop) && tables.observes_any() {
+        tables.observed(outcome)
+    } else {
+        outcome
+    };
     let Outcome {
         verdict,
         reason,
@@ -50,6 +56,21 @@ fn decide<F: PacketBytes + ?Sized, T: Tables>(frame: &F, tables: &T, packet: &mu
         service,
         owner,
         bytes,
+    }
+}
+
+/// What would be dropped passes while its service, or everything, is observed. Called through `Tables`.
+#[inline(always)]
+pub fn observed<T: Tables>(tables: &T, outcome: Outcome) -> Outcome {
+    let now = tables.now().0;
+    // What is no service's has no entry.
+    if tables.observe_until(outcome.service) > now || tables.observe_until(EVERYTHING) > now {
+        Outcome {
+            verdict: Verdict::Observe,
+            ..outcome
+        }
+    } else {
+        outcome
     }
 }
 
@@ -294,6 +315,33 @@ pub const ANY_ROW: u32 = u32::MAX;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_would_be_dropped_passes_while_it_is_observed() {
+        use crate::double::Double;
+        let of = |service| Outcome {
+            service,
+            ..Outcome::refuse(false, Reason::Unlisted)
+        };
+        // The double's clock is at 5.
+        let verdict = |until: &[(u32, u64)], service| {
+            let tables = Double {
+                observed: until.into(),
+                ..Double::default()
+            };
+            let outcome = observed(&tables, of(service));
+            assert_eq!((outcome.reason, outcome.service), (Reason::Unlisted, service));
+            outcome.verdict
+        };
+        assert_eq!(verdict(&[], 3), Verdict::Drop);
+        assert_eq!(verdict(&[(3, 6)], 3), Verdict::Observe);
+        assert_eq!(verdict(&[(3, 5)], 3), Verdict::Drop, "it has ended");
+        assert_eq!(verdict(&[(3, 6)], 4), Verdict::Drop, "another service");
+        assert_eq!(verdict(&[(3, 6)], NO_SERVICE), Verdict::Drop, "no service's");
+        assert_eq!(verdict(&[(EVERYTHING, 6)], 4), Verdict::Observe);
+        assert_eq!(verdict(&[(EVERYTHING, 6)], NO_SERVICE), Verdict::Observe);
+        assert_eq!(verdict(&[(EVERYTHING, 5)], NO_SERVICE), Verdict::Drop);
+    }
 
     #[test]
     fn a_deny_holds_until_it_ends() {

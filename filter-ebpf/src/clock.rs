@@ -4,19 +4,20 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_k
 use filter_common::abi::{ClockAnswer, MAGIC};
 
 /// Nanoseconds of a jiffy and the monotonic time at jiffy 0, wrapped, from the daemon that measured them; zeros where
-/// jiffies do not follow the monotonic clock: then the coarse clock is asked.
+/// jiffies do not follow the monotonic clock: then the coarse clock is asked. Then until when anything is observed that
+/// is enforced: 0 is never, and no clock is asked.
 #[unsafe(no_mangle)]
-static mut JIFFY: [u64; 2] = [0; 2];
+static mut JIFFY: [u64; 3] = [0; 3];
 
 #[inline(always)]
 pub fn now() -> u64 {
     let words = (&raw const JIFFY).cast::<u64>();
-    // SAFETY: the first of two aligned words, which the daemon writes whole.
+    // SAFETY: the first of three aligned words, which the daemon writes whole.
     let nanos = unsafe { core::ptr::read_volatile(words) };
     if nanos == 0 {
         return coarse();
     }
-    // SAFETY: the second of the two: written before packets are judged here, and never changed after.
+    // SAFETY: the second of the three: written before packets are judged here, and never changed after.
     let zero = unsafe { core::ptr::read_volatile(words.add(1)) };
     // SAFETY: a helper without arguments.
     let jiffies = unsafe { bpf_jiffies64() };
@@ -28,6 +29,15 @@ pub fn now() -> u64 {
 pub fn coarse() -> u64 {
     // SAFETY: a helper without arguments.
     unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// Whether anything is observed that is enforced.
+#[inline(always)]
+pub fn observes_any() -> bool {
+    let words = (&raw const JIFFY).cast::<u64>();
+    // SAFETY: the last of three aligned words, which the daemon writes whole.
+    let until = unsafe { core::ptr::read_volatile(words.add(2)) };
+    until != 0
 }
 
 /// For the daemon, which holds the two against each other.

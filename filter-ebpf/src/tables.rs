@@ -206,6 +206,15 @@ extern "C" fn find_target(place: u32) -> u32 {
     1
 }
 
+/// Rule 11, where something is observed for a while.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn observed(outcome: u64) -> u64 {
+    let Some(desk) = desk() else { return outcome };
+    let tables = KernelTables::<true>::new(core::ptr::null_mut(), desk.run_flags, desk.run_now);
+    pipeline::observed(&tables, Outcome::unpack(outcome)).pack()
+}
+
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn clock() -> u64 {
@@ -524,6 +533,27 @@ impl<const IN_STAGE: bool> Tables for KernelTables<IN_STAGE> {
         // SAFETY: a value of the map, of this type; only a field is addressed.
         let buckets = unsafe { &raw mut (*state).buckets };
         Some(word(buckets, level))
+    }
+
+    #[inline(always)]
+    fn observes_any(&self) -> bool {
+        clock::observes_any()
+    }
+
+    #[inline(always)]
+    fn observe_until(&self, number: u32) -> u64 {
+        let Some(state) = SERVICE_STATE.get_ptr(number) else {
+            return 0;
+        };
+        // SAFETY: a value of the map, of this type; only a field is addressed.
+        let until = unsafe { &raw const (*state).observe_until };
+        // SAFETY: an aligned word, which the daemon writes whole.
+        unsafe { core::ptr::read_volatile(until) }
+    }
+
+    #[inline(always)]
+    fn observed(&self, outcome: Outcome) -> Outcome {
+        Outcome::unpack(observed(outcome.pack()))
     }
 
     #[inline(always)]

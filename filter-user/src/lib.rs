@@ -6,6 +6,7 @@ pub mod bindings;
 pub mod cli;
 pub mod compiler;
 pub mod daemon;
+pub mod doctor;
 pub mod engine;
 pub mod judge;
 pub mod kernel;

@@ -199,6 +199,7 @@ impl Metrics {
             }
             Id::Generation => vec![sample(of, &[], snapshot.generation)],
             Id::Drift => vec![sample(of, &[], snapshot.drift.entries)],
+            Id::Canary => vec![sample(of, &[], snapshot.canary.differing.len() as u64)],
             Id::BuildInfo => vec![sample(of, &[snapshot.version], 1)],
             Id::Bindings
             | Id::BindingsEnding

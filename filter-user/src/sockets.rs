@@ -16,6 +16,15 @@ pub(crate) enum Protocol {
     Udp,
 }
 
+impl Protocol {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
+}
+
 /// One line of /proc/net/{tcp,tcp6,udp,udp6}. IPv4-mapped addresses are IPv4 here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Socket {

@@ -268,6 +268,7 @@ fn nothing_that_an_operator_must_hear_of_is_without_an_alert() {
         "keyfence_policy_reload_success",
         "keyfence_policy_confirm_deadline_timestamp_seconds",
         "keyfence_drift_entries",
+        "keyfence_canary_differing_frames",
         "keyfence_packets_total",
         "keyfence_limit_refused_packets_total",
         "keyfence_table_entries",

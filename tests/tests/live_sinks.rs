@@ -112,6 +112,11 @@ fn rsyslog_takes_records() {
         ours.starts_with("keyfence ") && ours.contains(" drops daemon "),
         "{ours}"
     );
+    // Records go to no file that could be asked.
+    let drops = daemon.get("/v1/drops").expect("the daemon answers");
+    let problem: Value = serde_json::from_str(&drops.body).expect("a problem is JSON");
+    let is_problem = |status: u16, code: &str| drops.status == status && problem["code"] == code;
+    assert!(is_problem(501, "not-implemented"), "{problem}");
     let id = fs::read_to_string(site.folder().join("rsyslog.pid")).expect("it writes its id");
     daemon.end(Signal::SIGTERM);
     output(system("kill").arg(id.trim()));

@@ -163,7 +163,9 @@ pub struct ServiceState {
     /// The service's or publisher's name, zero-filled; empty is a free number.
     pub name: [u8; 64],
     pub buckets: [u64; 3],
-    pub reserved: [u64; 5],
+    /// Until when what it refuses is observed and passes, monotonic nanoseconds; 0 is not at all.
+    pub observe_until: u64,
+    pub reserved: [u64; 4],
 }
 
 impl Default for ServiceState {
@@ -171,7 +173,8 @@ impl Default for ServiceState {
         Self {
             name: [0; 64],
             buckets: [0; 3],
-            reserved: [0; 5],
+            observe_until: 0,
+            reserved: [0; 4],
         }
     }
 }
@@ -183,6 +186,8 @@ pub const ICMP_REQUESTS: u32 = crate::bounds::SERVICES_MAX + 1;
 pub const PUBLISHERS_START: u32 = crate::bounds::SERVICES_MAX + 2;
 /// Where the limit of the sources' own buckets stands; it has no bucket here.
 pub const SOURCE_LIMIT: u32 = PUBLISHERS_START + crate::bounds::PUBLISHERS_MAX;
+/// Whose word says until when everything is observed: the entry that has no bucket.
+pub const EVERYTHING: u32 = SOURCE_LIMIT;
 /// Who share buckets: services, ICMP, publishers; and one entry more.
 pub const SERVICE_ENTRIES: u32 = SOURCE_LIMIT + 1;
 

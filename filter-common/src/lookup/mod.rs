@@ -196,6 +196,13 @@ pub trait Tables: GrantTables {
     /// `source_limit::pays`.
     fn source_pays(&self, packet: &Packet, charge: Charge, now: Nanos) -> bool;
 
+    /// Whether anything is observed for a while: asked for every drop, so it costs a load at most.
+    fn observes_any(&self) -> bool;
+    /// Until when what a service refuses, or `EVERYTHING`, is observed; 0 is not at all.
+    fn observe_until(&self, number: u32) -> u64;
+    /// `pipeline::observed`.
+    fn observed(&self, outcome: Outcome) -> Outcome;
+
     /// Whether the packet answers one of this host's own connections: a TCP socket for its four values in any
     /// state but listening, or a UDP socket connected to them.
     fn is_reply(&self, packet: &Packet) -> bool;

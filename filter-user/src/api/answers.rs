@@ -16,8 +16,8 @@ use serde::Serialize;
 use super::problem::{Code, Problem};
 use super::who::Who;
 use super::{
-    Context, authorize, body, capture, drops, explain, host, openapi, policy, routes, single, stream, top,
-    why,
+    Context, authorize, body, capture, drops, explain, host, openapi, operate, policy, routes, single,
+    stream, top, why,
 };
 use crate::bindings::requests::StoreStatus;
 use crate::engine::snapshot::{CounterValues, Snapshot};
@@ -56,8 +56,8 @@ pub(super) enum Action {
     Audit,
     Backup,
     Restore,
-    /// Documented, but not in this build.
-    NotYet(&'static str),
+    Observe,
+    Detach,
     /// Documented, but the listener has none of these roles.
     RoleLacking(&'static [Role]),
     /// The path answers these methods alone; with one of these roles, this listener would answer this one as well.
@@ -108,7 +108,8 @@ fn deadline(context: &Context, action: &Action) -> Option<Duration> {
         | Action::Confirm
         | Action::Rollback
         | Action::Backup
-        | Action::Restore => Some(context.bounds.operate_timeout),
+        | Action::Restore
+        | Action::Detach => Some(context.bounds.operate_timeout),
         _ => Some(context.bounds.request_timeout),
     }
 }
@@ -151,10 +152,8 @@ async fn respond(context: &Arc<Context>, action: &Action, request: &Parts, body:
         Action::Audit => host::audit(context, who, request).await,
         Action::Backup => host::backup(context, who, request, body).await,
         Action::Restore => host::restore(context, who, request, body).await,
-        Action::NotYet(what) => Err(Problem::new(
-            Code::NotImplemented,
-            format!("this build does not do {what} yet"),
-        )),
+        Action::Observe => operate::observe(context, who, request, body).await,
+        Action::Detach => operate::detach(context, who, request).await,
         Action::RoleLacking(roles) => Err(role_lacking(roles, request.uri.path())),
         Action::WrongMethod(allow, roles) => Err(wrong_method(allow, roles, &request.method)),
         Action::Unknown => Err(Problem::new(

@@ -10,7 +10,7 @@ use super::why::{bindings_at, pushed_deny};
 use super::{Backing, Context};
 use crate::engine::ExplainError;
 use crate::judge::asked::{self, Destination, Endpoint, Hex};
-use crate::judge::in_force::{self, InForce, Question};
+use crate::judge::in_force::{self, By, InForce, Question};
 
 /// Policies that may come into force while one packet is explained.
 const POLICIES_MAX: u32 = 8;
@@ -73,6 +73,7 @@ async fn gather(context: &Context, backing: &Backing, frame: Vec<u8>) -> Result<
                 .flatten()
                 .chain(bindings.iter().cloned())
                 .collect(),
+            by: By::Judge,
         };
         asked += 1;
         match context.view.explain(question).await {

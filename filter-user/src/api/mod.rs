@@ -18,6 +18,7 @@ mod fixture;
 mod head;
 mod host;
 mod openapi;
+mod operate;
 mod peer;
 mod policy;
 mod problem;
@@ -50,6 +51,8 @@ mod tests_fuzz;
 mod tests_gateways;
 #[cfg(test)]
 mod tests_openapi;
+#[cfg(test)]
+mod tests_operate;
 #[cfg(test)]
 mod tests_policy;
 #[cfg(test)]

@@ -30,6 +30,7 @@ pub enum Code {
     RecordsUnreadable,
     CaptureFailed,
     CapturesMax,
+    OperationFailed,
     NotImplemented,
     Busy,
     Timeout,
@@ -46,7 +47,7 @@ pub enum Code {
 
 impl Code {
     /// Those of the listeners themselves; `refusal::Code::ALL` are the others.
-    pub const ALL: [Code; 27] = [
+    pub const ALL: [Code; 28] = [
         Code::Malformed,
         Code::TargetTooLong,
         Code::HeadTooLarge,
@@ -64,6 +65,7 @@ impl Code {
         Code::RecordsUnreadable,
         Code::CaptureFailed,
         Code::CapturesMax,
+        Code::OperationFailed,
         Code::NotImplemented,
         Code::Busy,
         Code::Timeout,
@@ -95,6 +97,7 @@ impl Code {
             Code::RecordsUnreadable => "records-unreadable",
             Code::CaptureFailed => "capture-failed",
             Code::CapturesMax => "captures-max",
+            Code::OperationFailed => "operation-failed",
             Code::NotImplemented => "not-implemented",
             Code::Busy => "busy",
             Code::Timeout => "timeout",
@@ -128,6 +131,7 @@ impl Code {
             Code::RecordsUnreadable => "The log of drops cannot be read",
             Code::CaptureFailed => "The capture cannot begin",
             Code::CapturesMax => "As many captures run as may",
+            Code::OperationFailed => "What was asked could not be done",
             Code::NotImplemented => "This build does not do this yet",
             Code::Busy => "The listener has as many connections as it takes",
             Code::Timeout => "The answer took too long",
@@ -157,9 +161,11 @@ impl Code {
             | Code::NothingPending
             | Code::NoEarlierPolicy
             | Code::CapturesMax => StatusCode::CONFLICT,
-            Code::ReloadFailed | Code::CountersUnreadable | Code::RecordsUnreadable | Code::CaptureFailed => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            Code::ReloadFailed
+            | Code::CountersUnreadable
+            | Code::RecordsUnreadable
+            | Code::CaptureFailed
+            | Code::OperationFailed => StatusCode::INTERNAL_SERVER_ERROR,
             Code::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Code::BadQuery | Code::GatewayMisconfigured => StatusCode::BAD_REQUEST,
             Code::SlowBody => StatusCode::REQUEST_TIMEOUT,

@@ -307,8 +307,7 @@ mod tests {
         let page = reference();
         for route in documented() {
             let told = page.contains(&format!("### `{} {}`", methods(route.verb), route.path));
-            let done = !matches!(route.action, super::super::answers::Action::NotYet(_));
-            assert_eq!(told, done, "{}", route.path);
+            assert!(told, "{}", route.path);
         }
         for code in refusal::Code::ALL {
             assert!(

@@ -51,15 +51,6 @@ const fn route(verb: Verb, path: &'static str, roles: &'static [Role], action: A
     }
 }
 
-const fn not_yet(verb: Verb, path: &'static str, roles: &'static [Role], what: &'static str) -> Route {
-    Route {
-        path,
-        verb,
-        roles,
-        action: Action::NotYet(what),
-    }
-}
-
 const BATCH: &str = "/v1/bindings/batch";
 
 pub(super) const ROUTES: &[Route] = &[
@@ -96,13 +87,8 @@ pub(super) const ROUTES: &[Route] = &[
     route(Verb::Post, "/v1/policy/apply", OPERATE, Action::Apply),
     route(Verb::Post, "/v1/policy/confirm", OPERATE, Action::Confirm),
     route(Verb::Post, "/v1/policy/rollback", OPERATE, Action::Rollback),
-    not_yet(
-        Verb::Post,
-        "/v1/detach",
-        OPERATE,
-        "detaching over the API (`keyfence detach` does it)",
-    ),
-    not_yet(Verb::Post, "/v1/observe", OPERATE, "observing for a while"),
+    route(Verb::Post, "/v1/detach", OPERATE, Action::Detach),
+    route(Verb::Post, "/v1/observe", OPERATE, Action::Observe),
     route(Verb::Post, "/v1/backup", OPERATE, Action::Backup),
     route(Verb::Post, "/v1/restore", OPERATE, Action::Restore),
 ];
@@ -115,8 +101,9 @@ pub(super) fn documented() -> impl Iterator<Item = &'static Route> {
 
 /// What this build answers, as in `GET /v1/status`: shown in the status.
 pub(super) fn available() -> Vec<String> {
-    let done = documented().filter(|route| !matches!(route.action, Action::NotYet(_)));
-    done.map(|route| format!("{} {}", methods(route.verb), route.path))
+    let routes = documented();
+    routes
+        .map(|route| format!("{} {}", methods(route.verb), route.path))
         .collect()
 }
 

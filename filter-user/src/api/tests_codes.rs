@@ -245,9 +245,12 @@ fn each_code_of_the_document_is_asserted_of_an_answer() {
         include_str!("tests_codes.rs"),
         include_str!("tests_gateways.rs"),
         include_str!("tests_policy.rs"),
+        include_str!("tests_operate.rs"),
         include_str!("tests_streams.rs"),
         // Against the daemon itself, whose disk is full.
         include_str!("../../../tests/tests/live_bindings/disk.rs"),
+        // And whose records go to no file.
+        include_str!("../../../tests/tests/live_sinks.rs"),
     ];
     let document: Value = serde_json::from_str(DOCUMENT).unwrap();
     let codes = &document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"];

@@ -15,7 +15,7 @@ use super::query::Query;
 use super::{Backing, Context};
 use crate::compiler::owner_name;
 use crate::engine::snapshot::{CounterValues, VerdictCount};
-use crate::judge::in_force::{InForce, Question};
+use crate::judge::in_force::{By, InForce, Question};
 use crate::judge::told::level_buckets;
 use crate::kernel::clock::wall_offset;
 use crate::policy::model::{Limits, Policy};
@@ -164,6 +164,7 @@ async fn buckets(
         frame: Vec::new(),
         epoch,
         owners: busiest.owners.iter().map(|owner| owner.name.clone()).collect(),
+        by: By::Judge,
     };
     let in_force = context.view.explain(question).await;
     let mut found = all_buckets(&in_force.map_err(|error| error.to_string())?, &policy);

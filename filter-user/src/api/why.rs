@@ -13,7 +13,7 @@ use super::query::Query;
 use super::{Backing, Context, drops};
 use crate::bindings::requests::{BindingView, DenyView, LIST_ITEMS_MAX, List, State};
 use crate::compiler::owner_name;
-use crate::judge::in_force::{self, Question};
+use crate::judge::in_force::{self, By, Question};
 use crate::judge::told::grant_buckets;
 use crate::kernel::clock::wall_offset;
 use crate::policy::model::{Client, Limits, Mode, Policy, ServiceSet};
@@ -188,6 +188,7 @@ async fn levels(
         frame: Vec::new(),
         epoch,
         owners,
+        by: By::Judge,
     };
     let in_force = context.view.explain(question).await;
     let in_force = in_force.map_err(|error| error.to_string())?;

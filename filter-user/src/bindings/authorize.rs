@@ -24,6 +24,8 @@ pub struct Ask<'a> {
     pub address: IpAddr,
     /// `None`: source ports are not judged.
     pub source_port: Option<u16>,
+    /// Whether the service, and whether everything, is observed for a while.
+    pub observing: [bool; 2],
 }
 
 #[derive(Clone, Copy)]
@@ -118,7 +120,9 @@ impl Bindings {
             answer.verdict = Verdict::NoSuchService;
             return answer;
         };
-        answer.observe = service.mode.unwrap_or(view.policy.filter.mode) == Mode::Observe;
+        let [of_service, of_all] = ask.observing;
+        let by_mode = service.mode.unwrap_or(view.policy.filter.mode) == Mode::Observe;
+        answer.observe = by_mode || of_service || of_all;
         let question = Question {
             service: ask.service,
             number,
@@ -142,7 +146,7 @@ impl Bindings {
         let passes = answer.verdict == Verdict::Allowed || answer.observe;
         if passes && denied() {
             answer.verdict = Verdict::Denied;
-            answer.observe = view.policy.filter.mode == Mode::Observe;
+            answer.observe = view.policy.filter.mode == Mode::Observe || of_all;
         }
         answer
     }

@@ -1,16 +1,26 @@
 //! `keyfence detach`.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use hyper::Method;
+use serde_json::Value;
+
+use super::client::{self, Call};
 use super::exit::{Exit, Failure};
 use super::shell::Shell;
 use crate::engine;
 use crate::kernel::pins::{PinError, Pins};
 use crate::records::last::Last;
 
+/// A daemon that runs answers in milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 const AFTER_HELP: &str = "\
-Says what becomes open, then asks; where there is no terminal to ask on, it needs --yes. Works with the daemon dead.
+Says what becomes open, then asks; where there is no terminal to ask on, it needs --yes. A daemon that runs does it \
+(the caller must be an operator) and tells its audit log; it stays, unready, and filters again when it is started anew. \
+Works with the daemon dead.
 
 Exit codes:
   0  detached, or nothing was attached
@@ -36,6 +46,9 @@ pub(crate) struct Arguments {
     /// The instance, where the policy file cannot be read or names another
     #[arg(long, value_name = "NAME", value_parser = instance_name)]
     pub(crate) instance: Option<String>,
+    /// The daemon's Unix socket
+    #[arg(long, value_name = "PATH", default_value = super::SOCKET)]
+    pub(crate) socket: PathBuf,
 }
 
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
@@ -67,12 +80,40 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
             return Err(Failure::new(Exit::Refused, "not confirmed: nothing was changed"));
         }
     }
-    let last = Last::before(&pins, &arguments.policy, &instance);
-    for line in last.write_after(|| pins.clear().map_err(failed))? {
-        shell.say(&line);
+    if !by_daemon(&arguments.socket, &instance, shell) {
+        let last = Last::before(&pins, &arguments.policy, &instance);
+        for line in last.write_after(|| pins.clear().map_err(failed))? {
+            shell.say(&line);
+        }
     }
     shell.say(&format!("detached: every packet on {names} passes"));
     Ok(Exit::Done)
+}
+
+/// Asks the daemon of this instance, if it runs. Whoever may clear the pins may do so without it.
+fn by_daemon(socket: &Path, instance: &str, shell: &Shell) -> bool {
+    let Ok(status) = client::ask(socket, Method::GET, "/v1/status", PATIENCE) else {
+        return false;
+    };
+    let status: Value = serde_json::from_str(&status).unwrap_or_default();
+    if status["instance"] != instance {
+        return false;
+    }
+    let call = Call {
+        method: Method::POST,
+        path: "/v1/detach".to_owned(),
+        body: None,
+    };
+    match client::send(socket, call, client::PATIENCE) {
+        Ok(_) => true,
+        Err(failure) => {
+            let why = failure.text;
+            shell.say(&format!(
+                "the daemon does not do it ({why}): its audit log does not tell of this"
+            ));
+            false
+        }
+    }
 }
 
 /// What the policy admits as a name.

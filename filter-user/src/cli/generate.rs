@@ -44,6 +44,8 @@ enum What {
     MetricsReference,
     /// docs/API.md: every request, answer and error of the listeners
     ApiReference,
+    /// docs/DOCTOR.md: everything that `keyfence doctor` finds
+    DoctorReference,
 }
 
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
@@ -57,6 +59,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         What::PolicyReference => shell.write(&crate::policy::reference())?,
         What::MetricsReference => shell.write(&crate::metrics::reference())?,
         What::ApiReference => shell.write(&crate::api::reference())?,
+        What::DoctorReference => shell.write(&crate::doctor::reference())?,
     }
     Ok(Exit::Done)
 }
@@ -133,8 +136,9 @@ mod tests {
     fn man_page_has_each_verb_and_each_verb_has_a_page() {
         let pages = pages().unwrap();
         let verbs = [
-            "init", "check", "run", "reload", "status", "explain", "replay", "detach", "generate", "version",
-            "why", "bindings", "bind", "unbind", "deny", "undeny", "audit", "backup", "restore",
+            "init", "check", "run", "reload", "status", "explain", "replay", "detach", "doctor", "observe",
+            "generate", "version", "why", "bindings", "bind", "unbind", "deny", "undeny", "audit", "backup",
+            "restore",
         ];
         for verb in verbs {
             assert!(

@@ -15,6 +15,7 @@ mod client;
 mod confirm;
 mod deny;
 mod detach;
+mod doctor;
 mod drops;
 mod exit;
 mod explain;
@@ -22,6 +23,7 @@ mod generate;
 mod history;
 mod init;
 mod learn;
+mod observe;
 mod plan;
 mod policy;
 mod reload;
@@ -111,7 +113,9 @@ enum Verb {
     Audit(audit::Arguments),
     Backup(backup::Arguments),
     Restore(backup::RestoreArguments),
+    Observe(observe::Arguments),
     Detach(detach::Arguments),
+    Doctor(doctor::Arguments),
     Generate(generate::Arguments),
     Version(version::Arguments),
 }
@@ -180,7 +184,9 @@ impl Verb {
             Verb::Audit(arguments) => audit::run(&arguments, shell),
             Verb::Backup(arguments) => backup::run(&arguments, shell),
             Verb::Restore(arguments) => backup::restore(&arguments, shell),
+            Verb::Observe(arguments) => observe::run(&arguments, shell),
             Verb::Detach(arguments) => detach::run(&arguments, shell),
+            Verb::Doctor(arguments) => doctor::run(&arguments, shell),
             Verb::Generate(arguments) => generate::run(&arguments, shell),
             Verb::Version(arguments) => version::run(&arguments, shell),
         }

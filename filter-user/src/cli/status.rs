@@ -173,6 +173,10 @@ fn head(page: &mut String, status: &Status, now: jiff::Timestamp, shell: &Shell)
     for reason in not_ready.chain(&status.counters_error).chain(alarms) {
         let _ = writeln!(page, "  {} {reason}", shell.paint(Tone::Bad, "!"));
     }
+    for observing in &status.observing {
+        let mark = shell.paint(Tone::Warning, "!");
+        let _ = writeln!(page, "  {mark} {}", super::observe::line(observing));
+    }
     if taken_off(status) {
         let mark = shell.paint(Tone::Bad, "!");
         let _ = writeln!(

@@ -22,12 +22,16 @@ fn documented_invocations_parse_and_wrong_ones_do_not() {
         "keyfence check a.toml --json",
         "keyfence run --policy a.toml --state /s --bpf-fs /b --log-level debug --log-format json --kernel-log debug",
         "keyfence status --socket /run/a.sock --json --color never",
-        "keyfence detach --policy a.toml --yes --bpf-fs /b --instance lab",
+        "keyfence detach --policy a.toml --yes --bpf-fs /b --instance lab --socket /run/a.sock",
+        "keyfence observe --for 15m --reason OPS-12",
+        "keyfence observe --for 0s --service pay --reason over --json",
         "keyfence init --output a.toml",
         "keyfence generate man --output man",
         "keyfence generate completions fish",
         "keyfence generate policy-reference",
         "keyfence generate metrics-reference",
+        "keyfence generate doctor-reference",
+        "keyfence doctor --policy a.toml --socket /run/a.sock --bpf-fs /b --json",
         "keyfence version --json",
         "keyfence replay --policy a.toml --json --host-address ::1 --host-address 192.0.2.1 --bindings b a.pcap b",
         "keyfence explain --policy a.toml --from 192.0.2.1:1 --to 192.0.2.2:443/tcp --interface eth0 --json",
@@ -79,8 +83,8 @@ fn documented_invocations_parse_and_wrong_ones_do_not() {
 #[test]
 fn help_has_examples_and_exit_codes() {
     for verb in [
-        "", "check", "run", "reload", "status", "explain", "replay", "detach", "init", "why", "bindings",
-        "bind", "unbind", "deny", "undeny", "audit", "backup", "restore", "capture",
+        "", "check", "run", "reload", "status", "explain", "replay", "detach", "doctor", "observe", "init",
+        "why", "bindings", "bind", "unbind", "deny", "undeny", "audit", "backup", "restore", "capture",
     ] {
         let words = ["keyfence", verb, "--help"];
         let help = Arguments::try_parse_from(words.into_iter().filter(|word| !word.is_empty()));

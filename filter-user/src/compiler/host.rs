@@ -38,6 +38,8 @@ pub struct HostTables {
     pub counts: RefCell<Vec<(u64, u64)>>,
     /// Frames by verdict, as an interface counts them.
     pub interface: RefCell<[u64; 3]>,
+    /// Until when what a service refuses is observed, by its number, or everything.
+    pub observed: RefCell<Vec<(u32, u64)>>,
     /// Whether the packet answers a connection of the host's own: its sockets are the kernel's to know.
     pub is_reply: Cell<bool>,
 }
@@ -61,6 +63,7 @@ impl HostTables {
             owners: RefCell::new(vec![OwnerState::default(); owners]),
             counts: RefCell::new(vec![(0, 0); COUNTERS as usize]),
             interface: RefCell::default(),
+            observed: RefCell::default(),
             is_reply: Cell::new(false),
             compiled,
         }
@@ -353,6 +356,20 @@ impl Tables for HostTables {
             .get(number as usize)?
             .get(level as usize)
             .map(HostBucket)
+    }
+
+    fn observes_any(&self) -> bool {
+        !self.observed.borrow().is_empty()
+    }
+
+    fn observe_until(&self, number: u32) -> u64 {
+        let observed = self.observed.borrow();
+        let found = observed.iter().find(|(of, _)| *of == number);
+        found.map_or(0, |(_, until)| *until)
+    }
+
+    fn observed(&self, outcome: Outcome) -> Outcome {
+        pipeline::observed(self, outcome)
     }
 
     fn is_reply(&self, _: &Packet) -> bool {

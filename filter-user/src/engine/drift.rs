@@ -52,7 +52,7 @@ impl TablesInForce {
     }
 
     /// Whether packets go to another judge than the one of this generation, which is in force still.
-    fn misled(&self, generation: u64) -> bool {
+    pub(super) fn misled(&self, generation: u64) -> bool {
         let slot = self.0.read().unwrap_or_else(PoisonError::into_inner);
         match &*slot {
             Some((now, tables)) if *now == generation => tables.judges().is_ok_and(|judges| !judges),

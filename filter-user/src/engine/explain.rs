@@ -16,7 +16,7 @@ use super::filter::{Filter, read};
 use crate::bindings::seam::GrantError;
 use crate::compiler::Pushed;
 use crate::judge::Names;
-use crate::judge::in_force::{InForce, Levels, Question, source_of};
+use crate::judge::in_force::{By, InForce, Levels, Question, source_of};
 use crate::kernel::clock;
 use crate::kernel::load::LoadError;
 use crate::kernel::run::{FRAME_MIN, RunError, Runner};
@@ -43,7 +43,16 @@ impl Engine {
         if self.filter.kept {
             return Err(ExplainError::Failed(FilterError::Kept.to_string()));
         }
-        self.filter.in_force(&self.policy, question)
+        if question.by != By::EntryOfAll {
+            return self.filter.in_force(&self.policy, question);
+        }
+        let mut question = question.clone();
+        question
+            .owners
+            .extend(self.filter.pushed_holders(&question.frame));
+        question.owners.sort_unstable();
+        question.owners.dedup();
+        self.filter.in_force(&self.policy, &question)
     }
 }
 
@@ -60,7 +69,7 @@ impl Filter {
         let mut tries = 0;
         let (now, kernel) = loop {
             let now = clock::monotonic().0;
-            let kernel = self.run(&question.frame, now).map_err(failed)?;
+            let kernel = self.run(question, now).map_err(failed)?;
             let after = self.levels(&policy, question).map_err(failed)?;
             tries += 1;
             if after == levels || tries == TRIES_MAX {
@@ -88,7 +97,7 @@ impl Filter {
 
     fn run(
         &mut self,
-        frame: &[u8],
+        Question { frame, by, .. }: &Question,
         now: u64,
     ) -> Result<Result<filter_common::verdict::Judgement, String>, LoadError> {
         if frame.len() < FRAME_MIN {
@@ -101,13 +110,31 @@ impl Filter {
             flags: run_flags::DRY | run_flags::NO_SOCKETS,
             ..RunContext::default()
         };
-        let program = self.tables.generation.program(names::JUDGE)?;
+        let program = match by {
+            By::Judge => self.tables.generation.program(names::JUDGE)?,
+            // The entry counts what it has no judge for.
+            _ if self.misled() => return Ok(Err("packets go to no judge of this daemon".to_owned())),
+            By::Entry | By::EntryOfAll => self.entry.program(),
+        };
         match Runner::default().judge(program, frame, context) {
             Ok(judgement) => Ok(Ok(judgement)),
             Err(error @ (RunError::TooLong | RunError::Refused(_) | RunError::NoAnswer)) => {
                 Ok(Err(error.to_string()))
             }
         }
+    }
+
+    /// Whose bindings hold a frame's source: looks at all of them.
+    fn pushed_holders(&self, frame: &[u8]) -> Vec<String> {
+        let Some(source) = source_of(frame) else {
+            return Vec::new();
+        };
+        let grantees = self.tables.pushed.grantees.iter();
+        let holding = grantees.filter(|(_, grantee)| {
+            let mut sources = grantee.sources.iter();
+            sources.any(|prefix| prefix.contains(&source))
+        });
+        holding.map(|(owner, _)| owner.clone()).collect()
     }
 
     /// Of those asked about what is pushed, and the denies that hold the source.
@@ -152,6 +179,7 @@ impl Filter {
             publishers: publishers.collect(),
             icmp,
             source: Vec::new(),
+            observed: self.observed(),
         };
         drop(numbers);
         let mut packet = Packet::default();

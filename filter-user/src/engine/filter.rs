@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta, names};
+use filter_common::abi::{EVERYTHING, LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta, names};
 use ipnet::IpNet;
 use nix::fcntl::Flock;
 
@@ -17,6 +17,7 @@ use super::error::FilterError;
 use super::fill::{Fill, owners_max};
 use super::reader::Reader;
 use super::snapshot::InterfaceState;
+use super::snapshot::ObserveError;
 use super::standby::{Before, Standby};
 use super::tables::Tables;
 use crate::compiler::{self, Keep, Numbers, Pushed};
@@ -58,7 +59,7 @@ pub struct Filter {
     pub(super) pins: Pins,
     /// Of the pin folder: one daemon an instance. Goes with the process, however it ends.
     _lock: Flock<File>,
-    entry: Entry,
+    pub(super) entry: Entry,
     /// Those in force.
     pub(super) tables: Tables,
     pub(super) number: u64,
@@ -350,6 +351,7 @@ impl Filter {
                 let (old, new) = (&self.tables.limits, &next.tables.limits);
                 self.state.carry(old, new, Towards::Next);
                 source_levels::carry(&self.pins.maps(), &next.tables.generation, old, new)?;
+                next.tables.generation.observe(latest(&self.state.observed()))?;
                 if let Some(before) = &before {
                     self.arm(before)?;
                 }
@@ -484,6 +486,42 @@ impl Filter {
         Ok(self.pins.clear()?)
     }
 
+    /// Observes a service, or everything, for a while: in the kernel, whatever becomes of this daemon.
+    pub fn observe(&mut self, service: Option<&str>, until: u64) -> Result<(), ObserveError> {
+        let number = match service {
+            None => EVERYTHING,
+            Some(name) => {
+                let number = read(&self.numbers).service(name);
+                number.ok_or_else(|| ObserveError::NoSuchService(name.to_owned()))?
+            }
+        };
+        if !self.is_pinned() {
+            return Err(ObserveError::Failed(FilterError::Detached.to_string()));
+        }
+        // What is in force is an earlier daemon's, whose program this one does not hold.
+        if self.kept {
+            return Err(ObserveError::Failed(FilterError::Kept.to_string()));
+        }
+        self.state.observe(number, until);
+        self.settle_observed()
+            .map_err(|error| ObserveError::Failed(error.to_string()))
+    }
+
+    /// Has the program ask who is observed as long as anybody is.
+    pub fn settle_observed(&mut self) -> Result<(), LoadError> {
+        let until = latest(&self.state.observed());
+        self.tables.generation.observe(until)
+    }
+
+    /// Services that are observed for a while, `None` for everything, and until when.
+    pub fn observed(&self) -> Vec<(Option<String>, u64)> {
+        let named = |(number, until): (u32, u64)| match number {
+            EVERYTHING => Some((None, until)),
+            number => Some((Some(self.state.service_name(number)?), until)),
+        };
+        self.state.observed().into_iter().filter_map(named).collect()
+    }
+
     /// Has the judge ask the coarse clock from now on where its own has lost the monotonic one.
     pub fn check_clock(&mut self) {
         let Some(jiffy) = self.jiffy else { return };
@@ -512,6 +550,11 @@ impl Filter {
 
     pub(super) fn fill(&self) -> &Arc<Fill> {
         &self.tables.fill
+    }
+
+    /// Whether packets go to another judge than this generation's.
+    pub(super) fn misled(&self) -> bool {
+        self.in_force.misled(self.number)
     }
 
     pub(super) fn tables_in_force(&self) -> Arc<TablesInForce> {
@@ -547,6 +590,10 @@ impl Filter {
             self.slots.clone(),
         ))
     }
+}
+
+fn latest(observed: &[(u32, u64)]) -> u64 {
+    observed.iter().map(|(_, until)| *until).max().unwrap_or(0)
 }
 
 fn names_of(interfaces: &[Interface]) -> Vec<String> {

@@ -17,6 +17,9 @@ pub struct FakeView {
     /// What becomes of policies.
     pub applied: Mutex<Result<Applied, ReloadError>>,
     pub pending: watch::Sender<Option<Pending>>,
+    pub detach: Mutex<Result<Vec<String>, String>>,
+    /// What was asked to be observed.
+    pub observed: Mutex<Vec<(Option<String>, u64)>>,
 }
 
 impl Default for FakeView {
@@ -30,6 +33,8 @@ impl Default for FakeView {
                 warnings: Vec::new(),
             })),
             pending: watch::Sender::new(None),
+            detach: Mutex::new(Ok(vec!["eth0".to_owned()])),
+            observed: Mutex::default(),
         }
     }
 }
@@ -91,6 +96,24 @@ impl View for FakeView {
         });
     }
 
+    fn observe(&self, service: Option<String>, seconds: u64) -> BoxFuture<Result<(), ObserveError>> {
+        let unknown = service.clone().filter(|name| name != "payments");
+        self.observed.lock().unwrap().push((service, seconds));
+        let known = unknown.map_or(Ok(()), |name| Err(ObserveError::NoSuchService(name)));
+        Box::pin(async move { known })
+    }
+
+    fn observes(&self, service: &str) -> [bool; 2] {
+        let observed = self.observed.lock().unwrap();
+        let is = |of: Option<&str>| observed.iter().any(|(name, _)| name.as_deref() == of);
+        [is(Some(service)), is(None)]
+    }
+
+    fn detach(&self) -> BoxFuture<Result<Vec<String>, String>> {
+        let result = self.detach.lock().unwrap().clone();
+        Box::pin(async move { result })
+    }
+
     fn explain(&self, _question: Question) -> BoxFuture<Result<InForce, ExplainError>> {
         Box::pin(async { Err(ExplainError::Failed("no kernel is there".to_owned())) })
     }
@@ -131,6 +154,8 @@ pub fn snapshot() -> Snapshot {
             capacity: 1024,
         }],
         drift: Drift::default(),
+        canary: Canary::default(),
+        observing: Vec::new(),
         not_ready: Vec::new(),
     }
 }

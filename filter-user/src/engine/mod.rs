@@ -10,6 +10,7 @@ mod beside_tests;
 mod build;
 #[cfg(test)]
 mod build_tests;
+mod canary;
 mod change;
 mod compile;
 mod drift;
@@ -23,6 +24,7 @@ mod gate;
 mod live;
 #[cfg(test)]
 mod live_tests;
+mod operate;
 mod reader;
 #[cfg(test)]
 mod room_tests;
@@ -60,7 +62,10 @@ use crate::kernel::records::Accounting;
 use crate::kernel::state::State;
 use crate::policy::Policy;
 use apply::{FileState, Proposed, Settled};
-use snapshot::{Applied, Drift, InterfaceState, PolicyState, ReloadError, ServiceState, Snapshot, View};
+use snapshot::{
+    Applied, Canary, Drift, InterfaceState, ObserveError, PolicyState, ReloadError, ServiceState, Snapshot,
+    View,
+};
 use under_way::UnderWay;
 use watch::Woken;
 
@@ -88,6 +93,8 @@ enum Command {
     Confirm(Settled),
     Revert(Settled),
     Change(u64, Changes, Changed),
+    Observe(Option<String>, u64, oneshot::Sender<Result<(), ObserveError>>),
+    Detach(oneshot::Sender<Result<Vec<String>, String>>),
     Explain(Question, oneshot::Sender<Result<InForce, ExplainError>>),
 }
 
@@ -157,6 +164,8 @@ impl Engine {
             fill: RwLock::new(Arc::clone(filter.fill())),
             in_force: filter.tables_in_force(),
             found: RwLock::default(),
+            sung: RwLock::default(),
+            observing: operate::Observed::default(),
             record_keys: std::sync::atomic::AtomicU64::new(0),
             pending: tokio::sync::watch::Sender::new(None),
             // Whoever started it knows better.
@@ -186,6 +195,7 @@ impl Engine {
         if !engine.is_kept() {
             engine.say_applied();
         }
+        engine.shared.observing.set(engine.filter.observed());
         tokio::task::spawn_blocking(crate::sys::give_back_memory);
         Ok((engine, shared))
     }
@@ -211,6 +221,7 @@ impl Engine {
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut events = watch::Listener::open();
         let mut reading = std::pin::pin!(drift::read_back(Arc::clone(&self.shared)));
+        let mut singing = std::pin::pin!(canary::sing(Arc::clone(&self.shared)));
         loop {
             tokio::select! {
                 command = self.commands.recv() => match command {
@@ -221,6 +232,7 @@ impl Engine {
                 () = events.changed() => self.watch(Woken::ByEvent).await,
                 () = &mut reading => {}
                 () = standby::over(self.filter.due()) => self.not_confirmed(),
+                () = &mut singing => {}
                 _ = looks.tick() => self.watch(Woken::ByClock).await,
                 // An error means that the stopper itself is gone: stop as well.
                 _ = stop.changed() => return self.filter,
@@ -233,6 +245,8 @@ impl Engine {
         self.not_confirmed();
         match command {
             Command::Change(epoch, changes, answer) => self.change(epoch, changes, answer),
+            Command::Observe(service, seconds, answer) => drop(answer.send(self.observe(service, seconds))),
+            Command::Detach(answer) => drop(answer.send(self.detach())),
             Command::Explain(question, answer) => drop(answer.send(self.explain(&question))),
             Command::Apply(proposed, answer) if self.under_way.is_some() => {
                 self.proposed.push_back((proposed, answer));
@@ -272,6 +286,7 @@ impl Engine {
         if let Ok(mut slot) = self.shared.fill.write() {
             *slot = Arc::clone(self.filter.fill());
         }
+        self.shared.observing.set(self.filter.observed());
     }
 }
 
@@ -305,6 +320,8 @@ fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jif
         services: services.collect(),
         tables: filter.fill().shown(),
         drift: Drift::default(),
+        canary: Canary::default(),
+        observing: Vec::new(),
         not_ready,
     }
 }

@@ -7,11 +7,14 @@ use filter_common::bounds::RECORD_KEYS;
 use tokio::sync::{oneshot, watch};
 
 use super::apply::{FileState, Pending, Proposed, asked};
+use super::canary::Sung;
 use super::drift::{Found, TablesInForce};
 use super::fill::Fill;
 use super::filter::SharedNumbers;
+use super::operate::Observed;
 use super::snapshot::{
-    Applied, BoxFuture, CounterValues, RECORD_KEYS_TABLE, ReloadError, Snapshot, TableFill, View,
+    Applied, BoxFuture, CounterValues, ObserveError, RECORD_KEYS_TABLE, ReloadError, Snapshot, TableFill,
+    View,
 };
 use super::{Command, Commands, ExplainError, reader};
 use crate::bindings::seam::{Changes, GrantError, Grants, OwnerUse};
@@ -32,6 +35,8 @@ pub struct Shared {
     pub(super) fill: RwLock<Arc<Fill>>,
     pub(super) in_force: Arc<TablesInForce>,
     pub(super) found: RwLock<Found>,
+    pub(super) sung: RwLock<Sung>,
+    pub(super) observing: Observed,
     /// Of the drop accounting, as of the last interval's end.
     pub(super) record_keys: AtomicU64,
     pub(super) pending: watch::Sender<Option<Pending>>,
@@ -82,6 +87,26 @@ impl Shared {
             tracing::info!("the kernel's tables are as they were written again");
         }
         *slot = found;
+    }
+
+    /// Notes what a round of the canary found, and says what is new.
+    pub(super) fn sung(&self, sung: Sung) {
+        let mut slot = self.sung.write().unwrap_or_else(PoisonError::into_inner);
+        let same_generation = slot.generation == sung.generation;
+        let before = if same_generation {
+            slot.canary.differing.len()
+        } else {
+            0
+        };
+        let sentence = sung.canary.sentence();
+        if let Some(sentence) =
+            sentence.filter(|_| !same_generation || slot.canary.differing != sung.canary.differing)
+        {
+            tracing::error!(generation = sung.generation, "{sentence}");
+        } else if before > sung.canary.differing.len() {
+            tracing::info!("the kernel's program judges known frames as it should again");
+        }
+        *slot = sung;
     }
 
     fn reader(&self) -> Arc<reader::Reader> {
@@ -162,7 +187,39 @@ impl View for Shared {
         snapshot.policy.pending = self.pending.borrow().clone();
         let file = self.file.read().unwrap_or_else(PoisonError::into_inner);
         file.show(&mut snapshot);
+        drop(found);
+        let sung = self.sung.read().unwrap_or_else(PoisonError::into_inner);
+        if sung.generation == snapshot.generation {
+            snapshot.canary = sung.canary.clone();
+            snapshot.not_ready.extend(sung.canary.sentence());
+        }
+        snapshot.observing = self.observing.shown();
         Arc::new(snapshot)
+    }
+
+    fn observe(&self, service: Option<String>, seconds: u64) -> BoxFuture<Result<(), ObserveError>> {
+        let commands = self.commands.clone();
+        Box::pin(async move {
+            let (sender, answer) = oneshot::channel();
+            let gone = || ObserveError::Failed(String::from("the daemon is stopping"));
+            let command = Command::Observe(service, seconds, sender);
+            commands.send(command).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        })
+    }
+
+    fn observes(&self, service: &str) -> [bool; 2] {
+        self.observing.of(service)
+    }
+
+    fn detach(&self) -> BoxFuture<Result<Vec<String>, String>> {
+        let commands = self.commands.clone();
+        Box::pin(async move {
+            let (sender, answer) = oneshot::channel();
+            let gone = || String::from("the daemon is stopping");
+            commands.send(Command::Detach(sender)).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        })
     }
 
     fn counters(&self) -> Result<CounterValues, String> {

@@ -32,6 +32,9 @@ pub struct Snapshot {
     pub services: Vec<ServiceState>,
     pub tables: Vec<TableFill>,
     pub drift: Drift,
+    pub canary: Canary,
+    /// What is observed for a while that is enforced otherwise.
+    pub observing: Vec<Observing>,
     /// Why the daemon is not ready, a sentence each; empty is ready.
     pub not_ready: Vec<String>,
 }
@@ -113,6 +116,33 @@ pub struct TableDrift {
     pub entries: u64,
 }
 
+/// What would be dropped passes and is recorded, until then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Observing {
+    /// Null: everything.
+    pub service: Option<String>,
+    pub until: jiff::Timestamp,
+}
+
+/// Why nothing is observed that was to be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ObserveError {
+    #[error("there is no service {0}")]
+    NoSuchService(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Known frames that were run through the kernel's program in force, as of the last round.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Canary {
+    pub frames: u64,
+    /// Those that it judged otherwise than the reference, a sentence each.
+    pub differing: Vec<String>,
+    /// When the last round of this generation ended; null before the first.
+    pub checked_at: Option<jiff::Timestamp>,
+}
+
 /// The keys of drops that have a record of their own: entries as of the last interval's end.
 pub const RECORD_KEYS_TABLE: &str = "RECORDS";
 
@@ -192,6 +222,12 @@ pub trait View: Send + Sync {
     fn pending(&self) -> watch::Receiver<Option<Pending>>;
     /// Notes what became of the file that `run` was given, for the picture.
     fn note_file(&self, state: FileState);
+    /// Observes a service, or everything, for so many seconds; 0 ends it.
+    fn observe(&self, service: Option<String>, seconds: u64) -> BoxFuture<Result<(), ObserveError>>;
+    /// Whether a service, and whether everything, is observed for a while: asked for every request of a gateway.
+    fn observes(&self, service: &str) -> [bool; 2];
+    /// Takes the filter off, and says from which interfaces.
+    fn detach(&self) -> BoxFuture<Result<Vec<String>, String>>;
     /// What in force decides a packet, and the kernel program's verdict.
     fn explain(&self, question: Question) -> BoxFuture<Result<InForce, ExplainError>>;
 }

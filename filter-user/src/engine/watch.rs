@@ -93,6 +93,10 @@ impl Engine {
         if woken == Woken::ByClock {
             self.shared.looks.fetch_add(1, Ordering::Relaxed);
             self.filter.check_clock();
+            // What has ended has ended in the kernel; from here on its program need not ask any more.
+            if let Err(error) = self.filter.settle_observed() {
+                tracing::warn!("{error}");
+            }
         }
         self.told.look(self.filter.fill());
         self.filter.settle();

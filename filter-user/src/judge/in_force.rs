@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use filter_common::abi::{ICMP_ANSWERS, ICMP_REQUESTS};
+use filter_common::abi::{EVERYTHING, ICMP_ANSWERS, ICMP_REQUESTS};
 use filter_common::limit::Effect;
 use filter_common::parse::{self, Frame, Packet};
 use filter_common::pipeline;
@@ -32,6 +32,19 @@ pub struct Question {
     pub epoch: u64,
     /// Whoever holds the packet's source.
     pub owners: Vec<String>,
+    /// By which way the kernel's program is asked.
+    pub by: By,
+}
+
+/// Ways to the kernel's program in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The engine's own.
+    Judge,
+    /// As packets come to it: by the pinned program and whatever that goes on to.
+    Entry,
+    /// The same, and all who hold the source are looked for, however many there are.
+    EntryOfAll,
 }
 
 /// What of all that is in force could decide the packet, at one moment.
@@ -62,6 +75,8 @@ pub struct Levels {
     pub icmp: [[u64; 3]; 2],
     /// The lines of the source's own buckets, for each unit; empty without such a limit.
     pub source: Vec<[u64; 8]>,
+    /// Services that are observed for a while, `None` for everything, and until when.
+    pub observed: Vec<(Option<String>, u64)>,
 }
 
 /// The frame's source; `None` where it is no IP packet.
@@ -82,6 +97,17 @@ pub fn holders(policy: &Policy, source: IpAddr) -> Vec<String> {
 
 /// The answer to a question, as `GET /v1/explain` gives it.
 pub fn explain(frame: &[u8], interface: Option<&str>, in_force: &InForce) -> Result<Value, CompileError> {
+    let mut object = explained(frame, interface, in_force)?.object();
+    object["generation"] = in_force.generation.into();
+    Ok(object)
+}
+
+/// The rules read aloud, what the reference says by what is in force, and what the kernel's program said.
+pub fn explained<'a>(
+    frame: &'a [u8],
+    interface: Option<&str>,
+    in_force: &InForce,
+) -> Result<Explained<'a>, CompileError> {
     let mut packet = Packet::default();
     let kind = parse::parse(frame, &mut packet);
     let part = part(&in_force.policy, kind, &packet);
@@ -101,7 +127,7 @@ pub fn explain(frame: &[u8], interface: Option<&str>, in_force: &InForce) -> Res
         host: &host,
         host_addresses: &in_force.host_addresses,
     };
-    let explained = Explained {
+    Ok(Explained {
         frame,
         kind,
         packet,
@@ -112,10 +138,7 @@ pub fn explain(frame: &[u8], interface: Option<&str>, in_force: &InForce) -> Res
             Ok(judgement) => Ok(Said::of(judgement, &in_force.names)),
             Err(why) => Err(why.clone()),
         },
-    };
-    let mut object = explained.object();
-    object["generation"] = in_force.generation.into();
-    Ok(object)
+    })
 }
 
 /// The policy with those sources alone that hold the packet's.
@@ -177,6 +200,14 @@ fn fill(host: &HostTables, numbers: &Numbers, levels: &Levels) {
     for (number, words) in services.chain(publishers).chain(icmp) {
         host.set_shared_words(number, words);
     }
+    let observed = levels.observed.iter().filter_map(|(name, until)| {
+        let number = match name {
+            None => EVERYTHING,
+            Some(name) => numbers.service(name)?,
+        };
+        Some((number, *until))
+    });
+    *host.observed.borrow_mut() = observed.collect();
     for (line, words) in (0..).zip(&levels.source) {
         host.set_source_line(line, *words);
     }

@@ -5,6 +5,7 @@
 
 pub mod asked;
 pub mod both;
+pub mod canary;
 pub mod copy;
 pub mod expect;
 pub mod frame;

@@ -9,8 +9,10 @@ mod words;
 
 use std::net::IpAddr;
 
+use filter_common::abi::EVERYTHING;
 use filter_common::charge::Charge;
 use filter_common::classify::{self, Icmp};
+use filter_common::lookup::Tables as _;
 use filter_common::parse::{Family, Fragment, Frame, Packet, Protocol};
 use filter_common::verdict::{Reason, Verdict};
 use ipnet::IpNet;
@@ -79,12 +81,18 @@ impl Reader<'_> {
     pub fn read(&self, frame: Frame, packet: &Packet) -> Reading {
         let mut notes = Notes::default();
         let decision = self.decide(frame, packet, &mut notes);
-        let verdict = match (decision.passes, decision.observed) {
+        let a_while = !decision.passes && !decision.observed && self.observed_for_a_while(&decision);
+        let verdict = match (decision.passes, decision.observed || a_while) {
             (true, _) => Verdict::Pass,
             (false, true) => Verdict::Observe,
             (false, false) => Verdict::Drop,
         };
         let mode = match verdict {
+            Verdict::Observe if a_while => (
+                "yes",
+                "it passes for a while, as `keyfence observe` was asked, and is recorded as refused"
+                    .to_owned(),
+            ),
             Verdict::Pass => ("not asked", "nothing is refused".to_owned()),
             Verdict::Observe => ("yes", "it passes, and is recorded as refused".to_owned()),
             Verdict::Drop => ("no", "the mode is enforce".to_owned()),
@@ -365,6 +373,17 @@ impl Reader<'_> {
         let says = self.policy.filter.other_traffic;
         notes.step(rule, "yes", format!("{why}: `other-traffic` says {}", word(says)));
         self.by(says, Reason::Other)
+    }
+
+    /// What an operator has opened for a while.
+    fn observed_for_a_while(&self, decision: &Decision) -> bool {
+        let now = self.host.now.get().0;
+        let service = decision.service.as_deref();
+        let number = |name: &str| self.names.services().find(|(_, known)| *known == name);
+        let number = service.and_then(number).map(|(number, _)| number);
+        let all = number.into_iter().chain([EVERYTHING]);
+        let mut until = all.map(|number| self.host.observe_until(number));
+        until.any(|until| until > now)
     }
 
     fn pass(&self, reason: Reason) -> Decision {

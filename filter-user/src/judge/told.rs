@@ -67,6 +67,12 @@ impl Said {
         }
     }
 
+    /// Whether two judges say the same, but for what is in the buckets, which packets change between two looks.
+    pub fn agrees(&self, other: &Self) -> bool {
+        let by_buckets = |said: &Self| said.reason == "allowed" || said.reason.starts_with("limit-");
+        self == other || by_buckets(self) && by_buckets(other) && self.service == other.service
+    }
+
     fn object(&self) -> Value {
         json!({
             "verdict": self.verdict.name(),
@@ -74,6 +80,12 @@ impl Said {
             "service": self.service,
             "owner": self.owner,
         })
+    }
+}
+
+impl std::fmt::Display for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.verdict.name(), self.reason)
     }
 }
 

@@ -37,7 +37,20 @@ pub async fn read() -> io::Result<Vec<IpNet>> {
     Ok(found)
 }
 
-/// The same for who has no runtime; not for a task of one.
+/// Those of its interfaces alone, sorted, each once.
+pub async fn of_interfaces() -> io::Result<Vec<IpAddr>> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    let task = tokio::spawn(connection);
+    let told: Result<Vec<AddressMessage>, _> = handle.address().get().execute().try_collect().await;
+    task.abort();
+    let told = told.map_err(|error| io::Error::other(error.to_string()))?;
+    let mut found: Vec<IpAddr> = told.iter().filter_map(own).collect();
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+/// All of them for who has no runtime; not for a task of one.
 pub fn read_blocking() -> io::Result<Vec<IpNet>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

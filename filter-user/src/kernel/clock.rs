@@ -24,6 +24,15 @@ fn read(clock: ClockId) -> Nanos {
     Nanos(time.tv_sec().cast_unsigned() * 1_000_000_000 + time.tv_nsec().cast_unsigned())
 }
 
+/// Whether a time service holds the wall clock, as the kernel was told (adjtimex(2)); `None` where it cannot be asked.
+pub fn is_synchronised() -> Option<bool> {
+    // SAFETY: numbers alone, for which zero is a value; no mode is a question.
+    let mut told: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: a whole structure that is ours to be written.
+    let state = unsafe { libc::adjtimex(&raw mut told) };
+    (state >= 0).then_some(state != libc::TIME_ERROR && told.status & libc::STA_UNSYNC == 0)
+}
+
 /// The monotonic moment of a wall-clock end: 0 where it is past or before boot, `u64::MAX` (no end) where it lies
 /// beyond what the kernel's clock can count, 584 years.
 pub fn monotonic_end(end: jiff::Timestamp, wall_offset: i128) -> u64 {

@@ -10,6 +10,10 @@ use super::interfaces::{InterfaceError, links};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Device {
     pub name: String,
+    pub index: u32,
+    pub mtu: u32,
+    /// That frames are received by; 0 where it does not say.
+    pub queues: u32,
     /// As in linux/if_arp.h.
     pub layer: u16,
     /// As in linux/if.h.
@@ -23,7 +27,19 @@ pub struct Device {
     pub hardware: bool,
 }
 
+/// Flags of linux/if.h.
+const FLAG_UP: u32 = 0x1;
+const FLAG_LOOPBACK: u32 = 0x8;
+
 impl Device {
+    pub fn is_up(&self) -> bool {
+        self.flags & FLAG_UP != 0
+    }
+
+    pub fn is_loopback(&self) -> bool {
+        self.flags & FLAG_LOOPBACK != 0
+    }
+
     /// A tap, the end of a virtual machine's cable; tuns are no Ethernet.
     pub fn is_tap(&self) -> bool {
         self.kind == "tun"
@@ -50,6 +66,7 @@ fn device(link: &LinkMessage, links: &[LinkMessage]) -> Option<Device> {
     let called = |index: u32| name(links.iter().find(|other| other.header.index == index)?);
     let mut device = Device {
         name: name(link)?,
+        index: link.header.index,
         layer: u16::from(link.header.link_layer_type),
         flags: link.header.flags.bits(),
         ..Device::default()
@@ -59,6 +76,8 @@ fn device(link: &LinkMessage, links: &[LinkMessage]) -> Option<Device> {
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::Link(index) => below = Some(*index),
+            LinkAttribute::Mtu(bytes) => device.mtu = *bytes,
+            LinkAttribute::NumRxQueues(queues) => device.queues = *queues,
             // Of another namespace: its numbers mean nothing here.
             LinkAttribute::LinkNetNsId(_) => elsewhere = true,
             LinkAttribute::Controller(index) => device.master = called(*index),

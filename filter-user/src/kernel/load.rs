@@ -117,6 +117,8 @@ pub struct Generation {
     /// The judge's id in the kernel.
     pub judge: u32,
     source_lines: u32,
+    /// The words that its program reads and this daemon writes: those of its clock, and until when anything is observed.
+    words: [u64; 3],
 }
 
 impl Generation {
@@ -201,6 +203,7 @@ impl Generation {
             written: Written::default(),
             judge: 0,
             source_lines: compiled.source_lines,
+            words: [0; 3],
         };
         generation.fill(compiled, from, &to)?;
         Ok(generation)
@@ -235,8 +238,18 @@ impl Generation {
         Ok(lost)
     }
 
-    fn write_jiffy(&self, jiffy: Jiffy) -> Result<(), LoadError> {
-        self.write(names::DATA, &[0u32], &[[jiffy.nanos, jiffy.zero]])
+    fn write_jiffy(&mut self, jiffy: Jiffy) -> Result<(), LoadError> {
+        (self.words[0], self.words[1]) = (jiffy.nanos, jiffy.zero);
+        self.write(names::DATA, &[0u32], &[self.words])
+    }
+
+    /// Says until when anything is observed that is enforced; 0 is not at all, and costs a drop nothing.
+    pub fn observe(&mut self, until: u64) -> Result<(), LoadError> {
+        if self.words[2] == until {
+            return Ok(());
+        }
+        self.words[2] = until;
+        self.write(names::DATA, &[0u32], &[self.words])
     }
 
     pub fn program(&mut self, name: &'static str) -> Result<&mut Xdp, LoadError> {

@@ -14,7 +14,9 @@ pub mod choice;
 pub mod clock;
 pub mod devices;
 pub mod edit;
+pub mod ethtool;
 pub mod events;
+pub mod holder;
 pub mod interfaces;
 mod kept;
 mod levels;
@@ -44,6 +46,13 @@ fn bytes_of<T: Copy>(value: &T) -> &[u8] {
     // SAFETY: called for repr(C) structs of integers without padding (those of the maps, RunContext, xdp_md), alive as
     // long as the slice.
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+}
+
+/// Of memory: what a frame must fit into in most drivers.
+pub fn page_bytes() -> u32 {
+    // SAFETY: takes a number, and answers with one.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u32::try_from(bytes).unwrap_or(4096)
 }
 
 /// An error with all its causes: aya's own text leaves them out.

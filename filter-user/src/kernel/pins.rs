@@ -283,6 +283,11 @@ impl Pins {
         Some(other.root.file_name()?.to_str()?.replace('%', "."))
     }
 
+    /// The entry program's id, where it is pinned.
+    pub fn entry_program(&self) -> Option<u32> {
+        Some(ProgramInfo::from_pin(self.entry()).ok()?.id())
+    }
+
     /// What takes an instance off that is pinned beside this one.
     pub fn detach_command(&self, instance: &str) -> String {
         let mut command = format!("keyfence detach --yes --instance {instance}");

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{Array, MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
-use filter_common::abi::{Count, LimitSet, Meta, OwnerState, SERVICE_ENTRIES, ServiceState, names};
+use filter_common::abi::{
+    Count, EVERYTHING, LimitSet, Meta, OwnerState, SERVICE_ENTRIES, ServiceState, names,
+};
 use filter_common::account::{self, COUNTERS};
 use filter_common::bounds::{INTERFACES_MAX, SERVICES_MAX};
 use filter_common::limit;
@@ -31,6 +33,7 @@ const OWNER_PACKETS: usize = std::mem::offset_of!(OwnerState, packets) / 8;
 const OWNER_BYTES: usize = std::mem::offset_of!(OwnerState, bytes) / 8;
 const OWNER_SEEN: usize = std::mem::offset_of!(OwnerState, last_seen) / 8;
 const OWNER_BUCKETS: usize = std::mem::offset_of!(OwnerState, buckets) / 8;
+const SERVICE_OBSERVE: usize = std::mem::offset_of!(ServiceState, observe_until) / 8;
 const SERVICE_BUCKETS: usize = std::mem::offset_of!(ServiceState, buckets) / 8;
 
 /// The maps kept over generations.
@@ -249,6 +252,24 @@ impl State {
     pub fn shared_words(&self, number: u32) -> Option<[u64; 3]> {
         let words = self.services.words(number as usize)?;
         Some([0, 1, 2].map(|unit| words[SERVICE_BUCKETS + unit].load(Ordering::Relaxed)))
+    }
+
+    /// Observes what a service refuses, or `EVERYTHING`, until then.
+    pub fn observe(&self, number: u32, until: u64) {
+        if let Some(words) = self.services.words(number as usize) {
+            words[SERVICE_OBSERVE].store(until, Ordering::Release);
+        }
+    }
+
+    /// Numbers that are observed for a while, and until when: also those of earlier daemons.
+    pub fn observed(&self) -> Vec<(u32, u64)> {
+        let now = clock::monotonic().0;
+        let until = |number: u32| {
+            Some(self.services.words(number as usize)?[SERVICE_OBSERVE].load(Ordering::Relaxed))
+        };
+        let all = (0..SERVICES_MAX).chain([EVERYTHING]);
+        let all = all.filter_map(|number| Some((number, until(number)?)));
+        all.filter(|(_, until)| *until > now).collect()
     }
 
     pub fn owner(&self, number: u32) -> Option<OwnerUse> {

@@ -71,6 +71,11 @@ impl Jiffy {
     }
 }
 
+/// Whether the kernel counts them so that they may be asked at all.
+pub fn are_usable() -> bool {
+    nanos().is_some()
+}
+
 fn read(runner: &mut Runner, judge: &Xdp) -> Result<ClockAnswer, LoadError> {
     let answer = runner.clock(judge);
     answer.map_err(|error| LoadError::Object(format!("reading the program's clock: {error}")))

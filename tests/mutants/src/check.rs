@@ -1,6 +1,7 @@
 //! Judges every case on the host and holds verdict, reason, service, owner and every count to what the case says:
 //! dry first, where nothing may change, then for good.
 
+use filter_common::abi::EVERYTHING;
 use filter_common::limit::Effect;
 use filter_common::parse::Packet;
 use filter_common::pipeline;
@@ -46,8 +47,26 @@ fn one(tables: &HostTables, case: &Case, packet: &mut Packet) -> Result<(), Stri
     compare("with a connection", judge(), case.wanted_as_reply)?;
     tables.is_reply.set(false);
     compare("dry", judge(), case.wanted)?;
+    // Whatever is dropped is let through while everything is observed, and nothing else is changed by that.
+    *tables.observed.borrow_mut() = vec![(EVERYTHING, u64::MAX)];
+    let observed = judge();
+    tables.observed.borrow_mut().clear();
+    compare("observed for a while", observed, case.wanted.observed())?;
     tables.effect.set(Effect::Commit);
     compare("for good", judge(), case.wanted)
+}
+
+impl Wanted {
+    /// The same while everything is observed.
+    fn observed(self) -> Self {
+        let is_drop = self.verdict == Verdict::Drop as u8;
+        let verdict = if is_drop {
+            Verdict::Observe as u8
+        } else {
+            self.verdict
+        };
+        Self { verdict, ..self }
+    }
 }
 
 /// The counter is the decision's own: what is compared here is left out there.

@@ -11,7 +11,7 @@ use filter_user::bindings::{Bindings, Options};
 use filter_user::engine::ExplainError;
 use filter_user::engine::apply::{FileState, Pending, Proposed};
 use filter_user::engine::snapshot::{
-    Applied, BoxFuture, CounterValues, Drift, PolicyState, ReloadError, Snapshot, View,
+    Applied, BoxFuture, Canary, CounterValues, Drift, ObserveError, PolicyState, ReloadError, Snapshot, View,
 };
 use filter_user::judge::in_force::{InForce, Question};
 use filter_user::policy::model::Mode;
@@ -129,6 +129,8 @@ impl View for Nothing {
             services: Vec::new(),
             tables: Vec::new(),
             drift: Drift::default(),
+            canary: Canary::default(),
+            observing: Vec::new(),
             not_ready: Vec::new(),
         })
     }
@@ -154,6 +156,18 @@ impl View for Nothing {
     }
 
     fn note_file(&self, _: FileState) {}
+
+    fn observe(&self, _: Option<String>, _: u64) -> BoxFuture<Result<(), ObserveError>> {
+        Box::pin(async { Err(ObserveError::Failed("there is nothing to observe".to_owned())) })
+    }
+
+    fn observes(&self, _: &str) -> [bool; 2] {
+        [false; 2]
+    }
+
+    fn detach(&self) -> BoxFuture<Result<Vec<String>, String>> {
+        Box::pin(async { Err("there is nothing to detach".to_owned()) })
+    }
 
     fn explain(&self, _: Question) -> BoxFuture<Result<InForce, ExplainError>> {
         Box::pin(async { Err(ExplainError::Failed("there is nothing to explain".to_owned())) })

@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["compiler"],
     &["kernel"],
     &["judge"],
+    &["doctor"],
     &["engine"],
     &["metrics"],
     &["records"],

@@ -12,6 +12,7 @@ const DOCUMENTS: &[(&str, &[&str])] = &[
     ("docs/POLICY.md", &["generate", "policy-reference"]),
     ("docs/METRICS.md", &["generate", "metrics-reference"]),
     ("docs/API.md", &["generate", "api-reference"]),
+    ("docs/DOCTOR.md", &["generate", "doctor-reference"]),
 ];
 
 /// Asks the keyfence that was built last; without one it must be built first.

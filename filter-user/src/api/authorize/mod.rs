@@ -128,6 +128,7 @@ fn decide(context: &Context, who: &Who, path: &str, headers: &HeaderMap) -> Resu
         key: key.unwrap_or(key::NONE),
         address,
         source_port,
+        observing: context.view.observes(&service),
     });
     if authorized.verdict == Verdict::NoSuchService {
         return Err(misconfigured("the service in the path is none of the policy"));

@@ -15,6 +15,7 @@ fn ask(f: &Fixture, key: AskedKey<'_>, address: &str) -> Authorized {
         key,
         address,
         source_port: Some(40_000),
+        observing: [false; 2],
     })
 }
 
@@ -64,6 +65,7 @@ async fn key_serves_its_own_addresses_and_no_others() {
         key: AskedKey::Asserted("key-1"),
         address: "192.0.2.1".parse().unwrap(),
         source_port: None,
+        observing: [false; 2],
     };
     assert_eq!(f.bindings.authorize(&nowhere).verdict, Verdict::NoSuchService);
 }

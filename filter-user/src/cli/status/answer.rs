@@ -19,6 +19,8 @@ pub(super) struct Status {
     pub(super) tables: Vec<Fill>,
     #[serde(default)]
     pub(super) drift: Drift,
+    #[serde(default)]
+    pub(super) observing: Vec<serde_json::Value>,
     /// `None` until the store is there.
     #[serde(default)]
     pub(super) bindings: Option<Bindings>,
