@@ -14,7 +14,7 @@ use super::exit::{Exit, Failure};
 use super::shell::Shell;
 use super::stop::{self, Stop};
 use crate::records::read::{self, Query, RECORDS_DEFAULT, RECORDS_MAX, Sought};
-use crate::records::verify::{Verifier, VerifyError};
+use crate::records::verify::{self, Verifier, VerifyError};
 
 mod show;
 
@@ -250,14 +250,33 @@ fn follow(arguments: &Arguments, mut query: Query, shell: &Shell) -> Result<Exit
     }
 }
 
+fn whole(files: &[PathBuf], checkpoint: Option<&str>) -> bool {
+    let mut verifier = Verifier::seeking(checkpoint);
+    files.len() < 2 || files.iter().all(|file| verifier.file(file).is_ok())
+}
+
+/// In the order of their first lines.
+fn by_time(files: &[PathBuf]) -> Vec<PathBuf> {
+    let mut files = files.to_vec();
+    files.sort_by_key(|file| verify::begins(file));
+    files
+}
+
 fn verify(
     files: &[PathBuf],
     checkpoint: Option<&str>,
     as_json: bool,
     shell: &Shell,
 ) -> Result<Exit, Failure> {
+    // A shell names them by their letters; only where that order does not hold, that of their writing is tried.
+    let files = match whole(files, checkpoint) {
+        true => files.to_vec(),
+        false => Some(by_time(files))
+            .filter(|files| whole(files, checkpoint))
+            .unwrap_or_else(|| files.to_vec()),
+    };
     let mut verifier = Verifier::seeking(checkpoint);
-    for file in files {
+    for file in &files {
         let shown = file.display();
         match verifier.file(file) {
             Ok(()) => {}

@@ -32,7 +32,7 @@ pub(super) type Rows = Arc<Mutex<Held>>;
 pub(super) enum Written {
     Deny(Change),
     /// Whose row, before and after.
-    Row(String, Option<Grantee>, Option<Grantee>),
+    Row(String, Box<[Option<Grantee>; 2]>),
 }
 
 /// The bindings under a policy: what it has no service for is suspended.
@@ -80,14 +80,14 @@ impl Bindings {
             _ => drop(rows.remove(&owner)),
         }
         let after = rows.get(&owner).cloned();
-        Written::Row(owner, before, after)
+        Written::Row(owner, Box::new([before, after]))
     }
 
     /// How that is told under this policy.
     pub(super) fn told(&self, written: &Written) -> Change {
-        let (owner, before, after) = match written {
+        let (owner, [before, after]) = match written {
             Written::Deny(change) => return change.clone(),
-            Written::Row(owner, before, after) => (owner.clone(), before, after),
+            Written::Row(owner, rows) => (owner.clone(), &**rows),
         };
         let grantee = |row: &Option<Grantee>| self.grantee(row.as_ref()?);
         match (grantee(before), grantee(after)) {

@@ -5,6 +5,8 @@
 use std::io::ErrorKind;
 use std::sync::{Arc, PoisonError};
 
+use filter_common::abi::names;
+
 use super::guard;
 use super::plan::{Ground, Plan};
 use super::{
@@ -15,9 +17,10 @@ use crate::bindings::requests::AuditNote;
 use crate::compiler::Pushed;
 use crate::engine;
 use crate::engine::apply::Proposed;
+use crate::engine::snapshot::Snapshot;
 use crate::judge::Bench;
 use crate::judge::both::JudgeError;
-use crate::policy::{self, Colour, Loaded};
+use crate::policy::{self, Colour, Loaded, Policy};
 
 impl Inner {
     pub(super) fn in_force(&self) -> String {
@@ -116,6 +119,8 @@ impl Inner {
             return Err(PolicyError::Pending(pending));
         }
         let mut plan = self.plan(&checked).await?;
+        plan.warnings
+            .extend(owners_lacking(&checked.policy, &self.view.snapshot()));
         let (epoch, in_force) = self.grants.policy();
         // What is in force already needs no way back.
         let confirm = terms.confirm.filter(|_| plan.base != plan.hash);
@@ -148,6 +153,10 @@ impl Inner {
         };
         let pending = self.view.pending().borrow().clone();
         match (number, &pending) {
+            // Its time was over before it was written down.
+            (Some(number), None) if confirm.is_some() => {
+                noted(book.store.settle(number, State::Reverted, None));
+            }
             (Some(number), None) => {
                 let settled = book.store.settle(number, State::Confirmed, None);
                 if let Err(error) = &settled {
@@ -274,4 +283,25 @@ impl Inner {
         change(&mut known);
         self.view.note_file(known.state.clone());
     }
+}
+
+/// What a policy may hold more than the kernel's table of owners, which is as large as the first policy asked for.
+fn owners_lacking(policy: &Policy, snapshot: &Snapshot) -> Option<String> {
+    let table = snapshot
+        .tables
+        .iter()
+        .find(|table| table.table == names::OWNER_STATE)?;
+    let pushed: u64 = policy
+        .publishers
+        .iter()
+        .map(|publisher| publisher.bindings_max)
+        .sum();
+    let wanted = policy.clients.len() as u64 + pushed;
+    (wanted > table.capacity).then(|| {
+        format!(
+            "{wanted} clients and bindings are allowed, and the table of owners, made when the filter was first attached, \
+             holds {}: what is pushed beyond is refused (507) until `keyfence detach --yes` and a start make a larger one",
+            table.capacity
+        )
+    })
 }

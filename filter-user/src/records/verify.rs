@@ -80,6 +80,21 @@ struct Packets {
     observe: u64,
 }
 
+/// When a file's first line was written, and its sequence; `None` where it is no line of a log.
+pub fn begins(path: &Path) -> Option<(jiff::Timestamp, Option<u64>)> {
+    #[derive(Deserialize)]
+    struct First {
+        #[serde(rename = "@timestamp")]
+        timestamp: jiff::Timestamp,
+        #[serde(default)]
+        event: Event,
+    }
+    let mut line = String::new();
+    BufReader::new(File::open(path).ok()?).read_line(&mut line).ok()?;
+    let first: First = serde_json::from_str(&line).ok()?;
+    Some((first.timestamp, first.event.sequence))
+}
+
 /// Since the last checkpoint.
 #[derive(Default)]
 struct Stretch {
