@@ -321,12 +321,18 @@ mod tests {
         // 16e9 x 2^7 / 3 is the last below 2^40; 16e9 x 2^40 / 10^12 x 1.1 stops at 40 bits.
         assert_eq!(
             Limit::of_bytes(3, 1, 10),
-            limit(682_666_666_667, 53_333_333_334 + ROUNDED_MAX, 7)
+            limit(682_666_666_667, 53_333_333_334 + 256, 7)
         );
         assert_eq!(
             Limit::of_bytes(1_100_000_000_000, 1, 1),
             limit(15_992_896_405, 1, 40)
         );
+        // 145 units a byte: 143 may be owed for rounding. A price that is whole with a bit more owes nothing.
+        assert_eq!(
+            Limit::of_bytes(110_000_000, 1, 1),
+            limit(624722515782, 146 + 143, 32)
+        );
+        assert_eq!(Limit::of_bytes(16_384, 1, 1), limit(1_953_125, 976_563, 1));
         assert_eq!(Limit::NONE, Limit::default());
         for limit in [
             Limit::of_tokens(0, 1, 1),

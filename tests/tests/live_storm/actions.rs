@@ -21,6 +21,9 @@ const DISK: &str = "160m";
 pub(crate) enum Take {
     Reload,
     BrokenReload,
+    Apply,
+    /// With a way back that is confirmed away, taken, or left to the kernel.
+    ApplyForATime,
     Bind,
     Unbind,
     Batch,
@@ -34,9 +37,11 @@ pub(crate) enum Take {
 }
 
 impl Take {
-    pub(crate) const ALL: [Take; 12] = [
+    pub(crate) const ALL: [Take; 14] = [
         Take::Reload,
         Take::BrokenReload,
+        Take::Apply,
+        Take::ApplyForATime,
         Take::Bind,
         Take::Unbind,
         Take::Batch,
@@ -105,7 +110,7 @@ impl<'s> Storm<'s> {
         storm
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;
         self.state ^= self.state << 17;
@@ -120,7 +125,11 @@ impl<'s> Storm<'s> {
         self.daemon.as_ref().expect("the daemon runs")
     }
 
-    fn start(&mut self) {
+    pub(super) fn kill(&mut self) {
+        self.daemon.take().expect("the daemon runs").kill();
+    }
+
+    pub(super) fn start(&mut self) {
         let mut command = Daemon::command(self.site);
         command
             .env("LD_PRELOAD", FAKETIME)
@@ -132,15 +141,15 @@ impl<'s> Storm<'s> {
     }
 
     /// The client is always listed for the service, and the stranger never: all else differs each time.
-    fn write_policy(&mut self) {
+    pub(super) fn write_policy(&mut self) {
         use std::fmt::Write as _;
         let variant = self.policies;
         self.policies += 1;
-        let mut entries = String::from(
+        let mut entries = format!(
             "[[service]]\nname = \"api\"\nprotocol = \"udp\"\nports = [9000]\n\
-             [[client]]\nname = \"acme\"\nsources = [\"10.77.0.2\"]\nservices = [\"api\"]\n\
+             [[client]]\nname = \"acme\"\nsources = [\"10.77.0.2\"]\nservices = [\"api\"]\nnote = \"{variant}\"\n\
              [[publisher]]\nname = \"gateway\"\nuser = \"root\"\nservices = [\"*\"]\n\
-             environments = [\"production\"]\nwidest-prefix = { ipv4 = 24, ipv6 = 48 }\n",
+             environments = [\"production\"]\nwidest-prefix = {{ ipv4 = 24, ipv6 = 48 }}\n",
         );
         for service in 0..self.below(4) {
             let _ = writeln!(
@@ -180,12 +189,14 @@ impl<'s> Storm<'s> {
                 self.done("POST", "/v1/reload", &Value::Null);
             }
             Take::BrokenReload => self.broken_reload(),
+            Take::Apply => drop(self.apply(None)),
+            Take::ApplyForATime => self.apply_for_a_time(),
             Take::Bind => self.bind(false),
             Take::Unbind => self.unbind(),
             Take::Batch => self.batch(),
             Take::Deny => self.deny(),
             Take::Kill => {
-                self.daemon.take().expect("the daemon runs").kill();
+                self.kill();
                 self.start();
             }
             Take::Restart => {
@@ -207,7 +218,7 @@ impl<'s> Storm<'s> {
         }
     }
 
-    fn done(&self, method: &str, path: &str, body: &Value) -> Value {
+    pub(super) fn done(&self, method: &str, path: &str, body: &Value) -> Value {
         let answer = self.daemon().ask(method, path, body).expect("the daemon answers");
         assert!(
             [200, 201].contains(&answer.status),
@@ -240,7 +251,7 @@ impl<'s> Storm<'s> {
     }
 
     /// Whether it was taken; a full disk may refuse it.
-    fn bind(&mut self, may_be_full: bool) {
+    pub(super) fn bind(&mut self, may_be_full: bool) {
         let (name, source, body) = self.binding();
         let path = format!("/v1/bindings/{name}");
         let answer = self
@@ -254,7 +265,7 @@ impl<'s> Storm<'s> {
         }
     }
 
-    fn unbind(&mut self) {
+    pub(super) fn unbind(&mut self) {
         let at = self.below(self.bindings.len().max(1) as u64) as usize;
         let Some(name) = self.bindings.keys().nth(at).cloned() else {
             return;

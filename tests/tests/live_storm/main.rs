@@ -5,6 +5,7 @@
 
 mod actions;
 mod links;
+mod policies;
 mod traffic;
 
 use std::time::{Duration, Instant};
