@@ -369,7 +369,11 @@ fn log_is_followed_where_it_is_moved_and_rotated_within_its_bounds() {
     assert_eq!(last["keyfence"]["kind"], "checkpoint");
     daemon.end(Signal::SIGTERM);
     assert_eq!(verify(&[&moved, &site.drops()]).0, Some(0));
-    assert_eq!(verify(&[&site.drops(), &moved]).0, Some(0), "as a shell orders them");
+    assert_eq!(
+        verify(&[&site.drops(), &moved]).0,
+        Some(0),
+        "as a shell orders them"
+    );
 
     let small = site.folder().join("small.jsonl");
     let sink = format!(

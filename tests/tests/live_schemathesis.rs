@@ -77,7 +77,10 @@ fn whatever_is_asked_the_answer_is_of_the_documents_shape() {
         "not_a_server_error,content_type_conformance,response_schema_conformance",
     ]);
     // A watch and a capture have no end; the copies of a store are files wherever the operator says.
-    command.args(["--exclude-path-regex", "^/v1/(watch|capture|backup|restore|detach)$"]);
+    command.args([
+        "--exclude-path-regex",
+        "^/v1/(watch|capture|backup|restore|detach)$",
+    ]);
     let told = output(&mut command);
     let text = String::from_utf8_lossy(&told.stdout).into_owned();
     assert!(
