@@ -250,16 +250,23 @@ fn follow(arguments: &Arguments, mut query: Query, shell: &Shell) -> Result<Exit
     }
 }
 
-fn whole(files: &[PathBuf], checkpoint: Option<&str>) -> bool {
-    let mut verifier = Verifier::seeking(checkpoint);
-    files.len() < 2 || files.iter().all(|file| verifier.file(file).is_ok())
-}
-
 /// In the order of their first lines.
 fn by_time(files: &[PathBuf]) -> Vec<PathBuf> {
     let mut files = files.to_vec();
     files.sort_by_key(|file| verify::begins(file));
     files
+}
+
+/// All files, one after the other; else which one does not follow, and why.
+fn read_all<'f>(
+    files: &'f [PathBuf],
+    checkpoint: Option<&str>,
+) -> Result<Verifier, (&'f PathBuf, VerifyError)> {
+    let mut verifier = Verifier::seeking(checkpoint);
+    for file in files {
+        verifier.file(file).map_err(|error| (file, error))?;
+    }
+    Ok(verifier)
 }
 
 fn verify(
@@ -268,33 +275,27 @@ fn verify(
     as_json: bool,
     shell: &Shell,
 ) -> Result<Exit, Failure> {
-    // A shell names them by their letters; only where that order does not hold, that of their writing is tried.
-    let files = match whole(files, checkpoint) {
-        true => files.to_vec(),
-        false => Some(by_time(files))
-            .filter(|files| whole(files, checkpoint))
-            .unwrap_or_else(|| files.to_vec()),
-    };
-    let mut verifier = Verifier::seeking(checkpoint);
-    for file in &files {
-        let shown = file.display();
-        match verifier.file(file) {
-            Ok(()) => {}
-            Err(VerifyError::Io(error)) => {
-                return Err(Failure::new(Exit::Failed, format!("{shown}: {error}")));
-            }
-            Err(broken @ VerifyError::Broken { .. }) => {
-                if as_json {
-                    let object =
-                        json!({ "schema": 1, "whole": false, "file": file, "why": broken.to_string() });
-                    shell.write(&format!("{object}\n"))?;
-                } else {
-                    shell.write(&format!("{shown} does not match: {broken}\n"))?;
-                }
-                return Ok(Exit::Degraded);
-            }
+    let read = read_all(files, checkpoint).or_else(|broken| match (&broken.1, files) {
+        // A shell names them by their letters: that of their writing is tried as well.
+        (VerifyError::Broken { .. }, [_, _, ..]) => read_all(&by_time(files), checkpoint).map_err(|_| broken),
+        _ => Err(broken),
+    });
+    let verifier = match read {
+        Ok(verifier) => verifier,
+        Err((file, VerifyError::Io(error))) => {
+            let text = format!("{}: {error}", file.display());
+            return Err(Failure::new(Exit::Failed, text));
         }
-    }
+        Err((file, broken @ VerifyError::Broken { .. })) => {
+            if as_json {
+                let object = json!({ "schema": 1, "whole": false, "file": file, "why": broken.to_string() });
+                shell.write(&format!("{object}\n"))?;
+            } else {
+                shell.write(&format!("{} does not match: {broken}\n", file.display()))?;
+            }
+            return Ok(Exit::Degraded);
+        }
+    };
     let verified = match verifier.end() {
         Ok(verified) => verified,
         Err(sought) => {

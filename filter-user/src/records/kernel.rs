@@ -19,18 +19,26 @@ use crate::kernel::state::State;
 /// The tables of the instance.
 pub struct Kernel {
     accounting: Accounting,
-    state: State,
-    shared: Arc<Shared>,
-    bindings: Bindings,
+    state: Arc<State>,
+    /// Whom the figures are told to, and whose audit log has a head; `None` without a daemon.
+    daemon: Option<(Arc<Shared>, Bindings)>,
 }
 
 impl Kernel {
     pub fn new(accounting: Accounting, state: State, shared: Arc<Shared>, bindings: Bindings) -> Self {
         Self {
             accounting,
+            state: Arc::new(state),
+            daemon: Some((shared, bindings)),
+        }
+    }
+
+    /// Where no daemon reads them any more.
+    pub(super) fn alone(accounting: Accounting, state: Arc<State>) -> Self {
+        Self {
+            accounting,
             state,
-            shared,
-            bindings,
+            daemon: None,
         }
     }
 }
@@ -47,7 +55,9 @@ impl Source for Kernel {
     }
     fn end_epoch(&self, now: u64) {
         self.accounting.end_epoch(now);
-        self.shared.note_record_keys(self.accounting.keys());
+        if let Some((shared, _)) = &self.daemon {
+            shared.note_record_keys(self.accounting.keys());
+        }
     }
     fn quiet(&self) -> std::io::Result<()> {
         self.accounting.quiet()
@@ -68,7 +78,9 @@ impl Source for Kernel {
         self.state.refused().map_err(|error| error.to_string())
     }
     fn audit_head(&self) -> AuditHead {
-        self.bindings.audit_head()
+        // The bindings' store is not opened only to be told of.
+        let bindings = self.daemon.as_ref().map(|(_, bindings)| bindings);
+        bindings.map(Bindings::audit_head).unwrap_or_default()
     }
 }
 

@@ -10,11 +10,9 @@ use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::Path;
 use std::sync::Arc;
 
-use filter_common::records::Record;
 use nix::net::if_::if_indextoname;
 
-use super::{Epoch, Naming, Records, Source};
-use crate::bindings::requests::AuditHead;
+use super::{Kernel, Naming, Records};
 use crate::compiler::{owner_hash, owner_name};
 use crate::engine;
 use crate::kernel::pins::{Found, Pins};
@@ -150,7 +148,7 @@ fn write(accounting: Accounting, state: State, policy: &Policy) -> Result<Vec<St
             .map(|name| (owner_hash(&name), name))
             .collect(),
     };
-    let source = Alone { accounting, state };
+    let source = Kernel::alone(accounting, state);
     let opened = Records::open(
         policy,
         Box::new(source),
@@ -177,49 +175,6 @@ fn keep_owners(policy: &Policy) -> Vec<String> {
         Some(format!("{} keeps its owner: {error}", sink.path.display()))
     });
     failed.collect()
-}
-
-/// The tables without a daemon.
-struct Alone {
-    accounting: Accounting,
-    state: Arc<State>,
-}
-
-impl Source for Alone {
-    fn is_new(&self) -> bool {
-        self.accounting.is_new()
-    }
-    fn begin(&self, now: u64, seed: u64, first_sequence: u64) {
-        self.accounting.begin(now, seed, first_sequence);
-    }
-    fn pending(&self) -> Option<Epoch> {
-        self.accounting.pending()
-    }
-    fn end_epoch(&self, now: u64) {
-        self.accounting.end_epoch(now);
-    }
-    fn quiet(&self) -> std::io::Result<()> {
-        self.accounting.quiet()
-    }
-    fn read(&self, epoch: u64) -> Vec<Record> {
-        self.accounting.read(epoch)
-    }
-    fn finish(&self, epoch: &Epoch, records: u64, packets: [u64; 2]) {
-        self.accounting.finish(epoch, records, packets);
-    }
-    fn written(&self) -> ([u64; 2], u64) {
-        self.accounting.written()
-    }
-    fn began(&self) -> u64 {
-        self.accounting.began()
-    }
-    fn counters(&self) -> Result<[u64; 2], String> {
-        self.state.refused().map_err(|error| error.to_string())
-    }
-    /// The bindings' store is not opened for this.
-    fn audit_head(&self) -> AuditHead {
-        AuditHead::default()
-    }
 }
 
 /// Names by the kernel's tables and the policy; owners of bindings have none here.
