@@ -10,9 +10,9 @@ use keyfence_tests::harness::drops::{
 };
 use keyfence_tests::harness::frames::{self, SYN};
 use keyfence_tests::harness::{
-    Attach, Daemon, LISTED, Policy, SERVER, STRANGER, Site, Wire, keyfence, output, until,
+    Attach, Daemon, LISTED, Policy, SERVER, STRANGER, Site, Tiny, Wire, keyfence, output, until,
 };
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -302,17 +302,8 @@ fn log_that_somebody_touched_does_not_match() {
 #[test]
 fn full_disk_loses_no_count_and_no_daemon() {
     let site = Site::new();
-    let disk = site.folder().join("disk");
-    fs::create_dir(&disk).expect("a temporary folder can hold another");
-    mount(
-        Some("tmpfs"),
-        &disk,
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some("size=64k"),
-    )
-    .expect("root can mount");
-    let log = disk.join("drops.jsonl");
+    let disk = Tiny::mount(site.folder().join("disk"), "64k");
+    let log = disk.path().join("drops.jsonl");
     let sink = format!("[[sink]]\npath = \"{}\"\n", log.display());
     let daemon = Daemon::start(&site, &policy().and(&sink));
     let mut wire = Wire::open(&site);
@@ -323,11 +314,14 @@ fn full_disk_loses_no_count_and_no_daemon() {
     flood(&mut wire, 500, 1000);
     assert_eq!(daemon.get("/livez").map(|answer| answer.status), Some(200));
     assert_eq!(daemon.metric("keyfence_records_waiting{sink=\"file-0\"}"), 1.0);
+    let ready = || daemon.get("/readyz").expect("the daemon answers");
+    assert!(ready().body.contains("records wait for the sink file-0"));
+    assert_eq!(ready().status, 503);
     let whole = records(&log);
     assert!(sums(&whole).iter().sum::<u64>() < 2000);
     mount(
         Some("tmpfs"),
-        &disk,
+        disk.path(),
         Some("tmpfs"),
         MsFlags::MS_REMOUNT,
         Some("size=16m"),
@@ -335,9 +329,9 @@ fn full_disk_loses_no_count_and_no_daemon() {
     .expect("root can mount");
     let found = caught_up(&site, &[&log]);
     assert_in_order(&found);
+    until("the daemon is ready", || (ready().status == 200).then_some(()));
     assert!(daemon.end(Signal::SIGTERM).success());
     assert_eq!(verify(&[&log]).0, Some(0));
-    umount2(&disk, MntFlags::MNT_DETACH).expect("it is mounted");
 }
 
 /// Of the file or of what it was rotated to: a rotation leaves a checkpoint alone in the new one.

@@ -4,10 +4,9 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use keyfence_tests::harness::drops::{caught_up, sums, verify};
 use keyfence_tests::harness::frames::{self, SYN};
 use keyfence_tests::harness::{
-    Attach, Daemon, Policy, SERVER, STRANGER, Site, Tiny, Wire, keyfence_path, output, system, until,
+    Attach, Daemon, Policy, SERVER, STRANGER, Site, Wire, keyfence_path, output, system, until,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -47,32 +46,6 @@ fn assert_is_ours(record: &Value) {
     assert_eq!(record["source"]["ip"], STRANGER.v4.to_string());
     assert_eq!(record["network"]["packets"], 5);
     assert_eq!(record["event"]["reason"], "unlisted");
-}
-
-/// The disk of the log alone: records wait in the kernel, the daemon says so, and none is missing afterwards.
-#[test]
-fn a_full_disk_is_told_of_and_loses_no_record() {
-    let site = Site::new();
-    let disk = Tiny::mount(site.folder().join("log"), "1m");
-    let log = disk.path().join("drops.jsonl");
-    let sink = format!("[[sink]]\npath = \"{}\"\n", log.display());
-    let policy = Policy::new(Attach::Auto, SERVICE).and(&sink);
-    let daemon = Daemon::start(&site, &policy);
-    let filler = disk.fill_but(0);
-    drop_some(&site);
-    let why = until("the daemon is not ready", || {
-        let answer = daemon.get("/readyz")?;
-        (answer.status == 503).then_some(answer.body)
-    });
-    assert!(why.contains("records wait for the sink file-0"), "{why}");
-    assert_eq!(daemon.metric("keyfence_records_waiting{sink=\"file-0\"}"), 1.0);
-    fs::remove_file(filler).expect("it is there");
-    until("the daemon is ready", || {
-        daemon.get("/readyz").filter(|answer| answer.status == 200)
-    });
-    let records = caught_up(&site, &[&log]);
-    assert_eq!(sums(&records), [5, 0]);
-    assert_eq!(verify(&[&log]).0, Some(0));
 }
 
 #[test]
