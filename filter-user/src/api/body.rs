@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
 use super::problem::{Code, Problem};
@@ -19,6 +20,14 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
 /// The whole body of one binding or deny.
 pub(super) async fn json(headers: &HeaderMap, body: &mut Body, patience: Duration) -> Result<Bytes, Problem> {
     whole(headers, body, patience, LINE_BYTES_MAX as u64).await
+}
+
+/// An object of these members: a list of their values in order, which serde would take as well, is none.
+pub(super) fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+    match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'[') => Err(serde::de::Error::custom("a list where an object belongs")),
+        _ => serde_json::from_slice(bytes),
+    }
 }
 
 /// A whole body of JSON with a bound of its own.

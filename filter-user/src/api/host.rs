@@ -53,7 +53,7 @@ struct Copy {
 async fn copy(context: &Context, request: &Parts, body: &mut Body) -> Result<Copy, Problem> {
     let body = body::json(&request.headers, body, context.bounds.line_timeout).await?;
     let invalid = |detail: &str| Problem::new(Code::Refused(refusal::Code::Invalid), detail);
-    let copy: Copy = serde_json::from_slice(&body)
+    let copy: Copy = body::object(&body)
         .map_err(|_| invalid("the body is {\"path\": \"/…\"}, for a restore also \"trust\""))?;
     if !copy.path.is_absolute() {
         return Err(invalid("`path` is absolute: the daemon has a folder of its own"));

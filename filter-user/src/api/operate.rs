@@ -75,7 +75,7 @@ pub(super) async fn observe(
         let detail = "the body is {\"seconds\": 900, \"service\": \"NAME\" or null, \"reason\": \"…\"}";
         Problem::new(Code::Refused(refusal::Code::Invalid), detail)
     };
-    let asked: Observe = serde_json::from_slice(&body).map_err(|_| invalid())?;
+    let asked: Observe = body::object(&body).map_err(|_| invalid())?;
     let faults = asked.faults();
     if !faults.is_empty() {
         return Err(Refusal::of_faults(faults).into());

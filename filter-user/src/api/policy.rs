@@ -84,7 +84,7 @@ impl Sent {
         )
         .await?;
         // As large as all sources: elsewhere.
-        let parsed = tokio::task::spawn_blocking(move || serde_json::from_slice::<Sent>(&bytes)).await;
+        let parsed = tokio::task::spawn_blocking(move || body::object::<Sent>(&bytes)).await;
         let parsed = parsed.map_err(|error| Problem::new(Code::ReloadFailed, error.to_string()))?;
         let sent = parsed.map_err(|error| {
             // The error's own text may quote what was sent.

@@ -286,6 +286,45 @@ async fn why_names_what_lists_an_address_and_status_tells_of_the_store() {
 }
 
 #[tokio::test]
+async fn path_that_is_no_backup_is_a_fault_of_who_names_it_and_changes_nothing() {
+    let policy = policy_with(&publisher("gateway", ""));
+    let running = Running::with(policy, &[&super::fixture::me()]).await;
+    assert_eq!(running.put("key-1", &binding("198.51.100.7")).await.status, 201);
+    let store = running.ask("GET /v1/status", "").await.json()["bindings"]["store"].clone();
+    let empty = running.socket("empty");
+    std::fs::write(&empty, "").unwrap();
+    let text = running.socket("text");
+    std::fs::write(&text, "no store\n".repeat(2_000)).unwrap();
+    let folder = running.socket("");
+    let restores = [&empty, &text, &folder, &running.socket("nothing")];
+    for path in restores {
+        let body = json_body(&json!({ "path": path }));
+        let answer = running.ask("POST /v1/restore", &body).await;
+        answer.is_problem(422, "invalid");
+        let detail = answer.json()["detail"].to_string();
+        assert!(detail.contains(&*path.to_string_lossy()), "{detail}");
+    }
+    for path in [&empty, &folder, &text.join("below")] {
+        let body = json_body(&json!({ "path": path }));
+        running
+            .ask("POST /v1/backup", &body)
+            .await
+            .is_problem(422, "invalid");
+    }
+    for body in [json!([empty]), json!([empty, true])] {
+        let line = json_body(&body);
+        running
+            .ask("POST /v1/restore", &line)
+            .await
+            .is_problem(422, "invalid");
+    }
+    let status = running.ask("GET /v1/status", "").await.json();
+    assert_eq!(status["bindings"]["store"], store, "{status}");
+    let shown = running.ask("GET /v1/bindings/key-1", "").await.json();
+    assert_eq!(shown["state"], "active", "{shown}");
+}
+
+#[tokio::test]
 async fn operator_sees_and_revokes_what_a_publisher_left_behind() {
     let running = gateway().await;
     assert_eq!(running.put("key-1", &binding("198.51.100.7")).await.status, 201);

@@ -38,12 +38,7 @@ impl Bindings {
         let shared = Arc::clone(&self.shared);
         let path = to.clone();
         let copied = tokio::task::spawn_blocking(move || store::copy_to(&shared.store, &path)).await;
-        if let Err(error) = copied.map_err(|_| lost())? {
-            return Err(Refusal::new(
-                Code::Unavailable,
-                format!("{}: {error}", to.display()),
-            ));
-        }
+        copied.map_err(|_| lost())??;
         let members = Map::from_iter([("to".to_owned(), to.display().to_string().into())]);
         self.audit(AuditNote {
             actor: Some(actor.clone()),

@@ -14,7 +14,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMet
 
 #[cfg(test)]
 pub(crate) use open::open_backend;
-pub(crate) use open::{Opened, Rows, copy_to, open, path_in, rename_store};
+pub(crate) use open::{Opened, Rows, copy_from, copy_to, open, path_in, rename_store};
 use tables::{CHANGES, LOST, META, NAMES, TOMBSTONES, Tables};
 pub(crate) use tables::{StoredChange, StoredDeny, key_of};
 
@@ -22,6 +22,7 @@ use super::audit::Known;
 use super::clock::Now;
 use super::model::lease::Moment;
 use super::model::row::Row;
+use super::refusal::{Code, Refusal};
 
 /// Changes that a watch can still be given.
 pub(crate) const CHANGES_MAX: u64 = 1_000_000;
@@ -40,6 +41,9 @@ pub(crate) enum StoreError {
     Entry(#[from] postcard::Error),
     #[error("{0}: {1}")]
     File(PathBuf, std::io::Error),
+    /// What an operator named cannot be used: nothing is wrong with the store.
+    #[error("{0}: {1}")]
+    Named(PathBuf, String),
     /// Left untouched.
     #[error("store format {found}, this release reads up to {known}")]
     Newer { found: u64, known: u64 },
@@ -59,6 +63,16 @@ impl StoreError {
             StoreError::File(_, error) => full(error),
             _ => false,
         }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Refusal {
+        let code = match error {
+            StoreError::Named(..) => Code::Invalid,
+            _ => Code::Unavailable,
+        };
+        Refusal::new(code, error.to_string())
     }
 }
 

@@ -268,9 +268,31 @@ fn new_id() -> Result<String, StoreError> {
     Ok(crate::bindings::model::credential::hex(&bytes))
 }
 
+/// The fault of a path that an operator named, unless the disk is full.
+fn named(path: &Path, error: std::io::Error) -> StoreError {
+    let error = StoreError::File(path.to_owned(), error);
+    match (error.is_full(), error) {
+        (false, StoreError::File(path, error)) => StoreError::Named(path, error.to_string()),
+        (_, error) => error,
+    }
+}
+
+/// Copies the file that an operator names.
+pub(crate) fn copy_from(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let file = std::fs::File::open(from).map_err(|error| named(from, error))?;
+    if !file.metadata().is_ok_and(|what| what.is_file()) {
+        return Err(StoreError::Named(
+            from.to_owned(),
+            "not a regular file".to_owned(),
+        ));
+    }
+    std::fs::copy(from, to).map_err(|error| StoreError::File(to.to_owned(), error))?;
+    Ok(())
+}
+
 /// A consistent copy in a new file, on disk when it returns.
 pub(crate) fn copy_to(store: &Store, to: &Path) -> Result<(), StoreError> {
-    let fail = |error| StoreError::File(to.to_owned(), error);
+    let fail = |error| named(to, error);
     if let Some(folder) = to.parent() {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(fail)?;
@@ -346,7 +368,14 @@ pub(crate) fn copy_to(store: &Store, to: &Path) -> Result<(), StoreError> {
 
 /// Gives a copy a new id, and revisions above those of what it replaces; without trust its publishers are unsynced.
 pub(crate) fn rename_store(path: &Path, trust: bool, revision: u64, now: Now) -> Result<(), StoreError> {
-    let opened = read(open_file(path)?, now)?;
+    let db = open_file(path)?;
+    if format_of(&db)?.is_none() {
+        return Err(StoreError::Named(
+            path.to_owned(),
+            "there is no store in it".to_owned(),
+        ));
+    }
+    let opened = read(db, now)?;
     let db = opened.store.db();
     let mut write = db.get()?.begin_write()?;
     write.set_two_phase_commit(true);

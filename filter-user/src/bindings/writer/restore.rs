@@ -46,7 +46,7 @@ pub(super) async fn restore(core: Box<Core>, job: RestoreJob, grants: &dyn Grant
         let _ = reply.send(answer);
         return core;
     };
-    let _ = reply.send(Err(Refusal::new(Code::Unavailable, error.to_string())));
+    let _ = reply.send(Err(error.into()));
     core
 }
 
@@ -57,8 +57,11 @@ impl Core {
         let path = store::path_in(&shared.folder);
         let new = path.with_extension("restoring");
         let at_new = |error| StoreError::File(new.clone(), error);
-        std::fs::copy(from, &new).map_err(|error| StoreError::File(from.to_owned(), error))?;
-        store::rename_store(&new, trust, self.revision, now)?;
+        store::copy_from(from, &new)?;
+        store::rename_store(&new, trust, self.revision, now).map_err(|error| match error.is_full() {
+            true => error,
+            false => StoreError::Named(from.to_owned(), format!("no backup that can be used: {error}")),
+        })?;
         let synced = std::fs::File::open(&new).and_then(|file| file.sync_all());
         synced.map_err(at_new)?;
         let aside = path.with_extension(format!("replaced-{}-{}", now.wall_ms, self.revision));
