@@ -228,7 +228,7 @@ async fn restored_backup_has_a_new_id_and_waits_for_its_publishers_unless_truste
     let before = f.bindings.backup(&operator(), backup.clone()).await.unwrap();
     assert_eq!(
         code(f.bindings.backup(&operator(), backup.clone()).await),
-        Code::Unavailable
+        Code::Invalid
     );
     f.put("key-2", &body("192.0.2.2", 600)).await.unwrap();
     f.delete("key-1", None).await.unwrap();
@@ -275,7 +275,7 @@ async fn restored_backup_has_a_new_id_and_waits_for_its_publishers_unless_truste
     std::fs::write(&bad, "no store").unwrap();
     assert_eq!(
         code(f.bindings.restore(&operator(), bad, true).await),
-        Code::Unavailable
+        Code::Invalid
     );
     assert_eq!(f.kernel.owners(), ["binding/gateway/key-1"]);
 }
