@@ -3,6 +3,8 @@
 
 pub mod api;
 pub mod bindings;
+#[cfg(test)]
+mod cases;
 pub mod cli;
 pub mod compiler;
 pub mod daemon;

@@ -1,8 +1,10 @@
 //! Any body, path and query: an answer below 500, and never a panic.
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
+
+use crate::cases::cases;
 
 use super::fixture::{Running, me, policy_with, publisher};
 
@@ -82,7 +84,7 @@ fn text() -> impl Strategy<Value = String> {
 fn any_body_is_answered_below_500() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let running = runtime.block_on(Running::with(policy_with(&publisher("gateway", "")), &[&me()]));
-    let mut runner = TestRunner::new(Config::with_cases(96));
+    let mut runner = TestRunner::new(cases(96));
     let segment = prop_oneof![
         Just("key-1".to_owned()),
         "[!-~&&[^ #?%/]]{1,12}",

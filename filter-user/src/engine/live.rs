@@ -9,7 +9,7 @@ mod meanings;
 mod plan;
 mod words;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use filter_common::abi::{LimitSet, Owner};
@@ -90,13 +90,9 @@ impl Live {
         let names = names.map(|(number, name)| (number, Arc::from(name)));
         let sources = || policy.denies.iter().flat_map(|deny| &deny.sources);
         let always = || sources().map(|source| Keyed::of(&source.prefix));
-        let ends = pushed.denies.values();
-        let ends = || {
-            ends.clone()
-                .flat_map(|(sources, end)| sources.iter().map(move |source| (source, *end)))
-        };
-        let denied_v4 = ends().filter_map(|(source, end)| Some((Keyed::of(source).v4()?, end)));
-        let denied_v6 = ends().filter_map(|(source, end)| Some((Keyed::of(source).v6()?, end)));
+        let denies = pushed.denies.values();
+        let denied_v4 = denies.clone().flat_map(|deny| denied(deny, Keyed::v4));
+        let denied_v6 = denies.flat_map(|deny| denied(deny, Keyed::v6));
         let homes = generation.homes;
         let meanings = Meanings::of(&compiled);
         let (v4, v6) = (compiled.sources_v4, compiled.sources_v6);
@@ -319,6 +315,13 @@ impl Live {
         self.port_sets.insert(ranges.to_vec(), set);
         Ok(set)
     }
+}
+
+/// The prefixes of a pushed deny that are of one family, each once however often it is named, with its end.
+fn denied<K: Ord>((sources, end): &Deny, family: fn(Keyed) -> Option<K>) -> impl Iterator<Item = (K, u64)> {
+    let keys = sources.iter().filter_map(|source| family(Keyed::of(source)));
+    let each: BTreeSet<K> = keys.collect();
+    each.into_iter().map(|key| (key, *end))
 }
 
 /// Whether all but sources and end is the same.

@@ -7,13 +7,14 @@ use std::path::Path;
 
 use ipnet::IpNet;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::TestRunner;
 
 use super::compile::{Occasion, compile};
 use super::filter::{SharedNumbers, read, shared};
 use super::live::Stop;
 use super::tables::Tables;
 use crate::bindings::seam::{Change, Grantee};
+use crate::cases::cases;
 use crate::compiler::{Numbers, Pushed};
 use crate::kernel::edit::Granted;
 use crate::kernel::load::{Generation, KernelLog, Setting};
@@ -306,12 +307,8 @@ pub(super) fn wide() -> Grantee {
     }
 }
 
-pub(super) fn runner(cases: u32) -> TestRunner {
-    TestRunner::new(Config {
-        cases,
-        failure_persistence: None,
-        ..Config::default()
-    })
+pub(super) fn runner(own: u32) -> TestRunner {
+    TestRunner::new(cases(own))
 }
 
 #[test]

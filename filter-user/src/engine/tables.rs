@@ -189,6 +189,10 @@ impl Tables {
                 self.fill.owners.take();
                 self.pushed.grantees.remove(owner);
             }
+            // Its levels and counts are under the number that it has in force, should it be here again.
+            if let Some(number) = in_force.filter(|_| from.is_some()) {
+                numbers.move_owner(owner, number);
+            }
             return Ok(None);
         };
         let (to, taken) = match in_force.or(from) {

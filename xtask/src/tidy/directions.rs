@@ -10,7 +10,7 @@ use super::{
 /// Filter-user from the bottom up. A module names those of lower rows, never its own row or a higher one.
 /// `sys` wraps system calls and `logging` sets the log up: they know none of the others.
 const LAYERS: &[&[&str]] = &[
-    &["sys", "logging", "sockets"],
+    &["sys", "logging", "sockets", "cases"],
     &["policy"],
     &["bindings"],
     &["compiler"],

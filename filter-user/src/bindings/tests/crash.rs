@@ -13,6 +13,7 @@ use crate::bindings::model::content::{Content, Services};
 use crate::bindings::model::row::{Row, Told};
 use crate::bindings::requests::Event;
 use crate::bindings::store::{Batch, Opened, StoredChange, key_of, open_backend};
+use crate::cases::cases;
 
 /// A disk in memory that remembers every write.
 #[derive(Clone, Debug, Default)]
@@ -178,7 +179,7 @@ fn fold(opened: &Opened, rows: &Rows, keys: std::ops::Range<u8>, folded: Option<
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(cases(24))]
 
     #[test]
     fn whatever_a_crash_keeps_the_store_holds_what_was_acknowledged_and_no_half_of_the_rest(

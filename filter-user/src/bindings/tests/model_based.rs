@@ -9,6 +9,7 @@ use super::fixture::*;
 use crate::bindings::refusal::Code;
 use crate::bindings::requests::*;
 use crate::bindings::seam::GrantError;
+use crate::cases::cases;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -196,7 +197,7 @@ async fn run(steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+    #![proptest_config(cases(12))]
 
     #[test]
     fn answers_list_kernel_and_log_agree_with_a_plain_model(steps in steps()) {

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::{BASE, ROOT, load_files, load_text, told};
+use crate::cases::cases;
 use crate::policy::model::{Origin, Policy};
 use crate::policy::{fuzz, print};
 
@@ -245,7 +246,7 @@ fn policy() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(cases(256))]
 
     #[test]
     fn a_printed_policy_loads_as_the_same_policy(text in policy()) {
