@@ -65,6 +65,8 @@ pub struct Assigned {
     taken: Vec<u32>,
     /// Numbers that nobody has once these are in force.
     left: Vec<u32>,
+    /// Numbers of names that were changed since: one that had left may be here again with its own.
+    met: Vec<u32>,
 }
 
 /// What stays with the names that the assignment does not ask for.
@@ -77,11 +79,12 @@ pub enum Keep {
 }
 
 impl Assigned {
-    /// One more number that was nobody's.
-    pub fn took(&mut self, owner: &str, number: Option<u32>) {
+    /// One owner's number as it is now, and the one that was nobody's where it took one.
+    pub fn took(&mut self, owner: &str, number: Option<u32>, taken: Option<u32>) {
         let hash = owner_hash(owner);
-        self.owners.extend(number.map(|number| (hash, number)));
-        self.taken.extend(number);
+        self.owners.extend(taken.map(|number| (hash, number)));
+        self.taken.extend(taken);
+        self.met.extend(number);
     }
 }
 
@@ -284,7 +287,8 @@ impl Numbers {
         if !gone.is_empty() {
             Arc::make_mut(&mut self.leaving).extend(gone);
         }
-        let used: HashSet<u32> = changed.iter().map(|(_, number)| *number).collect();
+        let used = changed.iter().map(|(_, number)| number);
+        let used: HashSet<u32> = used.chain(&assigned.met).copied().collect();
         assigned.left.retain(|number| !used.contains(number));
         self.parted_before.extend(&before.parted);
     }

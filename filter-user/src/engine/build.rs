@@ -221,7 +221,8 @@ impl Next {
             let taken = self
                 .tables
                 .change_ahead(&mut self.numbers, &self.state, ahead, wanted)?;
-            self.claim.assigned.took(owner, taken);
+            let number = self.numbers.owner(owner);
+            self.claim.assigned.took(owner, number, taken);
         }
         Ok(())
     }

@@ -1,6 +1,9 @@
 //! Who keeps a number, and who gets which.
 
+use std::path::Path;
+
 use super::*;
+use crate::policy::{LoadContext, MemoryFiles, load_from};
 
 fn placed(known: &[(&str, u32)], wanted: &[&str], in_force: &[&str]) -> (Vec<(String, u32)>, Vec<String>) {
     let known = known
@@ -85,4 +88,33 @@ fn a_policy_of_other_names_only_finds_numbers_too() {
     let (numbers, fresh) = placed(&known, &["x", "y", "z"], &["a", "b", "c"]);
     assert_eq!(numbers, pairs(&[("x", 1), ("y", 2), ("z", 3)]));
     assert_eq!(fresh, ["x", "y", "z"]);
+}
+
+#[test]
+fn number_of_a_name_that_is_here_again_while_its_tables_were_made_is_not_given_away() {
+    let name = "binding/gateway/key-1";
+    let left_with = 5;
+    let before = Numbers {
+        given: Given::of([left_with].into_iter()),
+        leaving: Arc::new(HashMap::from([(owner_hash(name), left_with)])),
+        ..Numbers::default()
+    };
+    let root = Path::new("keyfence.toml");
+    let text = b"version = 1\n[filter]\ninterfaces = [\"lo\"]\n".to_vec();
+    let files = MemoryFiles::new([(root.to_owned(), text)]);
+    let now = "2026-06-01T00:00:00Z".parse().unwrap();
+    let policy = load_from(&files, root, &LoadContext::at(now)).policy.unwrap();
+    let assign = || before.assign((&policy, &Pushed::default()), None, 9);
+    let (mut next, mut assigned) = assign();
+    assert_eq!(assigned.left, [left_with], "nobody has it any more");
+    next.succeed(&before, &mut assigned);
+    assert_eq!(assigned.left, [left_with]);
+
+    let (mut next, mut assigned) = assign();
+    next.move_owner(name, left_with);
+    assigned.took(name, next.owner(name), None);
+    next.succeed(&before, &mut assigned);
+    assert!(assigned.left.is_empty(), "{assigned:?}");
+    next.release(&assigned, |number| panic!("{number} is told of"));
+    assert_ne!(next.fresh(9), Some(left_with));
 }
