@@ -49,8 +49,8 @@ use requests::{
     Actor, Answer, AuditHead, AuditNote, BindingView, Delete, DeleteAnswer, DenyView, LINE_BYTES_MAX,
     Outcome, Put, PutAnswer, PutDeny,
 };
-use seam::{BoxFuture, DenyGrant, Effective, Grantee, Under};
-use shared::Shared;
+use seam::{BoxFuture, DenyGrant, Effective, Grantee, LeftOut, Under};
+use shared::{CROWDED_ALARM, Shared};
 use writer::denies::{self, DenyJob, DenyOp};
 use writer::job::{BindingJob, Done, Job, Op, Reply};
 
@@ -277,7 +277,8 @@ impl Effective for Bindings {
     }
 
     fn applied(&self, epoch: u64, policy: &Arc<Policy>) {
-        self.shared.view_of(epoch, policy);
+        let left_out = self.shared.view_of(epoch, policy).left_out();
+        self.shared.set_alarm(CROWDED_ALARM, left_out);
         self.shared.let_go();
         self.shared.applied.store(true, Ordering::Release);
         self.shared.nudge.notify_one();
@@ -313,9 +314,28 @@ impl Under for UnderPolicy {
         };
         owners.iter().filter_map(grantee).collect()
     }
+
+    fn age(&self, owner: &str) -> u64 {
+        self.row(owner).map_or(0, |row| row.revision)
+    }
+
+    fn leave_out(&self, left: &[LeftOut]) {
+        let rows = left
+            .iter()
+            .filter_map(|left| Some((self.row(&left.owner)?.revision, left.prefix.clone())));
+        self.view.leave_out(rows);
+    }
 }
 
 impl UnderPolicy {
+    fn row(&self, owner: &str) -> Option<Arc<Row>> {
+        let (publisher, credential) = view::named(owner)?;
+        self.shared
+            .memory
+            .shelf(publisher)?
+            .get_of(Which::ToBe, credential)
+    }
+
     /// What has ended needs no place in the kernel.
     fn grantee(
         &self,

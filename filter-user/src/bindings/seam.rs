@@ -144,6 +144,19 @@ pub trait Under: Send + Sync {
     fn all(&self) -> (Vec<Grantee>, Vec<DenyGrant>);
     /// The grants of those of these owners that have one.
     fn of(&self, owners: &BTreeSet<String>) -> Vec<Grantee>;
+    /// When an owner's grant was written: the higher, the later.
+    fn age(&self, _owner: &str) -> u64 {
+        0
+    }
+    /// These have no grant under this policy as they are, since the kernel has no room for them.
+    fn leave_out(&self, _left: &[LeftOut]) {}
+}
+
+/// An owner that is left out, and the prefix that more would grant than the kernel walks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    pub owner: String,
+    pub prefix: String,
 }
 
 impl Change {

@@ -34,6 +34,9 @@ pub(crate) const SPACE_ALARM: &str = "space";
 /// The store was set aside: bindings are not in force that were acknowledged. Until the next start.
 pub(crate) const STORE_ALARM: &str = "store";
 
+/// Bindings are left out: more would grant an address than the kernel walks.
+pub(crate) const CROWDED_ALARM: &str = "crowded";
+
 /// What then holds where an earlier daemon's filter is in force.
 const KEPT: &str = "the kernel keeps what was in force, and takes no change of it: `keyfence restore` a backup, and \
                     then, or without one, `keyfence reload`; after that publishers must sync";

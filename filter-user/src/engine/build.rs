@@ -13,13 +13,14 @@ use ipnet::IpNet;
 
 use super::attachments::{by_slot, counted, placed};
 use super::compile::{Occasion, compile, host_addresses};
+use super::crowded;
 use super::error::FilterError;
 use super::fill::owners_of;
 use super::filter::{SharedNumbers, name, read};
 use super::live::{Deny, Stop};
 use super::tables::{Ahead, Tables};
 use crate::bindings::seam::{Grantee, Under};
-use crate::compiler::{Assigned, Keep, Numbers, Pushed};
+use crate::compiler::{Assigned, CompileError, Compiled, Keep, Numbers, Pushed};
 use crate::kernel::choice::{Choice, choose, choose_most};
 use crate::kernel::interfaces;
 use crate::kernel::load::{Generation, KernelLog, Setting};
@@ -116,7 +117,7 @@ impl Next {
     /// Blocks for as long as the policy is large.
     pub(super) fn make(
         wanted: Wanted,
-        (pushed, under): (Pushed, Option<Arc<dyn Under>>),
+        (mut pushed, under): (Pushed, Option<Arc<dyn Under>>),
         around: Around,
         ground: Ground,
     ) -> Result<Box<Self>, FilterError> {
@@ -128,12 +129,6 @@ impl Next {
             jiffy_zero,
             abandoned,
         } = ground;
-        let Wanted {
-            policy,
-            before,
-            keep,
-            occasion,
-        } = wanted;
         let go_on = || match abandoned.load(Ordering::Relaxed) {
             true => Err(FilterError::Abandoned),
             false => Ok(()),
@@ -141,23 +136,13 @@ impl Next {
         go_on()?;
         let owners_max = state.owners_max();
         let placed = placed(&around.choice);
-        let before: Vec<&Policy> = before.iter().map(AsRef::as_ref).collect();
-        let (mut numbers, assigned) = from.assign_over((&policy, &pushed), (&before, keep), owners_max);
-        let claim = Claim {
-            from,
-            assigned,
-            is_in_force: false,
-        };
-        if keep == Keep::All && claim.assigned.unnumbered + claim.assigned.unnamed != 0 {
-            return Err(FilterError::BothFull);
-        }
-        if claim.assigned.unnumbered != 0 {
-            let needed = owners_of(&policy, &pushed) as u32;
-            let max = owners_max - 1;
-            return Err(FilterError::OwnersFull { needed, max });
-        }
-        go_on()?;
-        let (compiled, narrowed) = compile((&policy, &pushed), &numbers, &around.host, occasion)?;
+        let (mut numbers, claim, (compiled, narrowed)) = fit(
+            &wanted,
+            (&mut pushed, under.as_deref()),
+            (&from, owners_max),
+            (&around.host, &go_on),
+        )?;
+        drop(from);
         go_on()?;
         let slots = state.place_interfaces(&counted(&placed))?;
         let setting = Setting {
@@ -171,13 +156,19 @@ impl Next {
         let jiffy = generation.wind(jiffy_zero)?;
         go_on()?;
         let read_back = ReadBack::of(&generation)?;
-        let tables = Tables::new(generation, compiled, &mut numbers, (&policy, pushed), owners_max)?;
+        let tables = Tables::new(
+            generation,
+            compiled,
+            &mut numbers,
+            (&wanted.policy, pushed),
+            owners_max,
+        )?;
         name(&mut state, &claim.assigned)?;
         let names = placed.iter().map(|interface| interface.name.clone());
         Ok(Box::new(Self {
             slots: names.zip(slots).collect(),
-            policy,
-            occasion,
+            policy: wanted.policy,
+            occasion: wanted.occasion,
             around,
             narrowed,
             jiffy,
@@ -261,6 +252,40 @@ impl Next {
             numbers,
             claim,
             state,
+        }
+    }
+}
+
+/// Numbers for all that is wanted, and its tables: without what was pushed last where an operator's policy leaves it no room.
+fn fit(
+    wanted: &Wanted,
+    (pushed, under): (&mut Pushed, Option<&dyn Under>),
+    (from, owners_max): (&Numbers, u32),
+    (host, go_on): (&[IpNet], &dyn Fn() -> Result<(), FilterError>),
+) -> Result<(Numbers, Claim, (Compiled, Option<String>)), FilterError> {
+    let policy = &*wanted.policy;
+    let before: Vec<&Policy> = wanted.before.iter().map(AsRef::as_ref).collect();
+    loop {
+        let (numbers, assigned) = from.assign_over((policy, pushed), (&before, wanted.keep), owners_max);
+        let claim = Claim {
+            from: from.clone(),
+            assigned,
+            is_in_force: false,
+        };
+        if wanted.keep == Keep::All && claim.assigned.unnumbered + claim.assigned.unnamed != 0 {
+            return Err(FilterError::BothFull);
+        }
+        if claim.assigned.unnumbered != 0 {
+            let needed = owners_of(policy, pushed) as u32;
+            let max = owners_max - 1;
+            return Err(FilterError::OwnersFull { needed, max });
+        }
+        go_on()?;
+        match (compile((policy, pushed), &numbers, host, wanted.occasion), under) {
+            // An operator's policy does not wait for what was pushed; what is pushed waits for its place.
+            (Err(FilterError::Compile(CompileError::OwnersPerSource { .. })), Some(under))
+                if wanted.occasion == Occasion::Reload && crowded::leave_out(policy, pushed, under) != 0 => {}
+            (compiled, _) => return Ok((numbers, claim, compiled?)),
         }
     }
 }

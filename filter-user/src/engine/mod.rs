@@ -13,6 +13,7 @@ mod build_tests;
 mod canary;
 mod change;
 mod compile;
+mod crowded;
 mod drift;
 mod error;
 mod explain;
@@ -53,7 +54,7 @@ use std::sync::{Arc, RwLock};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::bindings::seam::{Changes, Effective, GrantError};
+use crate::bindings::seam::{Changes, Effective, GrantError, Under};
 use crate::compiler::Pushed;
 use crate::judge::in_force::{InForce, Question};
 use crate::kernel::capture::Tap;
@@ -138,8 +139,10 @@ impl Engine {
         effective: Option<Arc<dyn Effective>>,
         pushed: Pushes,
     ) -> Result<(Self, Arc<Shared>), FilterError> {
+        // The bindings' view of the policy is wanted once more when it is in force.
+        let under = effective.as_ref().map(|effective| effective.under(1, &policy));
         let pushed = match pushed {
-            Pushes::Known => Some(pushed_at_start(effective.as_ref(), &policy)),
+            Pushes::Known => Some(pushed_at_start(under.as_deref(), &policy)),
             Pushes::Lost => None,
         };
         let filter = Filter::start(&options, &policy, pushed).await?;
@@ -291,10 +294,15 @@ impl Engine {
 }
 
 /// What holds of all that was pushed under the first policy.
-fn pushed_at_start(effective: Option<&Arc<dyn Effective>>, policy: &Arc<Policy>) -> Pushed {
-    let all = effective.map(|effective| effective.under(1, policy).all());
-    let (grantees, denies) = all.unwrap_or_default();
-    Pushed::of(grantees, denies)
+fn pushed_at_start(under: Option<&dyn Under>, policy: &Policy) -> Pushed {
+    let Some(under) = under else {
+        return Pushed::default();
+    };
+    let (grantees, denies) = under.all();
+    let mut pushed = Pushed::of(grantees, denies);
+    // A crash may have left more in the store than was ever in force, and the file may have changed.
+    crowded::leave_out(policy, &mut pushed, under);
+    pushed
 }
 
 fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jiff::Timestamp) -> Snapshot {

@@ -6,6 +6,7 @@ mod beside;
 mod commands;
 mod confirm;
 mod crash;
+mod crowded;
 mod disk;
 mod explain;
 mod full;

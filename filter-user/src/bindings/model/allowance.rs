@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
 use ipnet::IpNet;
 
 use super::content::{Content, Names, Services};
@@ -27,6 +29,9 @@ pub(crate) struct PolicyView {
     /// Sources of those clients.
     client_sources: HashMap<usize, Prefixes>,
     denied: Prefixes,
+    /// Rows that have no grant for want of room, by their revisions, and the prefix that has none. One that is written anew
+    /// is tried anew.
+    crowded: ArcSwap<HashMap<u64, String>>,
 }
 
 /// What a publisher may do, with references resolved.
@@ -73,7 +78,35 @@ impl PolicyView {
             publishers,
             clients,
             policy,
+            crowded: ArcSwap::default(),
         }
+    }
+
+    pub(crate) fn leave_out(&self, rows: impl Iterator<Item = (u64, String)>) {
+        let mut crowded = HashMap::clone(&self.crowded.load());
+        crowded.extend(rows);
+        self.crowded.store(Arc::new(crowded));
+    }
+
+    /// What the operator is told of those that were left out, where any were.
+    pub(crate) fn left_out(&self) -> Option<String> {
+        let crowded = self.crowded.load();
+        let prefix = crowded.values().min()?;
+        Some(format!(
+            "{} bindings are suspended for want of room, at {prefix} among others: more than {OWNERS_PER_SOURCE_MAX} owners \
+             would grant one address; `keyfence bindings --state suspended` lists them; remove what is not needed, then \
+             `keyfence reload`",
+            crowded.len()
+        ))
+    }
+
+    /// Why a row is left out, where it is.
+    pub(crate) fn crowds(&self, revision: u64) -> Option<String> {
+        let crowded = self.crowded.load();
+        let prefix = crowded.get(&revision)?;
+        Some(format!(
+            "no room: {prefix} has {OWNERS_PER_SOURCE_MAX} owners without it; put it again once some of them are gone"
+        ))
     }
 
     pub(crate) fn publisher(&self, name: &str) -> Option<&Allowance> {

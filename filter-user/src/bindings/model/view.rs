@@ -49,7 +49,8 @@ pub(crate) fn suspended(
     if facts.unsynced {
         return Some("the store was restored: suspended until its publisher has synced".to_owned());
     }
-    view.suspends(publisher, &row.content, row.end.is_none())
+    view.crowds(row.revision)
+        .or_else(|| view.suspends(publisher, &row.content, row.end.is_none()))
 }
 
 pub(crate) fn state(
