@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::address::{PSEUDONYM, Pseudonyms};
 use super::sink::siblings;
 
 /// Records in an answer, where it is not said how many.
@@ -28,6 +29,8 @@ pub struct Query {
     pub since: Option<Timestamp>,
     pub until: Option<Timestamp>,
     pub source: Option<Sought>,
+    /// By which an address is found behind its pseudonym; who may not know it has none.
+    pub pseudonyms: Option<Pseudonyms>,
     pub service: Option<String>,
     pub reason: Option<String>,
     /// Only records behind the one of this number.
@@ -54,7 +57,7 @@ impl std::str::FromStr for Sought {
             .map(|address| IpNet::from(address.to_canonical()));
         match address.or_else(|_| text.parse::<IpNet>()) {
             Ok(net) => Ok(Sought::Net(net.trunc())),
-            Err(_) if text.starts_with("hmac:") => Ok(Sought::Text(text.to_owned())),
+            Err(_) if text.starts_with(PSEUDONYM) => Ok(Sought::Text(text.to_owned())),
             Err(_) => Err("an address, a prefix, or a pseudonym as `hmac:…`".to_owned()),
         }
     }
@@ -103,19 +106,39 @@ impl Source {
         self.address.clone().or_else(ip)
     }
 
-    /// A record of a network matches where the two overlap: it may be of the one who is sought.
-    fn is(&self, sought: &Sought) -> bool {
-        match sought {
-            Sought::Text(text) => self.address.as_deref() == Some(text),
-            Sought::Net(net) => {
-                let own = match (&self.address, self.ip) {
-                    (Some(address), _) => address.parse().ok(),
-                    (None, ip) => ip.map(IpNet::from),
+    /// `pseudonym` is that of the one address that is sought.
+    fn compared(&self, sought: &Sought, pseudonym: Option<&str>) -> Compared {
+        let equal = |is| if is { Compared::Is } else { Compared::Not };
+        match (sought, self.address.as_deref()) {
+            (Sought::Text(text), own) => equal(own == Some(text)),
+            (Sought::Net(_), Some(own)) if own.starts_with(PSEUDONYM) => match pseudonym {
+                Some(sought) => equal(own == sought),
+                None => Compared::Hidden,
+            },
+            (Sought::Net(net), own) => {
+                let own: Option<IpNet> = match own {
+                    Some(address) => address.parse().ok(),
+                    None => self.ip.map(IpNet::from),
                 };
-                own.is_some_and(|own: IpNet| own.contains(net) || net.contains(&own))
+                match own {
+                    Some(own) if net.contains(&own) => Compared::Is,
+                    Some(own) if own.contains(net) => Compared::MayBe,
+                    _ => Compared::Not,
+                }
             }
         }
     }
+}
+
+/// A record's source beside what is sought.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Compared {
+    Is,
+    /// It is of a network around what is sought.
+    MayBe,
+    /// It is of a pseudonym that nobody here can compare.
+    Hidden,
+    Not,
 }
 
 impl Query {
@@ -129,8 +152,43 @@ impl Query {
             && self.after.is_none_or(|after| record.event.sequence > after)
             && wanted(&self.service, record.keyfence.service.as_deref())
             && wanted(&self.reason, Some(&record.keyfence.reason))
-            && self.source.as_ref().is_none_or(|sought| record.source.is(sought))
     }
+
+    /// What the one address that is sought is called where addresses are not shown.
+    fn pseudonym(&self) -> Option<String> {
+        match (&self.source, &self.pseudonyms) {
+            (Some(Sought::Net(net)), Some(pseudonyms)) if is_one(net) => Some(pseudonyms.of(net.addr())),
+            _ => None,
+        }
+    }
+
+    /// What a person should know of an answer about a source.
+    fn hint(&self, of_networks: &Sum, hidden: &Sum) -> Option<String> {
+        let mut hints = Vec::new();
+        if hidden.records > 0 {
+            let why = match &self.source {
+                Some(Sought::Net(net)) if is_one(net) => {
+                    "compared only where their key is at hand: by the daemon for an operator, and for files with --key"
+                }
+                _ => "which cannot be compared with a prefix: ask for single addresses",
+            };
+            hints.push(format!(
+                "{} packets of that time are recorded under pseudonyms, {why}.",
+                hidden.packets()
+            ));
+        }
+        if of_networks.records > 0 {
+            hints.push(format!(
+                "{} of the packets are recorded for a network around what was asked for, and may be of others in it.",
+                of_networks.packets()
+            ));
+        }
+        (!hints.is_empty()).then(|| hints.join(" "))
+    }
+}
+
+fn is_one(net: &IpNet) -> bool {
+    net.prefix_len() == net.max_prefix_len()
 }
 
 /// What a source, or all of them, add up to.
@@ -195,6 +253,8 @@ pub fn answer(files: &[PathBuf], query: &Query) -> io::Result<Value> {
     let mut all = Sum::default();
     let mut sources: HashMap<String, Sum> = HashMap::new();
     let mut beyond = Sum::default();
+    let (mut of_networks, mut hidden) = (Sum::default(), Sum::default());
+    let pseudonym = query.pseudonym();
     let mut last_sequence = query.after;
     let mut line = Vec::new();
     for file in files {
@@ -215,6 +275,19 @@ pub fn answer(files: &[PathBuf], query: &Query) -> io::Result<Value> {
             };
             if record.keyfence.kind == "checkpoint" || !query.admits(&record) {
                 continue;
+            }
+            let compared = match &query.source {
+                Some(sought) => record.source.compared(sought, pseudonym.as_deref()),
+                None => Compared::Is,
+            };
+            match compared {
+                Compared::Is => {}
+                Compared::MayBe => of_networks.add(&record),
+                Compared::Hidden => {
+                    hidden.add(&record);
+                    continue;
+                }
+                Compared::Not => continue,
             }
             last_sequence = last_sequence.max(Some(record.event.sequence));
             all.add(&record);
@@ -252,6 +325,11 @@ pub fn answer(files: &[PathBuf], query: &Query) -> io::Result<Value> {
         // Packets of sources beyond those that are counted apart.
         "top_beyond": beyond.packets(),
         "last_sequence": last_sequence,
+        // Of `matched`: packets of networks around what was sought.
+        "of_networks": of_networks.packets(),
+        // Packets under pseudonyms that could not be compared with it.
+        "not_compared": hidden.packets(),
+        "hint": query.hint(&of_networks, &hidden),
     }))
 }
 
@@ -380,5 +458,82 @@ mod tests {
             (1, &4.into())
         );
         assert!("nobody".parse::<Sought>().is_err());
+        let host = ask(source("10.0.0.1"));
+        assert_eq!(
+            (&host["of_networks"], &host["not_compared"]),
+            (&9.into(), &0.into())
+        );
+        let hint = host["hint"].as_str().unwrap();
+        assert!(
+            hint.starts_with("9 of the packets are recorded for a network around"),
+            "{hint}"
+        );
+        assert_eq!(
+            ask(source("10.0.0.0/8"))["hint"],
+            Value::Null,
+            "all of it is in there"
+        );
+    }
+
+    #[test]
+    fn address_is_found_behind_its_pseudonym_by_who_has_the_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, key) = (
+            folder.path().join("drops.jsonl"),
+            folder.path().join("records.key"),
+        );
+        fs::write(&key, [7; 32]).unwrap();
+        let pseudonyms = Pseudonyms::read(&key).unwrap();
+        let hidden = |sequence, host: &str, packets| {
+            let record = line(sequence, host, "unlisted", packets);
+            let address = format!("\"{}\"", pseudonyms.of(host.parse().unwrap()));
+            let record = record.replace("\"address\":null", &format!("\"address\":{address}"));
+            record.replace(&format!("\"ip\":\"{host}\""), "\"ip\":null")
+        };
+        let lines = [
+            hidden(1, "10.0.0.1", 5),
+            hidden(2, "10.0.0.2", 7),
+            // Before addresses were hidden.
+            line(3, "10.0.0.1", "unlisted", 2),
+        ];
+        fs::write(&log, lines.concat()).unwrap();
+        let ask = |text: &str, pseudonyms: Option<&Pseudonyms>| {
+            let query = Query {
+                source: text.parse().ok(),
+                pseudonyms: pseudonyms.cloned(),
+                ..Query::default()
+            };
+            answer(std::slice::from_ref(&log), &query).unwrap()
+        };
+        let found = |answer: &Value| {
+            (
+                answer["matched"]["packets"]["drop"].clone(),
+                answer["not_compared"].clone(),
+            )
+        };
+        let known = ask("10.0.0.1", Some(&pseudonyms));
+        assert_eq!(
+            (found(&known), &known["hint"]),
+            ((7.into(), 0.into()), &Value::Null)
+        );
+        assert_eq!(found(&ask("10.0.0.3", Some(&pseudonyms))), (0.into(), 0.into()));
+        let own = pseudonyms.of("10.0.0.2".parse().unwrap());
+        assert_eq!(found(&ask(&own, None)), (7.into(), 0.into()));
+        let unknown = ask("10.0.0.1", None);
+        assert_eq!(found(&unknown), (2.into(), 12.into()));
+        assert!(
+            unknown["hint"]
+                .as_str()
+                .unwrap()
+                .contains("where their key is at hand")
+        );
+        let prefix = ask("10.0.0.0/24", Some(&pseudonyms));
+        assert_eq!(found(&prefix), (2.into(), 12.into()));
+        assert!(
+            prefix["hint"]
+                .as_str()
+                .unwrap()
+                .contains("cannot be compared with a prefix")
+        );
     }
 }
