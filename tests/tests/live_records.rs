@@ -7,13 +7,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use keyfence_tests::command::system;
 use keyfence_tests::harness::drops::{
     SERVICES, assert_in_order, caught_up, counted, lines, records, sums, verify,
 };
 use keyfence_tests::harness::frames::{self, SYN};
 use keyfence_tests::harness::{
-    Attach, Daemon, LISTED, Policy, SERVER, STRANGER, Site, Tiny, Wire, keyfence, output, until,
+    Attach, Daemon, LISTED, Policy, SERVER, STRANGER, Site, Tiny, Wire, keyfence, output, system, until,
 };
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
