@@ -162,7 +162,12 @@ fn cells(
     ];
     let mut candidates = Vec::new();
     for traffic in Traffic::ALL {
-        for (variant, what) in variants {
+        // Of few strangers only what their records cost is asked.
+        let wanted = |variant| match traffic {
+            Traffic::Hit | Traffic::Stranger => true,
+            Traffic::FewStrangers => matches!(variant, Variant::Keyfence | Variant::Recorded),
+        };
+        for (variant, what) in variants.into_iter().filter(|(variant, _)| wanted(*variant)) {
             candidates.push((variant, Candidate { traffic, what }));
         }
     }
