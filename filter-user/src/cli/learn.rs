@@ -92,9 +92,6 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         ..arguments.filter.query()
     };
     let answer = drops::ask(&arguments.files, &arguments.daemon, &query)?;
-    if let Some(hint) = answer["hint"].as_str() {
-        shell.say(hint);
-    }
     let top = answer["top"].as_array().map(Vec::as_slice).unwrap_or_default();
     let known = Known::of(arguments, shell)?;
     let (learned, left) = learn(top, arguments.filter.service.as_deref(), &known);

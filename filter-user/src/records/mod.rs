@@ -14,6 +14,7 @@ mod line;
 pub mod live;
 pub mod read;
 mod sink;
+mod sought;
 #[cfg(test)]
 mod tests;
 pub mod verify;

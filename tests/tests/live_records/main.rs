@@ -1,10 +1,11 @@
 //! The drop log of a real daemon: every packet that was dropped or observed is in it once, whatever becomes of the
 //! daemon, the disk and the file; and a log that somebody touched shows it.
 
+mod hidden;
+mod rotation;
+
 use std::fs;
-use std::fs::Permissions;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use keyfence_tests::harness::drops::{
@@ -12,7 +13,7 @@ use keyfence_tests::harness::drops::{
 };
 use keyfence_tests::harness::frames::{self, SYN};
 use keyfence_tests::harness::{
-    Attach, Daemon, LISTED, Policy, SERVER, STRANGER, Site, Tiny, Wire, keyfence, output, system, until,
+    Attach, Daemon, LISTED, Policy, SERVER, STRANGER, Site, Tiny, Wire, keyfence, output, until,
 };
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
@@ -228,94 +229,6 @@ fn is_told_in_every_way(site: &Site, daemon: &Daemon) {
     assert_eq!(daemon.metric("keyfence_records_lost_total{sink=\"file-0\"}"), 0.0);
 }
 
-#[test]
-fn address_is_found_behind_its_pseudonym_by_who_has_the_key() {
-    let site = Site::new();
-    let hidden = policy().and("[records]\naddresses = \"hmac\"\n");
-    let daemon = Daemon::start(&site, &hidden);
-    let mut wire = Wire::open(&site);
-    for port in [9, 9, 10] {
-        wire.send(&frames::tcp(IpAddr::V4(STRANGER.v4), port, SERVER4, 7000, SYN));
-    }
-    let of_address = format!("/v1/drops?source={}", STRANGER.v4);
-    let ask = |path: &str| -> Value {
-        let answer = daemon.get(path).expect("an answer");
-        serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{error}: {}", answer.body))
-    };
-    let found = until("the address is found", || {
-        let answer = ask(&of_address);
-        (answer["matched"]["packets"]["drop"] == 3).then_some(answer)
-    });
-    let source = &found["records"][0]["source"];
-    assert_eq!((&source["ip"], &found["hint"]), (&Value::Null, &Value::Null));
-    let why = format!("/v1/why?address={}", STRANGER.v4);
-    let answer = ask(&why);
-    assert_eq!(
-        (&answer["drops"]["unlisted"], &answer["drops_hint"]),
-        (&3.into(), &Value::Null)
-    );
-    let prefix = ask(&format!("/v1/drops?source={}/24", STRANGER.v4));
-    assert_eq!(
-        (&prefix["matched"]["records"], &prefix["not_compared"]),
-        (&0.into(), &3.into())
-    );
-    let hint = prefix["hint"].as_str().expect("it says why");
-    assert!(hint.contains("cannot be compared with a prefix"), "{hint}");
-
-    // Who may read and is no operator learns no more than the log says.
-    for (path, mode) in [(site.folder().to_owned(), 0o755), (site.socket(), 0o666)] {
-        fs::set_permissions(&path, Permissions::from_mode(mode)).expect("it is ours");
-    }
-    let as_anybody = |path: &str| -> Value {
-        let mut command = system("setpriv");
-        command.args([
-            "--reuid=54321",
-            "--regid=54321",
-            "--clear-groups",
-            "curl",
-            "--silent",
-        ]);
-        command.arg("--unix-socket").arg(site.socket());
-        let output = output(command.arg(format!("http://keyfence{path}")));
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
-    };
-    let answer = as_anybody(&of_address);
-    assert_eq!(
-        (&answer["matched"]["records"], &answer["not_compared"]),
-        (&0.into(), &3.into())
-    );
-    let answer = as_anybody(&why);
-    assert_eq!(answer["drops"], serde_json::json!({}));
-    assert!(
-        answer["drops_hint"]
-            .as_str()
-            .expect("it says why")
-            .contains("operator"),
-        "{answer}"
-    );
-
-    daemon.end(Signal::SIGTERM);
-    let shown = |key: Option<&Path>| {
-        let mut command = keyfence();
-        command
-            .args(["drops", "--source", &STRANGER.v4.to_string()])
-            .arg(site.drops());
-        if let Some(key) = key {
-            command.arg("--key").arg(key);
-        }
-        let output = output(&mut command);
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    let known = shown(Some(&site.state().join("records.key")));
-    assert!(known.contains("1 records: 3 packets dropped"), "{known}");
-    let unknown = shown(None);
-    assert!(
-        unknown.contains("Nothing is known to match") && unknown.contains("--key"),
-        "{unknown}"
-    );
-}
-
 /// Nobody is left to write what the kernel has counted: the command does, to the packet.
 #[test]
 fn detach_without_a_daemon_writes_what_nobody_had() {
@@ -422,85 +335,4 @@ fn full_disk_loses_no_count_and_no_daemon() {
     until("the daemon is ready", || (ready().status == 200).then_some(()));
     assert!(daemon.end(Signal::SIGTERM).success());
     assert_eq!(verify(&[&log]).0, Some(0));
-}
-
-/// Of the file or of what it was rotated to: a rotation leaves a checkpoint alone in the new one.
-fn last_sequence(log: &Path) -> u64 {
-    let name = log.file_name().expect("a name").to_string_lossy();
-    let files = fs::read_dir(log.parent().expect("a folder"))
-        .expect("a folder")
-        .flatten();
-    let ours = files.filter(|entry| entry.file_name().to_string_lossy().starts_with(&*name));
-    let last = |entry: fs::DirEntry| records(&entry.path()).pop()?["event"]["sequence"].as_u64();
-    ours.filter_map(last).max().unwrap_or(0)
-}
-
-#[test]
-fn log_is_followed_where_it_is_moved_and_rotated_within_its_bounds() {
-    let site = Site::new();
-    let daemon = Daemon::start(&site, &policy());
-    let mut wire = Wire::open(&site);
-    flood(&mut wire, 0, 100);
-    caught_up(&site, &[&site.drops()]);
-    // As logrotate does.
-    let moved = site.folder().join("api.drops.jsonl.1");
-    fs::rename(site.drops(), &moved).expect("it is there");
-    daemon.signal(Signal::SIGHUP);
-    flood(&mut wire, 0, 200);
-    let found = caught_up(&site, &[&moved, &site.drops()]);
-    assert_in_order(&found);
-    let last = lines(&moved).pop().expect("lines");
-    assert_eq!(last["keyfence"]["kind"], "checkpoint");
-    daemon.end(Signal::SIGTERM);
-    assert_eq!(verify(&[&moved, &site.drops()]).0, Some(0));
-    assert_eq!(
-        verify(&[&site.drops(), &moved]).0,
-        Some(0),
-        "as a shell orders them"
-    );
-
-    let small = site.folder().join("small.jsonl");
-    let sink = format!(
-        "[[sink]]\npath = \"{}\"\nrotate-size = \"1MB\"\nkeep-size = \"3MB\"\n",
-        small.display()
-    );
-    let daemon = Daemon::start(&site, &policy().and(&sink));
-    for round in 0..5 {
-        let before = last_sequence(&small);
-        flood(&mut wire, round * 1000, 1000);
-        until("they are written", || {
-            (last_sequence(&small) >= before + 1000).then_some(())
-        });
-    }
-    daemon.end(Signal::SIGTERM);
-    let sizes: Vec<u64> = fs::read_dir(site.folder())
-        .expect("a folder")
-        .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("small.jsonl"))
-        .map(|entry| entry.metadata().expect("it is there").len())
-        .collect();
-    assert!(sizes.len() > 1, "{sizes:?}");
-    let rotated = fs::read_dir(site.folder())
-        .expect("a folder")
-        .flatten()
-        .map(|entry| entry.path());
-    let rotated = rotated.filter(|path| path.to_string_lossy().contains("small.jsonl."));
-    let rotated = rotated.min().expect("it was rotated");
-    assert_eq!(verify(&[&rotated]).0, Some(0));
-    let text = fs::read_to_string(&rotated).expect("lines");
-    let cut = text
-        .trim_end()
-        .rfind('\n')
-        .expect("more lines than its last checkpoint")
-        + 1;
-    fs::write(&rotated, &text[..cut]).expect("it is ours");
-    let (code, told) = verify(&[&rotated]);
-    assert!(
-        code == Some(6) && told["why"].as_str().is_some_and(|why| why.contains("cut off")),
-        "{told}"
-    );
-    assert!(
-        sizes.iter().sum::<u64>() <= 3_000_000 && sizes.iter().all(|size| *size <= 1_001_000),
-        "{sizes:?}"
-    );
 }
