@@ -181,11 +181,8 @@ fn record_says_who_was_dropped_where_and_why() {
         (&malformed["source"], &malformed["rule"]),
         (&Value::Null, &Value::Null)
     );
-    let observed = answer["records"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|record| record["event"]["action"] == "observed");
+    let mut records = answer["records"].as_array().expect("an array").iter();
+    let observed = records.find(|record| record["event"]["action"] == "observed");
     assert_eq!(
         observed.expect("it was observed")["source"]["ip"],
         STRANGER.v6.to_string()
