@@ -44,8 +44,8 @@ pub(crate) fn judged(figures: &Figures) -> Table {
         "LPM_TRIE",
         "ratio",
         "records: Keyfence",
-        "LPM_TRIE",
-        "ratio",
+        "records: LPM_TRIE",
+        "records: ratio",
     ]);
     for cell in figures
         .judged
