@@ -65,16 +65,22 @@ impl Spread {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Traffic {
     Hit,
+    /// From so many addresses that records of drops have no room for a line each: a flood.
     Stranger,
+    /// From as many as each have a record of their own.
+    FewStrangers,
 }
 
 impl Traffic {
+    /// Where records do not matter.
     pub(crate) const BOTH: [Traffic; 2] = [Traffic::Hit, Traffic::Stranger];
+    pub(crate) const ALL: [Traffic; 3] = [Traffic::Hit, Traffic::Stranger, Traffic::FewStrangers];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Traffic::Hit => "hit",
             Traffic::Stranger => "stranger",
+            Traffic::FewStrangers => "one of 1,024 strangers",
         }
     }
 }
@@ -89,9 +95,13 @@ pub(crate) enum Variant {
     Empty,
     /// The filter's parser alone.
     Parse,
+    /// The whole filter, without records of what is dropped.
     Keyfence,
-    /// Keyfence with the kernel's LPM_TRIE for the sources, all else equal.
+    /// With records, as it is by default.
+    Recorded,
+    /// Keyfence with the kernel's LPM_TRIE for the sources, all else equal; without records.
     Trie,
+    TrieRecorded,
 }
 
 /// A packet's cost in the kernel's test run.
@@ -206,6 +216,13 @@ impl Figures {
     pub(crate) fn live(&self, sources: usize, peer: Peer, traffic: Traffic) -> Option<f64> {
         let wanted = |cell: &&Live| (cell.sources, cell.peer, cell.traffic) == (sources, peer, traffic);
         self.live.iter().find(wanted).map(|cell| cell.ns.median)
+    }
+
+    /// The median cost with one feature more or less.
+    pub(crate) fn feature(&self, sources: usize, feature: Feature, traffic: Traffic) -> Option<f64> {
+        let wanted =
+            |cell: &&Featured| (cell.sources, cell.feature, cell.traffic) == (sources, feature, traffic);
+        self.features.iter().find(wanted).map(|cell| cell.ns.median)
     }
 
     /// The median cost of one cell.

@@ -2,7 +2,7 @@
 
 use crate::figures::{Figures, Traffic, Variant};
 use crate::live::peers::Peer;
-use crate::scenario::Owners;
+use crate::scenario::{Feature, Owners};
 use crate::selection::Kind;
 
 /// A figure beside its floor.
@@ -56,6 +56,7 @@ const SMALL: usize = 1_000;
 pub(crate) fn of(figures: &Figures) -> Vec<Floor> {
     let mut floors = Vec::new();
     judged(figures, &mut floors);
+    records(figures, &mut floors);
     live(figures, &mut floors);
     updates(figures, &mut floors);
     floors
@@ -111,6 +112,18 @@ fn judged(figures: &Figures, floors: &mut Vec<Floor>) {
                 from: format!("{small:.1} to {large:.0} ns"),
             });
         }
+    }
+}
+
+fn records(figures: &Figures, floors: &mut Vec<Floor>) {
+    let of = |feature| figures.feature(SMALL, feature, Traffic::FewStrangers);
+    if let (Some(off), Some(on)) = (of(Feature::Whole), of(Feature::Records)) {
+        floors.push(Floor {
+            what: "1k /32, records of 1,024 dropped sources".to_owned(),
+            wanted: Wanted::AtMost(25.0, "ns"),
+            found: on - off,
+            from: format!("{on:.1} less {off:.1} ns"),
+        });
     }
 }
 
@@ -233,6 +246,7 @@ fn updates(figures: &Figures, floors: &mut Vec<Floor>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figures::{Featured, Spread};
 
     #[test]
     fn a_floor_is_met_from_its_own_side() {
@@ -247,6 +261,23 @@ mod tests {
         assert!(
             floor(Wanted::AtMost(8.0, "ns"), 8.0).is_met() && !floor(Wanted::AtMost(8.0, "ns"), 9.0).is_met()
         );
+    }
+
+    #[test]
+    fn what_records_add_is_held_to_its_floor() {
+        let cell = |feature, median| Featured {
+            sources: SMALL,
+            feature,
+            traffic: Traffic::FewStrangers,
+            ns: Spread::of(vec![median]),
+        };
+        let figures = Figures {
+            features: vec![cell(Feature::Whole, 45.0), cell(Feature::Records, 69.0)],
+            ..Figures::default()
+        };
+        let floors = of(&figures);
+        assert_eq!((floors.len(), floors[0].found), (1, 24.0));
+        assert!(floors[0].is_met());
     }
 
     #[test]

@@ -1,18 +1,17 @@
 //! A packet's cost in the kernel's test run: ours, ours with the kernel's trie, and the floors, side by side.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use aya::programs::ProgramFd;
 use filter_common::abi::names;
 use filter_common::account;
 use filter_common::verdict::{Reason, Verdict};
-use filter_user::kernel::state::State;
 
 use crate::Effort;
 use crate::drive::{self, Driver};
 use crate::figures::{Exhausted, Featured, Judged, Spread, Traffic, Variant};
 use crate::population::{Population, Wire};
 use crate::progress::Progress;
-use crate::scenario::{self, Feature, Loaded, Owners};
+use crate::scenario::{self, Feature, Loaded, Owners, Records};
 use crate::selection::Kind;
 
 /// The only service has the first number.
@@ -31,27 +30,51 @@ pub(crate) struct Objects {
     pub(crate) reference: Vec<u8>,
 }
 
-/// One of those that are run in turn.
+/// One of those that are run in turn, behind the driver of its traffic.
 struct Candidate<'a> {
-    /// `None`: the program that does nothing, without the driver.
-    program: Option<ProgramFd>,
-    /// Whose counter must grow by each packet.
-    expected: Option<(&'a State, Expected)>,
+    traffic: Traffic,
+    what: Candidacy<'a>,
 }
 
-impl<'a> Candidate<'a> {
-    fn floor(program: Option<ProgramFd>) -> Self {
-        Self {
-            program,
-            expected: None,
-        }
+#[derive(Clone, Copy)]
+enum Candidacy<'a> {
+    /// The program that does nothing, without the driver.
+    Bare,
+    /// One that judges nothing.
+    Floor(&'a ProgramFd),
+    /// Whose counter must grow by each packet.
+    Judge(&'a Judge),
+}
+
+/// A generation with its program.
+struct Judge {
+    loaded: Loaded,
+    program: ProgramFd,
+}
+
+impl Judge {
+    fn of(mut loaded: Loaded) -> Result<Self> {
+        let program = loaded.generation.program(names::JUDGE)?.fd()?.try_clone()?;
+        Ok(Self { loaded, program })
+    }
+}
+
+/// A driver for each kind of traffic.
+struct Drivers(Vec<(Traffic, Driver)>);
+
+impl Drivers {
+    fn new(objects: &Objects, population: &Population, traffic: &[Traffic]) -> Result<Self> {
+        let driver = |traffic: &Traffic| {
+            let addresses = addresses(population, *traffic);
+            let driver = Driver::new(&objects.bench, &addresses, population.kind.is_v6())?;
+            Ok((*traffic, driver))
+        };
+        Ok(Self(traffic.iter().map(driver).collect::<Result<_>>()?))
     }
 
-    fn judge(program: &ProgramFd, state: &'a State, traffic: Traffic) -> Result<Self> {
-        Ok(Self {
-            program: Some(program.try_clone()?),
-            expected: Some((state, expected(traffic))),
-        })
+    fn of(&mut self, wanted: Traffic) -> Result<&mut Driver> {
+        let found = self.0.iter_mut().find(|(traffic, _)| *traffic == wanted);
+        Ok(&mut found.context("no driver for this traffic")?.1)
     }
 }
 
@@ -67,7 +90,7 @@ fn expected(traffic: Traffic) -> Expected {
             verdict: Verdict::Pass,
             reason: Reason::Allowed,
         },
-        Traffic::Stranger => Expected {
+        Traffic::Stranger | Traffic::FewStrangers => Expected {
             verdict: Verdict::Drop,
             reason: Reason::Unlisted,
         },
@@ -117,47 +140,57 @@ fn cells(
         let policy = scenario::policy(Feature::Whole, &population.sources, owners)?;
         scenario::compiled(&policy)?
     };
-    let mut ours = Loaded::ours(&compiled)?;
-    progress.step(&format!("{what}: filling the kernel's trie"));
-    let mut trie = Loaded::reference(&objects.reference, &compiled)?;
+    let judge = |records| Judge::of(Loaded::ours(&compiled, records)?);
+    let (ours, recorded) = (judge(Records::Off)?, judge(Records::On)?);
+    progress.step(&format!("{what}: filling the kernel's tries"));
+    let judge = |records| Judge::of(Loaded::reference(&objects.reference, &compiled, records)?);
+    let (mut trie, trie_recorded) = (judge(Records::Off)?, judge(Records::On)?);
     drop(compiled);
-    let parse = trie.generation.program("parse_only")?;
+    let parse = trie.loaded.generation.program("parse_only")?;
     parse.load()?;
     let parse = parse.fd()?.try_clone()?;
-    let (keyfence, reference) = (judge(&mut ours)?, judge(&mut trie)?);
-    let mut judged = Vec::new();
-    for traffic in Traffic::BOTH {
-        progress.step(&format!("{what}: {}s", traffic.name()));
-        let mut driver = Driver::new(&objects.bench, &addresses(population, traffic), kind.is_v6())?;
-        let candidates = [
-            (Variant::Bare, Candidate::floor(None)),
-            (Variant::Empty, Candidate::floor(Some(driver.empty()?))),
-            (Variant::Parse, Candidate::floor(Some(parse.try_clone()?))),
-            (
-                Variant::Keyfence,
-                Candidate::judge(&keyfence, &ours.state, traffic)?,
-            ),
-            (Variant::Trie, Candidate::judge(&reference, &trie.state, traffic)?),
-        ];
-        let spreads = interleaved(&mut driver, &candidates, effort)?;
-        for (ns, (variant, _)) in spreads.into_iter().zip(&candidates) {
-            judged.push(Judged {
-                sources,
-                kind,
-                owners,
-                traffic,
-                variant: *variant,
-                ns,
-            });
+    let mut drivers = Drivers::new(objects, population, &Traffic::ALL)?;
+    let empty = drivers.of(Traffic::Hit)?.empty()?;
+    let variants = [
+        (Variant::Bare, Candidacy::Bare),
+        (Variant::Empty, Candidacy::Floor(&empty)),
+        (Variant::Parse, Candidacy::Floor(&parse)),
+        (Variant::Keyfence, Candidacy::Judge(&ours)),
+        (Variant::Recorded, Candidacy::Judge(&recorded)),
+        (Variant::Trie, Candidacy::Judge(&trie)),
+        (Variant::TrieRecorded, Candidacy::Judge(&trie_recorded)),
+    ];
+    let mut candidates = Vec::new();
+    for traffic in Traffic::ALL {
+        // Of few strangers only what their records cost is asked.
+        let wanted = |variant| match traffic {
+            Traffic::Hit | Traffic::Stranger => true,
+            Traffic::FewStrangers => matches!(variant, Variant::Keyfence | Variant::Recorded),
+        };
+        for (variant, what) in variants.into_iter().filter(|(variant, _)| wanted(*variant)) {
+            candidates.push((variant, Candidate { traffic, what }));
         }
     }
-    Ok(judged)
+    let spreads = interleaved(&mut drivers, &candidates, effort, |round| {
+        progress.step(&format!("{what}: round {round} of {}", effort.rounds));
+    })?;
+    let judged = spreads.into_iter().zip(&candidates);
+    let judged = judged.map(|(ns, (variant, candidate))| Judged {
+        sources,
+        kind,
+        owners,
+        traffic: candidate.traffic,
+        variant: *variant,
+        ns,
+    });
+    Ok(judged.collect())
 }
 
 fn addresses(population: &Population, traffic: Traffic) -> Vec<Wire> {
     match traffic {
         Traffic::Hit => population.hits(),
         Traffic::Stranger => population.strangers(),
+        Traffic::FewStrangers => population.few_strangers(),
     }
 }
 
@@ -174,32 +207,30 @@ pub(crate) fn features(
         let what = format!("features at {}", crate::short(*size));
         progress.step(&format!("{what}: compiling and loading"));
         let population = Population::new(Kind::HostsV4, *size);
-        let mut loaded = Vec::new();
+        let mut judges = Vec::new();
         for feature in Feature::ALL {
             let policy = scenario::policy(feature, &population.sources, Owners::Client)?;
-            loaded.push(Loaded::with(feature, &scenario::compiled(&policy)?)?);
+            let loaded = Loaded::ours(&scenario::compiled(&policy)?, feature.records())?;
+            judges.push((feature, Judge::of(loaded)?));
         }
-        let programs: Vec<ProgramFd> = loaded.iter_mut().map(judge).collect::<Result<_>>()?;
-        for traffic in Traffic::BOTH {
-            progress.step(&format!("{what}: {}s", traffic.name()));
-            let mut driver = Driver::new(&objects.bench, &addresses(&population, traffic), false)?;
-            let mut candidates = Vec::new();
-            for (loaded, program) in loaded.iter().zip(&programs) {
-                candidates.push(((), Candidate::judge(program, &loaded.state, traffic)?));
+        let mut drivers = Drivers::new(objects, &population, &Traffic::ALL)?;
+        let mut candidates = Vec::new();
+        for traffic in Traffic::ALL {
+            for (feature, judge) in &judges {
+                let what = Candidacy::Judge(judge);
+                candidates.push((*feature, Candidate { traffic, what }));
             }
-            let spreads = interleaved(&mut driver, &candidates, effort)?;
-            featured.extend(
-                Feature::ALL
-                    .into_iter()
-                    .zip(spreads)
-                    .map(|(feature, ns)| Featured {
-                        sources: *size,
-                        feature,
-                        traffic,
-                        ns,
-                    }),
-            );
         }
+        let spreads = interleaved(&mut drivers, &candidates, effort, |round| {
+            progress.step(&format!("{what}: round {round} of {}", effort.rounds));
+        })?;
+        let cells = spreads.into_iter().zip(&candidates);
+        featured.extend(cells.map(|(ns, (feature, candidate))| Featured {
+            sources: *size,
+            feature: *feature,
+            traffic: candidate.traffic,
+            ns,
+        }));
     }
     Ok(featured)
 }
@@ -209,38 +240,38 @@ pub(crate) fn exhausted(objects: &Objects, effort: Effort, progress: &Progress) 
     drive::stay_on_one_cpu()?;
     progress.step("exhausted grants");
     let population = Population::new(Kind::HostsV4, EXHAUSTED_SOURCES);
-    let mut loaded = Vec::new();
+    let mut judges = Vec::new();
     for owners in OWNERS {
         let policy = scenario::exhausted(owners, &population.sources)?;
-        loaded.push(Loaded::ours(&scenario::compiled(&policy)?)?);
+        let loaded = Loaded::ours(&scenario::compiled(&policy)?, Records::Off)?;
+        judges.push((owners, Judge::of(loaded)?));
     }
-    let programs: Vec<ProgramFd> = loaded.iter_mut().map(judge).collect::<Result<_>>()?;
-    let mut driver = Driver::new(&objects.bench, &population.hits(), false)?;
-    let mut candidates = Vec::new();
-    for (loaded, program) in loaded.iter().zip(&programs) {
-        candidates.push(((), Candidate::judge(program, &loaded.state, Traffic::Hit)?));
-    }
-    let spreads = interleaved(&mut driver, &candidates, effort)?;
-    Ok(OWNERS
-        .into_iter()
-        .zip(spreads)
-        .map(|(owners, ns)| Exhausted { owners, ns })
-        .collect())
-}
-
-fn judge(loaded: &mut Loaded) -> Result<ProgramFd> {
-    Ok(loaded.generation.program(names::JUDGE)?.fd()?.try_clone()?)
+    let mut drivers = Drivers::new(objects, &population, &[Traffic::Hit])?;
+    let candidate = |judge| Candidate {
+        traffic: Traffic::Hit,
+        what: Candidacy::Judge(judge),
+    };
+    let candidates: Vec<_> = judges
+        .iter()
+        .map(|(owners, judge)| (*owners, candidate(judge)))
+        .collect();
+    let spreads = interleaved(&mut drivers, &candidates, effort, |_| ())?;
+    let spreads = spreads.into_iter().zip(OWNERS);
+    Ok(spreads.map(|(ns, owners)| Exhausted { owners, ns }).collect())
 }
 
 /// Each in turn, round after round, so that what the machine does meanwhile meets them all; the first round warms up.
 fn interleaved<T>(
-    driver: &mut Driver,
+    drivers: &mut Drivers,
     candidates: &[(T, Candidate<'_>)],
     effort: Effort,
+    say: impl Fn(usize),
 ) -> Result<Vec<Spread>> {
     let mut values = vec![Vec::new(); candidates.len()];
     for round in 0..=effort.rounds {
+        say(round);
         for ((_, candidate), values) in candidates.iter().zip(&mut values) {
+            let driver = drivers.of(candidate.traffic)?;
             let ns = one(driver, candidate, effort.packets)?;
             if round > 0 {
                 values.push(ns);
@@ -251,27 +282,27 @@ fn interleaved<T>(
 }
 
 fn one(driver: &mut Driver, candidate: &Candidate<'_>, packets: u32) -> Result<f64> {
-    let counted = |candidate: &Candidate<'_>| -> Result<u64> {
-        let Some((state, expected)) = candidate.expected else {
-            return Ok(0);
-        };
-        let index = account::index(expected.verdict, expected.reason, SERVICE_NUMBER);
-        Ok(state.count(index)?.packets)
+    let judge = match candidate.what {
+        Candidacy::Bare => return driver.run_bare(packets),
+        Candidacy::Floor(program) => {
+            driver.target(program)?;
+            return driver.run(packets);
+        }
+        Candidacy::Judge(judge) => judge,
     };
-    let Some(program) = &candidate.program else {
-        return driver.run_bare(packets);
-    };
-    driver.target(program)?;
-    let before = counted(candidate)?;
+    let Expected { verdict, reason } = expected(candidate.traffic);
+    let index = account::index(verdict, reason, SERVICE_NUMBER);
+    let counted = || -> Result<u64> { Ok(judge.loaded.state.count(index)?.packets) };
+    judge.loaded.record_in_half_of(candidate.traffic)?;
+    driver.target(&judge.program)?;
+    let before = counted()?;
     let ns = driver.run(packets)?;
-    let judged = counted(candidate)? - before;
-    if let Some((_, expected)) = candidate.expected {
-        ensure!(
-            judged == u64::from(packets),
-            "of {packets} packets {judged} were judged {} {}: the program under test is wrong, or its counters are",
-            expected.verdict.name(),
-            expected.reason.name()
-        );
-    }
+    let judged = counted()? - before;
+    ensure!(
+        judged == u64::from(packets),
+        "of {packets} packets {judged} were judged {} {}: the program under test is wrong, or its counters are",
+        verdict.name(),
+        reason.name()
+    );
     Ok(ns)
 }

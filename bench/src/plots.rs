@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
 use crate::figures::{Figures, Traffic, Variant};
-use crate::scenario::Owners;
+use crate::scenario::{Feature, Owners};
 use crate::selection::Kind;
 use crate::short;
 
@@ -24,14 +24,23 @@ pub(crate) fn write(figures: &Figures, folder: &Path) -> Result<Vec<PathBuf>> {
             files.push(file);
         }
     }
-    let mut sizes: Vec<usize> = figures.live.iter().map(|cell| cell.sources).collect();
-    sizes.dedup();
-    for size in sizes {
+    for size in sizes(figures.features.iter().map(|cell| cell.sources)) {
+        let file = folder.join(format!("records-{}.svg", short(size)));
+        records(figures, size, &file)?;
+        files.push(file);
+    }
+    for size in sizes(figures.live.iter().map(|cell| cell.sources)) {
         let file = folder.join(format!("live-{}.svg", short(size)));
         live(figures, size, &file)?;
         files.push(file);
     }
     Ok(files)
+}
+
+fn sizes(cells: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut sizes: Vec<usize> = cells.collect();
+    sizes.dedup();
+    sizes
 }
 
 fn file_name(kind: Kind) -> &'static str {
@@ -78,6 +87,18 @@ fn judging(figures: &Figures, kind: Kind, file: &Path) -> Result<bool> {
             RGBColor(100, 170, 220),
             Traffic::Stranger,
             Variant::Keyfence,
+        ),
+        line(
+            "Keyfence, stranger, records (a flood)",
+            RGBColor(120, 60, 160),
+            Traffic::Stranger,
+            Variant::Recorded,
+        ),
+        line(
+            "Keyfence, one of 1,024 strangers, records",
+            RGBColor(190, 140, 210),
+            Traffic::FewStrangers,
+            Variant::Recorded,
         ),
         line(
             "an empty program",
@@ -136,6 +157,24 @@ fn draw_lines(
         .draw()?;
     area.present()?;
     Ok(())
+}
+
+/// What records of drops cost: off and on, while each source has a line, and in a flood.
+fn records(figures: &Figures, sources: usize, file: &Path) -> Result<()> {
+    let mut bars = Vec::new();
+    for traffic in [Traffic::FewStrangers, Traffic::Stranger] {
+        for (feature, records) in [(Feature::Whole, "off"), (Feature::Records, "on")] {
+            if let Some(ns) = figures.feature(sources, feature, traffic) {
+                let is_on = feature == Feature::Records;
+                bars.push((format!("{}, records {records}", traffic.name()), ns, is_on));
+            }
+        }
+    }
+    let title = format!(
+        "Records of drops, {} sources: CPU time a packet in the kernel's test run",
+        short(sources)
+    );
+    draw_bars(file, &title, &bars).map_err(plain)
 }
 
 fn live(figures: &Figures, sources: usize, file: &Path) -> Result<()> {

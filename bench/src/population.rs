@@ -71,6 +71,7 @@ pub(crate) struct Population {
 /// Where strangers' addresses and the order of hits repeat.
 const ADDRESSES_MAX: usize = 1 << 23;
 const STRANGERS: usize = 1 << 20;
+const FEW_STRANGERS: usize = 1 << 10;
 
 impl Population {
     pub(crate) fn new(kind: Kind, size: usize) -> Self {
@@ -107,13 +108,22 @@ impl Population {
             .collect()
     }
 
+    /// As many strangers as each have a record of their own, with room to spare.
+    pub(crate) fn few_strangers(&self) -> Vec<Wire> {
+        self.no_sources(FEW_STRANGERS)
+    }
+
     /// Addresses in no source, over the same space.
     pub(crate) fn strangers(&self) -> Vec<Wire> {
+        self.no_sources(STRANGERS)
+    }
+
+    fn no_sources(&self, count: usize) -> Vec<Wire> {
         let mut random = Random(0x7374_7261);
         let listed: HashSet<IpNet> = self.sources.iter().copied().collect();
         let lengths: HashSet<u8> = self.sources.iter().map(IpNet::prefix_len).collect();
-        let mut strangers = Vec::with_capacity(STRANGERS);
-        while strangers.len() < STRANGERS {
+        let mut strangers = Vec::with_capacity(count);
+        while strangers.len() < count {
             if self.kind.is_v6() {
                 let address = random.address_v6();
                 if !lengths

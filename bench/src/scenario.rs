@@ -2,13 +2,17 @@
 //! the same with one feature more or less.
 
 use anyhow::{Result, anyhow};
+use filter_common::abi::{RecordHead, names};
 use filter_user::compiler::{Compiled, Numbers, Pushed, Surroundings, compile};
+use filter_user::kernel;
 use filter_user::kernel::load::{Generation, KernelLog, Setting};
 use filter_user::kernel::state::State;
 use filter_user::policy::model::{Client, Limits, Policy, Source};
 use ipnet::IpNet;
 use keyfence_tests::subject;
 use serde::{Deserialize, Serialize};
+
+use crate::figures::Traffic;
 
 /// Who holds the sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -29,19 +33,26 @@ impl Owners {
     }
 }
 
+/// Whether what is dropped has records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Records {
+    Off,
+    On,
+}
+
 /// One feature more or less than `Whole`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Feature {
-    /// A service with an address, a grant with one packet limit, a management entry.
+    /// A service with an address, a grant with one packet limit, a management entry; no records of drops.
     Whole,
+    /// What is dropped has records, as it has by default.
+    Records,
     /// Nothing but a service and a grant.
     Bare,
     NoLimit,
     NoAddress,
     NoManagement,
-    /// What is dropped is counted, and nothing more.
-    NoRecords,
     /// The grant's limit counts packets, bytes and connections.
     ThreeUnits,
     ServiceLimit,
@@ -53,11 +64,11 @@ pub(crate) enum Feature {
 impl Feature {
     pub(crate) const ALL: [Feature; 10] = [
         Feature::Whole,
+        Feature::Records,
         Feature::Bare,
         Feature::NoLimit,
         Feature::NoAddress,
         Feature::NoManagement,
-        Feature::NoRecords,
         Feature::ThreeUnits,
         Feature::ServiceLimit,
         Feature::SourceLimit,
@@ -67,11 +78,11 @@ impl Feature {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Feature::Whole => "whole: address, management, one packet limit",
+            Feature::Records => "whole, and records of drops",
             Feature::Bare => "a service and a grant, nothing else",
             Feature::NoLimit => "whole, without the limit",
             Feature::NoAddress => "whole, without the service's address",
             Feature::NoManagement => "whole, without management",
-            Feature::NoRecords => "whole, without records of drops",
             Feature::ThreeUnits => "whole, packets, bytes and connections limited",
             Feature::ServiceLimit => "whole, and a service limit",
             Feature::SourceLimit => "whole, and a source limit",
@@ -79,9 +90,11 @@ impl Feature {
         }
     }
 
-    /// Whether what is dropped has records, as it has by default.
-    fn records(self) -> bool {
-        !matches!(self, Feature::NoRecords | Feature::Bare)
+    pub(crate) fn records(self) -> Records {
+        match self {
+            Feature::Records => Records::On,
+            _ => Records::Off,
+        }
     }
 
     fn text(self) -> String {
@@ -222,25 +235,18 @@ pub(crate) struct Loaded {
 const INTERFACES: &[u32] = &[1];
 
 impl Loaded {
-    pub(crate) fn ours(compiled: &Compiled) -> Result<Self> {
-        Self::on(compiled, INTERFACES)
+    pub(crate) fn ours(compiled: &Compiled, records: Records) -> Result<Self> {
+        Self::on(compiled, INTERFACES, records)
     }
 
-    pub(crate) fn with(feature: Feature, compiled: &Compiled) -> Result<Self> {
-        let setting = Setting {
-            records: feature.records(),
-            ..setting(INTERFACES)
-        };
-        Self::of(Generation::load(compiled, setting)?)
-    }
-
-    pub(crate) fn on(compiled: &Compiled, interfaces: &[u32]) -> Result<Self> {
-        Self::of(Generation::load(compiled, setting(interfaces))?)
+    pub(crate) fn on(compiled: &Compiled, interfaces: &[u32], records: Records) -> Result<Self> {
+        Self::of(Generation::load(compiled, setting(interfaces, records))?)
     }
 
     /// With the kernel's tries for the sources.
-    pub(crate) fn reference(object: &[u8], compiled: &Compiled) -> Result<Self> {
-        Self::of(Generation::load_reference(object, compiled, setting(INTERFACES))?)
+    pub(crate) fn reference(object: &[u8], compiled: &Compiled, records: Records) -> Result<Self> {
+        let setting = setting(INTERFACES, records);
+        Self::of(Generation::load_reference(object, compiled, setting)?)
     }
 
     fn of(mut generation: Generation) -> Result<Self> {
@@ -248,14 +254,28 @@ impl Loaded {
         let state = State::of(&generation)?;
         Ok(Self { generation, state })
     }
+
+    /// Has what is dropped recorded in a half of the table that this traffic has for itself: what a flood fills has no
+    /// line left for the few.
+    pub(crate) fn record_in_half_of(&self, traffic: Traffic) -> Result<()> {
+        let head = RecordHead {
+            epoch: u64::from(traffic == Traffic::FewStrangers),
+            seed: RECORDS_SEED,
+            ..RecordHead::default()
+        };
+        Ok(kernel::fill(self.generation.map(names::RECORD_HEAD)?, &[head])?)
+    }
 }
 
-fn setting(interfaces: &[u32]) -> Setting<'_> {
+/// As random as the daemon's own.
+const RECORDS_SEED: u64 = 0x5bf0_3635_dcf6_9d3b;
+
+fn setting(interfaces: &[u32], records: Records) -> Setting<'_> {
     Setting {
         interfaces,
         pins: None,
         owners_max: 1,
         log: KernelLog::Off,
-        records: true,
+        records: records == Records::On,
     }
 }

@@ -29,10 +29,23 @@ pub(crate) fn ns(value: f64) -> String {
     }
 }
 
-/// A packet in the test run: gross, and how many times faster than with the kernel's trie.
+/// A packet in the test run: gross, and how many times faster than with the kernel's trie; without records of what is
+/// dropped, and with them.
 pub(crate) fn judged(figures: &Figures) -> Table {
     let mut out = table(&[
-        "sources", "of", "packet", "bare", "driver", "parse", "Keyfence", "(rounds)", "LPM_TRIE", "ratio",
+        "sources",
+        "of",
+        "packet",
+        "bare",
+        "driver",
+        "parse",
+        "Keyfence",
+        "(rounds)",
+        "LPM_TRIE",
+        "ratio",
+        "records: Keyfence",
+        "records: LPM_TRIE",
+        "records: ratio",
     ]);
     for cell in figures
         .judged
@@ -41,8 +54,10 @@ pub(crate) fn judged(figures: &Figures) -> Table {
     {
         let of = |variant| figures.ns(cell.kind, cell.owners, cell.sources, cell.traffic, variant);
         let shown = |variant| of(variant).map_or_else(|| "-".to_owned(), ns);
-        let ratio =
-            of(Variant::Trie).map_or_else(|| "-".to_owned(), |trie| format!("{:.1}", trie / cell.ns.median));
+        let ratio = |trie, ours| match (of(trie), of(ours)) {
+            (Some(trie), Some(ours)) => format!("{:.1}", trie / ours),
+            _ => "-".to_owned(),
+        };
         out.add_row([
             format!("{} {}", short(cell.sources), cell.kind.name()),
             cell.owners.name().to_owned(),
@@ -53,7 +68,10 @@ pub(crate) fn judged(figures: &Figures) -> Table {
             ns(cell.ns.median),
             format!("{}-{}", ns(cell.ns.low), ns(cell.ns.high)),
             shown(Variant::Trie),
-            ratio,
+            ratio(Variant::Trie, Variant::Keyfence),
+            shown(Variant::Recorded),
+            shown(Variant::TrieRecorded),
+            ratio(Variant::TrieRecorded, Variant::Recorded),
         ]);
     }
     right(&mut out, 3);
@@ -62,20 +80,22 @@ pub(crate) fn judged(figures: &Figures) -> Table {
 
 /// The features on and off.
 pub(crate) fn features(figures: &Figures) -> Table {
-    let mut out = table(&["sources", "policy", "hit", "stranger"]);
+    let mut out = table(&["sources", "policy", "hit", "stranger", "one of 1,024 strangers"]);
     for cell in figures
         .features
         .iter()
         .filter(|cell| cell.traffic == Traffic::Hit)
     {
-        let stranger = figures.features.iter().find(|other| {
-            (other.sources, other.feature, other.traffic) == (cell.sources, cell.feature, Traffic::Stranger)
-        });
+        let of = |traffic| {
+            let found = figures.feature(cell.sources, cell.feature, traffic);
+            found.map_or_else(|| "-".to_owned(), ns)
+        };
         out.add_row([
             short(cell.sources),
             cell.feature.name().to_owned(),
-            ns(cell.ns.median),
-            stranger.map_or_else(|| "-".to_owned(), |cell| ns(cell.ns.median)),
+            of(Traffic::Hit),
+            of(Traffic::Stranger),
+            of(Traffic::FewStrangers),
         ]);
     }
     right(&mut out, 2);

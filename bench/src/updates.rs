@@ -22,7 +22,7 @@ use crate::Effort;
 use crate::figures::{Bulk, DaemonMemory, Single, Spread, Wider};
 use crate::population::Population;
 use crate::progress::Progress;
-use crate::scenario::{self, Feature, Loaded, Owners};
+use crate::scenario::{self, Feature, Loaded, Owners, Records};
 use crate::selection::Kind;
 
 /// Bindings put and removed one at a time.
@@ -41,8 +41,8 @@ pub(crate) fn bulk(size: usize, effort: Effort, progress: &Progress) -> Result<V
             &population.sources[..1],
             owners,
         )?)?;
-        let before = bytes(&Loaded::ours(&none)?)?;
-        let mut in_force = Loaded::ours(&none)?;
+        let before = bytes(&Loaded::ours(&none, Records::On)?)?;
+        let mut in_force = Loaded::ours(&none, Records::On)?;
         let (mut compile, mut load, mut swap, mut whole) = <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
         let mut kernel = 0;
         for round in 0..effort.rounds {
@@ -51,7 +51,7 @@ pub(crate) fn bulk(size: usize, effort: Effort, progress: &Progress) -> Result<V
             let compiled = scenario::compiled(&policy)?;
             compile.push(milliseconds(started));
             let loading = Instant::now();
-            let mut loaded = Loaded::ours(&compiled)?;
+            let mut loaded = Loaded::ours(&compiled, Records::On)?;
             load.push(milliseconds(loading));
             let swapping = Instant::now();
             put_in_force(&mut in_force, &mut loaded)?;

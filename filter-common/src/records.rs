@@ -38,6 +38,7 @@ const SPILL: u64 = 1 << 23 | 1 << 63;
 const FIRST_UNTIL: u32 = 3;
 /// Places that a prefix may be in: those of one cache line.
 const PREFIX_TRIES: u32 = 4;
+const _: () = assert!(RECORD_PREFIXES.is_multiple_of(PREFIX_TRIES));
 
 const EVERY_BYTE: u64 = 0x0101_0101_0101_0101;
 const TOP_BITS: u64 = EVERY_BYTE << 7;
@@ -193,6 +194,11 @@ pub fn add_elsewhere<M: Memory>(memory: &M, key: &Key, sighting: Sighting) {
         return;
     };
     let (one, other) = (one.load(0), other.load(0));
+    let is_full = |tags: u64| !tags & TOP_BITS == 0;
+    if is_full(one) && is_full(other) && matching(one, tag(hash)) | matching(other, tag(hash)) == 0 {
+        // In a flood nearly every packet: its key has no line, and gets none in this epoch.
+        return beyond(memory, half, key, sighting);
+    }
     if is_known(memory, half, (first, one), key, hash, sighting)
         || is_known(memory, half, (second, other), key, hash, sighting)
     {
@@ -290,34 +296,64 @@ fn write<M: Memory>(memory: &M, index: u32, key: &Key, hash: u64, sighting: Sigh
 /// By reason and source prefix, or by reason alone.
 #[inline(always)]
 fn beyond<M: Memory>(memory: &M, half: u32, key: &Key, sighting: Sighting) {
-    let wanted = prefix_key(key);
-    let hash = (wanted ^ memory.seed()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let lines = (RECORD_PREFIXES / PREFIX_TRIES) as u64;
-    let start = (((hash >> 32) * lines) >> 32) as u32 * PREFIX_TRIES;
+    let prefix = prefix_key(key);
+    let line = half * MORE + prefix_line(prefix, memory.seed());
+    let load = |step| Some(memory.more(line + step)?.load(0));
+    let (Some(a), Some(b), Some(c), Some(d)) = (load(0), load(1), load(2), load(3)) else {
+        return;
+    };
+    // No branch for each place: which one it is cannot be foreseen, and a wrong guess costs more than to ask all four.
+    let is = |found| equal(found, prefix);
+    let (is_a, is_b, is_c, is_d) = (is(a), is(b), is(c), is(d));
+    let is_known = is_a | is_b | is_c | is_d;
+    let step = (is_b | is_d) >> 63 | (is_c | is_d) >> 63 << 1;
+    let (own, rest) = (line as u64 + step, (half * MORE + rest(prefix)) as u64);
+    let mut index = (rest ^ (rest ^ own) & 0u64.wrapping_sub(is_known >> 63)) as u32;
+    if (is_known | a & b & c & d) & READY == 0
+        && let Some(new) = new_place(memory, line, prefix)
+    {
+        index = new;
+    }
+    let Some(place) = memory.more(index) else { return };
+    let spill = half * (SPILLS - MORE) + RECORD_SLOTS + index;
+    count(memory, &place, 1, spill, sighting);
+}
+
+/// The top bit where two keys of prefixes are equal, or free places; else it is not set.
+#[inline(always)]
+fn equal(one: u64, other: u64) -> u64 {
+    let differs = one ^ other;
+    differs.wrapping_sub(1) & !differs
+}
+
+/// Takes a place for the prefix, or finds that it has one by now.
+#[inline(always)]
+fn new_place<M: Memory>(memory: &M, line: u32, prefix: u64) -> Option<u32> {
     for step in 0..PREFIX_TRIES {
-        let index = start + step;
-        let Some(place) = memory.more(half * MORE + index) else {
-            return;
-        };
-        let mut found = place.load(0);
-        if found == 0 {
-            found = match place.compare_exchange(0, 0, wanted) {
-                Ok(()) => wanted,
-                Err(other) => other,
-            };
-        }
-        if found == wanted {
-            count(memory, &place, 1, half * SPILLS + RECORD_SLOTS + index, sighting);
-            return;
+        let index = line + step;
+        match memory.more(index)?.compare_exchange(0, 0, prefix) {
+            Ok(()) => return Some(index),
+            Err(other) if other == prefix => return Some(index),
+            Err(_) => {}
         }
     }
-    let meta = key.words[META];
-    let reason = (meta >> 40) as u32 & 31;
-    let observed = (meta >> 49) as u32 & 1;
-    let index = RECORD_PREFIXES + observed * 32 + reason;
-    if let Some(place) = memory.more(half * MORE + index) {
-        count(memory, &place, 1, half * SPILLS + RECORD_SLOTS + index, sighting);
-    }
+    None
+}
+
+/// The first of the places that a prefix may be in.
+#[inline(always)]
+fn prefix_line(prefix: u64, seed: u64) -> u32 {
+    let hash = (prefix ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let lines = (RECORD_PREFIXES / PREFIX_TRIES) as u64;
+    (((hash >> 32) * lines) >> 32) as u32 * PREFIX_TRIES
+}
+
+/// Where a reason and verdict are counted whose prefix has no place.
+#[inline(always)]
+fn rest(prefix: u64) -> u32 {
+    let reason = (prefix >> 40) as u32 & 31;
+    let observed = (prefix >> 49) as u32 & 1;
+    RECORD_PREFIXES + observed * 32 + reason
 }
 
 /// The source's /16 or /32 beside reason, verdict and family.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::ground::{DEVICE, Pair};
 use crate::drive::{self, xdp};
 use crate::figures::Traffic;
-use crate::scenario::{self, Feature, Loaded, Owners};
+use crate::scenario::{self, Feature, Loaded, Owners, Records};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -25,10 +25,13 @@ pub(crate) enum Peer {
     XdpPass,
     /// No filter at all.
     Stack,
-    /// One packet limit, in force and not reached.
+    /// One packet limit, in force and not reached. All of these without records of what is dropped, but where said.
     Keyfence,
+    /// With records of what is dropped, as it is by default: a flood to them.
+    KeyfenceRecords,
     /// The same, exhausted: a hit whose packets end in the filter, as in those below.
     KeyfenceExhausted,
+    KeyfenceExhaustedRecords,
     /// A limit for each source, exhausted.
     KeyfenceSources,
     NftSet,
@@ -47,12 +50,14 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Peer; 15] = [
+    pub(crate) const ALL: [Peer; 17] = [
         Peer::XdpDrop,
         Peer::XdpPass,
         Peer::Stack,
         Peer::Keyfence,
+        Peer::KeyfenceRecords,
         Peer::KeyfenceExhausted,
+        Peer::KeyfenceExhaustedRecords,
         Peer::KeyfenceSources,
         Peer::NftSet,
         Peer::NftLimit,
@@ -71,7 +76,9 @@ impl Peer {
             Peer::XdpPass => "empty XDP pass",
             Peer::Stack => "no filter",
             Peer::Keyfence => "Keyfence, one limit",
+            Peer::KeyfenceRecords => "Keyfence, one limit, records of drops",
             Peer::KeyfenceExhausted => "Keyfence, limit exhausted",
+            Peer::KeyfenceExhaustedRecords => "Keyfence, limit exhausted, records of drops",
             Peer::KeyfenceSources => "Keyfence, source limit exhausted",
             Peer::NftSet => "nft set",
             Peer::NftLimit => "nft set, limit",
@@ -87,7 +94,7 @@ impl Peer {
 
     pub(crate) fn meets(self, traffic: Traffic) -> bool {
         match self {
-            Peer::XdpDrop | Peer::XdpFilter => traffic == Traffic::Stranger,
+            Peer::XdpDrop | Peer::XdpFilter | Peer::KeyfenceRecords => traffic == Traffic::Stranger,
             Peer::Keyfence | Peer::NftSet | Peer::Ipset => true,
             _ => traffic == Traffic::Hit,
         }
@@ -124,7 +131,11 @@ impl AtWork {
                 programs = Some(ebpf);
             }
             Peer::Stack => {}
-            Peer::Keyfence | Peer::KeyfenceExhausted | Peer::KeyfenceSources => {
+            Peer::Keyfence
+            | Peer::KeyfenceRecords
+            | Peer::KeyfenceExhausted
+            | Peer::KeyfenceExhaustedRecords
+            | Peer::KeyfenceSources => {
                 keyfence = Some(Box::new(start_keyfence(peer, &pair, sources)?));
             }
             Peer::NftSet => pair.load_rules(&nft(sources, "", "ip saddr @listed accept"))?,
@@ -158,9 +169,13 @@ impl AtWork {
     pub(crate) fn expected(&self, traffic: Traffic) -> Option<(Verdict, Reason)> {
         match (self.peer, traffic) {
             (Peer::Keyfence, Traffic::Hit) => Some((Verdict::Pass, Reason::Allowed)),
-            (Peer::Keyfence, Traffic::Stranger) => Some((Verdict::Drop, Reason::Unlisted)),
+            (Peer::Keyfence | Peer::KeyfenceRecords, Traffic::Stranger) => {
+                Some((Verdict::Drop, Reason::Unlisted))
+            }
             (Peer::KeyfenceSources, _) => Some((Verdict::Drop, Reason::LimitSource)),
-            (Peer::KeyfenceExhausted, _) => Some((Verdict::Drop, Reason::LimitGrant)),
+            (Peer::KeyfenceExhausted | Peer::KeyfenceExhaustedRecords, _) => {
+                Some((Verdict::Drop, Reason::LimitGrant))
+            }
             _ => None,
         }
     }
@@ -173,13 +188,17 @@ fn room(sources: &[IpNet]) -> usize {
 
 fn start_keyfence(peer: Peer, pair: &Pair, sources: &[IpNet]) -> Result<Loaded> {
     let policy = match peer {
-        Peer::KeyfenceExhausted => scenario::scant(sources)?,
+        Peer::KeyfenceExhausted | Peer::KeyfenceExhaustedRecords => scenario::scant(sources)?,
         Peer::KeyfenceSources => scenario::scant_sources(sources)?,
         _ => scenario::policy(Feature::Whole, sources, Owners::Client)?,
     };
+    let records = match peer {
+        Peer::KeyfenceRecords | Peer::KeyfenceExhaustedRecords => Records::On,
+        _ => Records::Off,
+    };
     let compiled = scenario::compiled(&policy)?;
     let index = pair.inside.inside(|| nix::net::if_::if_nametoindex(DEVICE))?;
-    let mut loaded = Loaded::on(&compiled, &[index])?;
+    let mut loaded = Loaded::on(&compiled, &[index], records)?;
     let judge = loaded.generation.program(names::JUDGE)?.fd()?.try_clone()?;
     let slots = loaded.generation.ebpf.map_mut(names::GENERATION);
     let mut slot: ProgramArray<_> = slots.context("no map GENERATION")?.try_into()?;

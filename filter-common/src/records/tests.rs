@@ -10,6 +10,8 @@ use crate::bounds::{RECORD_KEYS, RECORDS_MAX};
 use crate::parse::{Address, Family, Packet};
 use crate::verdict::{Judgement, NO_OWNER, NO_SERVICE, Reason, Verdict};
 
+mod flood;
+
 /// Both halves, as the kernel's maps have them.
 struct Host {
     epoch: AtomicU64,
@@ -338,59 +340,6 @@ fn as_many_keys_as_are_promised_fit() {
                 .all(|found| matches!(found, Record::Exact { tally, .. } if *tally == exact))
         );
     }
-}
-
-#[test]
-fn a_flood_is_counted_by_prefix_and_no_packet_is_lost() {
-    let host = Host::new(77);
-    let mut by_verdict = HashMap::new();
-    let count = 300_000u32;
-    for number in 0..count {
-        let (verdict, reason) = match number % 3 {
-            0 => (Verdict::Drop, Reason::Unlisted),
-            1 => (Verdict::Drop, Reason::Denied),
-            _ => (Verdict::Observe, Reason::LimitSource),
-        };
-        let source = number.wrapping_mul(0x9e37_79b1);
-        let judgement = judgement(verdict, reason);
-        host.add(
-            &Key::of(&packet(source, 443), &judgement, 7),
-            seen(60, number as u16),
-        );
-        *by_verdict.entry(verdict).or_insert(0u64) += 1;
-    }
-    let found = host.records(0);
-    assert!(found.len() <= RECORDS_MAX as usize);
-    let packets = sum(&found);
-    assert_eq!(
-        (packets.packets, packets.bytes),
-        (u64::from(count), u64::from(count) * 60)
-    );
-    let mut seen = HashMap::new();
-    for record in &found {
-        let (verdict, tally) = match record {
-            Record::Exact { key, tally, .. } => (key.verdict, tally),
-            Record::Overflow { verdict, tally, .. } => (*verdict, tally),
-        };
-        *seen.entry(verdict).or_insert(0u64) += tally.packets;
-    }
-    assert_eq!(seen, by_verdict);
-    let exact = found
-        .iter()
-        .filter(|found| matches!(found, Record::Exact { .. }))
-        .count();
-    assert!(exact >= RECORD_KEYS as usize, "{exact}");
-    let prefixes = found.iter().filter_map(|found| match found {
-        Record::Overflow {
-            prefix: Some((address, Family::V4)),
-            ..
-        } => Some(address.v4()),
-        _ => None,
-    });
-    assert!(prefixes.clone().count() > 30_000);
-    assert!(prefixes.into_iter().all(|prefix| prefix & 0xffff == 0));
-    let rest = |found: &&Record| matches!(found, Record::Overflow { prefix: None, .. });
-    assert!(found.iter().filter(rest).count() <= 3);
 }
 
 #[test]

@@ -14,16 +14,19 @@ use serde_json::{Value, json};
 use super::Context;
 use super::problem::{Code, Problem};
 use super::query;
+use super::who::Who;
 use crate::records::Handle;
+use crate::records::address::Pseudonyms;
 use crate::records::read::{self, Query, RECORDS_DEFAULT, RECORDS_MAX, Sought};
 
-pub(super) async fn drops(context: &Context, request: &Parts) -> Result<Response, Problem> {
+pub(super) async fn drops(context: &Context, who: &Who, request: &Parts) -> Result<Response, Problem> {
     let mut asked = query::Query::of(&request.uri);
     let bounded = format!("a number from 0 to {RECORDS_MAX}");
     let mut query = Query {
         since: asked.parsed("since", "a time as in 2026-11-22T12:00:00Z"),
         until: asked.parsed("until", "a time as in 2026-11-22T12:00:00Z"),
         source: asked.parsed::<Sought>("source", "an address, a prefix, or a pseudonym as `hmac:…`"),
+        pseudonyms: None,
         service: asked.text("service"),
         reason: asked.text("reason"),
         after: asked.parsed("after", "the number of a record"),
@@ -44,6 +47,7 @@ pub(super) async fn drops(context: &Context, request: &Parts) -> Result<Response
         query.since = an_hour_ago();
     }
     let records = records(context)?;
+    query.pseudonyms = pseudonyms(context, who, records).await;
     records.flush().await;
     let service = query.service.clone();
     let answer = answer(context, records, query).await?;
@@ -66,22 +70,32 @@ fn known_service(context: &Context, service: Option<&str>) -> Result<(), Problem
     }
 }
 
-/// Packets by reason that came from an address within the last hour; null where that cannot be told.
-pub(super) async fn of_last_hour(context: &Context, address: IpAddr) -> Value {
+/// Who may read is told no address behind a pseudonym: operators alone have the key.
+async fn pseudonyms(context: &Context, who: &Who, records: &Handle) -> Option<Pseudonyms> {
+    match who.is_operator(context).await {
+        true => records.figures.pseudonyms.clone(),
+        false => None,
+    }
+}
+
+/// Packets by reason that came from an address within the last hour, null where that cannot be told; and what to know
+/// of them.
+pub(super) async fn of_last_hour(context: &Context, who: &Who, address: IpAddr) -> [Value; 2] {
     let Ok(records) = records(context) else {
-        return Value::Null;
+        return [Value::Null, Value::Null];
     };
     records.flush().await;
     let query = Query {
         since: an_hour_ago(),
         source: Some(Sought::Net(IpNet::from(address))),
+        pseudonyms: pseudonyms(context, who, records).await,
         ..Query::default()
     };
     match answer(context, records, query).await {
-        Ok(answer) => answer["matched"]["reasons"].clone(),
+        Ok(answer) => [answer["matched"]["reasons"].clone(), answer["hint"].clone()],
         Err(problem) => {
             tracing::warn!("the drops of the last hour cannot be told: {problem:?}");
-            Value::Null
+            [Value::Null, Value::Null]
         }
     }
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::problem::{Code, Problem};
 use super::query::Query;
+use super::who::Who;
 use super::{Backing, Context, drops};
 use crate::bindings::requests::{BindingView, DenyView, LIST_ITEMS_MAX, List, State};
 use crate::compiler::owner_name;
@@ -21,7 +22,7 @@ use crate::policy::model::{Client, Limits, Mode, Policy, ServiceSet};
 /// Bindings that hold one address and are shown; what is beyond is said.
 const SHOWN_MAX: usize = 1_000;
 
-pub(super) async fn why(context: &Context, request: &Parts) -> Result<Response, Problem> {
+pub(super) async fn why(context: &Context, who: &Who, request: &Parts) -> Result<Response, Problem> {
     let mut query = Query::of(&request.uri);
     let address: Option<IpAddr> = query.parsed("address", "an IP address");
     query.close()?;
@@ -57,6 +58,7 @@ pub(super) async fn why(context: &Context, request: &Parts) -> Result<Response, 
         })
         .map(|entry| entry.name.as_str())
         .collect();
+    let [drops, drops_hint] = drops::of_last_hour(context, who, address).await;
     let answer = json!({
         "schema": 1,
         "address": address,
@@ -68,7 +70,8 @@ pub(super) async fn why(context: &Context, request: &Parts) -> Result<Response, 
         "management": management,
         // Why the grants have no bucket levels.
         "buckets_error": levels.err(),
-        "drops": drops::of_last_hour(context, address).await,
+        "drops": drops,
+        "drops_hint": drops_hint,
     });
     Ok(axum::Json(answer).into_response())
 }

@@ -13,6 +13,7 @@ use super::client::{self, SocketArguments};
 use super::exit::{Exit, Failure};
 use super::shell::Shell;
 use super::stop::{self, Stop};
+use crate::records::address::Pseudonyms;
 use crate::records::read::{self, Query, RECORDS_DEFAULT, RECORDS_MAX, Sought};
 use crate::records::verify::{self, Verifier, VerifyError};
 
@@ -33,6 +34,7 @@ Examples:
   keyfence drops --since 1h --reason unlisted
   keyfence drops --top 20
   keyfence drops --source 198.51.100.0/24 --follow
+  keyfence drops --source 198.51.100.7 --key /var/lib/keyfence/records.key drops.jsonl
   keyfence drops verify /var/log/keyfence/drops.jsonl
   keyfence drops verify --checkpoint 5b11618c2e440278 /var/log/keyfence/drops.jsonl";
 
@@ -53,6 +55,9 @@ pub(crate) struct Arguments {
     /// The busiest sources instead of records
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "20", value_parser = top)]
     top: Option<usize>,
+    /// The key of the files' pseudonyms, records.key of the daemon's state folder: finds an address behind its own
+    #[arg(long, value_name = "FILE", requires = "files")]
+    key: Option<PathBuf>,
     /// The newest records, at most so many
     #[arg(long, value_name = "N", default_value_t = RECORDS_DEFAULT, value_parser = limit)]
     limit: usize,
@@ -201,6 +206,16 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         top: arguments.top.unwrap_or(0),
         ..arguments.filter.query()
     };
+    if let Some(key) = &arguments.key {
+        let failed = |error| {
+            let text = format!(
+                "{}: {error}: name the key of the pseudonyms, records.key of the daemon's state folder",
+                key.display()
+            );
+            Failure::new(Exit::Failed, text)
+        };
+        query.pseudonyms = Some(Pseudonyms::read(key).map_err(failed)?);
+    }
     if arguments.follow {
         // What was there before is shown only where it is asked for.
         query.since.get_or_insert_with(Timestamp::now);
@@ -221,8 +236,12 @@ const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 /// Ends at a signal, and where nobody reads any more: both are how one stops to follow.
 fn follow(arguments: &Arguments, mut query: Query, shell: &Shell) -> Result<Exit, Failure> {
     let stop = Stop::listen()?;
+    let mut told = None;
     loop {
         let answer = ask(&[], &arguments.daemon, &query)?;
+        if let Some(hint) = answer["hint"].as_str() {
+            told.get_or_insert_with(|| shell.say(hint));
+        }
         let records = answer["records"]
             .as_array()
             .map(Vec::as_slice)

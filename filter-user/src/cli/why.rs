@@ -74,6 +74,9 @@ fn page(why: &Value) -> String {
             drops.join(", ")
         ));
     }
+    if let Some(hint) = why["drops_hint"].as_str() {
+        page.push_str(&format!("{hint}\n"));
+    }
     denied_as_well(&mut page, why);
     let grants = why["grants"].as_array().map(Vec::as_slice).unwrap_or_default();
     if grants.is_empty() {
@@ -204,6 +207,10 @@ mod tests {
         ] {
             assert!(row.contains(part), "{page}");
         }
+        let hinted =
+            json!({ "sentence": "Nothing.", "grants": [], "drops": { "denied": 2 }, "drops_hint": "Two." });
+        let expected = "Nothing.\nDropped or observed in the last hour: 2 denied.\nTwo.\n";
+        assert_eq!(super::page(&hinted), expected);
         assert_eq!(
             super::page(&json!({ "sentence": "Nothing.", "grants": [] })),
             "Nothing.\n"

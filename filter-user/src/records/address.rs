@@ -1,7 +1,8 @@
 //! Source addresses as records show them: whole, as their network, or as a pseudonym that only this host can make.
 
+use std::fmt;
 use std::fs::{self, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -21,7 +22,46 @@ const KEY_FILE: &str = "records.key";
 pub(super) enum Veil {
     Full,
     Prefix,
-    Hmac([u8; KEY_BYTES]),
+    Hmac(Pseudonyms),
+}
+
+/// How a pseudonym begins.
+pub const PSEUDONYM: &str = "hmac:";
+
+/// Pseudonyms of addresses, under a key that nobody else has.
+#[derive(Clone)]
+pub struct Pseudonyms([u8; KEY_BYTES]);
+
+impl fmt::Debug for Pseudonyms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pseudonyms")
+    }
+}
+
+impl Pseudonyms {
+    /// Those of a key's file.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let mut key = [0; KEY_BYTES];
+        fs::File::open(path)?.read_exact(&mut key)?;
+        Ok(Self(key))
+    }
+
+    /// Those of a state folder, where any were ever made.
+    pub(super) fn kept(state: &Path) -> io::Result<Option<Self>> {
+        match Self::read(&state.join(KEY_FILE)) {
+            Ok(pseudonyms) => Ok(Some(pseudonyms)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `hmac:` and 32 hex digits.
+    pub fn of(&self, ip: IpAddr) -> String {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        mac.update(ip.to_string().as_bytes());
+        let digits = super::ledger::hex(&mac.finalize().into_bytes()[..16]);
+        format!("{PSEUDONYM}{digits}")
+    }
 }
 
 /// A source as it is shown.
@@ -45,7 +85,7 @@ impl Veil {
                     path: path.display().to_string(),
                     error,
                 })?;
-                Ok(Self::Hmac(key))
+                Ok(Self::Hmac(Pseudonyms(key)))
             }
         }
     }
@@ -73,9 +113,9 @@ impl Veil {
                 ip: Some(ip),
                 address: Some(format!("{ip}/{}", if ip.is_ipv4() { 24 } else { 48 })),
             },
-            Veil::Hmac(key) => Shown {
+            Veil::Hmac(pseudonyms) => Shown {
                 ip: None,
-                address: Some(format!("hmac:{}", pseudonym(key, ip))),
+                address: Some(pseudonyms.of(ip)),
             },
         }
     }
@@ -95,13 +135,6 @@ pub(super) fn ip(address: Address, family: Family) -> IpAddr {
         Family::V4 => Ipv4Addr::from(address.v4()).into(),
         Family::V6 => Ipv6Addr::from(address.octets()).into(),
     }
-}
-
-/// 32 hex digits.
-fn pseudonym(key: &[u8], ip: IpAddr) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
-    mac.update(ip.to_string().as_bytes());
-    super::ledger::hex(&mac.finalize().into_bytes()[..16])
 }
 
 fn key(path: &Path) -> std::io::Result<[u8; KEY_BYTES]> {

@@ -4,7 +4,7 @@
 //! is noted as written only then. Exactly once in files, at least once with the same id elsewhere. Decides nothing about
 //! packets, and no packet waits for it. docs/RECORDS.md has the format.
 
-mod address;
+pub mod address;
 pub mod capture;
 mod document;
 mod kernel;
@@ -14,6 +14,7 @@ mod line;
 pub mod live;
 pub mod read;
 mod sink;
+mod sought;
 #[cfg(test)]
 mod tests;
 pub mod verify;
@@ -31,7 +32,7 @@ use crate::bindings::requests::AuditHead;
 use crate::kernel::records::Epoch;
 use crate::metrics::Metrics;
 use crate::policy::model::{Policy, SinkType};
-use address::Veil;
+use address::{Pseudonyms, Veil};
 pub use kernel::{Kernel, KernelNames};
 use ledger::Snapshot;
 use line::{Batch, Names};
@@ -80,6 +81,8 @@ pub struct Figures {
     failing: Mutex<Vec<String>>,
     /// The first file that records go to.
     pub file: Option<PathBuf>,
+    /// What stands for addresses in the log, where any was ever made.
+    pub pseudonyms: Option<Pseudonyms>,
 }
 
 impl Figures {
@@ -165,8 +168,17 @@ impl Records {
         }
         let veil = Veil::of(policy.records.addresses, &policy.daemon.state)?;
         let files = policy.sinks.iter().filter(|sink| sink.kind == SinkType::File);
+        let pseudonyms = match &veil {
+            Veil::Hmac(pseudonyms) => Some(pseudonyms.clone()),
+            // Older lines may have some: where these cannot be told, who asks for an address is told so.
+            _ => Pseudonyms::kept(&policy.daemon.state).unwrap_or_else(|error| {
+                tracing::warn!("the key of earlier pseudonyms cannot be read: {error}");
+                None
+            }),
+        };
         let figures = Arc::new(Figures {
             file: files.map(|sink| sink.path.clone()).next(),
+            pseudonyms,
             ..Figures::default()
         });
         let (sender, requests) = mpsc::channel(REQUESTS_WAITING_MAX);

@@ -6,15 +6,16 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::address::Pseudonyms;
 use super::sink::siblings;
+pub use super::sought::Sought;
+use super::sought::{Compared, Source};
 
 /// Records in an answer, where it is not said how many.
 pub const RECORDS_DEFAULT: usize = 1_000;
@@ -28,6 +29,8 @@ pub struct Query {
     pub since: Option<Timestamp>,
     pub until: Option<Timestamp>,
     pub source: Option<Sought>,
+    /// By which an address is found behind its pseudonym; who may not know it has none.
+    pub pseudonyms: Option<Pseudonyms>,
     pub service: Option<String>,
     pub reason: Option<String>,
     /// Only records behind the one of this number.
@@ -36,28 +39,6 @@ pub struct Query {
     pub limit: usize,
     /// The busiest so many sources.
     pub top: usize,
-}
-
-/// A source as it is asked for: a network, or the text that stands for an address in the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sought {
-    Net(IpNet),
-    Text(String),
-}
-
-impl std::str::FromStr for Sought {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let address = text
-            .parse::<IpAddr>()
-            .map(|address| IpNet::from(address.to_canonical()));
-        match address.or_else(|_| text.parse::<IpNet>()) {
-            Ok(net) => Ok(Sought::Net(net.trunc())),
-            Err(_) if text.starts_with("hmac:") => Ok(Sought::Text(text.to_owned())),
-            Err(_) => Err("an address, a prefix, or a pseudonym as `hmac:…`".to_owned()),
-        }
-    }
 }
 
 #[derive(Deserialize)]
@@ -76,12 +57,6 @@ struct Event {
     end: Timestamp,
 }
 
-#[derive(Default, Deserialize)]
-struct Source {
-    ip: Option<IpAddr>,
-    address: Option<String>,
-}
-
 #[derive(Deserialize)]
 struct Network {
     packets: u64,
@@ -96,28 +71,6 @@ struct Own {
     service: Option<String>,
 }
 
-impl Source {
-    /// As it is shown and added up.
-    fn name(&self) -> Option<String> {
-        let ip = || self.ip.map(|ip| ip.to_string());
-        self.address.clone().or_else(ip)
-    }
-
-    /// A record of a network matches where the two overlap: it may be of the one who is sought.
-    fn is(&self, sought: &Sought) -> bool {
-        match sought {
-            Sought::Text(text) => self.address.as_deref() == Some(text),
-            Sought::Net(net) => {
-                let own = match (&self.address, self.ip) {
-                    (Some(address), _) => address.parse().ok(),
-                    (None, ip) => ip.map(IpNet::from),
-                };
-                own.is_some_and(|own: IpNet| own.contains(net) || net.contains(&own))
-            }
-        }
-    }
-}
-
 impl Query {
     fn admits(&self, record: &Record) -> bool {
         let wanted = |wanted: &Option<String>, is: Option<&str>| match wanted {
@@ -129,7 +82,30 @@ impl Query {
             && self.after.is_none_or(|after| record.event.sequence > after)
             && wanted(&self.service, record.keyfence.service.as_deref())
             && wanted(&self.reason, Some(&record.keyfence.reason))
-            && self.source.as_ref().is_none_or(|sought| record.source.is(sought))
+    }
+
+    /// What a person should know of an answer about a source.
+    fn hint(&self, of_networks: &Sum, hidden: &Sum) -> Option<String> {
+        let mut hints = Vec::new();
+        if hidden.records > 0 {
+            let why = match &self.source {
+                Some(sought) if sought.is_one() => {
+                    "compared only where their key is at hand: by the daemon for an operator, and for files with --key"
+                }
+                _ => "which cannot be compared with a prefix: ask for single addresses",
+            };
+            hints.push(format!(
+                "{} packets of that time are recorded under pseudonyms, {why}.",
+                hidden.packets()
+            ));
+        }
+        if of_networks.records > 0 {
+            hints.push(format!(
+                "{} of the packets are recorded for a network around what was asked for, and may be of others in it.",
+                of_networks.packets()
+            ));
+        }
+        (!hints.is_empty()).then(|| hints.join(" "))
     }
 }
 
@@ -191,11 +167,14 @@ pub fn files(log: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// The answer to a question, from files in the order of their writing.
 pub fn answer(files: &[PathBuf], query: &Query) -> io::Result<Value> {
-    let mut newest: VecDeque<Value> = VecDeque::new();
-    let mut all = Sum::default();
-    let mut sources: HashMap<String, Sum> = HashMap::new();
-    let mut beyond = Sum::default();
-    let mut last_sequence = query.after;
+    let pseudonym = match &query.source {
+        Some(sought) => sought.pseudonym(query.pseudonyms.as_ref()),
+        None => None,
+    };
+    let mut found = Found {
+        last_sequence: query.after,
+        ..Found::default()
+    };
     let mut line = Vec::new();
     for file in files {
         let file = File::open(file).map_err(|error| named(file, &error))?;
@@ -213,46 +192,94 @@ pub fn answer(files: &[PathBuf], query: &Query) -> io::Result<Value> {
             let Ok(record) = serde_json::from_slice::<Record>(&line) else {
                 continue;
             };
-            if record.keyfence.kind == "checkpoint" || !query.admits(&record) {
-                continue;
-            }
-            last_sequence = last_sequence.max(Some(record.event.sequence));
-            all.add(&record);
-            if query.top > 0 {
-                let name = record.source.name().unwrap_or_else(|| "unknown".to_owned());
-                match sources.contains_key(&name) || sources.len() < SOURCES_MAX {
-                    true => sources.entry(name).or_default().add(&record),
-                    false => beyond.add(&record),
-                }
-            }
-            if query.limit > 0 {
-                if newest.len() == query.limit {
-                    newest.pop_front();
-                }
-                newest.push_back(serde_json::from_slice(&line)?);
+            if record.keyfence.kind != "checkpoint"
+                && query.admits(&record)
+                && found.counts(&record, query.source.as_ref(), pseudonym.as_deref())
+            {
+                found.add(&record, &line, query)?;
             }
         }
     }
-    let mut top: Vec<(String, Sum)> = sources.into_iter().collect();
-    top.sort_by(|(one, a), (other, b)| b.packets().cmp(&a.packets()).then_with(|| one.cmp(other)));
-    let top: Vec<Value> = top
-        .into_iter()
-        .take(query.top)
-        .map(|(source, sum)| {
-            let mut value = sum.value();
-            value["source"] = source.into();
-            value
+    Ok(found.told(query))
+}
+
+/// What was found so far.
+#[derive(Default)]
+struct Found {
+    newest: VecDeque<Value>,
+    all: Sum,
+    sources: HashMap<String, Sum>,
+    beyond: Sum,
+    /// Of `all`: those of networks around what is sought.
+    of_networks: Sum,
+    /// Those under pseudonyms that cannot be compared with it.
+    hidden: Sum,
+    last_sequence: Option<u64>,
+}
+
+impl Found {
+    /// Whether the record may be of the source that is sought.
+    fn counts(&mut self, record: &Record, sought: Option<&Sought>, pseudonym: Option<&str>) -> bool {
+        let Some(sought) = sought else { return true };
+        match record.source.compared(sought, pseudonym) {
+            Compared::Is => true,
+            Compared::MayBe => {
+                self.of_networks.add(record);
+                true
+            }
+            Compared::Hidden => {
+                self.hidden.add(record);
+                false
+            }
+            Compared::Not => false,
+        }
+    }
+
+    fn add(&mut self, record: &Record, line: &[u8], query: &Query) -> io::Result<()> {
+        self.last_sequence = self.last_sequence.max(Some(record.event.sequence));
+        self.all.add(record);
+        if query.top > 0 {
+            let name = record.source.name().unwrap_or_else(|| "unknown".to_owned());
+            match self.sources.contains_key(&name) || self.sources.len() < SOURCES_MAX {
+                true => self.sources.entry(name).or_default().add(record),
+                false => self.beyond.add(record),
+            }
+        }
+        if query.limit > 0 {
+            if self.newest.len() == query.limit {
+                self.newest.pop_front();
+            }
+            self.newest.push_back(serde_json::from_slice(line)?);
+        }
+        Ok(())
+    }
+
+    fn told(self, query: &Query) -> Value {
+        let hint = query.hint(&self.of_networks, &self.hidden);
+        let mut top: Vec<(String, Sum)> = self.sources.into_iter().collect();
+        top.sort_by(|(one, a), (other, b)| b.packets().cmp(&a.packets()).then_with(|| one.cmp(other)));
+        let top: Vec<Value> = top
+            .into_iter()
+            .take(query.top)
+            .map(|(source, sum)| {
+                let mut value = sum.value();
+                value["source"] = source.into();
+                value
+            })
+            .collect();
+        json!({
+            "schema": 1,
+            "records": self.newest,
+            "matched": self.all.value(),
+            "top": top,
+            // Packets of sources beyond those that are counted apart.
+            "top_beyond": self.beyond.packets(),
+            "last_sequence": self.last_sequence,
+            "of_networks": self.of_networks.packets(),
+            "not_compared": self.hidden.packets(),
+            "hint": hint,
         })
-        .collect();
-    Ok(json!({
-        "schema": 1,
-        "records": newest,
-        "matched": all.value(),
-        "top": top,
-        // Packets of sources beyond those that are counted apart.
-        "top_beyond": beyond.packets(),
-        "last_sequence": last_sequence,
-    }))
+    }
 }
 
 fn named(file: &Path, error: &io::Error) -> io::Error {
@@ -273,112 +300,4 @@ pub fn named_files(given: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn line(sequence: u64, source: &str, reason: &str, packets: u64) -> String {
-        let minute = sequence;
-        let address = source.contains('/').then_some(source);
-        let ip = source.split('/').next();
-        let record = json!({
-            "event": {
-                "sequence": sequence,
-                "start": format!("2026-11-22T12:{minute:02}:00Z"),
-                "end": format!("2026-11-22T12:{minute:02}:10Z"),
-            },
-            "source": { "ip": ip, "address": address },
-            "network": { "packets": packets, "bytes": packets * 60 },
-            "keyfence": { "kind": "record", "verdict": "drop", "reason": reason, "service": "web" },
-        });
-        format!("{record}\n")
-    }
-
-    #[test]
-    fn what_matches_is_found_and_added_up() {
-        let folder = tempfile::tempdir().unwrap();
-        let log = folder.path().join("drops.jsonl");
-        let old = folder.path().join("drops.jsonl.1");
-        let checkpoint = "{\"keyfence\":{\"kind\":\"checkpoint\"}}\n";
-        fs::write(&old, line(1, "10.0.0.1", "unlisted", 5) + checkpoint).unwrap();
-        let torn = "{\"event\":";
-        let newest = [
-            line(2, "10.0.0.2", "denied", 7),
-            line(3, "10.0.0.1", "unlisted", 1),
-            line(4, "10.0.0.0/16", "unlisted", 9),
-        ];
-        fs::write(&log, newest.concat() + torn).unwrap();
-        let files = files(&log).unwrap();
-        assert_eq!(files, [old, log]);
-        let ask = |query: Query| answer(&files, &query).unwrap();
-        let limit = 10;
-        let all = ask(Query {
-            limit,
-            top: 2,
-            ..Query::default()
-        });
-        assert_eq!(all["matched"]["packets"]["drop"], 22);
-        assert_eq!(
-            (&all["matched"]["records"], &all["last_sequence"]),
-            (&4.into(), &4.into())
-        );
-        assert_eq!(all["top"][0]["source"], "10.0.0.0/16");
-        assert_eq!(
-            (&all["top"][1]["source"], &all["top"][1]["bytes"]),
-            (&"10.0.0.2".into(), &420.into())
-        );
-        let found = |query: Query| {
-            let answer = ask(Query { limit, ..query });
-            let records = answer["records"].as_array().unwrap().iter();
-            records
-                .map(|record| record["event"]["sequence"].as_u64().unwrap())
-                .collect::<Vec<_>>()
-        };
-        let source = |text: &str| Query {
-            source: text.parse().ok(),
-            ..Query::default()
-        };
-        // A network's record may be of the one who is sought.
-        assert_eq!(found(source("10.0.0.1")), [1, 3, 4]);
-        assert_eq!(found(source("10.0.0.0/24")), [1, 2, 3, 4]);
-        assert!(found(source("192.0.2.1")).is_empty());
-        let reason = Some("denied".to_owned());
-        assert_eq!(
-            found(Query {
-                reason,
-                ..Query::default()
-            }),
-            [2]
-        );
-        assert_eq!(
-            found(Query {
-                after: Some(2),
-                ..Query::default()
-            }),
-            [3, 4]
-        );
-        let (since, until) = (
-            "2026-11-22T12:02:05Z".parse().ok(),
-            "2026-11-22T12:03:30Z".parse().ok(),
-        );
-        assert_eq!(
-            found(Query {
-                since,
-                until,
-                ..Query::default()
-            }),
-            [2, 3]
-        );
-        let one = ask(Query {
-            limit: 1,
-            ..Query::default()
-        });
-        assert_eq!(
-            (
-                one["records"].as_array().unwrap().len(),
-                &one["records"][0]["event"]["sequence"]
-            ),
-            (1, &4.into())
-        );
-        assert!("nobody".parse::<Sought>().is_err());
-    }
-}
+mod tests;

@@ -15,6 +15,9 @@ use super::verify::Verifier;
 use super::*;
 use crate::policy::model::{RecordAddresses, Sink as SinkPolicy};
 use crate::policy::{LoadContext, MemoryFiles};
+use ends::is_whole;
+
+mod ends;
 
 /// One pending epoch after the other, each of the same records.
 struct Fake {
@@ -212,12 +215,6 @@ fn lines(log: &Path) -> Vec<Value> {
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect()
-}
-
-fn is_whole(log: &Path) -> super::verify::Verified {
-    let mut verifier = Verifier::default();
-    verifier.file(log).unwrap();
-    verifier.end().unwrap()
 }
 
 #[test]

@@ -111,6 +111,8 @@ pub struct Verifier {
     verified: Verified,
     life: Option<String>,
     last_sequence: Option<u64>,
+    /// The last checkpoint of the file before.
+    chain: Option<String>,
     /// The beginning of a checkpoint's hash that must be there, and whether it was.
     sought: Option<(String, bool)>,
 }
@@ -128,6 +130,8 @@ impl Verifier {
         let mut input = BufReader::new(File::open(path)?);
         let mut stretch = Stretch::default();
         let mut previous: Option<String> = None;
+        let chain = self.chain.take();
+        let mut last = None;
         let mut sums: Option<(u64, Packets)> = None;
         let mut number = 0;
         let mut line = Vec::new();
@@ -146,6 +150,15 @@ impl Verifier {
                 .map_err(|error| broken(format!("no line of a drop log: {error}")))?;
             if read.keyfence.kind == "checkpoint" {
                 checked(&stretch, &read.keyfence, previous.as_deref(), sums).map_err(broken)?;
+                if let (None, Some(chain), Some(told)) = (&previous, &chain, &read.keyfence.previous)
+                    && chain != told
+                {
+                    return Err(broken(
+                        "the checkpoint follows another one than the file before ends with: lines were cut off there, or \
+                         a file between them is missing"
+                            .to_owned(),
+                    ));
+                }
                 let own = hex(&Sha256::digest(&line));
                 if let Some((sought, found)) = &mut self.sought {
                     *found |= own.starts_with(&*sought);
@@ -157,9 +170,21 @@ impl Verifier {
                 self.verified.checkpoints += 1;
             } else {
                 self.record(&read, &mut stretch).map_err(broken)?;
+                last = read.event.sequence;
                 stretch.hash.update(&line);
             }
         }
+        if let (Some(last), Some(told)) = (last, super::sink::rotated_behind(path))
+            && (last < told || stretch.records > 0)
+        {
+            return Err(VerifyError::Broken {
+                line: number,
+                why: format!(
+                    "its name says that it was rotated behind record {told}, which puts a checkpoint there: its end was cut off"
+                ),
+            });
+        }
+        self.chain = previous.or(chain);
         self.verified.unvouched += stretch.records;
         Ok(())
     }

@@ -14,8 +14,16 @@ pub(super) fn page(answer: &Value, top: bool) -> String {
     let matched = &answer["matched"];
     let (dropped, observed) = (&matched["packets"]["drop"], &matched["packets"]["observe"]);
     let records = matched["records"].as_u64().unwrap_or(0);
+    let hint = answer["hint"]
+        .as_str()
+        .map(|hint| format!("{hint}\n"))
+        .unwrap_or_default();
     if records == 0 {
-        return "Nothing was dropped that matches.\n".to_owned();
+        let nothing = match answer["not_compared"].as_u64() {
+            Some(1..) => "Nothing is known to match.",
+            _ => "Nothing was dropped that matches.",
+        };
+        return format!("{nothing}\n{hint}");
     }
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
@@ -50,7 +58,7 @@ pub(super) fn page(answer: &Value, top: bool) -> String {
             "There were more sources than can be counted apart: some of these may have had more.\n",
         );
     }
-    page
+    page + &hint
 }
 
 fn right(table: &mut Table, columns: &[usize]) {
@@ -142,7 +150,12 @@ pub(super) fn whole(verified: &Verified) -> String {
         checkpoint,
         ..
     } = verified;
-    let mut text = format!("Whole: {records} records of {packets} packets, {checkpoints} checkpoints.\n");
+    let whole = match (checkpoints, unvouched) {
+        (0, 1..) => "In order, with no checkpoint yet",
+        (_, 1..) => "Whole up to its last checkpoint",
+        _ => "Whole",
+    };
+    let mut text = format!("{whole}: {records} records of {packets} packets, {checkpoints} checkpoints.\n");
     if let Some(checkpoint) = checkpoint {
         text.push_str(&format!(
             "The last checkpoint is {checkpoint}: kept elsewhere, `--checkpoint` finds by it that the end was cut off.\n"
@@ -166,6 +179,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn log_is_called_whole_as_far_as_a_checkpoint_says_so() {
+        let of = |checkpoints, unvouched| {
+            whole(&Verified {
+                records: 5,
+                checkpoints,
+                unvouched,
+                ..Verified::default()
+            })
+        };
+        assert!(of(1, 0).starts_with("Whole: 5 records"));
+        let part = of(1, 2);
+        assert!(
+            part.starts_with("Whole up to its last checkpoint: 5 records")
+                && part.contains("The last 2 records")
+        );
+        assert!(of(0, 5).starts_with("In order, with no checkpoint yet: 5 records"));
+    }
 
     #[test]
     fn records_and_sums_have_a_row_each() {
@@ -198,5 +230,10 @@ mod tests {
         }
         assert!(line(&record).starts_with("2026-11-22T12:00:00.000Z  drop  unlisted  web"));
         assert_eq!(page(&json!({}), false), "Nothing was dropped that matches.\n");
+        let hidden = json!({ "not_compared": 5, "hint": "Five are hidden." });
+        assert_eq!(
+            page(&hidden, false),
+            "Nothing is known to match.\nFive are hidden.\n"
+        );
     }
 }

@@ -274,20 +274,23 @@ fn rotated_name(path: &Path, time: &str, sequence: u64) -> PathBuf {
 
 /// Whether rotation here made this name; what others made is theirs to remove.
 fn is_rotated(log: &Path, path: &Path) -> bool {
-    let end = path
-        .as_os_str()
-        .to_str()
-        .zip(log.as_os_str().to_str())
-        .and_then(|(path, log)| path.strip_prefix(log)?.strip_prefix('.'));
-    let Some((time, sequence)) = end.and_then(|end| end.split_once('-')) else {
-        return false;
-    };
+    path.with_extension("") == log && rotated_behind(path).is_some()
+}
+
+/// The last record before a rotation here, as the file's name says it.
+pub(in crate::records) fn rotated_behind(path: &Path) -> Option<u64> {
+    let (time, sequence) = path.extension()?.to_str()?.split_once('-')?;
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    time.len() == 15
+    let is_time = time.len() == 15
         && time.as_bytes()[8] == b'T'
+        && time.is_ascii()
         && digits(&time[..8])
-        && digits(&time[9..])
-        && digits(sequence)
+        && digits(&time[9..]);
+    if is_time && digits(sequence) {
+        sequence.parse().ok()
+    } else {
+        None
+    }
 }
 
 /// The files that a log was moved to, by rotation here or elsewhere, the oldest first. Compressed ones are left out.

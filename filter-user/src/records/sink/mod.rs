@@ -15,7 +15,7 @@ use super::line::{Batch, Line, Names};
 use crate::policy::model::{self, SinkType};
 
 /// Rotated files of a log are named so.
-pub(super) use file::siblings;
+pub(super) use file::{rotated_behind, siblings};
 
 /// One sink of the policy.
 pub(super) struct Sink {

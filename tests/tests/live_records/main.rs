@@ -1,6 +1,9 @@
 //! The drop log of a real daemon: every packet that was dropped or observed is in it once, whatever becomes of the
 //! daemon, the disk and the file; and a log that somebody touched shows it.
 
+mod hidden;
+mod rotation;
+
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -178,11 +181,8 @@ fn record_says_who_was_dropped_where_and_why() {
         (&malformed["source"], &malformed["rule"]),
         (&Value::Null, &Value::Null)
     );
-    let observed = answer["records"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|record| record["event"]["action"] == "observed");
+    let mut records = answer["records"].as_array().expect("an array").iter();
+    let observed = records.find(|record| record["event"]["action"] == "observed");
     assert_eq!(
         observed.expect("it was observed")["source"]["ip"],
         STRANGER.v6.to_string()
@@ -332,66 +332,4 @@ fn full_disk_loses_no_count_and_no_daemon() {
     until("the daemon is ready", || (ready().status == 200).then_some(()));
     assert!(daemon.end(Signal::SIGTERM).success());
     assert_eq!(verify(&[&log]).0, Some(0));
-}
-
-/// Of the file or of what it was rotated to: a rotation leaves a checkpoint alone in the new one.
-fn last_sequence(log: &Path) -> u64 {
-    let name = log.file_name().expect("a name").to_string_lossy();
-    let files = fs::read_dir(log.parent().expect("a folder"))
-        .expect("a folder")
-        .flatten();
-    let ours = files.filter(|entry| entry.file_name().to_string_lossy().starts_with(&*name));
-    let last = |entry: fs::DirEntry| records(&entry.path()).pop()?["event"]["sequence"].as_u64();
-    ours.filter_map(last).max().unwrap_or(0)
-}
-
-#[test]
-fn log_is_followed_where_it_is_moved_and_rotated_within_its_bounds() {
-    let site = Site::new();
-    let daemon = Daemon::start(&site, &policy());
-    let mut wire = Wire::open(&site);
-    flood(&mut wire, 0, 100);
-    caught_up(&site, &[&site.drops()]);
-    // As logrotate does.
-    let moved = site.folder().join("api.drops.jsonl.1");
-    fs::rename(site.drops(), &moved).expect("it is there");
-    daemon.signal(Signal::SIGHUP);
-    flood(&mut wire, 0, 200);
-    let found = caught_up(&site, &[&moved, &site.drops()]);
-    assert_in_order(&found);
-    let last = lines(&moved).pop().expect("lines");
-    assert_eq!(last["keyfence"]["kind"], "checkpoint");
-    daemon.end(Signal::SIGTERM);
-    assert_eq!(verify(&[&moved, &site.drops()]).0, Some(0));
-    assert_eq!(
-        verify(&[&site.drops(), &moved]).0,
-        Some(0),
-        "as a shell orders them"
-    );
-
-    let small = site.folder().join("small.jsonl");
-    let sink = format!(
-        "[[sink]]\npath = \"{}\"\nrotate-size = \"1MB\"\nkeep-size = \"3MB\"\n",
-        small.display()
-    );
-    let daemon = Daemon::start(&site, &policy().and(&sink));
-    for round in 0..5 {
-        let before = last_sequence(&small);
-        flood(&mut wire, round * 1000, 1000);
-        until("they are written", || {
-            (last_sequence(&small) >= before + 1000).then_some(())
-        });
-    }
-    daemon.end(Signal::SIGTERM);
-    let sizes: Vec<u64> = fs::read_dir(site.folder())
-        .expect("a folder")
-        .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("small.jsonl"))
-        .map(|entry| entry.metadata().expect("it is there").len())
-        .collect();
-    assert!(sizes.len() > 1, "{sizes:?}");
-    assert!(
-        sizes.iter().sum::<u64>() <= 3_000_000 && sizes.iter().all(|size| *size <= 1_001_000),
-        "{sizes:?}"
-    );
 }
