@@ -256,13 +256,16 @@ impl Next {
     }
 }
 
+/// Tables, and why `"host"` means less in them than it says, where it does.
+type Narrowed = (Compiled, Option<String>);
+
 /// Numbers for all that is wanted, and its tables: without what was pushed last where an operator's policy leaves it no room.
 fn fit(
     wanted: &Wanted,
     (pushed, under): (&mut Pushed, Option<&dyn Under>),
     (from, owners_max): (&Numbers, u32),
     (host, go_on): (&[IpNet], &dyn Fn() -> Result<(), FilterError>),
-) -> Result<(Numbers, Claim, (Compiled, Option<String>)), FilterError> {
+) -> Result<(Numbers, Claim, Narrowed), FilterError> {
     let policy = &*wanted.policy;
     let before: Vec<&Policy> = wanted.before.iter().map(AsRef::as_ref).collect();
     loop {
