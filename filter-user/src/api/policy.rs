@@ -260,6 +260,10 @@ impl From<PolicyError> for Problem {
 /// An operator's request, and who it is.
 async fn by(context: &Context, who: &Who, request: &Parts, via: Via) -> Result<By, Problem> {
     Query::of(&request.uri).close()?;
+    by_operator(context, who, via).await
+}
+
+async fn by_operator(context: &Context, who: &Who, via: Via) -> Result<By, Problem> {
     let actor = who.operator(context).await?;
     Ok(By {
         actor: Some(actor),
@@ -339,9 +343,13 @@ pub(super) async fn confirm(context: &Context, who: &Who, request: &Parts) -> Re
 }
 
 pub(super) async fn rollback(context: &Context, who: &Who, request: &Parts) -> Result<Response, Problem> {
-    let by = by(context, who, request, Via::Rollback).await?;
+    let mut query = Query::of(&request.uri);
+    // Who repeats after a lost answer does not go forth again.
+    let base = query.text("base");
+    query.close()?;
+    let by = by_operator(context, who, Via::Rollback).await?;
     tracing::info!(peer = who.peer.describe(), "a rollback is asked for");
-    let hash = policies(context)?.rollback(by).await?;
+    let hash = policies(context)?.rollback(by, base).await?;
     let generation = context.view.snapshot().generation;
     Ok(axum::Json(json!({ "schema": 1, "hash": hash, "generation": generation })).into_response())
 }

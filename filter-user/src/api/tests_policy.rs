@@ -118,6 +118,8 @@ async fn applied_policy_is_kept_and_audited_and_rollback_goes_back_and_forth() {
         assert_eq!(back.json()["hash"], expected.as_str(), "{}", back.body);
         assert_eq!(&running.in_force(), expected);
     }
+    let stale = format!("POST /v1/policy/rollback?base={first}");
+    running.ask(&stale, "").await.is_problem(409, "policy-changed");
     let history = running.history().await;
     let told: Vec<(&str, &str)> = history
         .iter()

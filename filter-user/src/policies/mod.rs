@@ -245,10 +245,11 @@ impl Policies {
     }
 
     /// Back to what was in force before the pending policy; where none is pending, to the one confirmed before.
-    pub async fn rollback(&self, by: By) -> Result<String, PolicyError> {
+    pub async fn rollback(&self, by: By, base: Option<String>) -> Result<String, PolicyError> {
         let inner = Arc::clone(&self.inner);
         finish(async move {
             let mut book = inner.book.lock().await;
+            inner.is_base(base.as_deref())?;
             let pending = inner.view.pending().borrow().clone();
             let hash = match pending {
                 Some(pending) => {
