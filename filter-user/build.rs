@@ -74,8 +74,17 @@ fn build(workspace: &Path) -> Result<PathBuf, Box<dyn Error>> {
     // Debian and rustup move these on in place.
     println!("cargo::rerun-if-changed={}", found.compiler.rustc.display());
     println!("cargo::rerun-if-changed={}", found.linker.display());
-    let target = toolchain::ebpf_target_dir(workspace);
-    let status = toolchain::build_command(&found, &workspace.join("filter-ebpf"), &target).status()?;
+    let mut target = toolchain::ebpf_target_dir(workspace);
+    let is_next = env::var_os("CARGO_FEATURE_NEXT_LAYOUT").is_some();
+    if is_next {
+        // Beside the other, which stays built.
+        target.push("next-layout");
+    }
+    let mut command = toolchain::build_command(&found, &workspace.join("filter-ebpf"), &target);
+    if is_next {
+        command.args(["--features", "next-layout"]);
+    }
+    let status = command.status()?;
     if !status.success() {
         return Err(format!(
             "the kernel program does not build with {}: {status}",

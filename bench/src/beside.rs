@@ -146,6 +146,7 @@ async fn measure(site: &Site, size: usize) -> Result<Beside> {
     });
     let options = Options {
         await_interfaces: false,
+        downgrade: false,
         policy_file: site.policy_file(),
         bpf_fs: site.bpf.path().to_owned(),
         kernel_log: KernelLog::Off,

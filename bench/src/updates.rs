@@ -137,6 +137,7 @@ async fn change_each(site: &Site, size: usize) -> Result<Single> {
         .collect();
     let options = Options {
         await_interfaces: false,
+        downgrade: false,
         policy_file: site.policy_file(),
         bpf_fs: site.bpf.path().to_owned(),
         kernel_log: KernelLog::Off,

@@ -108,13 +108,14 @@ fn needs(options: &Options, start: &Start) -> Vec<Need> {
 }
 
 /// Runs until SIGTERM or SIGINT.
-pub async fn run(prepared: Prepared, options: Options, start: Start) -> Result<(), DaemonError> {
+pub async fn run(prepared: Prepared, options: Options, mut start: Start) -> Result<(), DaemonError> {
     let policy = Arc::clone(&start.policy);
     let Prepared { mut lock, bound } = prepared;
     let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
     start.say();
+    take_kept(&options, &mut start)?;
     let hash = start.hash.clone();
     let (bindings, writer) = open_bindings(&policy).await?;
     let effective: Arc<dyn Effective> = Arc::new(bindings.clone());
@@ -201,6 +202,16 @@ pub async fn run(prepared: Prepared, options: Options, start: Start) -> Result<(
         tracing::error!("the records ended badly: {error}; what they have not written stays in the kernel");
     }
     left
+}
+
+/// What an older release has kept becomes this one's; what a newer one has left stays as it is, and stops a start before
+/// anything is opened.
+fn take_kept(options: &Options, start: &mut Start) -> Result<(), DaemonError> {
+    Filter::refuse_newer(options, &start.policy)?;
+    let path = start.policy.daemon.state.display().to_string();
+    start
+        .migrate()
+        .map_err(|error| DaemonError::State { path, error })
 }
 
 /// Leaves the filter in force, or takes it off.

@@ -1,6 +1,9 @@
 //! Keyfence's one program, as a library so that tests can hold its parts.
 #![deny(unsafe_code)]
 
+#[cfg(all(feature = "next-layout", not(debug_assertions)))]
+compile_error!("the feature next-layout is for tests alone: build without it");
+
 pub mod api;
 pub mod bindings;
 #[cfg(test)]

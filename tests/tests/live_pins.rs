@@ -8,7 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use filter_common::abi::{LAYOUT_VERSION, names};
-use keyfence_tests::harness::{Attach, Daemon, Ended, Policy, Probe, Site, keyfence_path, run, system};
+use keyfence_tests::harness::{
+    Attach, Daemon, Ended, INSIDE, LISTED, Policy, Probe, Site, StopOnDrop, Traffic, keyfence_path, run,
+    system, until,
+};
 use nix::sys::signal::Signal;
 
 fn policy() -> Policy {
@@ -20,24 +23,39 @@ fn pins(site: &Site) -> (Vec<std::path::PathBuf>, Vec<(std::path::PathBuf, u64)>
     (site.bpf.list("keyfence"), site.map_ids())
 }
 
+fn meta(site: &Site) -> std::path::PathBuf {
+    site.pins("main").join("maps").join(names::META)
+}
+
+fn dump(site: &Site) -> String {
+    run(system("bpftool")
+        .args(["-j", "map", "dump", "pinned"])
+        .arg(meta(site)))
+}
+
+/// Lets pins say that they are of another version; what they say of their parts goes, where it is not kept.
+fn tell(site: &Site, version: u32, keeps_parts: bool) {
+    let dumped: serde_json::Value = serde_json::from_str(&dump(site)).expect("bpftool writes JSON");
+    let bytes = dumped[0]["value"].as_array().expect("a value's bytes").iter();
+    let mut bytes: Vec<String> = bytes.map(|byte| byte.as_str().expect("as text").into()).collect();
+    // The version follows the magic word, and the parts the clock's.
+    assert_eq!(bytes[8], format!("{LAYOUT_VERSION:#04x}"));
+    bytes[8] = format!("{version:#04x}");
+    if !keeps_parts {
+        bytes[32..].fill("0x00".to_owned());
+    }
+    let mut update = system("bpftool");
+    update.args(["map", "update", "pinned"]).arg(meta(site));
+    run(update.args(["key", "0", "0", "0", "0", "value"]).args(&bytes));
+}
+
 #[test]
-fn pins_of_another_layout_are_refused_and_left_untouched() {
+fn pins_of_a_newer_layout_are_refused_and_left_untouched() {
     let site = Site::new();
     let mut probe = Probe::open(&site);
     Daemon::start(&site, &policy()).kill();
-    let meta = site.pins("main").join("maps").join(names::META);
-    let dump = || run(system("bpftool").args(["-j", "map", "dump", "pinned"]).arg(&meta));
-    let dumped: serde_json::Value = serde_json::from_str(&dump()).expect("bpftool writes JSON");
-    let bytes = dumped[0]["value"].as_array().expect("a value's bytes").iter();
-    let mut bytes: Vec<String> = bytes.map(|byte| byte.as_str().expect("as text").into()).collect();
-    // The version follows the magic word.
-    assert_eq!(bytes[8], format!("{LAYOUT_VERSION:#04x}"));
-    bytes[8] = format!("{:#04x}", LAYOUT_VERSION + 1);
-    let mut update = system("bpftool");
-    update.args(["map", "update", "pinned"]).arg(&meta);
-    run(update.args(["key", "0", "0", "0", "0", "value"]).args(&bytes));
-
-    let (before, counts) = ((pins(&site), dump()), site.counters());
+    tell(&site, LAYOUT_VERSION + 1, true);
+    let (before, counts) = ((pins(&site), dump(&site)), site.counters());
     let ended = Daemon::refused(&site, &mut Daemon::command(&site));
     assert_eq!(ended.code, Some(1), "{}", ended.log);
     let words = format!("version {}", LAYOUT_VERSION + 1);
@@ -46,16 +64,89 @@ fn pins_of_another_layout_are_refused_and_left_untouched() {
         "{}",
         ended.log
     );
-    assert_eq!((pins(&site), dump()), before);
+    assert_eq!((pins(&site), dump(&site)), before);
     // The filter goes on counting what the neighbours say.
     assert_eq!(site.counters().fallen_since(&counts), []);
     probe.assert_filtered();
 
-    // The fix that it names.
+    // The two ways that it names.
+    Daemon::start_with(&site, &["--downgrade"]).kill();
+    assert_eq!(site.counters().fallen_since(&counts), []);
+    probe.assert_filtered();
+    tell(&site, LAYOUT_VERSION + 1, true);
     let Ended { code, log } = Daemon::detach(&site, &["--yes"]);
     assert_eq!(code, Some(0), "{log}");
     let _daemon = Daemon::start_again(&site);
     probe.assert_filtered();
+}
+
+/// Of one that tells nothing of its parts nothing is taken over but the interfaces, and that is said.
+#[test]
+fn pins_of_an_older_layout_give_way_without_a_packet_unjudged() {
+    let site = Site::new();
+    let traffic = Traffic::open(&site);
+    let entries = Probe::ENTRIES.replace("\"probe\"", "\"api\"");
+    Daemon::start(&site, &Policy::new(Attach::Auto, &entries)).kill();
+    let sent = thread::scope(|scope| {
+        let senders = scope.spawn(|| traffic.run(&site));
+        let stop = StopOnDrop(&traffic.over);
+        for (version, keeps_parts) in [(LAYOUT_VERSION - 1, true), (1, false)] {
+            tell(&site, version, keeps_parts);
+            let (counts, passed) = (site.counters(), traffic.sink.count(LISTED.v4.into()));
+            let daemon = Daemon::start_again(&site);
+            assert!(daemon.log().contains("has given way"), "{}", daemon.log());
+            assert_eq!(daemon.log().contains("counters start at 0"), !keeps_parts);
+            if keeps_parts {
+                assert_eq!(site.counters().fallen_since(&counts), []);
+            }
+            until("packets go on", || {
+                (traffic.sink.count(LISTED.v4.into()) > passed + 100).then_some(())
+            });
+            daemon.kill();
+        }
+        drop(stop);
+        senders
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    traffic.assert_all_judged(&sent);
+}
+
+/// One more interface of the policy is held by another program: the interfaces that have gone over come back.
+#[test]
+fn upgrade_that_cannot_attach_leaves_what_was_in_force() {
+    let site = Site::new();
+    let mut probe = Probe::open(&site);
+    site.server.ip("link add more0 type veth peer name more1");
+    let both = policy().interface(&format!("{INSIDE}\", \"more0"));
+    Daemon::start(&site, &both).kill();
+    // As if it had been made anew, and somebody else had been faster.
+    fs::remove_file(site.pins("main").join("links/more0")).expect("it is pinned");
+    until("the kernel has let go of it", || {
+        let shown = site.server.ip("link show dev more0");
+        (!shown.contains("xdp")).then_some(())
+    });
+    let other = Daemon::elsewhere(&site, "other", &policy().interface("more0"));
+    tell(&site, LAYOUT_VERSION - 1, true);
+    let before = (pins(&site), dump(&site));
+    let ended = Daemon::refused(&site, &mut Daemon::command(&site));
+    assert_eq!(ended.code, Some(1), "{}", ended.log);
+    assert!(
+        ended.log.contains("instance other holds the XDP hook"),
+        "{}",
+        ended.log
+    );
+    assert_eq!((pins(&site), dump(&site)), before);
+    probe.assert_filtered();
+    drop(other);
+    assert_eq!(
+        Daemon::detach(&site, &["--yes", "--instance", "other"]).code,
+        Some(0)
+    );
+    let daemon = Daemon::start_again(&site);
+    assert!(daemon.log().contains("has given way"), "{}", daemon.log());
+    probe.assert_filtered();
+    assert!(site.server.ip("link show dev more0").contains("xdp"));
 }
 
 #[test]

@@ -15,3 +15,20 @@ pub(crate) fn run() -> Result<PathBuf> {
     )?;
     Ok(workspace::keyfence())
 }
+
+/// Builds what the tests upgrade to: the same program with a made-up layout after this one. With the tests' own
+/// profile and features, so that only what differs is built.
+pub(crate) fn next() -> Result<()> {
+    let arguments = [
+        "build",
+        "--workspace",
+        "--bin",
+        "keyfence-next",
+        "--features",
+        "filter-user/next-layout",
+    ];
+    workspace::step(
+        "building what the tests upgrade to",
+        workspace::cargo().args(arguments),
+    )
+}

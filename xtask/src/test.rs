@@ -31,6 +31,7 @@ pub(crate) fn run(fast: bool, arguments: &[OsString]) -> Result<()> {
         check_form()?;
     }
     // A first build takes longer than a test may.
+    build::next()?;
     vm::prepare()?;
     let nextest = cargo_install::nextest().context("cargo-nextest went away")?;
     let mut command = Command::new(nextest);

@@ -4,6 +4,7 @@
 //! misread raises `LAYOUT_VERSION`.
 
 pub mod names;
+pub mod parts;
 #[cfg(feature = "user")]
 mod pod;
 
@@ -11,11 +12,11 @@ use crate::parse::Packet;
 use crate::verdict::Judgement;
 
 /// Version of the pinned layout: maps, their shapes, and what their numbers mean.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = if cfg!(feature = "next-layout") { 6 } else { 5 };
 /// First word of `Meta`, and of a run context: "KEYFENCE" in ASCII.
 pub const MAGIC: u64 = u64::from_be_bytes(*b"KEYFENCE");
 
-/// Says what a pin directory holds: read before anything else there is touched.
+/// Says what a pin directory holds: read before anything else there is touched. Its own shape stays over all layouts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Meta {
@@ -27,7 +28,8 @@ pub struct Meta {
     pub generation: u64,
     /// The monotonic time at jiffy 0, wrapped, as the first daemon measured it; 0 where none did.
     pub jiffy_zero: u64,
-    pub reserved: [u64; 4],
+    /// Of each of `parts::PARTS`: since which version it is as it is here; 0 is not told.
+    pub since: [u32; 8],
 }
 
 /// Until when the generation in force is in force, unless somebody confirms it: the entry program reads it for each
@@ -254,6 +256,8 @@ pub struct Desk {
     pub run_flags: u32,
     pub run_now: u64,
     pub judgement: Judgement,
+    #[cfg(feature = "next-layout")]
+    pub more: u64,
 }
 
 /// Handed in by the caller of a test run, in front of the frame, where no packet can reach; the judge answers
@@ -318,7 +322,7 @@ const _: () = assert!(size_of::<SourceLine>() == 64);
 const _: () = assert!(size_of::<ServiceState>() == 128);
 const _: () = assert!(size_of::<Count>() == 16);
 const _: () = assert!(size_of::<RecordHead>() == 192);
-const _: () = assert!(size_of::<Desk>() == 104);
+const _: () = assert!(size_of::<Desk>() == if cfg!(feature = "next-layout") { 112 } else { 104 });
 
 /// Over the sizes and the bounds that shape the maps.
 pub const LAYOUT_CHECKSUM: u32 = {

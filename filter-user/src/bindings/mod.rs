@@ -75,9 +75,15 @@ pub enum OpenError {
     Folder { path: PathBuf, error: std::io::Error },
     /// Left untouched.
     #[error(
-        "{path} is of store format {found}, this release reads up to {known}: run the release that wrote it, or a newer one"
+        "{path} is of store format {found}, this release reads up to {known}: it is left as it is. Run the release that \
+         wrote it, or a newer one; {back}"
     )]
-    Newer { path: PathBuf, found: u64, known: u64 },
+    Newer {
+        path: PathBuf,
+        found: u64,
+        known: u64,
+        back: String,
+    },
     #[error("{path}: {error}")]
     Store { path: PathBuf, error: String },
     #[error("[credentials]: {0}")]

@@ -106,6 +106,7 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
 fn open_store(path: &Path, now: Now) -> Result<Opened, OpenError> {
     store::open(path, now).map_err(|error| match error {
         StoreError::Newer { found, known } => OpenError::Newer {
+            back: way_back(path),
             path: path.to_owned(),
             found,
             known,
@@ -115,6 +116,23 @@ fn open_store(path: &Path, now: Now) -> Result<Opened, OpenError> {
             error: error.to_string(),
         },
     })
+}
+
+/// How to go on with an older release, a sentence.
+fn way_back(path: &Path) -> String {
+    let (newer, aside) = (path.with_extension("redb.newer"), store::set_aside(path));
+    let (path, newer) = (path.display(), newer.display());
+    match aside {
+        Some(aside) => format!(
+            "to go back to what was there before that, without what was pushed and revoked since: `mv {path} {newer} && \
+             cp -p {} {path}`",
+            aside.display()
+        ),
+        None => format!(
+            "to go on without any binding until publishers sync: `mv {path} {newer}`, then `keyfence restore` a backup \
+             of this release"
+        ),
+    }
 }
 
 pub(super) fn fill(memory: &Memory, rows: Rows, successes: &BTreeMap<String, Moment>, unsynced: &[String]) {

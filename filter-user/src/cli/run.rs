@@ -10,7 +10,7 @@ use crate::engine::{self, FilterError, Options};
 use crate::kernel::load::KernelLog;
 use crate::kernel::pins::Pins;
 use crate::logging::Format;
-use crate::policies::{NoPolicy, Start};
+use crate::policies::{NoStart, Start};
 use crate::policy::{self, Colour, Loaded};
 
 const AFTER_HELP: &str = "\
@@ -50,6 +50,10 @@ pub(crate) struct Arguments {
     /// is as soon as it can be, and until then the daemon is not ready. For a host that boots
     #[arg(long)]
     pub(crate) await_interfaces: bool,
+    /// Take the place of the filter that a newer release has left, with nothing open in between. What the releases' tables
+    /// have in common goes on; the log says what does not. Needed once, to go back to an older release
+    #[arg(long)]
+    pub(crate) downgrade: bool,
     /// error, warn, info, debug or trace, or levels of parts, as in info,hyper=warn
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
@@ -67,6 +71,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         state,
         bpf_fs,
         await_interfaces,
+        downgrade,
         log_level,
         log_format,
         kernel_log,
@@ -74,11 +79,12 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     crate::logging::init(log_level.as_deref(), *log_format, shell.colour_errors)
         .map_err(|error| Failure::new(Exit::Usage, error))?;
     crate::sys::bound_heaps();
-    let start = Start::of(file, state.as_deref()).map_err(|NoPolicy(loaded)| {
-        match (&loaded.policy, engine::refusal(&loaded)) {
+    let start = Start::of(file, state.as_deref()).map_err(|no| match no {
+        NoStart::Newer(why) => still_filtering(Failure::new(Exit::Failed, why), bpf_fs),
+        NoStart::Policy(loaded) => match (&loaded.policy, engine::refusal(&loaded)) {
             (Some(_), Some(refusal)) => Failure::new(Exit::Failed, refusal),
             _ => still_filtering(invalid(&loaded, shell), bpf_fs),
-        }
+        },
     })?;
     if let Some(missing) = rights_missing() {
         return Err(Failure::new(Exit::Failed, missing));
@@ -94,6 +100,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         policy_file: std::path::absolute(file).unwrap_or_else(|_| file.clone()),
         bpf_fs: bpf_fs.clone(),
         await_interfaces: *await_interfaces,
+        downgrade: *downgrade,
         kernel_log: *kernel_log,
     };
     // Rights are a thread's own: given up before the runtime starts its own threads.

@@ -68,10 +68,13 @@ definitions! {
         "Nothing of this instance is in the kernel: every packet passes.",
         "Start the daemon: `systemctl start keyfence`, or `keyfence run --policy FILE`.";
     LAYOUT_OTHER: "layout-other", Error,
-        "The filter in the kernel was made by a release with other tables. It goes on judging; this program can neither \
-         read nor change it.",
-        "Run the release that made it, or `keyfence detach --yes` and start this one (which opens the interfaces in \
-         between).";
+        "The filter in the kernel was made by a newer release with other tables. It goes on judging; this program can \
+         neither read nor change it.",
+        "Run the release that made it, or start this one with `keyfence run --downgrade`, which takes its place with \
+         nothing open in between.";
+    LAYOUT_OLDER: "layout-older", Warning,
+        "The filter in the kernel was made by an older release with other tables. It goes on judging.",
+        "Start this release's daemon: it takes its place with nothing open in between.";
     DAEMON_UNREACHABLE: "daemon-unreachable", Warning,
         "The kernel goes on judging by what is in force, leases end in time, and nobody follows changes, writes records \
          or answers.",

@@ -53,6 +53,10 @@ impl InForce {
                 let what = format!("instance {instance}: a start ended half-way; the next one clears it");
                 (Held::Nothing, Some(Finding::new(&all::NOT_FILTERING, what)))
             }
+            Ok(Found::Other(meta)) => {
+                let what = format!("instance {instance}: version {}", meta.layout_version);
+                (Held::Other, Some(Finding::new(&all::LAYOUT_OLDER, what)))
+            }
             Err(error) => of_error(&error),
         };
         seen.held = held;
@@ -82,7 +86,7 @@ fn of_error(error: &PinError) -> (Held, Option<Finding>) {
     let (held, definition) = match error {
         PinError::NotBpfFs(_) => (Held::Nothing, &all::BPFFS_MISSING),
         PinError::Foreign(_) => (Held::Unseen, &all::BPFFS_SHARED),
-        PinError::OtherLayout { .. } => (Held::Other, &all::LAYOUT_OTHER),
+        PinError::Newer { .. } | PinError::OtherLayout { .. } => (Held::Other, &all::LAYOUT_OTHER),
         PinError::Io { error, .. } if error.kind() == ErrorKind::NotFound => {
             (Held::Nothing, &all::BPFFS_MISSING)
         }

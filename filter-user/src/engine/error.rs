@@ -43,6 +43,11 @@ pub enum FilterError {
          reload` begins anew"
     )]
     Kept,
+    #[error(
+        "the filter in force is of another layout (version {0}), and what was pushed cannot be read: it is left as it \
+         is. Run the release that made it, `keyfence restore` a backup, then start this one"
+    )]
+    Unknown(u32),
     #[error("the bindings do not follow the kernel's tables")]
     Behind,
     #[error("making the tables: {0}")]

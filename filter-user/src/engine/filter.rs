@@ -1,41 +1,38 @@
-//! The filter in the kernel, as the engine holds it: start or adopt, apply, look, leave.
+//! The filter in the kernel, as the engine holds it: apply, look, leave. How it begins: `start`, `succession`.
 
 use std::fs::File;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use filter_common::abi::{EVERYTHING, LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta, names};
+use filter_common::abi::parts::SINCE;
+use filter_common::abi::{EVERYTHING, LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta};
 use ipnet::IpNet;
 use nix::fcntl::Flock;
 
-use super::Options;
-use super::attachments::{Attachments, Look, by_slot, counted, placed};
-use super::build::{Around, Ground, Next, Parted, Wanted};
-use super::compile::{Occasion, compile, host_addresses};
+use super::attachments::{Attachments, Look};
+use super::build::{Ground, Next, Parted};
+use super::compile::{Occasion, host_addresses};
 use super::drift::TablesInForce;
 use super::error::FilterError;
-use super::fill::{Fill, owners_max};
+use super::fill::Fill;
 use super::reader::Reader;
 use super::snapshot::InterfaceState;
 use super::snapshot::ObserveError;
 use super::standby::{Before, Standby};
 use super::tables::Tables;
-use crate::compiler::{self, Keep, Numbers, Pushed};
+use crate::compiler::{self, Numbers};
 use crate::kernel::attach::{self, Entry};
 use crate::kernel::capture::Tap;
 use crate::kernel::choice::{Choice, choose_most};
-use crate::kernel::clock;
 use crate::kernel::interfaces::{self, Interface};
-use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
+use crate::kernel::load::{KernelLog, LoadError};
 use crate::kernel::log::Lines;
-use crate::kernel::pins::{Found, Pins};
+use crate::kernel::pins::Pins;
 use crate::kernel::records::Accounting;
-use crate::kernel::slots;
 use crate::kernel::source_levels;
-use crate::kernel::state::{Limits, State, Towards};
+use crate::kernel::state::{State, Towards};
 use crate::kernel::switch::Switch;
 use crate::kernel::tick::Jiffy;
-use crate::kernel::written::ReadBack;
 use crate::policy::Policy;
 
 /// The numbers of names: the filter's to write, the readers' to look up.
@@ -58,7 +55,7 @@ pub(super) fn write(numbers: &SharedNumbers) -> RwLockWriteGuard<'_, Numbers> {
 pub struct Filter {
     pub(super) pins: Pins,
     /// Of the pin folder: one daemon an instance. Goes with the process, however it ends.
-    _lock: Flock<File>,
+    pub(super) _lock: Flock<File>,
     pub(super) entry: Entry,
     /// Those in force.
     pub(super) tables: Tables,
@@ -67,9 +64,9 @@ pub struct Filter {
     pub(super) state: State,
     /// By what the judge in force tells the time, where not by the coarse clock.
     pub(super) jiffy: Option<Jiffy>,
-    log: KernelLog,
+    pub(super) log: KernelLog,
     /// The judge's own log lines, where they are switched on.
-    lines: Option<Lines>,
+    pub(super) lines: Option<Lines>,
     pub(super) attachments: Attachments,
     /// What `"host"` stands for in the generation in force; empty where the policy does not say it.
     pub(super) host: Vec<IpNet>,
@@ -90,233 +87,6 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Puts a policy in force on its interfaces, over what an earlier daemon left or from nothing.
-    /// Without `pushed` it is not known what was pushed: then what an earlier daemon left stays as it is.
-    pub async fn start(
-        options: &Options,
-        policy: &Arc<Policy>,
-        pushed: Option<Pushed>,
-    ) -> Result<Self, FilterError> {
-        let pins = Pins::of(&options.bpf_fs, &policy.daemon.instance)?;
-        let held = || FilterError::Instance(policy.daemon.instance.clone());
-        // Whoever holds the folder owns what is in it, wherever its state is kept.
-        let lock = match pins.root().exists() {
-            true => Some(pins.lock()?.ok_or_else(held)?),
-            false => None,
-        };
-        let found = pins.look()?;
-        let around = Around::read(policy, Occasion::of_start(options)).await?;
-        match found {
-            Found::Ours(meta) => {
-                pins.check_shapes()?;
-                let lock = lock.ok_or_else(held)?;
-                tokio::task::block_in_place(|| {
-                    Self::adopt(pins, lock, options, (policy, pushed), around, meta)
-                })
-            }
-            Found::Nothing | Found::Half => {
-                if found == Found::Half {
-                    tracing::warn!(
-                        "{}: an earlier start ended half-way; cleared",
-                        pins.root().display()
-                    );
-                    pins.clear()?;
-                }
-                pins.create()?;
-                let (lock, pushed) = (pins.lock()?.ok_or_else(held)?, pushed.unwrap_or_default());
-                tokio::task::block_in_place(|| Self::create(pins, lock, options, (policy, pushed), around))
-            }
-        }
-    }
-
-    fn create(
-        pins: Pins,
-        lock: Flock<File>,
-        options: &Options,
-        (policy, pushed): (&Policy, Pushed),
-        around: Around,
-    ) -> Result<Self, FilterError> {
-        let made = Self::build(pins.clone(), lock, options, (policy, pushed), around);
-        if made.is_err() && pins.linked().is_ok_and(|linked| linked.is_empty()) {
-            // Nothing was attached: leave nothing behind either.
-            pins.clear()?;
-        }
-        made
-    }
-
-    fn build(
-        pins: Pins,
-        lock: Flock<File>,
-        options: &Options,
-        (policy, pushed): (&Policy, Pushed),
-        around: Around,
-    ) -> Result<Self, FilterError> {
-        let Around { choice, host } = &around;
-        let occasion = Occasion::of_start(options);
-        let placed = placed(choice);
-        let (mut numbers, assigned) = Numbers::default().assign((policy, &pushed), None, u32::MAX);
-        let (compiled, narrowed) = compile((policy, &pushed), &numbers, host, occasion)?;
-        let slots = slots::fresh(&counted(&placed));
-        let maps = pins.maps();
-        let owners_max = owners_max(policy, &numbers);
-        let log = options.kernel_log;
-        let setting = Setting {
-            interfaces: &by_slot(&placed, &slots),
-            pins: Some(&maps),
-            owners_max,
-            log,
-            records: true,
-        };
-        let mut generation = Generation::load(&compiled, setting)?;
-        let jiffy = generation.wind(0)?;
-        tracing::info!(jiffies = jiffy.is_some(), "the program's clock");
-        let mut state = State::of(&generation)?;
-        let switch = Switch::of(&generation)?;
-        name(&mut state, &assigned)?;
-        state.place_interfaces(&counted(&placed))?;
-        let entry = Entry::create(&mut generation, &pins)?;
-        pins.pin_generation(1, &generation)?;
-        source_levels::keep(&maps, &generation)?;
-        let in_force = TablesInForce::default();
-        let read_back = Arc::new(ReadBack::of(&generation)?);
-        let tap = Tap::new(maps.join(names::DESK));
-        in_force.put(1, read_back, || tap.swap(&mut generation))?;
-        state.write_meta(meta(1, jiffy))?;
-        let owners_max = state.owners_max();
-        let tables = Tables::new(generation, compiled, &mut numbers, (policy, pushed), owners_max)?;
-        let mut filter = Self {
-            pins,
-            _lock: lock,
-            entry,
-            tables,
-            number: 1,
-            numbers: shared(numbers),
-            state,
-            jiffy,
-            log,
-            lines: None,
-            attachments: Attachments::default(),
-            host: host.clone(),
-            narrowed,
-            slots: names_of(&placed).into_iter().zip(slots).collect(),
-            in_force: Arc::new(in_force),
-            in_part: false,
-            kept: false,
-            tap: Arc::new(tap),
-            switch,
-            standby: None,
-        };
-        if let Err(error) = filter.attach(policy, choice, occasion) {
-            // All or none: an operator who reads the error finds the host as it was.
-            filter.leave()?;
-            return Err(error);
-        }
-        filter.follow_log();
-        Ok(filter)
-    }
-
-    /// Takes over a pinned filter of this layout: packets go on being judged by it until the swap.
-    fn adopt(
-        pins: Pins,
-        lock: Flock<File>,
-        options: &Options,
-        (policy, pushed): (&Arc<Policy>, Option<Pushed>),
-        around: Around,
-        meta: Meta,
-    ) -> Result<Self, FilterError> {
-        // A stand-in for what is in force: only its maps are of interest, and they are pinned.
-        let empty = compiler::Compiled {
-            row_words: 1,
-            ..Default::default()
-        };
-        let maps = pins.maps();
-        let log = options.kernel_log;
-        let setting = Setting {
-            interfaces: &[],
-            pins: Some(&maps),
-            owners_max: 1,
-            log,
-            records: true,
-        };
-        let generation = Generation::load(&empty, setting)?;
-        let state = State::of(&generation)?;
-        let switch = Switch::of(&generation)?;
-        // A policy that nobody has confirmed: it goes, whether its time is over or not.
-        let armed = switch.armed();
-        let over = armed.filter(|armed| armed.deadline <= clock::monotonic().0);
-        let judging = over.map_or(meta.generation, |over| over.standby);
-        let limits = Limits::pinned(&pins.generation(judging));
-        if limits.is_none() {
-            tracing::warn!("the limits in force cannot be read back: buckets whose limit changed start full");
-        }
-        let mut filter = Self {
-            entry: Entry::adopt(&pins)?,
-            tap: Arc::new(Tap::new(maps.join(names::DESK))),
-            pins,
-            _lock: lock,
-            tables: Tables::unknown(generation, limits.unwrap_or_default()),
-            number: armed.map_or(meta.generation, |armed| armed.standby.max(meta.generation)),
-            numbers: shared(state.numbers()),
-            state,
-            jiffy: Some(Jiffy {
-                nanos: 0,
-                zero: meta.jiffy_zero,
-            }),
-            log,
-            lines: None,
-            attachments: Attachments::default(),
-            host: Vec::new(),
-            narrowed: None,
-            slots: Vec::new(),
-            in_force: Arc::default(),
-            in_part: false,
-            kept: pushed.is_none(),
-            switch,
-            standby: None,
-        };
-        let Some(pushed) = pushed else {
-            filter.keep(policy, around.choice)?;
-            return Ok(filter);
-        };
-        let wanted = Wanted {
-            policy: Arc::clone(policy),
-            before: Vec::new(),
-            keep: Keep::Least,
-            occasion: Occasion::of_start(options),
-        };
-        let ground = filter.ground(Arc::default())?;
-        let next = Next::make(wanted, (pushed, None), around, ground)?;
-        filter.put(next, None)?.let_go();
-        if armed.is_some() {
-            filter.nothing_stands_by();
-            tracing::warn!(
-                "a policy waited to be confirmed when an earlier daemon ended: it is not in force any more"
-            );
-        }
-        tracing::info!(
-            generation = filter.number,
-            "took over the filter of an earlier daemon"
-        );
-        Ok(filter)
-    }
-
-    /// What an earlier daemon left stays in force: it is looked at, and nothing of it is changed.
-    fn keep(&mut self, policy: &Policy, mut choice: Choice) -> Result<(), FilterError> {
-        let linked = self.pins.linked()?;
-        choice
-            .interfaces
-            .retain(|interface| linked.contains(&interface.name));
-        self.attach(policy, &choice, Occasion::Change)?;
-        let placed = placed(&choice);
-        let slots = self.state.place_interfaces(&counted(&placed))?;
-        self.slots = names_of(&placed).into_iter().zip(slots).collect();
-        tracing::warn!(
-            generation = self.number,
-            "the filter of an earlier daemon stays in force as it is: what was pushed cannot be read"
-        );
-        Ok(())
-    }
-
     /// What another generation is made beside. From here on it must be told what is changed in this one.
     pub(super) fn ground(&self, abandoned: Arc<AtomicBool>) -> Result<Ground, FilterError> {
         if !self.is_pinned() {
@@ -422,7 +192,12 @@ impl Filter {
         Arc::clone(&self.numbers)
     }
 
-    fn attach(&mut self, policy: &Policy, choice: &Choice, occasion: Occasion) -> Result<(), FilterError> {
+    pub(super) fn attach(
+        &mut self,
+        policy: &Policy,
+        choice: &Choice,
+        occasion: Occasion,
+    ) -> Result<(), FilterError> {
         let wanted = policy.filter.attach;
         self.attachments
             .attach(&mut self.entry, &self.pins, choice, wanted, occasion)
@@ -439,7 +214,7 @@ impl Filter {
         }
     }
 
-    fn follow_log(&mut self) {
+    pub(super) fn follow_log(&mut self) {
         if self.log == KernelLog::Off {
             return;
         }
@@ -596,7 +371,7 @@ fn latest(observed: &[(u32, u64)]) -> u64 {
     observed.iter().map(|(_, until)| *until).max().unwrap_or(0)
 }
 
-fn names_of(interfaces: &[Interface]) -> Vec<String> {
+pub(super) fn names_of(interfaces: &[Interface]) -> Vec<String> {
     interfaces
         .iter()
         .map(|interface| interface.name.clone())
@@ -613,13 +388,13 @@ pub(super) fn name(state: &mut State, assigned: &compiler::Assigned) -> Result<(
     Ok(())
 }
 
-fn meta(generation: u64, jiffy: Option<Jiffy>) -> Meta {
+pub(super) fn meta(generation: u64, jiffy: Option<Jiffy>) -> Meta {
     Meta {
         magic: MAGIC,
         layout_version: LAYOUT_VERSION,
         layout_checksum: LAYOUT_CHECKSUM,
         generation,
         jiffy_zero: jiffy.unwrap_or_default().zero,
-        reserved: [0; 4],
+        since: SINCE,
     }
 }

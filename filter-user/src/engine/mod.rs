@@ -34,6 +34,8 @@ pub mod snapshot;
 mod standby;
 #[cfg(test)]
 mod standby_tests;
+mod start;
+mod succession;
 mod tables;
 mod told;
 mod under_way;
@@ -77,6 +79,8 @@ pub struct Options {
     pub bpf_fs: PathBuf,
     /// Whether a start does as much as can be done, and follows the rest, as on a change of the host.
     pub await_interfaces: bool,
+    /// Whether a filter of a newer layout gives way too.
+    pub downgrade: bool,
     pub kernel_log: crate::kernel::load::KernelLog,
 }
 

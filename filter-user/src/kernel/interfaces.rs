@@ -32,6 +32,15 @@ impl Hook {
     pub fn programs(self) -> impl Iterator<Item = u32> {
         [self.native, self.generic].into_iter().filter(|id| *id != 0)
     }
+
+    /// One program has taken another's place.
+    pub fn replace(&mut self, from: u32, to: u32) {
+        for id in [&mut self.native, &mut self.generic] {
+            if *id == from {
+                *id = to;
+            }
+        }
+    }
 }
 
 #[derive(Debug, Error)]

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Array, Map, MapData, MapError, MapInfo};
+use aya::maps::{Array, Map, MapData, MapError};
 use aya::programs::ProgramInfo;
 use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, MAGIC, Meta, names};
 use nix::fcntl::{Flock, FlockArg};
@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use super::chain;
 use super::load::{Generation, LoadError};
+use super::succession::is_instance;
 
 /// Where the BPF file system is, unless told otherwise.
 pub const BPF_FS_DEFAULT: &str = "/sys/fs/bpf";
@@ -48,8 +49,14 @@ pub enum PinError {
     #[error("{path}: {error}")]
     Io { path: PathBuf, error: io::Error },
     #[error(
-        "{path} holds a filter of another layout ({found}; this program's is version {LAYOUT_VERSION}): it is left \
-         as it is. Run the release that made it, or `keyfence detach --yes` first (which opens the interfaces)"
+        "{path} holds a filter of a newer layout (version {found}; this program's is version {LAYOUT_VERSION}): it is \
+         left as it is. Run the release that made it; or go back to this one with `keyfence run --downgrade`, which \
+         takes its place with nothing open in between (`keyfence detach --yes` opens the interfaces)"
+    )]
+    Newer { path: PathBuf, found: u32, meta: Meta },
+    #[error(
+        "{path} holds a filter that this program cannot read ({found}): it is left as it is. Run the release that \
+         made it, or `keyfence detach --yes` first (which opens the interfaces)"
     )]
     OtherLayout { path: PathBuf, found: String },
     #[error(transparent)]
@@ -64,12 +71,14 @@ pub enum Found {
     Half,
     /// A filter of this layout.
     Ours(Meta),
+    /// Of an older one, or of this version with other shapes: it can be succeeded, and not be taken over.
+    Other(Meta),
 }
 
 /// The pin directory of one instance.
 #[derive(Clone, Debug)]
 pub struct Pins {
-    root: PathBuf,
+    pub(super) root: PathBuf,
 }
 
 impl Pins {
@@ -92,7 +101,7 @@ impl Pins {
             root: bpf_fs.join("keyfence"),
         };
         let names = all.list(&all.root).unwrap_or_default().into_iter();
-        let linked = names.filter(|name| {
+        let linked = names.filter(|name| is_instance(name)).filter(|name| {
             let pins = Self {
                 root: all.root.join(name),
             };
@@ -189,27 +198,19 @@ impl Pins {
         if meta.magic != MAGIC {
             return Err(self.other(String::from("no Keyfence wrote it")));
         }
-        if meta.layout_version != LAYOUT_VERSION {
-            return Err(self.other(format!("version {}", meta.layout_version)));
+        if meta.layout_version > LAYOUT_VERSION {
+            return Err(PinError::Newer {
+                path: self.root.clone(),
+                found: meta.layout_version,
+                meta,
+            });
         }
-        if meta.layout_checksum != LAYOUT_CHECKSUM {
-            return Err(self.other(format!("checksum {:08x}", meta.layout_checksum)));
-        }
-        Ok(Found::Ours(meta))
-    }
-
-    /// Whether the maps pinned here have the shapes that this program wants: aya does not look.
-    pub fn check_shapes(&self) -> Result<(), PinError> {
-        for (name, key, value) in shapes() {
-            let path = self.maps().join(name);
-            let info =
-                MapInfo::from_pin(&path).map_err(|error| self.other(format!("{name}: {}", chain(&error))))?;
-            if (info.key_size(), info.value_size()) != (key, value) {
-                let found = (info.key_size(), info.value_size());
-                return Err(self.other(format!("{name} has sizes {found:?}, not {:?}", (key, value))));
-            }
-        }
-        Ok(())
+        let ours = (meta.layout_version, meta.layout_checksum) == (LAYOUT_VERSION, LAYOUT_CHECKSUM);
+        Ok(if ours {
+            Found::Ours(meta)
+        } else {
+            Found::Other(meta)
+        })
     }
 
     /// The interfaces that have a link here.
@@ -273,7 +274,7 @@ impl Pins {
     pub fn holder(&self, program: u32, interface: &str) -> Option<String> {
         let beside = self.root.parent()?;
         let names = self.list(beside).ok()?.into_iter();
-        let mut others = names.map(|name| Self {
+        let mut others = names.filter(|name| is_instance(name)).map(|name| Self {
             root: beside.join(name),
         });
         let other = others.find(|other| {
@@ -310,7 +311,9 @@ impl Pins {
             self.unpin_link(&interface)
                 .map_err(|error| self.io(&self.link(&interface), error))?;
         }
-        remove(&self.root).map_err(|error| self.io(&self.root, error))?;
+        for root in [self.beside().root, self.root.clone()] {
+            remove(&root).map_err(|error| self.io(&root, error))?;
+        }
         // Of all instances: it stays where another has its pins there, and where it was made for the daemon's user.
         let parent = self.root.parent().unwrap_or(&self.root);
         let stays = [
@@ -341,14 +344,14 @@ impl Pins {
         Ok(names)
     }
 
-    fn io(&self, path: &Path, error: io::Error) -> PinError {
+    pub(super) fn io(&self, path: &Path, error: io::Error) -> PinError {
         PinError::Io {
             path: path.into(),
             error,
         }
     }
 
-    fn other(&self, found: String) -> PinError {
+    pub(super) fn other(&self, found: String) -> PinError {
         PinError::OtherLayout {
             path: self.root.clone(),
             found,
@@ -363,31 +366,9 @@ fn is_name(text: &str) -> bool {
     text.len() <= 63 && text.starts_with(first) && text.chars().all(rest)
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Key and value sizes of what outlives a generation.
-fn shapes() -> [(&'static str, u32, u32); 13] {
-    use filter_common::abi::{Count, Desk, OwnerState, RecordHead, ServiceState, Switch};
-    use filter_common::records::{LINE_WORDS, PREFIX_WORDS};
-    let size = |bytes: usize| bytes as u32;
-    [
-        (names::META, 4, size(size_of::<Meta>())),
-        (names::GENERATION, 4, 4),
-        (names::SWITCH, 4, size(size_of::<Switch>())),
-        (names::COUNTERS, 4, size(size_of::<Count>())),
-        (names::INTERFACES, 4, 32),
-        (names::OWNER_STATE, 4, size(size_of::<OwnerState>())),
-        (names::SERVICE_STATE, 4, size(size_of::<ServiceState>())),
-        (names::RECORD_HEAD, 4, size(size_of::<RecordHead>())),
-        (names::RECORD_TAGS, 4, 8),
-        (names::RECORD_LINES, 4, size(LINE_WORDS * 8)),
-        (names::RECORD_MORE, 4, size(PREFIX_WORDS * 8)),
-        (names::RECORD_SPILLS, 4, 16),
-        (names::DESK, 4, size(size_of::<Desk>())),
-    ]
 }

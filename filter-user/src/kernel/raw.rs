@@ -1,5 +1,5 @@
 //! bpf(2) itself, for what aya 0.14 does not offer: batch updates of maps (a call for each of a million entries is
-//! too slow), taking a link off at once, and waiting for the packets under way.
+//! too slow), taking a link off at once, pinning twice, and waiting for the packets under way.
 
 use std::ffi::CString;
 use std::io;
@@ -56,6 +56,36 @@ pub(super) fn look_up(map: BorrowedFd<'_>, key: u32) -> io::Result<u32> {
 /// Takes a pinned link's program off its interface before this returns: a link whose pin is only removed goes when
 /// the kernel comes to it.
 pub(super) fn detach_link(pin: &Path) -> io::Result<()> {
+    let link = pinned(pin)?;
+    // SAFETY: bpf_attr is a union of plain structs: zero is a value of each.
+    let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
+    attributes.link_detach.link_fd = link.as_raw_fd().cast_unsigned();
+    call(bpf_cmd::BPF_LINK_DETACH, &mut attributes).map(drop)
+}
+
+/// Puts another program in the place of a pinned link's: a packet meets the one or the other.
+pub(super) fn update_link(pin: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
+    let link = pinned(pin)?;
+    // SAFETY: bpf_attr is a union of plain structs: zero is a value of each.
+    let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
+    attributes.link_update.link_fd = link.as_raw_fd().cast_unsigned();
+    attributes.link_update.__bindgen_anon_1.new_prog_fd = program.as_raw_fd().cast_unsigned();
+    call(bpf_cmd::BPF_LINK_UPDATE, &mut attributes).map(drop)
+}
+
+/// Pins a pinned object once more.
+pub(super) fn pin_again(from: &Path, to: &Path) -> io::Result<()> {
+    let object = pinned(from)?;
+    let path = CString::new(to.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    // SAFETY: bpf_attr is a union of plain structs: zero is a value of each.
+    let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
+    attributes.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    attributes.__bindgen_anon_4.bpf_fd = object.as_raw_fd().cast_unsigned();
+    // The path lives through the call.
+    call(bpf_cmd::BPF_OBJ_PIN, &mut attributes).map(drop)
+}
+
+fn pinned(pin: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(pin.as_os_str().as_bytes()).map_err(io::Error::other)?;
     // SAFETY: bpf_attr is a union of plain structs: zero is a value of each.
     let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
@@ -63,11 +93,7 @@ pub(super) fn detach_link(pin: &Path) -> io::Result<()> {
     let descriptor = call(bpf_cmd::BPF_OBJ_GET, &mut attributes)?;
     let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
     // SAFETY: a new descriptor that the kernel just gave, and that nothing else has.
-    let link = unsafe { OwnedFd::from_raw_fd(descriptor) };
-    // SAFETY: as above.
-    let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
-    attributes.link_detach.link_fd = link.as_raw_fd().cast_unsigned();
-    call(bpf_cmd::BPF_LINK_DETACH, &mut attributes).map(drop)
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 /// Waits for packets: the kernel ends an update of a map of maps only when every program has left that was running.

@@ -8,8 +8,10 @@ use std::sync::atomic::Ordering;
 
 use filter_common::abi::{self, names};
 
+use super::kept::Kept;
 use super::load::{Generation, LoadError};
 use super::memory::Memory;
+use super::pins::Pins;
 
 const DEADLINE: usize = std::mem::offset_of!(abi::Switch, deadline) / 8;
 const STANDBY: usize = std::mem::offset_of!(abi::Switch, standby) / 8;
@@ -23,6 +25,11 @@ impl Switch {
         let memory =
             memory.map_err(|error| LoadError::Object(format!("mapping {}: {error}", names::SWITCH)))?;
         Ok(Self(memory))
+    }
+
+    /// The words of another layout's, where they can be read.
+    pub fn pinned(pins: &Pins) -> Option<abi::Switch> {
+        Self(Kept::Pinned(pins).memory(names::SWITCH).ok()?).armed()
     }
 
     /// When the generation that stands by comes back, and its number; `None` where nothing is to be confirmed.

@@ -10,6 +10,7 @@ mod entries;
 mod error;
 pub mod guard;
 pub mod plan;
+mod schema;
 mod stamps;
 mod start;
 mod store;
@@ -34,7 +35,7 @@ use stamps::{Stamp, stamps, stamps_of};
 use store::Store;
 
 pub use error::PolicyError;
-pub use start::{NoPolicy, STATE, Start};
+pub use start::{NoStart, STATE, Start};
 pub use store::{Entry, State, Via};
 pub use text::{PolicyText, TextFault};
 

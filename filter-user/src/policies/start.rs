@@ -32,12 +32,17 @@ pub struct Start {
     pub(super) state_given: bool,
 }
 
-/// Why there is nothing to start with: the file, as it was read.
-pub struct NoPolicy(pub Box<Loaded>);
+/// Why there is no start.
+pub enum NoStart {
+    /// There is nothing to start with: the file, as it was read.
+    Policy(Box<Loaded>),
+    /// A newer release's policies are kept: a sentence.
+    Newer(String),
+}
 
 impl Start {
     /// Reads both. `state` is the command's folder, which goes before the file's. Writes nothing.
-    pub fn of(file: &Path, state: Option<&Path>) -> Result<Start, NoPolicy> {
+    pub fn of(file: &Path, state: Option<&Path>) -> Result<Start, NoStart> {
         let mut loaded = engine::load_policy(file);
         let fault = match (&loaded.unreadable, engine::refusal(&loaded)) {
             (Some(why), _) => Some(why.clone()),
@@ -49,6 +54,9 @@ impl Start {
             .or(written)
             .unwrap_or_else(|| STATE.into());
         let store = Store::read(&folder);
+        if let Some(newer) = store.newer() {
+            return Err(NoStart::Newer(newer));
+        }
         let kept = last(&store);
         // As status names it, from whatever folder that is asked.
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
@@ -57,7 +65,7 @@ impl Start {
             Some(_) => None,
         };
         let (mut policy, hash, warnings) = match (own, kept) {
-            (None, None) => return Err(NoPolicy(Box::new(loaded))),
+            (None, None) => return Err(NoStart::Policy(Box::new(loaded))),
             (Some(own), None) => (own, loaded.hash.clone(), engine::warnings(&loaded)),
             // The same: its places are the file's.
             (Some(own), Some(kept)) if kept.hash == loaded.hash => {
@@ -86,6 +94,11 @@ impl Start {
             file_state,
             state_given: state.is_some(),
         })
+    }
+
+    /// Brings policies that an older release has kept into this one's form.
+    pub fn migrate(&mut self) -> std::io::Result<()> {
+        self.store.migrate()
     }
 
     /// What an operator should know: files that cannot be read, and a file that is not what is in force.
@@ -284,8 +297,10 @@ mod tests {
     fn without_file_and_without_confirmed_policy_there_is_nothing_to_start_with() {
         let host = Host::new();
         host.write("version = 1\nnonsense = 2\n");
-        let NoPolicy(loaded) = Start::of(&host.file(), Some(&host.state())).err().unwrap();
-        assert!(loaded.errors > 0);
+        match Start::of(&host.file(), Some(&host.state())).err() {
+            Some(NoStart::Policy(loaded)) => assert!(loaded.errors > 0),
+            _ => panic!("the file has faults"),
+        }
         assert!(!host.state().exists(), "nothing is written");
     }
 

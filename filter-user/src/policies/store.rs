@@ -4,6 +4,8 @@
 //! `NNNNNN.json` an entry, `HASH.policy` a text, which entries of the same policy share. Each is written aside, synced and
 //! renamed: a crash leaves the old file or the new. What cannot be read is named, never fatal and never removed.
 
+mod migrate;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -12,11 +14,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::schema::{self, SCHEMA, Unread, Written};
 use super::text::PolicyText;
 
 /// Entries that are kept; older ones go, but for the last two that were confirmed.
 pub(super) const ENTRIES_MAX: usize = 20;
-const SCHEMA: u32 = 1;
 const ENTRY: &str = "json";
 const TEXT: &str = "policy";
 
@@ -73,19 +75,14 @@ pub struct Entry {
     pub sources: usize,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Written<T> {
-    schema: u32,
-    #[serde(flatten)]
-    what: T,
-}
-
 pub(super) struct Store {
     folder: PathBuf,
     /// By number.
     entries: Vec<Entry>,
     /// A sentence for each file that cannot be read.
     unreadable: Vec<String>,
+    /// The oldest schema that an entry is written in, and the newest.
+    schemas: Option<(u32, u32)>,
 }
 
 impl Store {
@@ -96,6 +93,7 @@ impl Store {
             folder: folder.clone(),
             entries: Vec::new(),
             unreadable: Vec::new(),
+            schemas: None,
         };
         let listed = match fs::read_dir(&folder) {
             Ok(listed) => listed,
@@ -108,12 +106,36 @@ impl Store {
         let paths = listed.filter_map(|entry| Some(entry.ok()?.path()));
         for path in paths.filter(|path| path.extension().is_some_and(|end| end == ENTRY)) {
             match read_entry(&path) {
-                Ok(entry) => store.entries.push(entry),
-                Err(why) => store.unreadable.push(format!("{}: {why}", path.display())),
+                Ok((entry, schema)) => {
+                    store.met(schema);
+                    store.entries.push(entry);
+                }
+                Err(why) => {
+                    if let Unread::Newer(schema) = why {
+                        store.met(schema);
+                    }
+                    store.unreadable.push(format!("{}: {why}", path.display()));
+                }
             }
         }
         store.entries.sort_by_key(|entry| entry.number);
         store
+    }
+
+    fn met(&mut self, schema: u32) {
+        let (oldest, newest) = self.schemas.unwrap_or((schema, schema));
+        self.schemas = Some((oldest.min(schema), newest.max(schema)));
+    }
+
+    /// Why nothing may be read or written here: a newer release has kept policies.
+    pub(super) fn newer(&self) -> Option<String> {
+        let (_, newest) = self.schemas.filter(|(_, newest)| *newest > SCHEMA)?;
+        Some(format!(
+            "{} holds policies of schema {newest}, and this release reads up to {SCHEMA}: they are left as they are. Run \
+             the release that wrote them, or a newer one; {}",
+            self.folder.display(),
+            schema::way_back(&self.folder)
+        ))
     }
 
     pub(super) fn entries(&self) -> &[Entry] {
@@ -135,11 +157,8 @@ impl Store {
         let path = self.text_path(hash);
         let shown = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         let bytes = fs::read(&path).map_err(|error| shown(&error))?;
-        let written: Written<PolicyText> = serde_json::from_slice(&bytes).map_err(|error| shown(&error))?;
-        match written.schema {
-            SCHEMA => Ok(written.what),
-            other => Err(shown(&newer(other))),
-        }
+        let (text, _) = schema::read(&bytes).map_err(|why| shown(&why))?;
+        Ok(text)
     }
 
     /// Keeps a policy; its number.
@@ -244,22 +263,15 @@ impl Store {
     }
 }
 
-fn newer(schema: u32) -> String {
-    format!("it is of schema {schema}, and this release reads {SCHEMA}")
-}
-
-fn read_entry(path: &Path) -> Result<Entry, String> {
-    let bytes = fs::read(path).map_err(|error| error.to_string())?;
-    let written: Written<Entry> = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-    if written.schema != SCHEMA {
-        return Err(newer(written.schema));
-    }
-    let entry = written.what;
+/// With the schema that it was written in.
+fn read_entry(path: &Path) -> Result<(Entry, u32), Unread> {
+    let bytes = fs::read(path).map_err(|error| Unread::Fault(error.to_string()))?;
+    let (entry, schema) = schema::read::<Entry>(&bytes)?;
     // It is part of a path.
     let plain = !entry.hash.is_empty() && entry.hash.bytes().all(|byte| byte.is_ascii_alphanumeric());
     match plain {
-        true => Ok(entry),
-        false => Err("its hash is none".to_owned()),
+        true => Ok((entry, schema)),
+        false => Err(Unread::Fault("its hash is none".to_owned())),
     }
 }
 
@@ -353,10 +365,11 @@ pub(super) mod tests {
         let number = store.add(entry("aa", State::Confirmed), &text("one")).unwrap();
         let folder = state.path().join("policy");
         fs::write(folder.join("000007.json"), "{").unwrap();
-        let newer = "{\"schema\": 2, \"number\": 8}";
+        let newer = "{\"schema\": 99, \"number\": 8}";
         fs::write(folder.join("000008.json"), newer).unwrap();
         let mut again = Store::read(state.path());
         assert_eq!(again.unreadable().len(), 2, "{:?}", again.unreadable());
+        assert!(again.newer().unwrap().contains("schema 99"));
         assert_eq!(again.entries().len(), 1);
         let next = again.add(entry("bb", State::Confirmed), &text("two")).unwrap();
         assert_eq!((number, next), (1, 9));

@@ -42,7 +42,13 @@ impl Last {
     pub fn before(pins: &Pins, file: &Path, instance: &str) -> Self {
         match pins.look() {
             Ok(Found::Ours(_)) => {}
-            Ok(_) => return Self(Left::Nothing),
+            Ok(Found::Other(meta)) => {
+                let version = meta.layout_version;
+                return Self(Left::Unreadable(format!(
+                    "they are of an older layout (version {version})"
+                )));
+            }
+            Ok(Found::Nothing | Found::Half) => return Self(Left::Nothing),
             Err(error) => return Self(Left::Unreadable(error.to_string())),
         }
         // A daemon that lives holds it, and writes what is left by itself.

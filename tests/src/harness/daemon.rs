@@ -90,7 +90,12 @@ impl Daemon {
 
     /// `keyfence run` in the server's namespace.
     pub fn command(site: &Site) -> Command {
-        let mut command = site.server.command(keyfence_path());
+        Self::command_of(site, &keyfence_path())
+    }
+
+    /// The same of another build.
+    pub fn command_of(site: &Site, program: &Path) -> Command {
+        let mut command = site.server.command(program);
         command.args(Self::arguments(site));
         command
     }
@@ -134,6 +139,16 @@ impl Daemon {
             code: status.code(),
             log: daemon.log().get(before..).unwrap_or_default().to_owned(),
         }
+    }
+
+    /// The command that a refused start names between backticks: the first with `mv`.
+    pub fn way_back(ended: &Ended) -> Command {
+        let named = ended.log.split('`').skip(1).step_by(2);
+        let way = named.into_iter().find(|command| command.starts_with("mv "));
+        let way = way.unwrap_or_else(|| panic!("no way back is named: {}", ended.log));
+        let mut command = Command::new("sh");
+        command.args(["-ec", way]);
+        command
     }
 
     /// `keyfence detach` of a site's instance, with nobody to answer its question.

@@ -23,6 +23,7 @@ mod site;
 mod stream;
 mod terminal;
 mod tiny;
+mod traffic;
 mod wait;
 
 pub use bpffs::BpfFs;
@@ -35,7 +36,7 @@ pub use namespace::Namespace;
 pub use nginx::Nginx;
 pub use policy::{Attach, Policy};
 pub use probe::Probe;
-pub use program::{keyfence, keyfence_path, output, run, schemathesis, system};
+pub use program::{keyfence, keyfence_path, next_path, output, run, schemathesis, system};
 pub use prometheus::{METRICS, Prometheus, configuration};
 pub use raw::{Relay, Wire};
 pub use script::Script;
@@ -43,4 +44,5 @@ pub use site::{GREEDY, INSIDE, INSIDE_MAC, LISTED, OUTSIDE, OUTSIDE_MAC, Party, 
 pub use stream::{Pace, Sender, Sink};
 pub use terminal::Terminal;
 pub use tiny::Tiny;
+pub use traffic::{Sent, Traffic};
 pub use wait::{PATIENCE, StopOnDrop, until};

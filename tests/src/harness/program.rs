@@ -88,6 +88,23 @@ pub fn keyfence_path() -> PathBuf {
     })
 }
 
+/// The program with the made-up layout after this one: `KEYFENCE_NEXT_BIN`, else what was built beside this test.
+pub fn next_path() -> PathBuf {
+    if let Some(path) = env::var_os("KEYFENCE_NEXT_BIN") {
+        return path.into();
+    }
+    let test = env::current_exe().expect("a running test has a path");
+    let profile = test.ancestors().nth(2).expect("tests are in target/PROFILE/deps");
+    let path = profile.join("keyfence-next");
+    assert!(
+        path.is_file(),
+        "{} is missing: `cargo xtask test` builds it, or `cargo build --workspace --bin keyfence-next --features \
+         filter-user/next-layout`",
+        path.display()
+    );
+    path
+}
+
 /// How a command ended, whatever that was.
 pub fn output(command: &mut Command) -> Output {
     command

@@ -6,11 +6,11 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
 
-use keyfence_tests::harness::{Attach, Daemon, Policy, Site, Tiny, keyfence, run, until};
+use keyfence_tests::harness::{
+    Attach, Daemon, Policy, Site, Tiny, Traffic, keyfence, keyfence_path, next_path, run, until,
+};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-
-use super::traffic::Traffic;
 
 /// Debian's libfaketime: the daemon's wall clock is what a file says, and no other process' is.
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
@@ -30,6 +30,8 @@ pub(crate) enum Take {
     Deny,
     Kill,
     Restart,
+    /// To the other of two builds, whose tables are of another layout, and back.
+    Upgrade,
     Flap,
     Interface,
     FullDisk,
@@ -37,7 +39,7 @@ pub(crate) enum Take {
 }
 
 impl Take {
-    pub(crate) const ALL: [Take; 14] = [
+    pub(crate) const ALL: [Take; 15] = [
         Take::Reload,
         Take::BrokenReload,
         Take::Apply,
@@ -48,6 +50,7 @@ impl Take {
         Take::Deny,
         Take::Kill,
         Take::Restart,
+        Take::Upgrade,
         Take::Flap,
         Take::Interface,
         Take::FullDisk,
@@ -73,14 +76,18 @@ impl Held {
 }
 
 pub(crate) struct Storm<'s> {
-    daemon: Option<Daemon>,
+    pub(super) daemon: Option<Daemon>,
     state: u64,
     /// What was acknowledged, as it must be listed.
-    bindings: BTreeMap<String, String>,
+    pub(super) bindings: BTreeMap<String, String>,
     policies: u64,
     clock: PathBuf,
     pub(crate) passed_in_gaps: u64,
     pub(crate) interfaces_made: u64,
+    /// Which of the two builds runs.
+    pub(super) is_next: bool,
+    /// Whether the next start goes back to the first build.
+    pub(super) downgrade: bool,
     disk: Tiny,
     pub(super) site: &'s Site,
 }
@@ -102,6 +109,8 @@ impl<'s> Storm<'s> {
             clock,
             passed_in_gaps: 0,
             interfaces_made: 0,
+            is_next: false,
+            downgrade: false,
             disk,
             site,
         };
@@ -130,7 +139,15 @@ impl<'s> Storm<'s> {
     }
 
     pub(super) fn start(&mut self) {
-        let mut command = Daemon::command(self.site);
+        let program = if self.is_next {
+            next_path()
+        } else {
+            keyfence_path()
+        };
+        let mut command = Daemon::command_of(self.site, &program);
+        if std::mem::take(&mut self.downgrade) {
+            command.arg("--downgrade");
+        }
         command
             .env("LD_PRELOAD", FAKETIME)
             .env("FAKETIME_TIMESTAMP_FILE", &self.clock)
@@ -204,6 +221,7 @@ impl<'s> Storm<'s> {
                 assert_eq!(status.code(), Some(0));
                 self.start();
             }
+            Take::Upgrade => self.upgrade(),
             Take::Flap => self.flap(traffic),
             Take::Interface => self.interface(traffic),
             Take::FullDisk => self.full_disk(),
@@ -270,8 +288,18 @@ impl<'s> Storm<'s> {
         let Some(name) = self.bindings.keys().nth(at).cloned() else {
             return;
         };
+        self.unbind_this(&name);
+    }
+
+    pub(super) fn unbind_this(&mut self, name: &str) {
         self.done("DELETE", &format!("/v1/bindings/{name}"), &Value::Null);
-        self.bindings.remove(&name);
+        self.bindings.remove(name);
+    }
+
+    pub(super) fn bind_this(&mut self, name: &str, source: &str) {
+        let body = json!({"sources": [source], "services": ["api"], "lease_seconds": 36_000});
+        self.done("PUT", &format!("/v1/bindings/{name}"), &body);
+        self.bindings.insert(name.to_owned(), source.to_owned());
     }
 
     fn batch(&mut self) {

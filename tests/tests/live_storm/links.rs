@@ -5,11 +5,11 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use filter_common::verdict::{Reason, Verdict};
-use keyfence_tests::harness::{GREEDY, INSIDE_MAC, OUTSIDE, SERVER, until};
+use keyfence_tests::harness::{GREEDY, INSIDE_MAC, OUTSIDE, SERVER, Traffic, until};
 
 use super::actions::Storm;
-use super::traffic::{PORT, Traffic};
 
+const PORT: u16 = Traffic::PORT;
 const MORE: &str = "srv9";
 const MORE_OUTSIDE: &str = "cli9";
 /// What is on its way on a wire of this machine arrives in far less.

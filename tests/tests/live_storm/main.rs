@@ -1,19 +1,18 @@
-//! A storm: policies, bindings, kills, restarts, links that come and go, a full disk and a clock that jumps, in any
-//! order, while a listed client and a stranger send all the time.
+//! A storm: policies, bindings, kills, restarts, upgrades between two builds and back, links that come and go, a full
+//! disk and a clock that jumps, in any order, while a listed client and a stranger send all the time.
 //!
 //! Two minutes; `KEYFENCE_STORM=long` has a quarter of an hour. `KEYFENCE_STORM_SEED` repeats an order.
 
 mod actions;
 mod links;
 mod policies;
-mod traffic;
+mod upgrades;
 
 use std::time::{Duration, Instant};
 
-use keyfence_tests::harness::{Site, StopOnDrop};
+use keyfence_tests::harness::{Site, StopOnDrop, Traffic};
 
 use actions::{Storm, Take};
-use traffic::Traffic;
 
 const SHORT: Duration = Duration::from_secs(120);
 const LONG: Duration = Duration::from_secs(900);

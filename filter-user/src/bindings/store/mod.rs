@@ -4,17 +4,23 @@
 //! appended to the log, which a watch reads and an open replays; rows follow into their table later, in the order of
 //! their keys: random ones would rewrite a page each. What cannot be read is set aside whole, never emptied.
 
+mod copy;
+mod error;
+mod migrate;
 mod open;
 mod tables;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
 
+pub(crate) use copy::{copy_from, copy_to};
+pub(crate) use error::StoreError;
+pub(crate) use migrate::set_aside;
 #[cfg(test)]
 pub(crate) use open::open_backend;
-pub(crate) use open::{Opened, Rows, copy_from, copy_to, open, path_in, rename_store};
+pub(crate) use open::{Opened, Rows, open, path_in, rename_store};
 use tables::{CHANGES, LOST, META, NAMES, TOMBSTONES, Tables};
 pub(crate) use tables::{StoredChange, StoredDeny, key_of};
 
@@ -22,7 +28,6 @@ use super::audit::Known;
 use super::clock::Now;
 use super::model::lease::Moment;
 use super::model::row::Row;
-use super::refusal::{Code, Refusal};
 
 /// Changes that a watch can still be given.
 pub(crate) const CHANGES_MAX: u64 = 1_000_000;
@@ -32,66 +37,6 @@ pub(crate) const TOMBSTONES_KEPT_MS: i64 = 24 * 3_600_000;
 const TRIM_AHEAD: usize = 64;
 /// Of redb: what is read twice is in memory anyway.
 const CACHE_BYTES: usize = 64 << 20;
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StoreError {
-    #[error("the store: {0}")]
-    Redb(Box<redb::Error>),
-    #[error("the store: an entry cannot be read: {0}")]
-    Entry(#[from] postcard::Error),
-    #[error("{0}: {1}")]
-    File(PathBuf, std::io::Error),
-    /// What an operator named cannot be used: nothing is wrong with the store.
-    #[error("{0}: {1}")]
-    Named(PathBuf, String),
-    /// Left untouched.
-    #[error("store format {found}, this release reads up to {known}")]
-    Newer { found: u64, known: u64 },
-}
-
-impl StoreError {
-    /// Whether the disk is full.
-    pub(crate) fn is_full(&self) -> bool {
-        let full = |error: &std::io::Error| {
-            matches!(
-                error.kind(),
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-            )
-        };
-        match self {
-            StoreError::Redb(error) => matches!(&**error, redb::Error::Io(error) if full(error)),
-            StoreError::File(_, error) => full(error),
-            _ => false,
-        }
-    }
-}
-
-impl From<StoreError> for Refusal {
-    fn from(error: StoreError) -> Refusal {
-        let code = match error {
-            StoreError::Named(..) => Code::Invalid,
-            _ => Code::Unavailable,
-        };
-        Refusal::new(code, error.to_string())
-    }
-}
-
-macro_rules! from_redb {
-    ($($error:ident),*) => {$(
-        impl From<redb::$error> for StoreError {
-            fn from(error: redb::$error) -> StoreError {
-                StoreError::Redb(Box::new(error.into()))
-            }
-        }
-    )*};
-}
-from_redb!(
-    CommitError,
-    DatabaseError,
-    StorageError,
-    TableError,
-    TransactionError
-);
 
 pub(crate) struct Store {
     /// Taken out only while it is opened anew.

@@ -1,9 +1,9 @@
 //! Opening a store: made where there is none, read whole, set aside where it cannot be read, copied for a backup.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::Read as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
@@ -12,9 +12,9 @@ use redb::{Builder, Database, ReadableDatabase, ReadableTable as _, StorageBacke
 
 use super::tables::{
     BINDINGS, CHANGES, DENIES, FORMAT, LOST, META, NAMES, SUCCESSES, StoredChange, StoredDeny, Tables,
-    UNSYNCED, key_of, split_key,
+    UNSYNCED, split_key,
 };
-use super::{CACHE_BYTES, Store, StoreError};
+use super::{CACHE_BYTES, Store, StoreError, migrate};
 use crate::bindings::audit::Known;
 use crate::bindings::clock::Now;
 use crate::bindings::model::lease::{LastWrite, Moment, StoredMoment};
@@ -44,7 +44,7 @@ pub(crate) struct Opened {
 /// Opens the file, or makes it. One that cannot be read is set aside under another name, and a new one begun.
 pub(crate) fn open(path: &Path, now: Now) -> Result<Opened, StoreError> {
     refuse_newer(path)?;
-    match open_file(path).and_then(|db| read(db, now)) {
+    match open_migrating(path, now) {
         Err(StoreError::Redb(error)) if is_unreadable(&error) => set_aside(path, &error.to_string(), now),
         Err(StoreError::Entry(error)) => set_aside(path, &error.to_string(), now),
         other => other,
@@ -62,6 +62,22 @@ fn refuse_newer(path: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// With a copy aside where it is of an older format: what is read then is changed.
+fn open_migrating(path: &Path, now: Now) -> Result<Opened, StoreError> {
+    let db = open_file(path)?;
+    let Some(found) = format_of(&db)?.filter(|found| *found < FORMAT) else {
+        return read(db, now);
+    };
+    drop(db);
+    let aside = migrate::copy_aside(path, found, now)?;
+    let opened = open_file(path).and_then(|db| read(db, now));
+    if opened.is_err() {
+        // Nothing has changed: whoever tries again copies again.
+        std::fs::remove_file(&aside).map_err(|error| StoreError::File(aside, error))?;
+    }
+    opened
+}
+
 pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
     let file = OpenOptions::new()
         .read(true)
@@ -74,7 +90,7 @@ pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
     open_with(FileBackend::new(file)?)
 }
 
-fn open_with(backend: impl StorageBackend) -> Result<Database, StoreError> {
+pub(super) fn open_with(backend: impl StorageBackend) -> Result<Database, StoreError> {
     let mut builder = Builder::new();
     Ok(builder.set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
 }
@@ -204,11 +220,10 @@ struct Prepared {
     audit: Option<Known>,
 }
 
-/// Makes what is not there yet; refuses a newer format before anything is written.
+/// Makes what is not there yet, and of an older format this one; refuses a newer format before anything is written.
 fn prepare(db: &Database, now: Now) -> Result<Prepared, StoreError> {
-    if let Some(found) = format_of(db)?
-        && found > FORMAT
-    {
+    let found = format_of(db)?;
+    if let Some(found) = found.filter(|found| *found > FORMAT) {
         return Err(StoreError::Newer { found, known: FORMAT });
     }
     let mut write = db.begin_write()?;
@@ -217,6 +232,9 @@ fn prepare(db: &Database, now: Now) -> Result<Prepared, StoreError> {
     let prepared;
     {
         let mut tables = Tables::open(&write)?;
+        for from in found.unwrap_or(FORMAT)..FORMAT {
+            migrate::step(from, &mut tables)?;
+        }
         tables.meta.insert("format", FORMAT)?;
         let id = tables.names.get("store")?.map(|id| id.value().to_owned());
         let id = match id {
@@ -266,104 +284,6 @@ fn new_id() -> Result<String, StoreError> {
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut bytes));
     read.map_err(|error| StoreError::File(path.to_owned(), error))?;
     Ok(crate::bindings::model::credential::hex(&bytes))
-}
-
-/// The fault of a path that an operator named, unless the disk is full.
-fn named(path: &Path, error: std::io::Error) -> StoreError {
-    let error = StoreError::File(path.to_owned(), error);
-    match (error.is_full(), error) {
-        (false, StoreError::File(path, error)) => StoreError::Named(path, error.to_string()),
-        (_, error) => error,
-    }
-}
-
-/// Copies the file that an operator names.
-pub(crate) fn copy_from(from: &Path, to: &Path) -> Result<(), StoreError> {
-    let file = std::fs::File::open(from).map_err(|error| named(from, error))?;
-    if !file.metadata().is_ok_and(|what| what.is_file()) {
-        return Err(StoreError::Named(
-            from.to_owned(),
-            "not a regular file".to_owned(),
-        ));
-    }
-    std::fs::copy(from, to).map_err(|error| StoreError::File(to.to_owned(), error))?;
-    Ok(())
-}
-
-/// A consistent copy in a new file, on disk when it returns.
-pub(crate) fn copy_to(store: &Store, to: &Path) -> Result<(), StoreError> {
-    let fail = |error| named(to, error);
-    if let Some(folder) = to.parent() {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.map_err(fail)?;
-    }
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(to);
-    let copy = open_with(FileBackend::new(file.map_err(fail)?)?)?;
-    let db = store.db();
-    let read = db.get()?.begin_read()?;
-    let write = copy.begin_write()?;
-    {
-        let mut tables = Tables::open(&write)?;
-        for entry in read.open_table(BINDINGS)?.iter()? {
-            let (key, value) = entry?;
-            tables.bindings.insert(key.value(), value.value())?;
-        }
-        for entry in read.open_table(super::TOMBSTONES)?.iter()? {
-            let (key, value) = entry?;
-            tables.tombstones.insert(key.value(), value.value())?;
-            tables
-                .tombstone_times
-                .insert((value.value().1, key.value()), ())?;
-        }
-        for entry in read.open_table(SUCCESSES)?.iter()? {
-            let (key, value) = entry?;
-            tables.successes.insert(key.value(), value.value())?;
-        }
-        for entry in read.open_table(DENIES)?.iter()? {
-            let (key, value) = entry?;
-            tables.denies.insert(key.value(), value.value())?;
-        }
-        for entry in read.open_table(META)?.iter()? {
-            let (key, value) = entry?;
-            tables.meta.insert(key.value(), value.value())?;
-        }
-        for entry in read.open_table(NAMES)?.iter()? {
-            let (key, value) = entry?;
-            tables.names.insert(key.value(), value.value())?;
-        }
-        // Whatever was set aside on this host, the copy is whole.
-        tables.names.remove(LOST)?;
-        let (folded, revision) = (tables.number("folded")?, tables.number("revision")?);
-        let changes = read.open_table(CHANGES)?;
-        // Beyond is what is staged.
-        for entry in changes.range(folded.saturating_add(1)..=revision.max(folded.saturating_add(1)))? {
-            let (at, value) = entry?;
-            if at.value() > revision {
-                break;
-            }
-            let change: StoredChange = postcard::from_bytes(value.value())?;
-            let key = key_of(&change.publisher, &change.credential);
-            match &change.row {
-                Some(row) => drop(
-                    tables
-                        .bindings
-                        .insert(key.as_str(), postcard::to_allocvec(row)?.as_slice())?,
-                ),
-                None => drop(tables.bindings.remove(key.as_str())?),
-            }
-        }
-        // The log of changes stays behind: a restored store has a new id, and every watcher lists again.
-        tables.meta.insert("folded", revision)?;
-        tables.meta.insert("changes-begin", revision)?;
-    }
-    write.commit()?;
-    drop(copy);
-    File::open(to).and_then(|file| file.sync_all()).map_err(fail)
 }
 
 /// Gives a copy a new id, and revisions above those of what it replaces; without trust its publishers are unsynced.

@@ -12,7 +12,7 @@ use crate::bindings::model::row::StoredRow;
 use crate::bindings::requests::{AuditHead, Event};
 
 /// Written into `META`; what is newer is refused.
-pub(super) const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = if cfg!(feature = "next-layout") { 2 } else { 1 };
 
 /// `PUBLISHER/CREDENTIAL` -> `StoredRow`.
 pub(super) const BINDINGS: TableDefinition<&str, &[u8]> = TableDefinition::new("bindings");

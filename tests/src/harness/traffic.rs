@@ -1,14 +1,16 @@
-//! Who sends meanwhile, and what must have become of it.
+//! Who sends while something else happens to the filter, and what must have become of it.
+//!
+//! The policy has a service `api` at its port for UDP, which the listed client may reach and the stranger may not.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::site::{LISTED, SERVER, STRANGER, Site};
+use super::stream::{Pace, Sender, Sink};
 use filter_common::verdict::{Reason, Verdict};
-use keyfence_tests::harness::{LISTED, Pace, SERVER, STRANGER, Sender, Sink, Site};
 
-pub(crate) const PORT: u16 = 9000;
 /// Of each of the two.
 const PACKETS_PER_SECOND: u32 = 500;
 /// Packets on their way at most: what a wire or a socket has no room for is no verdict.
@@ -16,21 +18,26 @@ const WINDOW: u64 = 64;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The listed client and the stranger on the wire that stays; a receiver that knows nothing of the filter.
-pub(crate) struct Traffic {
-    pub(crate) over: AtomicBool,
+pub struct Traffic {
+    /// Set when it is enough.
+    pub over: AtomicBool,
     /// Held while the wire is down.
-    pub(crate) wire: Mutex<()>,
-    pub(crate) sink: Sink,
+    pub wire: Mutex<()>,
+    pub sink: Sink,
 }
 
-pub(crate) struct Sent {
-    pub(crate) listed: u64,
-    pub(crate) strangers: u64,
+/// How many packets of each.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    pub listed: u64,
+    pub strangers: u64,
 }
 
 impl Traffic {
-    pub(crate) fn open(site: &Site) -> Self {
-        let anywhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT);
+    pub const PORT: u16 = 9000;
+
+    pub fn open(site: &Site) -> Self {
+        let anywhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), Self::PORT);
         Self {
             over: AtomicBool::new(false),
             wire: Mutex::new(()),
@@ -38,8 +45,9 @@ impl Traffic {
         }
     }
 
-    pub(crate) fn run(&self, site: &Site) -> Sent {
-        let to = SocketAddr::new(SERVER.v4.into(), PORT);
+    /// Sends until it is over.
+    pub fn run(&self, site: &Site) -> Sent {
+        let to = SocketAddr::new(SERVER.v4.into(), Self::PORT);
         let mut listed = Sender::open(&site.outside, LISTED.v4.into(), to);
         let mut stranger = Sender::open(&site.outside, STRANGER.v4.into(), to);
         let mut pace = Pace::per_second(PACKETS_PER_SECOND);
@@ -65,7 +73,18 @@ impl Traffic {
         }
     }
 
-    pub(crate) fn assert_none_misjudged(&self, site: &Site, sent: &Sent) {
+    /// The same, and the filter's own counters say so.
+    pub fn assert_none_misjudged(&self, site: &Site, sent: &Sent) {
+        self.assert_all_judged(sent);
+        let counts = site.counters();
+        let dropped = counts.packets("api", Verdict::Drop, Reason::Unlisted);
+        // On other interfaces a stranger knocks as well.
+        assert!(dropped >= sent.strangers, "{counts:?}");
+        assert_eq!(counts.packets("", Verdict::Drop, Reason::Internal), 0);
+    }
+
+    /// All of the client's have arrived, each once, and none of the stranger's.
+    pub fn assert_all_judged(&self, sent: &Sent) {
         let (client, stranger): (IpAddr, IpAddr) = (LISTED.v4.into(), STRANGER.v4.into());
         let started = Instant::now();
         while self.sink.count(client) < sent.listed && started.elapsed() < PATIENCE / 4 {
@@ -78,10 +97,5 @@ impl Traffic {
         assert!(missing.is_empty(), "lost of {}: {missing:?}", sent.listed);
         assert_eq!(numbers.len() as u64, sent.listed, "none arrives twice");
         assert_eq!(self.sink.count(stranger), 0, "a stranger's packets passed");
-        let counts = site.counters();
-        let dropped = counts.packets("api", Verdict::Drop, Reason::Unlisted);
-        // On other interfaces a stranger knocks as well.
-        assert!(dropped >= sent.strangers, "{counts:?}");
-        assert_eq!(counts.packets("", Verdict::Drop, Reason::Internal), 0);
     }
 }

@@ -1,0 +1,318 @@
+//! How a filter begins: from nothing, over what an earlier daemon has left, or (`succession`) in the place of a filter of
+//! another layout. Until the last step what was in force still is.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use filter_common::abi::{self, Meta, names};
+use nix::fcntl::Flock;
+
+use super::Options;
+use super::attachments::{Attachments, by_slot, counted, placed};
+use super::build::{Around, Next, Wanted};
+use super::compile::{Occasion, compile};
+use super::drift::TablesInForce;
+use super::error::FilterError;
+use super::fill::owners_max;
+use super::filter::{Filter, meta, name, names_of, shared};
+use super::tables::Tables;
+use crate::compiler::{self, Keep, Numbers, Pushed};
+use crate::kernel::attach::Entry;
+use crate::kernel::capture::Tap;
+use crate::kernel::choice::Choice;
+use crate::kernel::clock;
+use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
+use crate::kernel::pins::{Found, PinError, Pins};
+use crate::kernel::slots;
+use crate::kernel::source_levels;
+use crate::kernel::state::{Limits, State};
+use crate::kernel::switch::Switch;
+use crate::kernel::tick::Jiffy;
+use crate::kernel::written::ReadBack;
+use crate::policy::Policy;
+
+impl Filter {
+    /// Puts a policy in force on its interfaces, over what an earlier daemon left or from nothing.
+    /// Without `pushed` it is not known what was pushed: then what an earlier daemon left stays as it is.
+    pub async fn start(
+        options: &Options,
+        policy: &Arc<Policy>,
+        pushed: Option<Pushed>,
+    ) -> Result<Self, FilterError> {
+        let pins = Pins::of(&options.bpf_fs, &policy.daemon.instance)?;
+        let held = || FilterError::Instance(policy.daemon.instance.clone());
+        // Whoever holds the folder owns what is in it, wherever its state is kept.
+        let lock = match pins.root().exists() {
+            true => Some(pins.lock()?.ok_or_else(held)?),
+            false => None,
+        };
+        let found = match pins.look() {
+            Err(PinError::Newer { meta, .. }) if options.downgrade => Found::Other(meta),
+            found => found?,
+        };
+        if lock.is_some() {
+            pins.settle()?;
+        }
+        let around = Around::read(policy, Occasion::of_start(options)).await?;
+        match found {
+            Found::Other(theirs) => {
+                let lock = lock.ok_or_else(held)?;
+                let Some(pushed) = pushed else {
+                    return Err(FilterError::Unknown(theirs.layout_version));
+                };
+                tokio::task::block_in_place(|| {
+                    Self::succeed((pins, lock), options, (policy, pushed), around, theirs)
+                })
+            }
+            Found::Ours(meta) => {
+                pins.check_shapes()?;
+                let lock = lock.ok_or_else(held)?;
+                tokio::task::block_in_place(|| {
+                    Self::adopt(pins, lock, options, (policy, pushed), around, meta)
+                })
+            }
+            Found::Nothing | Found::Half => {
+                if found == Found::Half {
+                    tracing::warn!(
+                        "{}: an earlier start ended half-way; cleared",
+                        pins.root().display()
+                    );
+                    pins.clear()?;
+                }
+                pins.create()?;
+                let (lock, pushed) = (pins.lock()?.ok_or_else(held)?, pushed.unwrap_or_default());
+                pins.settle()?;
+                tokio::task::block_in_place(|| Self::create(pins, lock, options, (policy, pushed), around))
+            }
+        }
+    }
+
+    fn create(
+        pins: Pins,
+        lock: Flock<File>,
+        options: &Options,
+        (policy, pushed): (&Policy, Pushed),
+        around: Around,
+    ) -> Result<Self, FilterError> {
+        let made = Self::build(pins.clone(), lock, options, (policy, pushed), around);
+        if made.is_err() && pins.linked().is_ok_and(|linked| linked.is_empty()) {
+            // Nothing was attached: leave nothing behind either.
+            pins.clear()?;
+        }
+        made
+    }
+
+    fn build(
+        pins: Pins,
+        lock: Flock<File>,
+        options: &Options,
+        (policy, pushed): (&Policy, Pushed),
+        around: Around,
+    ) -> Result<Self, FilterError> {
+        let Around { choice, host } = &around;
+        let occasion = Occasion::of_start(options);
+        let placed = placed(choice);
+        let (mut numbers, assigned) = Numbers::default().assign((policy, &pushed), None, u32::MAX);
+        let (compiled, narrowed) = compile((policy, &pushed), &numbers, host, occasion)?;
+        let slots = slots::fresh(&counted(&placed));
+        let maps = pins.maps();
+        let owners_max = owners_max(policy, &numbers);
+        let log = options.kernel_log;
+        let setting = Setting {
+            interfaces: &by_slot(&placed, &slots),
+            pins: Some(&maps),
+            owners_max,
+            log,
+            records: true,
+        };
+        let mut generation = Generation::load(&compiled, setting)?;
+        let jiffy = generation.wind(0)?;
+        tracing::info!(jiffies = jiffy.is_some(), "the program's clock");
+        let mut state = State::of(&generation)?;
+        let switch = Switch::of(&generation)?;
+        name(&mut state, &assigned)?;
+        state.place_interfaces(&counted(&placed))?;
+        let entry = Entry::create(&mut generation, &pins)?;
+        pins.pin_generation(1, &generation)?;
+        source_levels::keep(&maps, &generation)?;
+        let in_force = TablesInForce::default();
+        let read_back = Arc::new(ReadBack::of(&generation)?);
+        let tap = Tap::new(maps.join(names::DESK));
+        in_force.put(1, read_back, || tap.swap(&mut generation))?;
+        state.write_meta(meta(1, jiffy))?;
+        let owners_max = state.owners_max();
+        let tables = Tables::new(generation, compiled, &mut numbers, (policy, pushed), owners_max)?;
+        let mut filter = Self {
+            pins,
+            _lock: lock,
+            entry,
+            tables,
+            number: 1,
+            numbers: shared(numbers),
+            state,
+            jiffy,
+            log,
+            lines: None,
+            attachments: Attachments::default(),
+            host: host.clone(),
+            narrowed,
+            slots: names_of(&placed).into_iter().zip(slots).collect(),
+            in_force: Arc::new(in_force),
+            in_part: false,
+            kept: false,
+            tap: Arc::new(tap),
+            switch,
+            standby: None,
+        };
+        if let Err(error) = filter.attach(policy, choice, occasion) {
+            // All or none: an operator who reads the error finds the host as it was.
+            filter.leave()?;
+            return Err(error);
+        }
+        filter.follow_log();
+        Ok(filter)
+    }
+
+    /// Takes over a pinned filter of this layout: packets go on being judged by it until the swap.
+    fn adopt(
+        pins: Pins,
+        lock: Flock<File>,
+        options: &Options,
+        (policy, pushed): (&Arc<Policy>, Option<Pushed>),
+        around: Around,
+        meta: Meta,
+    ) -> Result<Self, FilterError> {
+        let generation = stand_in(&pins, options, 1)?;
+        let armed = Switch::of(&generation)?.armed();
+        let limits = Limits::pinned(&pins.generation(judging(armed, meta)));
+        if limits.is_none() {
+            tracing::warn!("the limits in force cannot be read back: buckets whose limit changed start full");
+        }
+        let maps = pins.maps();
+        let entry = Entry::adopt(&pins)?;
+        let number = armed.map_or(meta.generation, |armed| armed.standby.max(meta.generation));
+        let mut filter = Self::over(Inherited {
+            pins,
+            lock,
+            entry,
+            generation,
+            limits: limits.unwrap_or_default(),
+            number,
+            jiffy_zero: meta.jiffy_zero,
+            maps,
+            log: options.kernel_log,
+        })?;
+        filter.kept = pushed.is_none();
+        let Some(pushed) = pushed else {
+            filter.keep(policy, around.choice)?;
+            return Ok(filter);
+        };
+        let wanted = Wanted {
+            policy: Arc::clone(policy),
+            before: Vec::new(),
+            keep: Keep::Least,
+            occasion: Occasion::of_start(options),
+        };
+        let ground = filter.ground(Arc::default())?;
+        let next = Next::make(wanted, (pushed, None), around, ground)?;
+        filter.put(next, None)?.let_go();
+        if armed.is_some() {
+            filter.nothing_stands_by();
+            tracing::warn!(
+                "a policy waited to be confirmed when an earlier daemon ended: it is not in force any more"
+            );
+        }
+        tracing::info!(
+            generation = filter.number,
+            "took over the filter of an earlier daemon"
+        );
+        Ok(filter)
+    }
+
+    /// Over a filter of which nothing is known but what is pinned.
+    pub(super) fn over(was: Inherited) -> Result<Self, FilterError> {
+        let state = State::of(&was.generation)?;
+        let switch = Switch::of(&was.generation)?;
+        Ok(Self {
+            entry: was.entry,
+            tap: Arc::new(Tap::new(was.maps.join(names::DESK))),
+            pins: was.pins,
+            _lock: was.lock,
+            tables: Tables::unknown(was.generation, was.limits),
+            number: was.number,
+            numbers: shared(state.numbers()),
+            state,
+            jiffy: Some(Jiffy {
+                nanos: 0,
+                zero: was.jiffy_zero,
+            }),
+            log: was.log,
+            lines: None,
+            attachments: Attachments::default(),
+            host: Vec::new(),
+            narrowed: None,
+            slots: Vec::new(),
+            in_force: Arc::default(),
+            in_part: false,
+            kept: false,
+            switch,
+            standby: None,
+        })
+    }
+
+    /// What an earlier daemon left stays in force: it is looked at, and nothing of it is changed.
+    fn keep(&mut self, policy: &Policy, mut choice: Choice) -> Result<(), FilterError> {
+        let linked = self.pins.linked()?;
+        choice
+            .interfaces
+            .retain(|interface| linked.contains(&interface.name));
+        self.attach(policy, &choice, Occasion::Change)?;
+        let placed = placed(&choice);
+        let slots = self.state.place_interfaces(&counted(&placed))?;
+        self.slots = names_of(&placed).into_iter().zip(slots).collect();
+        tracing::warn!(
+            generation = self.number,
+            "the filter of an earlier daemon stays in force as it is: what was pushed cannot be read"
+        );
+        Ok(())
+    }
+}
+
+/// What a daemon finds of a filter that another one has made.
+pub(super) struct Inherited {
+    pub(super) pins: Pins,
+    pub(super) lock: Flock<File>,
+    pub(super) entry: Entry,
+    /// A stand-in for what is in force, with the maps that outlive it.
+    pub(super) generation: Generation,
+    pub(super) limits: Limits,
+    pub(super) number: u64,
+    pub(super) jiffy_zero: u64,
+    /// Where its maps are pinned for good.
+    pub(super) maps: PathBuf,
+    pub(super) log: KernelLog,
+}
+
+/// A stand-in for what is in force: only its maps are of interest, and they are pinned.
+pub(super) fn stand_in(pins: &Pins, options: &Options, owners_max: u32) -> Result<Generation, LoadError> {
+    let empty = compiler::Compiled {
+        row_words: 1,
+        ..Default::default()
+    };
+    let setting = Setting {
+        interfaces: &[],
+        pins: Some(&pins.maps()),
+        owners_max,
+        log: options.kernel_log,
+        records: true,
+    };
+    Generation::load(&empty, setting)
+}
+
+/// The number of the generation that packets go to. A policy that nobody has confirmed goes, whether its time is over or
+/// not.
+pub(super) fn judging(armed: Option<abi::Switch>, meta: Meta) -> u64 {
+    let over = armed.filter(|armed| armed.deadline <= clock::monotonic().0);
+    over.map_or(meta.generation, |over| over.standby)
+}
