@@ -1,6 +1,7 @@
 //! `keyfence run`: the daemon.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::exit::{Exit, Failure};
 use super::shell::Shell;
@@ -32,6 +33,9 @@ Exit codes:
 Examples:
   keyfence run
   keyfence run --policy keyfence.toml --log-level debug";
+
+/// What other threads get once all is done that had to be.
+const THREADS_END: Duration = Duration::from_secs(2);
 
 /// Filter by a policy file, until stopped
 #[derive(Debug, clap::Args)]
@@ -107,7 +111,10 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     let prepared = daemon::prepare(&options, &start).map_err(ended)?;
     let runtime = tokio::runtime::Runtime::new().map_err(|error| ended(DaemonError::Runtime(error)))?;
     let run = daemon::run(prepared, options, start);
-    runtime.block_on(run).map_err(ended)?;
+    let ran = runtime.block_on(run).map_err(ended);
+    // All that must be on disk is there: whatever another thread still waits for does not keep the process.
+    runtime.shutdown_timeout(THREADS_END);
+    ran?;
     Ok(Exit::Done)
 }
 
