@@ -16,7 +16,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMet
 pub(crate) use open::open_backend;
 pub(crate) use open::{Opened, Rows, copy_from, copy_to, open, path_in, rename_store};
 use tables::{CHANGES, LOST, META, NAMES, TOMBSTONES, Tables};
-pub(crate) use tables::{StoredChange, StoredDeny, key_of};
+pub(crate) use tables::{Deleted, StoredChange, StoredDeny, key_of};
 
 use super::audit::Known;
 use super::clock::Now;
@@ -31,7 +31,7 @@ pub(crate) const TOMBSTONES_KEPT_MS: i64 = 24 * 3_600_000;
 /// Each write trims this many more than it adds, so that what is owed is made good without one long write.
 const TRIM_AHEAD: usize = 64;
 /// Of redb: what is read twice is in memory anyway.
-const CACHE_BYTES: usize = 64 << 20;
+const CACHE_BYTES: usize = 16 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
@@ -97,17 +97,6 @@ pub(crate) struct Store {
     /// Taken out only while it is opened anew.
     db: RwLock<Option<Database>>,
     boot_id: u128,
-}
-
-/// Deleted credentials at one moment.
-pub(crate) struct Deleted(redb::ReadOnlyTable<&'static str, (u64, i64)>);
-
-impl Deleted {
-    /// The row version at which a credential was deleted, and when, for as long as that counts.
-    pub(crate) fn get(&self, key: &str, now: Now) -> Result<Option<(u64, i64)>, StoreError> {
-        let found = self.0.get(key)?.map(|found| found.value());
-        Ok(found.filter(|(_, wall_ms)| now.wall_ms.saturating_sub(*wall_ms) < TOMBSTONES_KEPT_MS))
-    }
 }
 
 /// The database for as long as one call takes.
@@ -280,7 +269,7 @@ impl Store {
     /// What has been deleted, as it is now: opened once for many looks.
     pub(crate) fn tombstones(&self) -> Result<Deleted, StoreError> {
         let db = self.db();
-        Ok(Deleted(db.get()?.begin_read()?.open_table(TOMBSTONES)?))
+        Deleted::of(&db.get()?.begin_read()?)
     }
 
     /// Changes after `since` up to `until`, at most `most`.
