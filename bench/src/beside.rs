@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use filter_common::abi::{RunContext, run_flags};
 use filter_user::bindings::seam::{
-    BoxFuture, Change, DenyGrant, Effective, GrantError, Grantee, Grants as _, Under,
+    BoxFuture, Change, DenyGrant, Effective, GrantError, Grantee, Grants as _, Terms, Under,
 };
 use filter_user::compiler::binding_name;
 use filter_user::engine::apply::Proposed;
@@ -50,7 +50,7 @@ const PUT_AT: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 0);
 
 /// The bindings, as the daemon's store would have them.
 struct Bindings {
-    rows: Mutex<BTreeMap<String, Grantee>>,
+    rows: Mutex<BTreeMap<Arc<str>, Grantee>>,
     settled: watch::Sender<u64>,
 }
 
@@ -79,7 +79,7 @@ impl Under for All {
         let rows = self.0.rows.lock().expect("nobody panics with it");
         owners
             .iter()
-            .filter_map(|owner| rows.get(owner).cloned())
+            .filter_map(|owner| rows.get(owner.as_str()).cloned())
             .collect()
     }
 }
@@ -242,12 +242,14 @@ impl Changer {
     async fn turn(&self, number: u32) -> Result<[Duration; 2]> {
         let source = Ipv4Addr::from(u32::from(PUT_AT) + number % BINDINGS);
         let grantee = Grantee {
-            publisher: PUBLISHER.to_owned(),
-            credential: format!("binding/{PUBLISHER}/key-{}", number % BINDINGS),
-            sources: vec![IpNet::from(IpAddr::from(source))],
-            services: vec![scenario::SERVICE.to_owned()],
-            source_ports: Vec::new(),
-            limit: Default::default(),
+            credential: format!("binding/{PUBLISHER}/key-{}", number % BINDINGS).into(),
+            sources: [IpNet::from(IpAddr::from(source))].into(),
+            terms: Arc::new(Terms {
+                publisher: PUBLISHER.into(),
+                services: [scenario::SERVICE.into()].into(),
+                source_ports: Box::default(),
+                limit: Default::default(),
+            }),
             end: u64::MAX,
         };
         let owner = binding_name(&grantee);

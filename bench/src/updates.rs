@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use aya::maps::{Map, ProgramArray};
 use filter_common::abi::names;
-use filter_user::bindings::seam::{Change, Grantee};
+use filter_user::bindings::seam::{Change, Grantee, Terms};
 use filter_user::compiler::{Pushed, binding_name};
 use filter_user::engine::{Filter, Options};
 use filter_user::kernel::load::KernelLog;
@@ -116,13 +116,16 @@ pub(crate) fn single(size: usize, progress: &Progress) -> Result<Single> {
 async fn change_each(site: &Site, size: usize) -> Result<Single> {
     let population = Population::new(Kind::HostsV4, size + CHANGES);
     let policy = Arc::new(publishing()?);
-    let grantee = |(number, net): (usize, &IpNet)| Grantee {
-        publisher: PUBLISHER.to_owned(),
-        credential: format!("key-{number}"),
-        sources: vec![*net],
-        services: vec![scenario::SERVICE.to_owned()],
-        source_ports: Vec::new(),
+    let terms = Arc::new(Terms {
+        publisher: PUBLISHER.into(),
+        services: [scenario::SERVICE.into()].into(),
+        source_ports: Box::default(),
         limit: policy.publishers[0].limit_default,
+    });
+    let grantee = |(number, net): (usize, &IpNet)| Grantee {
+        credential: format!("key-{number}").into(),
+        sources: [*net].into(),
+        terms: Arc::clone(&terms),
         end: u64::MAX,
     };
     // Every so many-th is left out, to be put later: as random as the others.
@@ -162,7 +165,7 @@ fn turn(grantee: &Grantee) -> [Change; 2] {
 fn wider(filter: &mut Filter, places: &[Grantee]) -> Result<Vec<Wider>> {
     let bind = |length| {
         let bound = move |grantee: &Grantee| {
-            let sources = vec![around(&grantee.sources[0], length)?];
+            let sources = [around(&grantee.sources[0], length)?].into();
             Ok(turn(&Grantee {
                 sources,
                 ..grantee.clone()
@@ -171,7 +174,7 @@ fn wider(filter: &mut Filter, places: &[Grantee]) -> Result<Vec<Wider>> {
         places.iter().map(bound).collect::<Result<Vec<_>>>()
     };
     let deny = |grantee: &Grantee| {
-        let name = grantee.credential.clone();
+        let name = grantee.credential.to_string();
         let deny = Change::Deny {
             name: name.clone(),
             sources: vec![around(&grantee.sources[0], 24)?],

@@ -3,13 +3,14 @@
 //! the kernel's clock. `KEYFENCE_RATES=long` takes as long as a careful measurement does, which is
 //! longer than the suite lets a test run: `KEYFENCE_RATES=long cargo test -p keyfence-tests --test rates`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use filter_common::abi::{RunContext, names, run_flags};
 use filter_common::verdict::Verdict;
-use filter_user::bindings::seam::Grantee;
+use filter_user::bindings::seam::{Grantee, Terms};
 use filter_user::compiler::{Numbers, Pushed, Surroundings, compile};
 use filter_user::judge::frame::{Flow, build};
 use filter_user::kernel::load::{Generation, KernelLog, Setting};
@@ -66,12 +67,14 @@ fn limited(level: Level, rate: u64, burst: u64) -> Generation {
     );
     let policy = subject::parse(&text).unwrap_or_else(|faults| panic!("{faults}"));
     let binding = Grantee {
-        publisher: "gateway".into(),
         credential: "binding/gateway/key-1".into(),
-        sources: vec!["198.51.100.8/32".parse().expect("a prefix")],
-        services: vec!["api".into()],
-        source_ports: Vec::new(),
-        limit: Limits::default(),
+        sources: ["198.51.100.8/32".parse().expect("a prefix")].into(),
+        terms: Arc::new(Terms {
+            publisher: "gateway".into(),
+            services: ["api".into()].into(),
+            source_ports: Box::default(),
+            limit: Limits::default(),
+        }),
         end: u64::MAX,
     };
     let pushed = Pushed::of([binding], []);

@@ -16,8 +16,8 @@ use serde::Serialize;
 use super::problem::{Code, Problem};
 use super::who::Who;
 use super::{
-    Context, authorize, body, capture, drops, explain, host, openapi, operate, policy, routes, single,
-    stream, top, why,
+    Context, authorize, body, capture, drops, explain, host, openapi, operate, policy, reload, routes,
+    single, stream, top, why,
 };
 use crate::bindings::requests::StoreStatus;
 use crate::engine::snapshot::{CounterValues, Snapshot};
@@ -126,7 +126,7 @@ async fn respond(context: &Arc<Context>, action: &Action, request: &Parts, body:
         Action::Ready => Ok(ready(context)),
         Action::Metrics => Ok(metrics(context).await),
         Action::Status => Ok(status(context).await),
-        Action::Reload => policy::reload(context, who).await,
+        Action::Reload => reload::reload(context, who).await,
         Action::Plan => policy::plan(context, who, request, body).await,
         Action::Apply => policy::apply(context, who, request, body).await,
         Action::Confirm => policy::confirm(context, who, request).await,

@@ -26,6 +26,7 @@ mod publisher;
 mod query;
 mod rates;
 mod reference;
+mod reload;
 mod routes;
 mod single;
 mod slots;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -258,12 +257,8 @@ impl From<PolicyError> for Problem {
 }
 
 /// An operator's request, and who it is.
-async fn by(context: &Context, who: &Who, request: &Parts, via: Via) -> Result<By, Problem> {
-    Query::of(&request.uri).close()?;
-    by_operator(context, who, via).await
-}
-
-async fn by_operator(context: &Context, who: &Who, via: Via) -> Result<By, Problem> {
+async fn by(context: &Context, who: &Who, query: Query, via: Via) -> Result<By, Problem> {
+    query.close()?;
     let actor = who.operator(context).await?;
     Ok(By {
         actor: Some(actor),
@@ -271,7 +266,7 @@ async fn by_operator(context: &Context, who: &Who, via: Via) -> Result<By, Probl
     })
 }
 
-fn policies(context: &Context) -> Result<&Policies, Problem> {
+pub(super) fn policies(context: &Context) -> Result<&Policies, Problem> {
     let policies = context
         .backing
         .as_ref()
@@ -285,7 +280,7 @@ pub(super) async fn plan(
     request: &Parts,
     body: &mut Body,
 ) -> Result<Response, Problem> {
-    by(context, who, request, Via::Apply).await?;
+    by(context, who, Query::of(&request.uri), Via::Apply).await?;
     let policies = policies(context)?;
     let _turn = context.policy_bodies.acquire().await;
     let (text, terms) = Sent::read(context, request, body).await?.text();
@@ -312,7 +307,7 @@ pub(super) async fn apply(
     request: &Parts,
     body: &mut Body,
 ) -> Result<Response, Problem> {
-    let by = by(context, who, request, Via::Apply).await?;
+    let by = by(context, who, Query::of(&request.uri), Via::Apply).await?;
     let policies = policies(context)?;
     let _turn = context.policy_bodies.acquire().await;
     let (text, terms) = Sent::read(context, request, body).await?.text();
@@ -336,7 +331,7 @@ pub(super) async fn apply(
 }
 
 pub(super) async fn confirm(context: &Context, who: &Who, request: &Parts) -> Result<Response, Problem> {
-    let by = by(context, who, request, Via::Apply).await?;
+    let by = by(context, who, Query::of(&request.uri), Via::Apply).await?;
     let hash = policies(context)?.confirm(by).await?;
     let generation = context.view.snapshot().generation;
     Ok(axum::Json(json!({ "schema": 1, "hash": hash, "generation": generation })).into_response())
@@ -346,8 +341,7 @@ pub(super) async fn rollback(context: &Context, who: &Who, request: &Parts) -> R
     let mut query = Query::of(&request.uri);
     // Who repeats after a lost answer does not go forth again.
     let base = query.text("base");
-    query.close()?;
-    let by = by_operator(context, who, Via::Rollback).await?;
+    let by = by(context, who, query, Via::Rollback).await?;
     tracing::info!(peer = who.peer.describe(), "a rollback is asked for");
     let hash = policies(context)?.rollback(by, base).await?;
     let generation = context.view.snapshot().generation;
@@ -366,43 +360,4 @@ pub(super) async fn history(context: &Context, request: &Parts) -> Result<Respon
         "unreadable": unreadable,
     });
     Ok(axum::Json(answer).into_response())
-}
-
-/// What `POST /v1/reload` answers.
-#[derive(Serialize)]
-struct Reloaded {
-    schema: u32,
-    detail: String,
-    generation: u64,
-    hash: String,
-    mode: Mode,
-    /// The mode before, where it was another.
-    mode_was: Option<Mode>,
-    services: usize,
-    clients: usize,
-    /// The policy's, one a line, with its place.
-    warnings: Vec<String>,
-}
-
-pub(super) async fn reload(context: &Arc<Context>, who: &Who) -> Result<Response, Problem> {
-    let by = By {
-        actor: Some(who.operator(context).await?),
-        via: Via::Reload,
-    };
-    tracing::info!(peer = who.peer.describe(), "reload asked for");
-    let mode_before = context.view.snapshot().mode;
-    let applied = policies(context)?.reload(by).await?.applied;
-    let now = context.view.snapshot();
-    let reloaded = Reloaded {
-        schema: 1,
-        detail: applied.detail,
-        generation: now.generation,
-        hash: now.policy.hash.clone(),
-        mode: now.mode,
-        mode_was: (mode_before != now.mode).then_some(mode_before),
-        services: now.services.len(),
-        clients: applied.clients,
-        warnings: applied.warnings,
-    };
-    Ok(axum::Json(reloaded).into_response())
 }

@@ -189,7 +189,7 @@ fn of_binding(view: &PolicyView, shelf: &Shelf, row: &Row, question: &Question<'
     let hold = facts.hold(view, &shelf.publisher);
     let names_service = view.publisher(&shelf.publisher).is_some_and(|allowance| {
         let services = allowance.resolve(&row.content.services);
-        services.iter().any(|name| **name == *question.service)
+        services.is_some_and(|names| names.iter().any(|name| **name == *question.service))
     });
     if !names_service {
         return Verdict::Denied;

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::lines::{self, Body, Line, LineFault, Splitter};
 use super::model::body::Wanted;
+use super::model::owned::Credential;
 use super::refusal::{Code, Refusal};
 use super::requests::{Actor, Answer, BatchLine, BatchSummary, Conditions, LineFailure, Outcome};
 use super::shared::Shared;
@@ -234,7 +235,7 @@ impl BatchInput {
 }
 
 /// What the writer is to do for a line; nothing for the end.
-fn op_of(line: Line, epoch: u64, shared: &Shared) -> Option<(Arc<str>, Op)> {
+fn op_of(line: Line, epoch: u64, shared: &Shared) -> Option<(Credential, Op)> {
     let conditions = Conditions::default();
     Some(match line {
         Line::Put { credential, mut body } => {

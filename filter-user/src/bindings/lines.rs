@@ -1,11 +1,10 @@
 //! Bodies of many lines: cut from the stream as it comes, each read strictly, none longer than 64 KiB.
 
-use std::sync::Arc;
-
 use super::model::allowance::{Allowance, PolicyView};
 use super::model::body::{PutBody, Shape, lease, put_body, row_version};
 use super::model::credential;
 use super::model::json::{Faults, Json, Members, parse};
+use super::model::owned::Credential;
 use super::refusal::{Code, Refusal};
 use super::requests::LINE_BYTES_MAX;
 use super::shared::Shared;
@@ -14,16 +13,16 @@ use super::shared::Shared;
 #[derive(Debug)]
 pub(super) enum Line {
     Put {
-        credential: Arc<str>,
+        credential: Credential,
         body: PutBody,
     },
     Renew {
-        credential: Arc<str>,
+        credential: Credential,
         lease_ms: Option<i64>,
         row_version: Option<u64>,
     },
     Delete {
-        credential: Arc<str>,
+        credential: Credential,
         row_version: Option<u64>,
     },
     End {
@@ -130,7 +129,7 @@ pub(super) fn read(
     }
 }
 
-fn op_of<'j>(json: &'j Json, body: Body, faults: &mut Faults) -> Option<&'j str> {
+fn op_of<'j>(json: &'j Json<'j>, body: Body, faults: &mut Faults) -> Option<&'j str> {
     let fix = match body {
         Body::Batch => "write put, renew, delete or end",
         Body::Sync => "write put or end, or leave it out",
@@ -150,7 +149,7 @@ fn op_of<'j>(json: &'j Json, body: Body, faults: &mut Faults) -> Option<&'j str>
     }
 }
 
-fn find<'j>(json: &'j Json, name: &str) -> Option<&'j Json> {
+fn find<'j>(json: &'j Json<'j>, name: &str) -> Option<&'j Json<'j>> {
     let Json::Object(members) = json else { return None };
     members
         .iter()
@@ -179,7 +178,7 @@ fn read_end(json: &Json, mut faults: Faults) -> Result<Line, Refusal> {
 }
 
 /// The credential, if it is one: others are never quoted.
-fn credential_of<'j>(json: &'j Json, shared: &Shared, faults: &mut Faults) -> Option<&'j str> {
+fn credential_of<'j>(json: &'j Json<'j>, shared: &Shared, faults: &mut Faults) -> Option<&'j str> {
     match find(json, "credential") {
         Some(Json::Text(text)) => match credential::fault(text, &shared.id_pattern) {
             None => Some(text),
@@ -234,7 +233,8 @@ fn read_op(
             })
         }
     };
-    let (credential, (body, lease_ms, row_version)) = (Arc::from(credential?), read?);
+    let (credential, (body, lease_ms, row_version)) =
+        (Credential::new(&allowance.publisher.name, credential?), read?);
     Some(match (body, op) {
         (Some(body), _) => Line::Put { credential, body },
         (None, "renew") => Line::Renew {

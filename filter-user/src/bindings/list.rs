@@ -1,13 +1,12 @@
 //! Lists: pages in the order of credentials, with filters; a page looks at a bounded number of bindings.
 
-use std::sync::Arc;
-
 use ipnet::IpNet;
 
 use super::Bindings;
 use super::memory::Shelf;
 use super::model::allowance::PolicyView;
 use super::model::content::Services;
+use super::model::owned::Credential;
 use super::model::row::Row;
 use super::model::view::state;
 use super::requests::{Answer, BindingView, LIST_ITEMS_MAX, List, Page};
@@ -42,14 +41,14 @@ impl Bindings {
             if !wanted || *shelf.publisher < *from_publisher {
                 continue;
             }
-            let mut after: Option<Arc<str>> = None;
+            let mut after: Option<Credential> = None;
             if *shelf.publisher == *from_publisher && !from_credential.is_empty() {
-                after = Some(from_credential.into());
+                after = Some(Credential::new(from_publisher, from_credential));
             }
             loop {
                 let rows = shelf.after(after.as_deref(), SLICE);
                 let Some((last, _)) = rows.last() else { break };
-                let last = Arc::clone(last);
+                let last = last.clone();
                 for (credential, row) in &rows {
                     if let Some(item) = self.item(&list, &shelf, credential, row) {
                         page.items.push(item);
@@ -98,7 +97,7 @@ fn passes(list: &List, view: &PolicyView, shelf: &Shelf, row: &Row, now_boot_ms:
         Services::Named(names) => names.iter().any(|name| **name == **asked),
         Services::All => view.publisher(&shelf.publisher).is_some_and(|allowance| {
             let names = allowance.resolve(&row.content.services);
-            names.iter().any(|name| **name == **asked)
+            names.is_some_and(|names| names.iter().any(|name| **name == **asked))
         }),
     };
     let ends_fit = |before: jiff::Timestamp| row.end.is_some_and(|end| end.wall_ms < before.as_millisecond());

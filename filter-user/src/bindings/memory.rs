@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use super::model::content::{Content, Names, Services};
 use super::model::lease::Moment;
+use super::model::owned::Credential;
 use super::model::row::{Row, Told};
 use super::model::view::PublisherFacts;
 
@@ -21,12 +22,12 @@ const ROWS_A_HOLD: usize = 256;
 const ROWS_A_SLICE: usize = 4_096;
 
 /// Rows to be put in place; `None` takes one out.
-pub(crate) type RowChanges = Vec<(Arc<str>, Option<Arc<Row>>)>;
+pub(crate) type RowChanges = Vec<(Credential, Option<Arc<Row>>)>;
 
-type Rows = BTreeMap<Arc<str>, Arc<Row>>;
+type Rows = BTreeMap<Credential, Arc<Row>>;
 
 /// What takes the place of rows: `None` takes one out.
-pub(crate) type Next = BTreeMap<Arc<str>, Option<Arc<Row>>>;
+pub(crate) type Next = BTreeMap<Credential, Option<Arc<Row>>>;
 
 #[derive(Default)]
 struct Held {
@@ -155,11 +156,11 @@ impl Shelf {
     }
 
     /// Up to `most` rows after a credential, in their order.
-    pub(crate) fn after(&self, credential: Option<&str>, most: usize) -> Vec<(Arc<str>, Arc<Row>)> {
+    pub(crate) fn after(&self, credential: Option<&str>, most: usize) -> Vec<(Credential, Arc<Row>)> {
         self.after_of(Which::Seen, credential, most)
     }
 
-    fn after_of(&self, which: Which, credential: Option<&str>, most: usize) -> Vec<(Arc<str>, Arc<Row>)> {
+    fn after_of(&self, which: Which, credential: Option<&str>, most: usize) -> Vec<(Credential, Arc<Row>)> {
         let from = match credential {
             Some(credential) => Bound::Excluded(credential),
             None => Bound::Unbounded,
@@ -167,7 +168,7 @@ impl Shelf {
         let held = self.read();
         let range = (from, Bound::Unbounded);
         let rows = held.rows.range::<str, _>(range);
-        let taken = |(credential, row): (&Arc<str>, &Arc<Row>)| (Arc::clone(credential), Arc::clone(row));
+        let taken = |(credential, row): (&Credential, &Arc<Row>)| (credential.clone(), Arc::clone(row));
         let Some(next) = held.next(which) else {
             return rows.take(most).map(taken).collect();
         };
@@ -179,31 +180,36 @@ impl Shelf {
     }
 
     /// Calls for each row; the lock is held for a slice at a time.
-    pub(crate) fn each(&self, call: impl FnMut(&Arc<str>, &Arc<Row>)) {
+    pub(crate) fn each(&self, call: impl FnMut(&Credential, &Arc<Row>)) {
         self.each_of(Which::Seen, call);
     }
 
-    pub(crate) fn each_of(&self, which: Which, mut call: impl FnMut(&Arc<str>, &Arc<Row>)) {
-        let mut after: Option<Arc<str>> = None;
+    pub(crate) fn each_of(&self, which: Which, mut call: impl FnMut(&Credential, &Arc<Row>)) {
+        let mut after: Option<Credential> = None;
         loop {
             let rows = self.after_of(which, after.as_deref(), ROWS_A_SLICE);
             let Some((last, _)) = rows.last() else { return };
-            after = Some(Arc::clone(last));
+            after = Some(last.clone());
             for (credential, row) in &rows {
                 call(credential, row);
             }
         }
     }
 
-    pub(crate) fn fill(&self, rows: impl Iterator<Item = (Arc<str>, Arc<Row>)>) {
+    pub(crate) fn fill(&self, rows: impl Iterator<Item = (Credential, Arc<Row>)>) {
         let rows: Rows = rows.collect();
         let ended = rows.values().filter(|row| row.told == Told::Ended).count();
         self.ended.store(ended as u64, Ordering::Release);
         self.write().rows = rows;
     }
 
-    /// Puts rows in place; `None` takes one out. Readers see all of it or nothing.
-    pub(crate) fn change(&self, changes: &[(Arc<str>, Option<Arc<Row>>)]) {
+    /// Puts rows in place, a few at a time; `None` takes one out.
+    pub(crate) fn change(&self, changes: &[(Credential, Option<Arc<Row>>)]) {
+        changes.chunks(ROWS_A_HOLD).for_each(|changes| self.put(changes));
+    }
+
+    /// The same, where readers are to see all of it or nothing.
+    pub(crate) fn change_whole(&self, changes: &[(Credential, Option<Arc<Row>>)]) {
         if changes.len() <= ROWS_A_HOLD {
             return self.put(changes);
         }
@@ -239,7 +245,7 @@ impl Shelf {
     }
 
     /// Rows of a large change that readers see already.
-    pub(crate) fn place(&self, changes: &[(Arc<str>, Option<Arc<Row>>)]) {
+    pub(crate) fn place(&self, changes: &[(Credential, Option<Arc<Row>>)]) {
         for changes in changes.chunks(ROWS_A_HOLD) {
             self.put(changes);
         }
@@ -252,14 +258,14 @@ impl Shelf {
         drop(done);
     }
 
-    fn put(&self, changes: &[(Arc<str>, Option<Arc<Row>>)]) {
+    fn put(&self, changes: &[(Credential, Option<Arc<Row>>)]) {
         let is_ended = |row: &Arc<Row>| i64::from(row.told == Told::Ended);
         let mut ended: i64 = 0;
         let mut held = self.write();
         for (credential, row) in changes {
             ended += row.as_ref().map_or(0, is_ended);
             let before = match row {
-                Some(row) => held.rows.insert(Arc::clone(credential), Arc::clone(row)),
+                Some(row) => held.rows.insert(credential.clone(), Arc::clone(row)),
                 None => held.rows.remove(credential),
             };
             ended -= before.as_ref().map_or(0, is_ended);
@@ -273,9 +279,9 @@ impl Shelf {
 
 /// Two sequences in the order of their keys as one; no key is in both.
 fn merged<'r>(
-    first: impl Iterator<Item = (&'r Arc<str>, &'r Arc<Row>)>,
-    second: impl Iterator<Item = (&'r Arc<str>, &'r Arc<Row>)>,
-) -> impl Iterator<Item = (&'r Arc<str>, &'r Arc<Row>)> {
+    first: impl Iterator<Item = (&'r Credential, &'r Arc<Row>)>,
+    second: impl Iterator<Item = (&'r Credential, &'r Arc<Row>)>,
+) -> impl Iterator<Item = (&'r Credential, &'r Arc<Row>)> {
     let (mut first, mut second) = (first.peekable(), second.peekable());
     std::iter::from_fn(move || match (first.peek(), second.peek()) {
         (Some((a, _)), Some((b, _))) if a < b => first.next(),
@@ -354,17 +360,19 @@ impl Memory {
 mod tests {
     use super::*;
 
+    use crate::bindings::model::content::Ports;
+
     fn row(revision: u64) -> Arc<Row> {
         let content = Content {
-            sources: Box::default(),
+            sources: [].into(),
             services: Services::All,
-            source_ports: Box::default(),
+            source_ports: Ports::default(),
             limit: None,
             labels: None,
         };
         Arc::new(Row {
             etag: 0,
-            content: Arc::new(content),
+            content,
             row_version: None,
             created_ms: 0,
             end: None,
@@ -383,25 +391,31 @@ mod tests {
     fn large_change_is_seen_whole_before_its_rows_are_in_place() {
         let shelf = Shelf::new("p".into());
         shelf.put(&[
-            ("a".into(), Some(row(1))),
-            ("b".into(), Some(row(1))),
-            ("d".into(), Some(row(1))),
+            (Credential::new("p", "a"), Some(row(1))),
+            (Credential::new("p", "b"), Some(row(1))),
+            (Credential::new("p", "d"), Some(row(1))),
         ]);
         let next = [("b", None), ("c", Some(row(2))), ("d", Some(row(2)))];
-        let next = next.map(|(credential, row)| (Arc::from(credential), row));
+        let next = next.map(|(credential, row)| (Credential::new("p", credential), row));
         shelf.write().next = Some(Arc::new(next.into_iter().collect()));
         let expected = [("a", 1), ("c", 2), ("d", 2)].map(|(credential, at)| (credential.to_owned(), at));
         assert_eq!(shown(&shelf), expected);
         assert!(shelf.get("b").is_none() && shelf.get("c").is_some() && shelf.get("a").is_some());
-        assert_eq!(shelf.after(Some("a"), 1)[0].0.as_ref(), "c");
+        assert_eq!(&*shelf.after(Some("a"), 1)[0].0, "c");
     }
 
     #[test]
     fn change_that_is_coming_is_seen_by_who_asks_what_is_to_be_until_it_has_come() {
         let shelf = Shelf::new("p".into());
         shelf.unsynced.store(true, Ordering::Release);
-        shelf.put(&[("a".into(), Some(row(1))), ("b".into(), Some(row(1)))]);
-        let changes = [(Arc::from("b"), None), (Arc::from("c"), Some(row(2)))];
+        shelf.put(&[
+            (Credential::new("p", "a"), Some(row(1))),
+            (Credential::new("p", "b"), Some(row(1))),
+        ]);
+        let changes = [
+            (Credential::new("p", "b"), None),
+            (Credential::new("p", "c"), Some(row(2))),
+        ];
         let next: Arc<Next> = Arc::new(changes.iter().cloned().collect());
         let to_be = |shelf: &Shelf| {
             let mut names = String::new();
@@ -425,13 +439,13 @@ mod tests {
     #[test]
     fn large_change_ends_as_many_small_ones_do() {
         let shelf = Shelf::new("p".into());
-        let key = |at: usize| -> Arc<str> { format!("key-{at:04}").into() };
+        let key = |at: usize| -> Credential { Credential::new("p", &format!("key-{at:04}")) };
         let puts: RowChanges = (0..1_000).map(|at| (key(at), Some(row(1)))).collect();
-        shelf.change(&puts);
+        shelf.change_whole(&puts);
         let changes: RowChanges = (500..1_500)
             .map(|at| (key(at), (at >= 1_000).then(|| row(2))))
             .collect();
-        shelf.change(&changes);
+        shelf.change_whole(&changes);
         assert!(shelf.read().next.is_none());
         let rows = shown(&shelf);
         assert_eq!((rows.len(), rows[499].1, rows[500].1), (1_000, 1, 2));

@@ -21,6 +21,7 @@ mod replay;
 pub mod requests;
 pub mod seam;
 mod shared;
+mod sources;
 mod status;
 mod store;
 mod sync;
@@ -41,6 +42,7 @@ use clock::{Clock, Now};
 use memory::{Shelf, Which};
 use model::allowance::{Allowance, PolicyView};
 use model::body::{Shape, Wanted, put_body};
+use model::owned::Credential;
 use model::row::Row;
 use model::view::PublisherFacts;
 use model::{credential, json, view};
@@ -202,7 +204,9 @@ impl Bindings {
     /// Appends a line about something else than bindings; returns when it is on disk.
     pub async fn audit(&self, note: AuditNote) -> Answer<AuditHead> {
         let mut line = Line::new(note.what, note.actor.as_ref());
-        line.members.extend(note.members);
+        for (name, value) in &note.members {
+            line = line.with(name, value);
+        }
         let (reply, answer) = oneshot::channel();
         self.shared.send(Job::Note(line, reply))?;
         answer.await.map_err(|_| lost())?
@@ -212,7 +216,7 @@ impl Bindings {
         let (reply, answer) = oneshot::channel();
         self.shared.send(Job::Binding(BindingJob {
             publisher: publisher.into(),
-            credential: credential.into(),
+            credential: Credential::new(publisher, credential),
             op,
             actor: Some(Arc::new(actor.clone())),
             reply: Reply::One(reply),
@@ -316,7 +320,8 @@ impl Under for UnderPolicy {
             let (publisher, credential) = view::named(owner)?;
             let shelf = self.shared.memory.shelf(publisher)?;
             let row = shelf.get_of(Which::ToBe, credential)?;
-            self.grantee(&shelf, shelf.facts_to_be(), credential, &row, now)
+            let credential = Credential::new(publisher, credential);
+            self.grantee(&shelf, shelf.facts_to_be(), &credential, &row, now)
         };
         owners.iter().filter_map(grantee).collect()
     }
@@ -347,7 +352,7 @@ impl UnderPolicy {
         &self,
         shelf: &Shelf,
         facts: PublisherFacts,
-        credential: &str,
+        credential: &Credential,
         row: &Row,
         now: Now,
     ) -> Option<Grantee> {

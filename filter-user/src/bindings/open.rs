@@ -15,6 +15,7 @@ use super::memory::Memory;
 use super::model::allowance::PolicyView;
 use super::model::credential::Fingerprints;
 use super::model::lease::Moment;
+use super::model::owned::Credential;
 use super::requests::AuditHead;
 use super::shared::{CHUNKS_MAX, Phase, SINGLES_MAX, STORE_ALARM, Shared};
 use super::store::{self, Opened, Rows, StoreError};
@@ -139,10 +140,8 @@ pub(super) fn fill(memory: &Memory, rows: Rows, successes: &BTreeMap<String, Mom
     for (publisher, rows) in rows {
         let shelf = memory.shelf_for(&publisher);
         shelf.fill(rows.into_iter().map(|(credential, mut row)| {
-            if let Some(content) = Arc::get_mut(&mut row.content) {
-                memory.share(content);
-            }
-            (credential.into(), Arc::new(row))
+            memory.share(&mut row.content);
+            (Credential::new(&publisher, &credential), Arc::new(row))
         }));
     }
     for (publisher, at) in successes {

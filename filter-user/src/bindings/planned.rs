@@ -25,7 +25,7 @@ pub struct Planned<'a> {
 
 impl Planned<'_> {
     pub fn owner(&self) -> String {
-        view::owner(self.publisher, self.credential)
+        view::owner(self.publisher, self.credential).to_string()
     }
 
     pub fn sources(&self) -> &[IpNet] {
@@ -35,7 +35,8 @@ impl Planned<'_> {
     /// Those that the planned policy has it reach, as long as it is not suspended.
     pub fn services(&self) -> &[Box<str>] {
         let allowance = self.view.publisher(self.publisher);
-        allowance.map_or(&[], |allowance| allowance.resolve(&self.row.content.services))
+        let services = allowance.and_then(|allowance| allowance.resolve(&self.row.content.services));
+        services.map_or(&[], |services| services)
     }
 }
 

@@ -5,6 +5,7 @@ use super::model::allowance::PolicyView;
 use super::model::body::{Shape, put_body};
 use super::model::json::{Json, parse};
 use super::model::lease::Moment;
+use super::model::owned::Credential;
 use super::model::row::{Row, Told};
 use super::model::view::{PublisherFacts, grantee};
 use super::refusal::{Code, Refusal};
@@ -41,12 +42,12 @@ fn grantee_of(view: &PolicyView, line: Option<&[u8]>, start_ns: u64) -> Result<O
         Some(members.remove(at).1)
     };
     let publisher = match take("publisher") {
-        Some(Json::Text(name)) => Some(name),
+        Some(Json::Text(name)) => Some(name.into_owned()),
         Some(_) => return Err(malformed("publisher is no text".to_owned())),
         None => view.policy.publishers.first().map(|first| first.name.clone()),
     };
     let credential = match take("credential") {
-        Some(Json::Text(text)) => text,
+        Some(Json::Text(text)) => text.into_owned(),
         _ => String::new(),
     };
     match take("op") {
@@ -75,11 +76,18 @@ fn grantee_of(view: &PolicyView, line: Option<&[u8]>, start_ns: u64) -> Result<O
         end: body.lease_ms.map(|lease| Moment::after(now, lease)),
         revision: 0,
         told: Told::Active,
-        content: std::sync::Arc::new(body.content),
+        content: body.content,
     };
     let facts = PublisherFacts {
         last_success_boot_ms: i64::MIN,
         unsynced: false,
     };
-    Ok(grantee(view, &publisher, facts, &credential, &row, now))
+    Ok(grantee(
+        view,
+        &publisher,
+        facts,
+        &Credential::new(&publisher, &credential),
+        &row,
+        now,
+    ))
 }

@@ -15,22 +15,40 @@ use crate::policy::model::{Limits, PortRange};
 
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// What a binding grants, as the compiler takes it: names already resolved, nothing of HTTP or of the store.
+pub use super::sources::Sources;
+
+/// What a binding grants, as the compiler takes it: names already resolved, nothing of HTTP or of the store. A million are
+/// held: what is the same elsewhere is shared with it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grantee {
-    pub publisher: String,
     /// The owner's name: `binding/PUBLISHER/CREDENTIAL`.
-    pub credential: String,
+    pub credential: Arc<str>,
     /// Canonical: host bits zero, IPv4-mapped ones already IPv4.
-    pub sources: Vec<IpNet>,
-    /// Never empty; `*` already resolved against the policy.
-    pub services: Vec<String>,
-    /// Empty is any.
-    pub source_ports: Vec<PortRange>,
-    /// `limit-default` already given.
-    pub limit: Limits,
+    pub sources: Sources,
+    pub terms: Arc<Terms>,
     /// Nanoseconds of CLOCK_MONOTONIC, `lease-hold` included; `u64::MAX` is no end.
     pub end: u64,
+}
+
+/// What a grant says beside whom it is for: the same few are many bindings'.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Terms {
+    pub publisher: Arc<str>,
+    /// Never empty; `*` already resolved against the policy.
+    pub services: Arc<[Box<str>]>,
+    /// Empty is any.
+    pub source_ports: Box<[PortRange]>,
+    /// `limit-default` already given.
+    pub limit: Limits,
+}
+
+/// A grant's terms are read like its own.
+impl std::ops::Deref for Grantee {
+    type Target = Terms;
+
+    fn deref(&self) -> &Terms {
+        &self.terms
+    }
 }
 
 /// One change of what the kernel holds.
@@ -40,15 +58,15 @@ pub enum Change {
     Put(Grantee),
     /// A renewal.
     End {
-        owner: String,
+        owner: Arc<str>,
         end: u64,
     },
     Remove {
-        owner: String,
+        owner: Arc<str>,
     },
     /// As it was under this policy; under another, what was changed of it may count.
     Kept {
-        owner: String,
+        owner: Arc<str>,
     },
     Deny {
         name: String,
@@ -116,6 +134,11 @@ pub trait Grants: Send + Sync {
     /// they were computed under. None at all asks whether that policy is in force still. Whatever may grant something
     /// else under another policy is named, `Kept` at least: one may be about to come into force.
     fn change(&self, epoch: u64, changes: Changes) -> BoxFuture<Result<(), GrantError>>;
+    /// Which of these would be refused if they were made one after the other, each behind those that would not: told by
+    /// their owners, as far as that can be told without trying. Nothing is changed.
+    fn sift(&self, _epoch: u64, _changes: Vec<Change>) -> BoxFuture<Vec<(Arc<str>, GrantError)>> {
+        Box::pin(async { Vec::new() })
+    }
     /// The policy in force and its epoch, which rises with each applied policy.
     fn policy(&self) -> (u64, Arc<Policy>);
     /// The policy that comes back unless the one in force is confirmed, and the epoch it had; asked after `policy`.
@@ -161,7 +184,7 @@ pub struct LeftOut {
 
 impl Change {
     /// Whose grant it is about, where it is about a grant.
-    pub fn owner(&self) -> Option<&str> {
+    pub fn owner(&self) -> Option<&Arc<str>> {
         match self {
             Change::Put(grantee) => Some(&grantee.credential),
             Change::End { owner, .. } | Change::Remove { owner } | Change::Kept { owner } => Some(owner),

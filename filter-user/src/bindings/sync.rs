@@ -8,6 +8,7 @@ use super::batch::{Stream, StreamGuard};
 use super::lines::{self, Body, Line, LineFault, Splitter};
 use super::model::allowance::PolicyView;
 use super::model::body::Wanted;
+use super::model::owned::Credential;
 use super::model::row::Told;
 use super::refusal::{Code, FieldFault, Refusal};
 use super::requests::{Actor, Answer, SyncOptions, SyncSummary};
@@ -171,7 +172,7 @@ impl SyncInput {
     }
 
     /// Keeps what differs from what is in force.
-    fn compare(&mut self, credential: Arc<str>, wanted: Wanted) {
+    fn compare(&mut self, credential: Credential, wanted: Wanted) {
         let shelf = self.shared.memory.shelf_for(&self.job.options.publisher);
         let same = shelf.get(&credential).is_some_and(|row| {
             row.etag == wanted.etag

@@ -8,7 +8,6 @@ mod known;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -126,13 +125,13 @@ impl Numbers {
         &mut self,
         policy: &'n Policy,
         pushed: &'n Pushed,
-    ) -> impl Iterator<Item = (u32, Cow<'n, str>)> + use<'n> {
+    ) -> impl Iterator<Item = (u32, Arc<str>)> + use<'n> {
         let clients = std::mem::take(&mut self.clients).into_iter();
         let clients = clients.zip(&policy.clients);
-        let clients = clients.map(|(number, client)| (number, Cow::from(owner_name(&client.name))));
+        let clients = clients.map(|(number, client)| (number, Arc::from(owner_name(&client.name))));
         let grantees = std::mem::take(&mut self.grantees).into_iter();
         let grantees = grantees.zip(pushed.grantees.keys());
-        clients.chain(grantees.map(|(number, name)| (number, Cow::from(name.as_str()))))
+        clients.chain(grantees.map(|(number, name)| (number, Arc::clone(name))))
     }
 
     pub fn service(&self, name: &str) -> Option<u32> {
@@ -378,9 +377,12 @@ impl Set {
 
 /// The clients', then the grantees'.
 fn owner_hashes(policy: &Policy, pushed: &Pushed) -> Vec<OwnerHash> {
-    let clients = policy.clients.iter().map(|client| ("client/", &client.name));
-    let names = clients.chain(pushed.grantees.keys().map(|name| ("", name)));
-    let hash = |(start, name): (&str, &String)| half_of(Sha256::new().chain_update(start).chain_update(name));
+    let clients = policy
+        .clients
+        .iter()
+        .map(|client| ("client/", client.name.as_str()));
+    let names = clients.chain(pushed.grantees.keys().map(|name| ("", &**name)));
+    let hash = |(start, name): (&str, &str)| half_of(Sha256::new().chain_update(start).chain_update(name));
     names.map(hash).collect()
 }
 

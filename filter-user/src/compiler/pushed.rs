@@ -1,6 +1,7 @@
 //! What API servers have pushed, as a compile takes it: bindings and denies by their names.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -10,13 +11,13 @@ use crate::bindings::seam::{Change, Grantee};
 #[derive(Clone, Debug, Default)]
 pub struct Pushed {
     /// By the owner's name, and so in the order of rule 10.
-    pub grantees: BTreeMap<String, Grantee>,
+    pub grantees: BTreeMap<Arc<str>, Grantee>,
     pub denies: BTreeMap<String, (Vec<IpNet>, u64)>,
 }
 
 /// The name of a binding as an owner.
-pub fn binding_name(grantee: &Grantee) -> String {
-    grantee.credential.clone()
+pub fn binding_name(grantee: &Grantee) -> Arc<str> {
+    Arc::clone(&grantee.credential)
 }
 
 impl Pushed {

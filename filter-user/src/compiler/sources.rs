@@ -72,7 +72,7 @@ pub(super) fn build(
     // In the order of names: every `binding/` comes before every `client/`.
     let grantees = pushed.grantees.values().zip(numbers.grantees(pushed)?);
     for (order, (grantee, number)) in (0..).zip(grantees) {
-        for prefix in &grantee.sources {
+        for prefix in grantee.sources.iter() {
             say(prefix, Said::Owner(order, *number));
         }
     }

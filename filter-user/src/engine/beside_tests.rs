@@ -1,5 +1,6 @@
 //! What packets and read-backs see of tables in force while entries are changed, in real maps.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
@@ -8,8 +9,8 @@ use filter_common::verdict::Verdict;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 
-use super::live_tests::{Stage, binding, change, policy, stage};
-use crate::bindings::seam::{Change, Grantee};
+use super::live_tests::{Stage, binding, change, policy, stage, with_services};
+use crate::bindings::seam::{Change, Grantee, Terms};
 use crate::compiler::Pushed;
 use crate::judge::frame::{Flow, build};
 use crate::kernel::load::Generation;
@@ -24,18 +25,23 @@ fn grantee(services: &[&str], ports: (u16, u16), packets: Option<u64>) -> Grante
         burst,
     };
     Grantee {
-        publisher: "gateway".to_owned(),
-        credential: "binding/gateway/key-1".to_owned(),
-        sources: vec!["192.0.2.1/32".parse().unwrap(), "192.0.2.7/32".parse().unwrap()],
-        services: services.iter().map(|name| (*name).to_owned()).collect(),
-        source_ports: vec![PortRange {
-            first: ports.0,
-            last: ports.1,
-        }],
-        limit: Limits {
-            packets: packets.map(limit),
-            ..Limits::default()
-        },
+        credential: "binding/gateway/key-1".into(),
+        sources: ["192.0.2.1/32", "192.0.2.7/32"]
+            .map(|net| net.parse().unwrap())
+            .into(),
+        terms: Arc::new(Terms {
+            publisher: "gateway".into(),
+            services: services.iter().map(|name| (*name).into()).collect(),
+            source_ports: [PortRange {
+                first: ports.0,
+                last: ports.1,
+            }]
+            .into(),
+            limit: Limits {
+                packets: packets.map(limit),
+                ..Limits::default()
+            },
+        }),
         end: u64::MAX,
     }
 }
@@ -106,12 +112,7 @@ fn judged_while(pushed: &Pushed, changes: &[Change], frames: &[Vec<u8>], rounds:
 
 #[test]
 fn source_whose_prefixes_change_owners_is_listed_all_the_time() {
-    let put = |name, sources: &[&str]| {
-        Change::Put(Grantee {
-            services: vec!["a".to_owned()],
-            ..binding(name, sources)
-        })
-    };
+    let put = |name, sources: &[&str]| Change::Put(with_services(["a"], binding(name, sources)));
     let remove = |name| Change::Remove {
         owner: binding(name, &[]).credential,
     };
@@ -159,13 +160,8 @@ fn source_whose_denies_change_is_denied_all_the_time() {
         undeny("two"),
     ];
     let frames = [packet("192.0.2.1", 250), packet_v6("2400:5::1", 250)];
-    let granted = Grantee {
-        services: vec!["a".to_owned()],
-        ..binding(
-            "all",
-            &["192.0.2.1/32", "192.0.2.0/24", "2400:5::/64", "2400:5::1/128"],
-        )
-    };
+    let all = ["192.0.2.1/32", "192.0.2.0/24", "2400:5::/64", "2400:5::1/128"];
+    let granted = with_services(["a"], binding("all", &all));
     let mut pushed = Pushed::of([granted], []);
     pushed.change(changes[0].clone());
     let (all, passed) = judged_while(&pushed, &changes, &frames, 200);

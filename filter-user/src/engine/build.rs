@@ -196,11 +196,12 @@ impl Next {
             return Ok(());
         };
         let grants = under.of(owners).into_iter();
-        let mut grants: BTreeMap<String, Grantee> = grants
+        let mut grants: BTreeMap<Arc<str>, Grantee> = grants
             .map(|grantee| (grantee.credential.clone(), grantee))
             .collect();
-        let (kept, gone): (Vec<&String>, Vec<&String>) =
-            owners.iter().partition(|owner| grants.contains_key(*owner));
+        let (kept, gone): (Vec<&String>, Vec<&String>) = owners
+            .iter()
+            .partition(|owner| grants.contains_key(owner.as_str()));
         // Nobody is judged by these tables yet: what makes room goes first.
         for owner in gone.into_iter().chain(kept) {
             let ahead = Ahead {
@@ -208,7 +209,7 @@ impl Next {
                 from: self.numbers.owner(owner),
                 in_force: read(in_force).owner(owner),
             };
-            let wanted = grants.remove(owner);
+            let wanted = grants.remove(owner.as_str());
             let taken = self
                 .tables
                 .change_ahead(&mut self.numbers, &self.state, ahead, wanted)?;

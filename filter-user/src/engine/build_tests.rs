@@ -11,7 +11,7 @@ use super::build::{Around, Denies, Ground, Next, Wanted};
 use super::compile::Occasion;
 use super::filter::{read, write};
 use super::live::Stop;
-use super::live_tests::{Stage, all, change, grantee, policy_of, runner, said, stage, wide};
+use super::live_tests::{Stage, all, change, grantee, policy_of, runner, said, stage, wide, with_services};
 use crate::bindings::seam::{Change, DenyGrant, Grantee, Under};
 use crate::compiler::{Keep, Pushed, owner_hash};
 use crate::kernel::choice::Choice;
@@ -22,7 +22,7 @@ use crate::policy::Policy;
 /// What is bound, whatever a policy makes of it, and what is denied.
 #[derive(Default)]
 pub(super) struct Held {
-    rows: BTreeMap<String, Grantee>,
+    rows: BTreeMap<Arc<str>, Grantee>,
     denies: BTreeMap<String, (Vec<IpNet>, u64)>,
 }
 
@@ -32,7 +32,7 @@ pub(super) type Rows = Arc<Mutex<Held>>;
 pub(super) enum Written {
     Deny(Change),
     /// Whose row, before and after.
-    Row(String, Box<[Option<Grantee>; 2]>),
+    Row(Arc<str>, Box<[Option<Grantee>; 2]>),
 }
 
 /// The bindings under a policy: what it has no service for is suspended.
@@ -40,12 +40,9 @@ pub(super) struct Bindings(pub(super) Rows, pub(super) Arc<Policy>);
 
 impl Bindings {
     fn grantee(&self, row: &Grantee) -> Option<Grantee> {
-        let known = |name: &String| self.1.services.iter().any(|service| service.name == *name);
-        let services: Vec<String> = row.services.iter().filter(|name| known(name)).cloned().collect();
-        (!services.is_empty()).then(|| Grantee {
-            services,
-            ..row.clone()
-        })
+        let known = |name: &&str| self.1.services.iter().any(|service| service.name == **name);
+        let services: Vec<&str> = row.services.iter().map(AsRef::as_ref).filter(known).collect();
+        (!services.is_empty()).then(|| with_services(services, row.clone()))
     }
 
     pub(super) fn pushed(&self) -> Pushed {
@@ -66,7 +63,7 @@ impl Bindings {
             Change::Undeny { name } => drop(denies.remove(name)),
             _ => {}
         }
-        let Some(owner) = change.owner().map(String::from) else {
+        let Some(owner) = change.owner().cloned() else {
             return Written::Deny(change);
         };
         let before = rows.get(&owner).cloned();
@@ -124,7 +121,7 @@ impl Under for Bindings {
 
     fn of(&self, owners: &BTreeSet<String>) -> Vec<Grantee> {
         let held = self.0.lock().unwrap();
-        let rows = owners.iter().filter_map(|owner| held.rows.get(owner));
+        let rows = owners.iter().filter_map(|owner| held.rows.get(owner.as_str()));
         rows.filter_map(|row| self.grantee(row)).collect()
     }
 }
@@ -172,7 +169,7 @@ fn apply(stage: &mut Stage, bindings: &Bindings, changes: Vec<Change>) -> Noted 
     let mut noted = Noted::default();
     for change in changes {
         let change = bindings.change(change);
-        noted.owners.extend(change.owner().map(String::from));
+        noted.owners.extend(change.owner().map(|owner| owner.to_string()));
         stage.change(&change).unwrap();
         let deny = change.deny();
         noted
@@ -182,7 +179,7 @@ fn apply(stage: &mut Stage, bindings: &Bindings, changes: Vec<Change>) -> Noted 
     noted
 }
 
-fn numbers_of(stage: &Stage) -> BTreeMap<String, u32> {
+fn numbers_of(stage: &Stage) -> BTreeMap<Arc<str>, u32> {
     let numbers = read(&stage.numbers);
     let owners = stage.tables.pushed.grantees.keys();
     owners
@@ -363,8 +360,8 @@ fn change_that_has_no_room_in_the_new_tables_is_in_them_when_they_are_made_again
     let policy = Arc::new(policy_of(&["a", "b"]));
     let mut scene = Scene::new(&policy, Vec::new());
     let binding = Grantee {
-        credential: "binding/gateway/far".to_owned(),
-        sources: vec!["192.0.2.1/32".parse().unwrap()],
+        credential: "binding/gateway/far".into(),
+        sources: ["192.0.2.1/32".parse().unwrap()].into(),
         ..wide()
     };
     let mut next = scene.make(&policy, scene.ground());
@@ -379,6 +376,6 @@ fn change_that_has_no_room_in_the_new_tables_is_in_them_when_they_are_made_again
     let parted = next.take_over(&mut stage.tables, &mut write(&stage.numbers));
     parted.let_go();
     assert_eq!(numbers_of(stage)[&binding.credential], FAR);
-    let said = stage.tables.live().unwrap().said(&binding.sources);
-    assert_eq!(said[0].2, [binding.credential]);
+    let said = stage.tables.live().unwrap().said(binding.sources.iter());
+    assert_eq!(said[0].2, [&*binding.credential]);
 }

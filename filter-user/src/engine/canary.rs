@@ -122,7 +122,15 @@ async fn ask(
             }
         };
         if let (Some(source), 2..) = (source, tries) {
-            owners.insert(source, in_force.pushed.grantees.keys().cloned().collect());
+            owners.insert(
+                source,
+                in_force
+                    .pushed
+                    .grantees
+                    .keys()
+                    .map(|name| name.to_string())
+                    .collect(),
+            );
         }
         let generation = in_force.generation;
         let asked = known.clone();

@@ -1,5 +1,7 @@
 //! Changes of what is pushed, in the filter in force: entry by entry, or as a generation where that cannot be.
 
+use std::sync::Arc;
+
 use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
 
 use super::build::Denies;
@@ -53,6 +55,19 @@ impl Engine {
         self.changed(answer, result);
     }
 
+    /// Which of these would be refused, where the tables in force can tell.
+    pub(super) fn sift(&mut self, epoch: u64, changes: &[Change]) -> Vec<(Arc<str>, GrantError)> {
+        if self.filter.kept || epoch != self.shared.policy_in_force().0 {
+            return Vec::new();
+        }
+        let filter = &mut self.filter;
+        let refused = filter.tables.sift(&filter.numbers, changes);
+        let refused = refused.into_iter();
+        refused
+            .filter_map(|(owner, stop)| Some((owner, refusal_of(stop)?)))
+            .collect()
+    }
+
     /// Says what became of changes.
     pub(super) fn changed(&mut self, answer: Changed, result: Result<(), GrantError>) {
         self.changes += u64::from(result.is_ok());
@@ -77,21 +92,16 @@ impl Filter {
         if let Err(stop) = self.change_in_force(&changes.in_force) {
             // What was taken back may have got another number.
             let owners = changes.standby.iter().zip(were);
-            let owners = owners.filter_map(|(change, were)| Some((change.owner()?.to_owned(), were)));
+            let owners = owners.filter_map(|(change, were)| Some((Arc::clone(change.owner()?), were)));
             let kept = owners.map(|(owner, were)| (Change::Kept { owner }, were));
             let (kept, were): (Vec<_>, Vec<_>) = kept.unzip();
             // Where that cannot be, the tables that stand by are made anew.
             let _ = self.change_standby(&kept, &were);
-            return Err(match stop {
-                Stop::TooManyOwners { prefix } => NotSingly::Refused(GrantError::TooManyOwners {
-                    prefix,
-                    max: OWNERS_PER_SOURCE_MAX,
-                }),
-                // Removals make room: only the whole tells then whether it fits.
-                Stop::Full(table, needed, max) if !changes.in_force.iter().any(is_removal) => {
-                    NotSingly::Refused(GrantError::TableFull { table, needed, max })
-                }
-                Stop::Generation | Stop::Full(..) => NotSingly::Generation(changes),
+            // Removals make room: only the whole tells then whether it fits.
+            let is_open = matches!(stop, Stop::Full(..)) && changes.in_force.iter().any(is_removal);
+            return Err(match refusal_of(stop).filter(|_| !is_open) {
+                Some(error) => NotSingly::Refused(error),
+                None => NotSingly::Generation(changes),
             });
         }
         match self.change_standby(&changes.standby, &were) {
@@ -145,15 +155,27 @@ impl Filter {
     /// The first owner that is to be renewed and has no grant.
     fn unknown<'c>(&self, changes: &'c [Change]) -> Option<&'c str> {
         let now = clock::monotonic().0;
-        let known = |owner: &String| self.tables.pushed.grantees.contains_key(owner);
+        let known = |owner: &Arc<str>| self.tables.pushed.grantees.contains_key(owner);
         changes.iter().find_map(|change| match change {
-            Change::End { owner, end } if *end > now && !known(owner) => Some(owner.as_str()),
+            Change::End { owner, end } if *end > now && !known(owner) => Some(&**owner),
             _ => None,
         })
     }
 }
 
-fn is_removal(change: &Change) -> bool {
+/// Why a change cannot be, where a generation could not make it either.
+fn refusal_of(stop: Stop) -> Option<GrantError> {
+    match stop {
+        Stop::Generation => None,
+        Stop::TooManyOwners { prefix } => Some(GrantError::TooManyOwners {
+            prefix,
+            max: OWNERS_PER_SOURCE_MAX,
+        }),
+        Stop::Full(table, needed, max) => Some(GrantError::TableFull { table, needed, max }),
+    }
+}
+
+pub(super) fn is_removal(change: &Change) -> bool {
     matches!(change, Change::Remove { .. } | Change::Undeny { .. })
 }
 

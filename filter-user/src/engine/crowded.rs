@@ -18,7 +18,7 @@ use crate::policy::Policy;
 pub(super) fn leave_out(policy: &Policy, pushed: &mut Pushed, under: &dyn Under) -> usize {
     let left = crowded_out(policy, pushed, |owner| under.age(owner));
     for LeftOut { owner, .. } in &left {
-        pushed.grantees.remove(owner);
+        pushed.grantees.remove(owner.as_str());
     }
     if !left.is_empty() {
         under.leave_out(&left);
@@ -106,7 +106,7 @@ impl<A: Fn(&str) -> u64> Crowd<'_, A> {
         for owner in latest {
             self.out[owner] = true;
             self.left.push(LeftOut {
-                owner: name(owner).clone(),
+                owner: name(owner).to_string(),
                 prefix: prefix.to_owned(),
             });
         }
@@ -144,8 +144,8 @@ mod tests {
 
     fn pushed(grants: impl IntoIterator<Item = (usize, &'static str)>) -> Pushed {
         let grantee = |(number, source): (usize, &str)| Grantee {
-            credential: format!("binding/gateway/key-{number}"),
-            sources: vec![source.parse().unwrap()],
+            credential: format!("binding/gateway/key-{number}").into(),
+            sources: [source.parse().unwrap()].into(),
             ..wide()
         };
         Pushed::of(grants.into_iter().map(grantee), Vec::new())

@@ -134,7 +134,7 @@ impl Filter {
             let mut sources = grantee.sources.iter();
             sources.any(|prefix| prefix.contains(&source))
         });
-        holding.map(|(owner, _)| owner.clone()).collect()
+        holding.map(|(owner, _)| owner.to_string()).collect()
     }
 
     /// Of those asked about what is pushed, and the denies that hold the source.
@@ -143,7 +143,7 @@ impl Filter {
         let grantees = question
             .owners
             .iter()
-            .filter_map(|owner| self.tables.pushed.grantees.get(owner));
+            .filter_map(|owner| self.tables.pushed.grantees.get(owner.as_str()));
         let holds = |sources: &[ipnet::IpNet]| {
             source.is_some_and(|source| sources.iter().any(|prefix| prefix.contains(&source)))
         };

@@ -7,6 +7,7 @@ mod entries;
 mod family;
 mod meanings;
 mod plan;
+mod trial;
 mod words;
 
 use std::collections::{BTreeSet, HashMap};
@@ -87,7 +88,6 @@ impl Live {
     ) -> Result<Self, LoadError> {
         let edit = Edit::of(generation)?;
         let names = numbers.take_listed(policy, pushed);
-        let names = names.map(|(number, name)| (number, Arc::from(name)));
         let sources = || policy.denies.iter().flat_map(|deny| &deny.sources);
         let always = || sources().map(|source| Keyed::of(&source.prefix));
         let denies = pushed.denies.values();
@@ -202,7 +202,7 @@ impl Live {
     ) -> Result<PlannedPut, Stop> {
         let name = binding_name(grantee);
         let owner = self.owner(numbers, grantee, &name)?;
-        self.names.insert(to, Arc::from(name));
+        self.names.insert(to, name);
         let known = before.map_or(&[][..], |before| &before.sources);
         // Under the same number, those that it had say so already.
         let kept = grantee.sources.iter();
@@ -218,7 +218,7 @@ impl Live {
 
     /// Whose number it is.
     pub(super) fn is_of(&self, number: u32) -> Option<&str> {
-        self.names.get(&number).map(AsRef::as_ref)
+        self.names.get(number).map(AsRef::as_ref)
     }
 
     /// One past the highest number that there is room for.
@@ -259,12 +259,12 @@ impl Live {
             without: Some(number),
             with: None,
         };
-        let writes = self.plan([Step::of(&before.sources, say)])?;
+        let writes = self.plan([Step::of(before.sources.iter(), say)])?;
         self.commit(&writes)
     }
 
     fn owner(&mut self, numbers: &Numbers, grantee: &Grantee, name: &str) -> Result<Owner, Stop> {
-        let (first, last, port_set) = match grantee.source_ports.as_slice() {
+        let (first, last, port_set) = match &*grantee.source_ports {
             [] => (0, u16::MAX, 0),
             [range] => (range.first, range.last, 0),
             ranges => (0, 0, self.port_set(ranges)?),
@@ -348,7 +348,10 @@ impl Live {
         };
         let said = addresses.into_iter().map(|address| {
             let meaning = meanings::meaning(&self.edit, value(address)).unwrap();
-            let names = meaning.owners.iter().map(|number| self.names[number].to_string());
+            let names = meaning
+                .owners
+                .iter()
+                .map(|number| self.names.get(*number).unwrap().to_string());
             (meaning.management, meaning.denied_until, names.collect())
         });
         said.collect()
@@ -359,7 +362,7 @@ impl Live {
         fn of<const N: usize>(family: &Family<N>, names: &Names) -> Vec<(String, String)> {
             let doubled = family.doubled().into_iter();
             let mut named: Vec<_> = doubled
-                .map(|(key, number)| (key.to_string(), names[&number].to_string()))
+                .map(|(key, number)| (key.to_string(), names.get(number).unwrap().to_string()))
                 .collect();
             named.sort_unstable();
             named

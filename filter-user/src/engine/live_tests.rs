@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -13,7 +14,7 @@ use super::compile::{Occasion, compile};
 use super::filter::{SharedNumbers, read, shared};
 use super::live::Stop;
 use super::tables::Tables;
-use crate::bindings::seam::{Change, Grantee};
+use crate::bindings::seam::{Change, Grantee, Terms};
 use crate::cases::cases;
 use crate::compiler::{Numbers, Pushed};
 use crate::kernel::edit::Granted;
@@ -124,27 +125,41 @@ pub(super) fn grantee() -> impl Strategy<Value = Grantee> {
             let named = [("a", 1), ("b", 2)].iter().filter(|(_, bit)| services & bit != 0);
             let range = |(first, last)| PortRange { first, last };
             Grantee {
-                publisher: "gateway".to_owned(),
-                credential: format!("binding/gateway/key-{name}"),
+                credential: format!("binding/gateway/key-{name}").into(),
                 sources: sources.into_iter().collect(),
-                services: named.map(|(name, _)| (*name).to_owned()).collect(),
-                source_ports: ports.into_iter().map(range).collect(),
-                limit: Limits {
-                    packets: (burst > 0).then_some(Limit {
-                        rate: 1,
-                        per_seconds: 1,
-                        burst,
-                    }),
-                    ..Limits::default()
-                },
+                terms: Arc::new(Terms {
+                    publisher: "gateway".into(),
+                    services: named.map(|(name, _)| (*name).into()).collect(),
+                    source_ports: ports.into_iter().map(range).collect(),
+                    limit: Limits {
+                        packets: (burst > 0).then_some(Limit {
+                            rate: 1,
+                            per_seconds: 1,
+                            burst,
+                        }),
+                        ..Limits::default()
+                    },
+                }),
                 end,
             }
         },
     )
 }
 
+/// The same with these services.
+pub(super) fn with_services<'s>(services: impl IntoIterator<Item = &'s str>, grantee: Grantee) -> Grantee {
+    let terms = Terms {
+        services: services.into_iter().map(Box::from).collect(),
+        ..Terms::clone(&grantee.terms)
+    };
+    Grantee {
+        terms: Arc::new(terms),
+        ..grantee
+    }
+}
+
 pub(super) fn change() -> impl Strategy<Value = Change> {
-    let owner = |name: u8| format!("binding/gateway/key-{name}");
+    let owner = |name: u8| format!("binding/gateway/key-{name}").into();
     let deny = |name: u8| format!("deny-{name}");
     let sources = proptest::collection::vec(source(), 1..4);
     let end = prop_oneof![Just(1), Just(u64::MAX - 1), Just(u64::MAX)];
@@ -165,7 +180,7 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
 #[derive(Debug, PartialEq)]
 pub(super) struct Said {
     addresses: BTreeMap<IpNet, (u64, u64, Vec<String>)>,
-    owners: BTreeMap<String, Granted>,
+    owners: BTreeMap<Arc<str>, Granted>,
     /// Prefixes that an owner names beside one around them, of each family.
     doubled: [Vec<(String, String)>; 2],
 }
@@ -295,14 +310,16 @@ pub(super) fn all() -> Vec<IpNet> {
 /// One that no change of these tests touches.
 pub(super) fn wide() -> Grantee {
     Grantee {
-        publisher: "gateway".to_owned(),
-        credential: "binding/gateway/key-5x".to_owned(),
+        credential: "binding/gateway/key-5x".into(),
         sources: ["10.0.0.0/24", "10.0.0.5/32", "fd00::/64", "fd00::5/128"]
             .map(|net| net.parse().unwrap())
             .into(),
-        services: vec!["b".to_owned()],
-        source_ports: Vec::new(),
-        limit: Limits::default(),
+        terms: Arc::new(Terms {
+            publisher: "gateway".into(),
+            services: ["b".into()].into(),
+            source_ports: Box::default(),
+            limit: Limits::default(),
+        }),
         end: u64::MAX,
     }
 }
@@ -373,7 +390,7 @@ fn what_holds_already_is_no_change_and_another_end_is_one_of_a_prefix_too() {
 /// A binding of these sources, by its name.
 pub(super) fn binding(name: &str, sources: &[&str]) -> Grantee {
     Grantee {
-        credential: format!("binding/gateway/{name}"),
+        credential: format!("binding/gateway/{name}").into(),
         sources: sources.iter().map(|source| source.parse().unwrap()).collect(),
         ..wide()
     }

@@ -30,6 +30,8 @@ mod reader;
 #[cfg(test)]
 mod room_tests;
 mod shared;
+#[cfg(test)]
+mod sift_tests;
 pub mod snapshot;
 mod standby;
 #[cfg(test)]
@@ -56,7 +58,7 @@ use std::sync::{Arc, RwLock};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::bindings::seam::{Changes, Effective, GrantError, Under};
+use crate::bindings::seam::{Change, Changes, Effective, GrantError, Under};
 use crate::compiler::Pushed;
 use crate::judge::in_force::{InForce, Question};
 use crate::kernel::capture::Tap;
@@ -98,6 +100,7 @@ enum Command {
     Confirm(Settled),
     Revert(Settled),
     Change(u64, Changes, Changed),
+    Sift(u64, Vec<Change>, oneshot::Sender<Vec<(Arc<str>, GrantError)>>),
     Observe(Option<String>, u64, oneshot::Sender<Result<(), ObserveError>>),
     Detach(oneshot::Sender<Result<Vec<String>, String>>),
     Explain(Question, oneshot::Sender<Result<InForce, ExplainError>>),
@@ -252,6 +255,7 @@ impl Engine {
         self.not_confirmed();
         match command {
             Command::Change(epoch, changes, answer) => self.change(epoch, changes, answer),
+            Command::Sift(epoch, changes, answer) => drop(answer.send(self.sift(epoch, &changes))),
             Command::Observe(service, seconds, answer) => drop(answer.send(self.observe(service, seconds))),
             Command::Detach(answer) => drop(answer.send(self.detach())),
             Command::Explain(question, answer) => drop(answer.send(self.explain(&question))),

@@ -96,7 +96,7 @@ fn change_that_finds_no_room_leaves_what_was() {
         }
         made += 1;
         // Every other is removed again, so that what is left is not all alike.
-        let owner = format!("binding/gateway/key-{}", made - 1);
+        let owner = format!("binding/gateway/key-{}", made - 1).into();
         if made.is_multiple_of(2) && !change(Change::Remove { owner }) {
             break;
         }

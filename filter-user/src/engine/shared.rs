@@ -17,7 +17,7 @@ use super::snapshot::{
     View,
 };
 use super::{Command, Commands, ExplainError, reader};
-use crate::bindings::seam::{Changes, GrantError, Grants, OwnerUse};
+use crate::bindings::seam::{Change, Changes, GrantError, Grants, OwnerUse};
 use crate::judge::in_force::{InForce, Question};
 use crate::policy::Policy;
 
@@ -130,6 +130,20 @@ impl Grants for Shared {
             let command = Command::Change(epoch, changes, sender);
             commands.send(command).await.map_err(|_| gone())?;
             answer.await.map_err(|_| gone())?
+        })
+    }
+
+    fn sift(
+        &self,
+        epoch: u64,
+        changes: Vec<Change>,
+    ) -> crate::bindings::seam::BoxFuture<Vec<(Arc<str>, GrantError)>> {
+        let commands = self.commands.clone();
+        Box::pin(async move {
+            let (sender, answer) = oneshot::channel();
+            // Who makes the changes next is told that the daemon stops.
+            let _ = commands.send(Command::Sift(epoch, changes, sender)).await;
+            answer.await.unwrap_or_default()
         })
     }
 

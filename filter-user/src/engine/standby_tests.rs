@@ -138,7 +138,10 @@ impl Pair {
                 let policy = if in_force { &self.scene.policy } else { &self.old };
                 let old = std::slice::from_ref(&self.old);
                 let mut next = self.scene.make_beside(policy, old, self.scene.ground());
-                let owners = changes.iter().filter_map(Change::owner).map(String::from);
+                let owners = changes
+                    .iter()
+                    .filter_map(Change::owner)
+                    .map(|owner| owner.to_string());
                 let owners = owners.collect();
                 let denies: Vec<String> = changes
                     .iter()
@@ -179,7 +182,7 @@ impl Pair {
             let clients = policy
                 .clients
                 .iter()
-                .map(|client| format!("client/{}", client.name));
+                .map(|client| format!("client/{}", client.name).into());
             for name in pushed.grantees.keys().cloned().chain(clients) {
                 let number = numbers.owner(&name).unwrap();
                 let hash = self.scene.stage.state.owner_hash(number);

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use super::change::is_removal;
 use super::fill::{Fill, owners_of};
 use super::filter::{SharedNumbers, read, write};
 use super::live::{Deny, Live, Stop, same_terms};
 use crate::bindings::seam::{Change, Grantee};
-use crate::compiler::{Compiled, Numbers, Pushed, owner_hash};
+use crate::compiler::{Compiled, Numbers, Pushed, binding_name, owner_hash};
 use crate::kernel::clock;
 use crate::kernel::load::{Generation, LoadError};
 use crate::kernel::state::{Limits, State};
@@ -87,7 +88,7 @@ impl Tables {
         state: &State,
         change: Change,
     ) -> Result<Option<Change>, Stop> {
-        let known = |owner: &String| self.pushed.grantees.get(owner);
+        let known = |owner: &Arc<str>| self.pushed.grantees.get(owner);
         let live = self.live.as_mut().ok_or(Stop::Generation);
         let back = match &change {
             Change::Put(grantee) => {
@@ -141,6 +142,36 @@ impl Tables {
         };
         self.pushed.change(change);
         Ok(Some(back))
+    }
+
+    /// Which grants would find no place if they were put one after the other, each behind those that would: as far as
+    /// the next generation could not give them one either. Nothing is changed.
+    pub(super) fn sift(&mut self, numbers: &SharedNumbers, changes: &[Change]) -> Vec<(Arc<str>, Stop)> {
+        let Some(live) = &mut self.live else {
+            return Vec::new();
+        };
+        let makes_room = changes.iter().any(is_removal);
+        let numbers = read(numbers);
+        let (mut refused, mut added) = (Vec::new(), 0);
+        let mut trial = live.trial(&numbers);
+        for change in changes {
+            let Change::Put(grantee) = change else { continue };
+            let before = self.pushed.grantees.get(&grantee.credential);
+            let full = self.fill.owners.refuses(added + 1).filter(|_| before.is_none());
+            let tried = match full {
+                Some((table, needed, max)) => Err(Stop::Full(table, needed, max)),
+                None => trial.put(before, grantee),
+            };
+            match tried {
+                // Only the whole tells whether it fits.
+                Err(Stop::Full(..)) if makes_room => {}
+                Err(stop @ (Stop::Full(..) | Stop::TooManyOwners { .. })) => {
+                    refused.push((Arc::clone(&grantee.credential), stop));
+                }
+                Ok(()) | Err(Stop::Generation) => added += u64::from(before.is_none()),
+            }
+        }
+        refused
     }
 
     /// Makes a deny what it is to be, in force or ahead; `None` is none.
@@ -223,7 +254,7 @@ impl Tables {
         if before.is_none() {
             self.fill.owners.add();
         }
-        self.pushed.grantees.insert(owner.to_owned(), wanted);
+        self.pushed.grantees.insert(binding_name(&wanted), wanted);
         Ok(taken)
     }
 

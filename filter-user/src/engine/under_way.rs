@@ -110,7 +110,7 @@ impl UnderWay {
     pub(super) fn note(&mut self, changes: &Changes) {
         let Noted { owners, denies } = &mut self.changed;
         for change in changes.in_force.iter().chain(&changes.standby) {
-            owners.extend(change.owner().map(String::from));
+            owners.extend(change.owner().map(|owner| owner.to_string()));
             denies.extend(change.deny().map(String::from));
         }
     }

@@ -81,7 +81,7 @@ impl Names {
     pub fn of(policy: &Policy, pushed: &Pushed, numbers: &Numbers) -> Self {
         let services = numbers.services().map(|(name, number)| (number, name.to_owned()));
         let clients = policy.clients.iter().map(|client| owner_name(&client.name));
-        let owners = clients.chain(pushed.grantees.keys().cloned());
+        let owners = clients.chain(pushed.grantees.keys().map(|name| name.to_string()));
         let owners = owners.filter_map(|name| Some((numbers.owner(&name)?, name)));
         Self {
             services: services.collect(),

@@ -99,7 +99,7 @@ pub struct Filter {
 }
 
 /// A token bucket: `rate` is an exact fraction, tokens in `per`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Limit {
     /// Tokens gained in each `per_seconds`; at least 1.
     pub rate: u64,
@@ -110,7 +110,7 @@ pub struct Limit {
 }
 
 /// The limits of one level; `None` is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Limits {
     pub packets: Option<Limit>,
     pub bytes: Option<Limit>,

@@ -106,18 +106,18 @@ impl KernelNames {
     /// Puts the names of these owners at hand: one pass over all names there are, however many are asked for.
     fn look_up(&self, mut wanted: HashSet<[u8; 16]>, owners: &mut HashMap<[u8; 16], String>) {
         let (epoch, policy) = self.shared.policy();
-        let mut take = |name: String| {
-            let hash = owner_hash(&name);
+        let mut take = |name: &str| {
+            let hash = owner_hash(name);
             if wanted.remove(&hash) {
-                owners.insert(hash, name);
+                owners.insert(hash, name.to_owned());
             }
             !wanted.is_empty()
         };
         let clients = policy.clients.iter().map(|client| owner_name(&client.name));
-        if clients.into_iter().all(&mut take) {
+        if clients.into_iter().all(|name| take(&name)) {
             let (grantees, _) = self.effective.under(epoch, &policy).all();
             // Whoever is left has no grant any more.
-            let _ = grantees.into_iter().map(|grantee| grantee.credential).all(take);
+            let _ = grantees.iter().all(|grantee| take(&grantee.credential));
         }
     }
 }

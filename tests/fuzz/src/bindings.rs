@@ -2,3 +2,5 @@
 
 #[path = "../../../filter-user/src/bindings/seam.rs"]
 pub mod seam;
+#[path = "../../../filter-user/src/bindings/sources.rs"]
+mod sources;

@@ -3,6 +3,7 @@
 //! A line's own hash is SHA-256 over its bytes up to the member `hash`, the last. A line that was torn by a crash was
 //! never acknowledged: it is cut off, and the next line says so.
 
+mod line;
 mod renewals;
 mod verify;
 
@@ -11,24 +12,23 @@ use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as 
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value, json};
-use sha2::{Digest as _, Sha256};
+use serde_json::Value;
 
+pub(crate) use line::{Line, Told};
 pub(crate) use renewals::Renewals;
 pub use verify::{Verified, VerifyError, verify};
 
-use super::model::credential::hex;
 use super::model::view::timestamp;
-use super::requests::{Actor, AuditHead, Caller};
+use super::requests::AuditHead;
 
 /// How much of the end is looked at for the last line; more than any line has.
 const TAIL_BYTES: u64 = 16 << 20;
 
+/// What a line of the log has as a rule.
+const LINE_BYTES_USUAL: usize = 640;
+
 /// The hash before the first line.
 pub(crate) const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
-
-/// What each line has: no note may say it a second time.
-const OWN_MEMBERS: [&str; 6] = ["line", "time", "what", "revision", "previous", "hash"];
 
 /// What a line is that tells of lines that are gone.
 pub(crate) const CUT: &str = "cut";
@@ -48,47 +48,11 @@ pub(crate) struct Known {
     pub(crate) revision: u64,
 }
 
-/// A line before it has its place in the chain.
-#[derive(Clone)]
-pub(crate) struct Line {
-    pub(crate) what: &'static str,
-    pub(crate) members: Map<String, Value>,
-    pub(crate) revision: Option<u64>,
-}
-
-impl Line {
-    pub(crate) fn new(what: &'static str, actor: Option<&Actor>) -> Line {
-        let mut members = Map::new();
-        if let Some(actor) = actor {
-            members.insert("actor".to_owned(), actor_value(actor));
-        }
-        Line {
-            what,
-            members,
-            revision: None,
-        }
-    }
-
-    #[must_use]
-    pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Line {
-        self.members.insert(name.to_owned(), value.into());
-        self
-    }
-
-    #[must_use]
-    pub(crate) fn at(mut self, revision: u64) -> Line {
-        self.revision = Some(revision);
-        self
-    }
-}
-
-fn actor_value(actor: &Actor) -> Value {
-    let (kind, name) = match &actor.caller {
-        Caller::Publisher(name) => ("publisher", name),
-        Caller::Operator(name) => ("operator", name),
-        Caller::Other(name) => ("user", name),
-    };
-    json!({"kind": kind, "name": name, "pid": actor.peer.pid, "uid": actor.peer.uid, "user": actor.peer.user})
+/// Lines in their places, not on disk yet.
+pub(crate) struct Draft {
+    bytes: Vec<u8>,
+    head: AuditHead,
+    revision: u64,
 }
 
 impl Audit {
@@ -162,64 +126,45 @@ impl Audit {
 
     /// All lines, on disk when it returns; on an error none of them is there.
     pub(crate) fn append(&mut self, lines: &[Line], wall_ms: i64) -> std::io::Result<()> {
-        if lines.is_empty() {
-            return Ok(());
-        }
-        let mut head = self.head.clone();
-        let mut revision = self.revision;
-        let mut bytes = Vec::with_capacity(lines.len() * 512);
+        let draft = self.draft(lines, wall_ms);
+        self.write(draft)
+    }
+
+    /// Lines as they are to stand behind the last that was written.
+    pub(crate) fn draft(&self, lines: &[Line], wall_ms: i64) -> Draft {
+        let mut draft = Draft {
+            bytes: Vec::with_capacity(lines.len() * LINE_BYTES_USUAL),
+            head: self.head.clone(),
+            revision: self.revision,
+        };
         let time = timestamp(wall_ms).to_string();
         for line in lines {
-            head = write_line(&mut bytes, line, &head, &time);
-            revision = revision.max(line.revision.unwrap_or(0));
+            draft.head = line.write(&mut draft.bytes, &draft.head, &time);
+            draft.revision = draft.revision.max(line.revision.unwrap_or(0));
+        }
+        draft
+    }
+
+    /// The same, on disk when it returns; on an error nothing of it is there.
+    pub(crate) fn write(&mut self, draft: Draft) -> std::io::Result<()> {
+        if draft.bytes.is_empty() {
+            return Ok(());
         }
         let written = self
             .file
             .seek(SeekFrom::Start(self.bytes))
-            .and_then(|_| self.file.write_all(&bytes))
+            .and_then(|_| self.file.write_all(&draft.bytes))
             .and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             // Half a line must not stay; if not even this succeeds, the next start cuts it off.
             let _ = self.file.set_len(self.bytes);
             return Err(error);
         }
-        self.bytes += bytes.len() as u64;
-        self.head = head;
-        self.revision = revision;
+        self.bytes += draft.bytes.len() as u64;
+        self.head = draft.head;
+        self.revision = draft.revision;
         Ok(())
     }
-}
-
-/// Appends a line and answers the head that it makes.
-fn write_line(bytes: &mut Vec<u8>, line: &Line, before: &AuditHead, time: &str) -> AuditHead {
-    let taken = |name: &String| OWN_MEMBERS.contains(&name.as_str());
-    debug_assert!(
-        !line.members.keys().any(taken),
-        "a member of the chain's own: {:?}",
-        line.members
-    );
-    let number = before.line + 1;
-    let start = bytes.len();
-    let mut head = Map::new();
-    head.insert("line".to_owned(), number.into());
-    head.insert("time".to_owned(), time.into());
-    head.insert("what".to_owned(), line.what.into());
-    if let Some(revision) = line.revision {
-        head.insert("revision".to_owned(), revision.into());
-    }
-    let previous = Map::from_iter([("previous".to_owned(), Value::from(before.hash.as_str()))]);
-    for (at, part) in [&head, &line.members, &previous].into_iter().enumerate() {
-        let text = serde_json::to_vec(part).expect("a map of texts and values always has a JSON form");
-        let inner = &text[1..text.len() - 1];
-        if inner.is_empty() {
-            continue;
-        }
-        bytes.push(if at == 0 { b'{' } else { b',' });
-        bytes.extend_from_slice(inner);
-    }
-    let hash = hex(&Sha256::digest(&bytes[start..]));
-    bytes.extend_from_slice(format!(",\"hash\":\"{hash}\"}}\n").as_bytes());
-    AuditHead { line: number, hash }
 }
 
 /// The last line's number and hash, and the highest revision among the lines.

@@ -68,8 +68,8 @@ mod tests {
         assert!(!renewals.is_due(119_999) && renewals.is_due(120_000));
         let lines = renewals.lines();
         assert_eq!(lines.len(), 2);
-        assert_eq!(lines[0].members["renewals"], 3);
-        assert_eq!(lines[0].members["last_revision"], 7);
+        assert_eq!(lines[0].json()["renewals"], 3);
+        assert_eq!(lines[0].json()["last_revision"], 7);
         renewals.written();
         assert!(!renewals.is_due(120_000));
     }

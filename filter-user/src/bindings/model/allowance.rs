@@ -14,7 +14,9 @@ use super::content::{Content, Names, Services};
 use super::json::{Faults, child};
 use super::limits;
 use super::prefixes::Prefixes;
+use super::terms::TermsTable;
 use crate::bindings::refusal::{Code, Refusal};
+use crate::bindings::seam::Terms;
 use crate::policy::Policy;
 use crate::policy::model::{Client, Publisher, Service, ServiceSet};
 
@@ -37,6 +39,9 @@ pub(crate) struct PolicyView {
 /// What a publisher may do, with references resolved.
 pub(crate) struct Allowance {
     pub(crate) publisher: Publisher,
+    /// Its name, for what its bindings grant.
+    name: Arc<str>,
+    terms: TermsTable,
     /// By index of the policy's services.
     allowed: Vec<bool>,
     /// All that `["*"]` is, or why it is nothing.
@@ -192,6 +197,8 @@ impl Allowance {
             }
         };
         Allowance {
+            name: publisher.name.as_str().into(),
+            terms: TermsTable::default(),
             publisher: publisher.clone(),
             allowed,
             all,
@@ -199,11 +206,23 @@ impl Allowance {
     }
 
     /// The services of a binding that `judge` found no fault with.
-    pub(crate) fn resolve<'a>(&'a self, services: &'a Services) -> &'a [Box<str>] {
+    pub(crate) fn resolve<'a>(&'a self, services: &'a Services) -> Option<&'a Names> {
         match services {
-            Services::All => self.all.as_deref().unwrap_or_default(),
-            Services::Named(names) => names,
+            Services::All => self.all.as_ref().ok(),
+            Services::Named(names) => Some(names),
         }
+    }
+
+    /// What a binding grants beside whom it is for.
+    pub(crate) fn terms(&self, content: &Content) -> Arc<Terms> {
+        let settings = &self.publisher;
+        let given = content.limit.as_deref();
+        self.terms.share(Terms {
+            publisher: Arc::clone(&self.name),
+            services: self.resolve(&content.services).cloned().unwrap_or_default(),
+            source_ports: (*content.source_ports).into(),
+            limit: limits::effective(given, &settings.limit_default, &settings.limit_max),
+        })
     }
 
     /// Records everything of stored content that the publisher may not have.

@@ -1,7 +1,5 @@
 //! A write's body: JSON in, canonical content, lease and row version out, or every fault at once.
 
-use std::sync::Arc;
-
 use ipnet::IpNet;
 
 use super::allowance::{Allowance, PolicyView};
@@ -52,10 +50,10 @@ pub(crate) struct PutBody {
     pub(crate) row_version: Option<u64>,
 }
 
-/// The same, ready for the writer: content that is shared, and its etag.
+/// The same, ready for the writer, with its etag.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Wanted {
-    pub(crate) content: Arc<Content>,
+    pub(crate) content: Content,
     pub(crate) etag: u64,
     pub(crate) lease_ms: Option<i64>,
     pub(crate) row_version: Option<u64>,
@@ -65,7 +63,7 @@ impl From<PutBody> for Wanted {
     fn from(body: PutBody) -> Wanted {
         Wanted {
             etag: body.content.etag(),
-            content: Arc::new(body.content),
+            content: body.content,
             lease_ms: body.lease_ms,
             row_version: body.row_version,
         }
@@ -143,7 +141,7 @@ enum Presence {
 }
 
 /// The items of a list; a required one has at least one.
-fn list<'j>(members: &Members<'j>, name: &str, presence: Presence, faults: &mut Faults) -> &'j [Json] {
+fn list<'j>(members: &Members<'j>, name: &str, presence: Presence, faults: &mut Faults) -> &'j [Json<'j>] {
     let fix = || format!("write a list with at least one of the {name}");
     match members.find(name) {
         None if presence == Presence::Required => {
@@ -211,14 +209,14 @@ pub(crate) fn canonical(sources: Vec<(usize, IpNet)>) -> Vec<IpNet> {
 }
 
 /// Whether `*` stands there, and the names with their places.
-fn read_services<'j>(items: &'j [Json], faults: &mut Faults) -> (bool, Vec<(usize, &'j str)>) {
+fn read_services<'j>(items: &'j [Json<'j>], faults: &mut Faults) -> (bool, Vec<(usize, &'j str)>) {
     let mut names = Vec::with_capacity(items.len());
     let mut all = false;
     for (at, item) in items.iter().enumerate() {
         let pointer = || child("/services", &at.to_string());
         match item {
             Json::Text(text) if text == "*" => all = true,
-            Json::Text(text) if text.len() <= NAME_BYTES_MAX => names.push((at, text.as_str())),
+            Json::Text(text) if text.len() <= NAME_BYTES_MAX => names.push((at, &**text)),
             Json::Text(_) => faults.add(
                 "unknown-service",
                 pointer(),
@@ -324,7 +322,7 @@ fn read_labels(json: &Json, faults: &mut Faults) -> Option<Box<Labels>> {
                     && name.len() <= LABEL_KEY_BYTES_MAX
                     && value.len() <= LABEL_VALUE_BYTES_MAX =>
             {
-                labels.push((name.as_str().into(), value.as_str().into()));
+                labels.push(((&**name).into(), (&**value).into()));
             }
             Json::Text(_) => faults.add("bad-label", "/labels", format!("{told} is too long"), fix.clone()),
             _ => faults.add("wrong-type", "/labels", format!("{told} is no text"), fix.clone()),

@@ -1,11 +1,12 @@
 //! A binding's content: what it opens, for what, with which limit. Equal content is equal bytes, so it has an etag.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
+use crate::bindings::seam::Sources;
 use crate::policy::model::{Limits, PortRange};
 
 /// Services by name, sorted and unique; the same few lists are many bindings'.
@@ -21,12 +22,44 @@ pub(crate) enum Services {
 /// Canonical: sources sorted and unique without host bits, ports sorted and merged, labels by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Content {
-    pub(crate) sources: Box<[IpNet]>,
+    pub(crate) sources: Sources,
     pub(crate) services: Services,
-    pub(crate) source_ports: Box<[PortRange]>,
+    pub(crate) source_ports: Ports,
     /// `None`: the publisher's `limit-default`, whatever that is at the time.
     pub(crate) limit: Option<Box<Limits>>,
     pub(crate) labels: Option<Box<Labels>>,
+}
+
+/// Any port, for most, which takes one word; else these.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ports(Option<Box<PortRanges>>);
+
+type PortRanges = Vec<PortRange>;
+
+impl Deref for Ports {
+    type Target = [PortRange];
+
+    fn deref(&self) -> &[PortRange] {
+        self.0.as_ref().map_or(&[], |ports| ports.as_slice())
+    }
+}
+
+impl From<Vec<PortRange>> for Ports {
+    fn from(ports: Vec<PortRange>) -> Ports {
+        Ports((!ports.is_empty()).then(|| Box::new(ports)))
+    }
+}
+
+impl Serialize for Ports {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (**self).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Ports {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Ports, D::Error> {
+        Vec::deserialize(deserializer).map(Ports::from)
+    }
 }
 
 pub(crate) type Labels = Vec<(Box<str>, Box<str>)>;
@@ -51,11 +84,39 @@ mod tests {
     use super::*;
 
     #[test]
+    fn one_source_and_many_are_the_lists_that_they_were_made_of() {
+        let nets = ["192.0.2.7/32", "2001:db8::/64"].map(|net| net.parse::<ipnet::IpNet>().unwrap());
+        for list in [&nets[..0], &nets[..1], &nets[..]] {
+            let sources = Sources::from(list);
+            assert_eq!(*sources, *list);
+            let bytes = postcard::to_allocvec(&sources).unwrap();
+            assert_eq!(bytes, postcard::to_allocvec(list).unwrap());
+            assert_eq!(postcard::from_bytes::<Sources>(&bytes).unwrap(), sources);
+        }
+        assert!(size_of::<Sources>() <= 24);
+    }
+
+    #[test]
+    fn ports_are_stored_as_the_list_that_they_are() {
+        let range = PortRange {
+            first: 1024,
+            last: 65_535,
+        };
+        for list in [vec![], vec![range]] {
+            let ports = Ports::from(list.clone());
+            assert_eq!(*ports, *list);
+            let bytes = postcard::to_allocvec(&ports).unwrap();
+            assert_eq!(bytes, postcard::to_allocvec(&list).unwrap());
+            assert_eq!(postcard::from_bytes::<Ports>(&bytes).unwrap(), ports);
+        }
+    }
+
+    #[test]
     fn equal_content_has_one_etag_and_other_content_another() {
         let content = Content {
             sources: ["198.51.100.7/32".parse().unwrap()].into(),
             services: Services::All,
-            source_ports: Box::default(),
+            source_ports: Ports::default(),
             limit: None,
             labels: None,
         };

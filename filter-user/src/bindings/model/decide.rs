@@ -1,7 +1,5 @@
 //! What a write does to what is stored: API.md's rules of conditions, row versions, renewals and tombstones.
 
-use std::sync::Arc;
-
 use super::body::Wanted;
 use super::content::etag_text;
 use super::lease::{Moment, Standing};
@@ -49,7 +47,7 @@ pub(crate) fn put(
     judge_row_version(stored, wanted.row_version, before.is_some())?;
     let end = wanted.lease_ms.map(|lease| Moment::after(now, lease));
     let mut row = Row {
-        content: Arc::clone(before.map_or(&wanted.content, |before| &before.content)),
+        content: before.map_or(&wanted.content, |before| &before.content).clone(),
         etag: wanted.etag,
         row_version: wanted.row_version,
         created_ms: stored.row().map_or(now.wall_ms, |row| row.created_ms),

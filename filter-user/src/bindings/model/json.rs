@@ -2,25 +2,28 @@
 //!
 //! Faults never quote a value: what stands in the wrong place could be a key.
 
+use std::borrow::Cow;
+
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::bindings::refusal::FieldFault;
 
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Json {
+pub(crate) enum Json<'t> {
     Null,
     Bool(bool),
     /// A whole number that fits.
     Whole(u64),
     /// Any other number.
     Number,
-    Text(String),
-    List(Vec<Json>),
-    Object(Vec<(String, Json)>),
+    /// Of the text that was read, where it has no escapes.
+    Text(Cow<'t, str>),
+    List(Vec<Json<'t>>),
+    Object(Vec<(Cow<'t, str>, Json<'t>)>),
 }
 
 /// The text as JSON, or where it is none. Nesting is bounded by the library, size by the caller.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Json, String> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Json<'_>, String> {
     serde_json::from_slice(bytes).map_err(|error| {
         // The category alone: the library's own text may hold what was sent.
         let what = match error.classify() {
@@ -31,8 +34,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Json, String> {
     })
 }
 
-impl<'de> Deserialize<'de> for Json {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Json, D::Error> {
+impl<'de> Deserialize<'de> for Json<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Json<'de>, D::Error> {
         deserializer.deserialize_any(Reader)
     }
 }
@@ -40,41 +43,45 @@ impl<'de> Deserialize<'de> for Json {
 struct Reader;
 
 impl<'de> Visitor<'de> for Reader {
-    type Value = Json;
+    type Value = Json<'de>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_unit<E>(self) -> Result<Json, E> {
+    fn visit_unit<E>(self) -> Result<Json<'de>, E> {
         Ok(Json::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
+    fn visit_bool<E>(self, value: bool) -> Result<Json<'de>, E> {
         Ok(Json::Bool(value))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
+    fn visit_u64<E>(self, value: u64) -> Result<Json<'de>, E> {
         Ok(Json::Whole(value))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Json, E> {
+    fn visit_i64<E>(self, _: i64) -> Result<Json<'de>, E> {
         Ok(Json::Number)
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Json, E> {
+    fn visit_f64<E>(self, _: f64) -> Result<Json<'de>, E> {
         Ok(Json::Number)
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Json, E> {
-        Ok(Json::Text(text.to_owned()))
+    fn visit_str<E>(self, text: &str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Owned(text.to_owned())))
     }
 
-    fn visit_string<E>(self, text: String) -> Result<Json, E> {
-        Ok(Json::Text(text))
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Borrowed(text)))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
+    fn visit_string<E>(self, text: String) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Owned(text)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json<'de>, A::Error> {
         let mut list = Vec::new();
         while let Some(item) = items.next_element()? {
             list.push(item);
@@ -82,10 +89,11 @@ impl<'de> Visitor<'de> for Reader {
         Ok(Json::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json<'de>, A::Error> {
         let mut members = Vec::new();
-        while let Some(member) = entries.next_entry()? {
-            members.push(member);
+        // A member's name is read like any text; JSON has no other.
+        while let Some((Json::Text(name), value)) = entries.next_entry()? {
+            members.push((name, value));
         }
         Ok(Json::Object(members))
     }
@@ -131,14 +139,14 @@ impl Faults {
 
 /// An object's members, each once, all of them known.
 pub(crate) struct Members<'j> {
-    members: &'j [(String, Json)],
+    members: &'j [(Cow<'j, str>, Json<'j>)],
     pub(crate) pointer: String,
 }
 
 impl<'j> Members<'j> {
     /// Records what is no object, and unknown and repeated members.
     pub(crate) fn open(
-        json: &'j Json,
+        json: &'j Json<'j>,
         pointer: &str,
         known: &[&str],
         faults: &mut Faults,
@@ -149,7 +157,7 @@ impl<'j> Members<'j> {
         };
         for (at, (name, _)) in members.iter().enumerate() {
             // A member's name is the caller's text as well: only known ones are quoted.
-            if !known.contains(&name.as_str()) {
+            if !known.contains(&&**name) {
                 let detail = format!("member {} is not known", at + 1);
                 let fix = format!("remove it; known are {}", known.join(", "));
                 faults.add("unknown-member", pointer, detail, fix);
@@ -168,7 +176,7 @@ impl<'j> Members<'j> {
         })
     }
 
-    pub(crate) fn find(&self, name: &str) -> Option<&'j Json> {
+    pub(crate) fn find(&self, name: &str) -> Option<&'j Json<'j>> {
         self.members
             .iter()
             .find(|(member, _)| member == name)

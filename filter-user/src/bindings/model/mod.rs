@@ -10,6 +10,8 @@ pub(crate) mod decide;
 pub(crate) mod json;
 pub(crate) mod lease;
 pub(crate) mod limits;
+pub(crate) mod owned;
 pub(crate) mod prefixes;
 pub(crate) mod row;
+mod terms;
 pub(crate) mod view;

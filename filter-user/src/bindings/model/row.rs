@@ -1,7 +1,5 @@
 //! A binding as it is kept: one row in the store, one in memory.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use super::content::Content;
@@ -12,7 +10,7 @@ use crate::bindings::requests::State;
 /// In memory. Its publisher and credential are its place there.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Row {
-    pub(crate) content: Arc<Content>,
+    pub(crate) content: Content,
     pub(crate) etag: u64,
     pub(crate) row_version: Option<u64>,
     pub(crate) created_ms: i64,
@@ -45,7 +43,7 @@ pub(crate) struct StoredRow {
 impl Row {
     pub(crate) fn stored(&self, boot_id: u128) -> StoredRow {
         StoredRow {
-            content: Content::clone(&self.content),
+            content: self.content.clone(),
             row_version: self.row_version,
             created_ms: self.created_ms,
             end: self.end.map(|end| end.stored(boot_id)),
@@ -64,7 +62,7 @@ impl StoredRow {
     pub(crate) fn in_this_boot(self, now: Now, last: LastWrite) -> Row {
         Row {
             etag: self.content.etag(),
-            content: Arc::new(self.content),
+            content: self.content,
             row_version: self.row_version,
             created_ms: self.created_ms,
             end: self.end.map(|end| end.in_this_boot(now, last)),

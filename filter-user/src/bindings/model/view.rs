@@ -1,9 +1,12 @@
 //! A row as it is shown, and as the kernel is to hold it, under a policy and at a time.
 
+use std::sync::Arc;
+
 use super::allowance::PolicyView;
 use super::content::{Services, etag_text};
 use super::lease::{Hold, Standing, kernel_end, monotonic, standing};
 use super::limits;
+use super::owned::Credential;
 use super::row::{Row, Told};
 use crate::bindings::clock::Now;
 use crate::bindings::requests::{BindingView, State};
@@ -29,8 +32,8 @@ impl PublisherFacts {
     }
 }
 
-pub(crate) fn owner(publisher: &str, credential: &str) -> String {
-    format!("binding/{publisher}/{credential}")
+pub(crate) fn owner(publisher: &str, credential: &str) -> Arc<str> {
+    format!("binding/{publisher}/{credential}").into()
 }
 
 /// The publisher and the credential of an owner that `owner` named.
@@ -76,28 +79,17 @@ pub(crate) fn grantee(
     view: &PolicyView,
     publisher: &str,
     facts: PublisherFacts,
-    credential: &str,
+    credential: &Credential,
     row: &Row,
     now: Now,
 ) -> Option<Grantee> {
     if row.told == Told::Ended || suspended(view, publisher, facts, row).is_some() {
         return None;
     }
-    let allowance = view.publisher(publisher)?;
-    let settings = &allowance.publisher;
-    let content = &row.content;
-    let services = allowance.resolve(&content.services);
     Some(Grantee {
-        publisher: publisher.to_owned(),
-        credential: owner(publisher, credential),
-        sources: content.sources.to_vec(),
-        services: services.iter().map(|name| name.to_string()).collect(),
-        source_ports: content.source_ports.to_vec(),
-        limit: limits::effective(
-            content.limit.as_deref(),
-            &settings.limit_default,
-            &settings.limit_max,
-        ),
+        credential: credential.owner(),
+        sources: row.content.sources.clone(),
+        terms: view.publisher(publisher)?.terms(&row.content),
         end: row.end.map_or(u64::MAX, |end| {
             monotonic(kernel_end(end, facts.hold(view, publisher)), now)
         }),

@@ -21,8 +21,8 @@ pub(crate) use migrate::set_aside;
 #[cfg(test)]
 pub(crate) use open::open_backend;
 pub(crate) use open::{Opened, Rows, open, path_in, rename_store};
-use tables::{CHANGES, LOST, META, NAMES, TOMBSTONES, Tables};
-pub(crate) use tables::{StoredChange, StoredDeny, key_of};
+use tables::{CHANGES, LOST, META, NAMES, Tables};
+pub(crate) use tables::{Deleted, StoredChange, StoredDeny, key_of};
 
 use super::audit::Known;
 use super::clock::Now;
@@ -36,23 +36,12 @@ pub(crate) const TOMBSTONES_KEPT_MS: i64 = 24 * 3_600_000;
 /// Each write trims this many more than it adds, so that what is owed is made good without one long write.
 const TRIM_AHEAD: usize = 64;
 /// Of redb: what is read twice is in memory anyway.
-const CACHE_BYTES: usize = 64 << 20;
+const CACHE_BYTES: usize = 16 << 20;
 
 pub(crate) struct Store {
     /// Taken out only while it is opened anew.
     db: RwLock<Option<Database>>,
     boot_id: u128,
-}
-
-/// Deleted credentials at one moment.
-pub(crate) struct Deleted(redb::ReadOnlyTable<&'static str, (u64, i64)>);
-
-impl Deleted {
-    /// The row version at which a credential was deleted, and when, for as long as that counts.
-    pub(crate) fn get(&self, key: &str, now: Now) -> Result<Option<(u64, i64)>, StoreError> {
-        let found = self.0.get(key)?.map(|found| found.value());
-        Ok(found.filter(|(_, wall_ms)| now.wall_ms.saturating_sub(*wall_ms) < TOMBSTONES_KEPT_MS))
-    }
 }
 
 /// The database for as long as one call takes.
@@ -225,7 +214,7 @@ impl Store {
     /// What has been deleted, as it is now: opened once for many looks.
     pub(crate) fn tombstones(&self) -> Result<Deleted, StoreError> {
         let db = self.db();
-        Ok(Deleted(db.get()?.begin_read()?.open_table(TOMBSTONES)?))
+        Deleted::of(&db.get()?.begin_read()?)
     }
 
     /// Changes after `since` up to `until`, at most `most`.
@@ -288,7 +277,7 @@ impl Store {
     pub(crate) fn counts(&self) -> Result<(u64, u64, u64), StoreError> {
         let db = self.db();
         let read = db.get()?.begin_read()?;
-        let tombstones = read.open_table(TOMBSTONES)?.len()?;
+        let tombstones = read.open_table(tables::TOMBSTONES)?.len()?;
         assert_eq!(tombstones, read.open_table(tables::TOMBSTONE_TIMES)?.len()?);
         Ok((
             read.open_table(CHANGES)?.len()?,

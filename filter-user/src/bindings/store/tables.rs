@@ -1,10 +1,13 @@
 //! The tables of the store and what stands in them.
 
 use ipnet::IpNet;
-use redb::{ReadableTable as _, Table, TableDefinition, WriteTransaction};
+use redb::{
+    ReadOnlyTable, ReadTransaction, ReadableTable as _, ReadableTableMetadata as _, Table, TableDefinition,
+    WriteTransaction,
+};
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
+use super::{StoreError, TOMBSTONES_KEPT_MS};
 use crate::bindings::audit::Known;
 use crate::bindings::clock::Now;
 use crate::bindings::model::lease::{LastWrite, StoredMoment};
@@ -122,6 +125,39 @@ fn halves(number: u128) -> [u64; 2] {
         u64::from_be_bytes(half)
     };
     [half(0), half(8)]
+}
+
+/// Deleted credentials at one moment.
+pub(crate) struct Deleted {
+    table: ReadOnlyTable<&'static str, (u64, i64)>,
+    is_empty: bool,
+}
+
+impl Deleted {
+    pub(super) fn of(read: &ReadTransaction) -> Result<Deleted, StoreError> {
+        let table = read.open_table(TOMBSTONES)?;
+        Ok(Deleted {
+            is_empty: table.is_empty()?,
+            table,
+        })
+    }
+
+    /// The row version at which a credential was deleted, and when, for as long as that counts.
+    pub(crate) fn get(
+        &self,
+        publisher: &str,
+        credential: &str,
+        now: Now,
+    ) -> Result<Option<(u64, i64)>, StoreError> {
+        if self.is_empty {
+            return Ok(None);
+        }
+        let found = self
+            .table
+            .get(key_of(publisher, credential).as_str())?
+            .map(|found| found.value());
+        Ok(found.filter(|(_, wall_ms)| now.wall_ms.saturating_sub(*wall_ms) < TOMBSTONES_KEPT_MS))
+    }
 }
 
 /// A change as a watch tells it.

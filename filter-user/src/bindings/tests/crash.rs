@@ -117,13 +117,13 @@ fn row(revision: u64, size: usize) -> Row {
     let content = Content {
         sources: vec!["192.0.2.1/32".parse().unwrap(); size].into(),
         services: Services::All,
-        source_ports: Box::default(),
+        source_ports: crate::bindings::model::content::Ports::default(),
         limit: None,
         labels: None,
     };
     Row {
         etag: content.etag(),
-        content: Arc::new(content),
+        content,
         row_version: Some(revision),
         created_ms: 0,
         end: None,

@@ -96,13 +96,15 @@ pub(super) struct FakeKernel {
 pub(super) struct Held {
     pub(super) epoch: u64,
     pub(super) policy: Arc<Policy>,
-    pub(super) owners: BTreeMap<String, Grantee>,
+    pub(super) owners: BTreeMap<Arc<str>, Grantee>,
     pub(super) denies: BTreeMap<String, u64>,
     pub(super) calls: Vec<Vec<Change>>,
     /// What stands by, and what it was told.
     pub(super) standby: Option<(u64, Arc<Policy>)>,
     pub(super) told_standby: Vec<Change>,
     pub(super) owners_max: usize,
+    /// Whether it tells what would not fit.
+    pub(super) sifts: bool,
     /// What the next change is refused with.
     pub(super) refuse: Option<GrantError>,
     pub(super) used: BTreeMap<String, OwnerUse>,
@@ -122,6 +124,7 @@ impl FakeKernel {
                 standby: None,
                 told_standby: Vec::new(),
                 owners_max: usize::MAX,
+                sifts: true,
                 refuse: None,
                 used: BTreeMap::new(),
             })),
@@ -142,7 +145,13 @@ impl FakeKernel {
     }
 
     pub(super) fn owners(&self) -> Vec<String> {
-        self.held.lock().unwrap().owners.keys().cloned().collect()
+        self.held
+            .lock()
+            .unwrap()
+            .owners
+            .keys()
+            .map(|name| name.to_string())
+            .collect()
     }
 
     pub(super) fn owner(&self, name: &str) -> Option<Grantee> {
@@ -219,6 +228,11 @@ impl Grants for FakeKernel {
             }
             answer
         })
+    }
+
+    fn sift(&self, _: u64, changes: Vec<Change>) -> BoxFuture<Vec<(Arc<str>, GrantError)>> {
+        let refused = self.held.lock().unwrap().sift(&changes);
+        Box::pin(async { refused })
     }
 
     fn policy(&self) -> (u64, Arc<Policy>) {

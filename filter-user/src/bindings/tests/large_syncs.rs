@@ -52,7 +52,10 @@ fn names(items: &[BindingView]) -> Vec<(String, String)> {
 fn to_be(f: &Fixture) -> Vec<String> {
     let (epoch, policy) = f.kernel.policy();
     let (grantees, _) = f.bindings.under(epoch, &policy).all();
-    let mut names: Vec<String> = grantees.into_iter().map(|grantee| grantee.credential).collect();
+    let mut names: Vec<String> = grantees
+        .into_iter()
+        .map(|grantee| grantee.credential.to_string())
+        .collect();
     names.sort();
     names
 }

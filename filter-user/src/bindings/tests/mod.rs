@@ -12,3 +12,4 @@ mod others;
 mod single;
 mod standby;
 mod streams;
+mod tight;

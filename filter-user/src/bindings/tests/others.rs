@@ -369,7 +369,7 @@ fn replayed_lines_grant_what_a_sync_would() {
 {"credential": "key-3", "sources": ["192.0.2.1/24"], "services": ["payments"], "lease_seconds": 60}
 {"op": "end", "count": 3}"#;
     let (grantees, bad) = crate::bindings::grantees_of_lines(&policy, text.as_bytes(), 1_000);
-    let owners: Vec<_> = grantees.iter().map(|g| (g.credential.as_str(), g.end)).collect();
+    let owners: Vec<_> = grantees.iter().map(|g| (&*g.credential, g.end)).collect();
     assert_eq!(
         owners,
         [

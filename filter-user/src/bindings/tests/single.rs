@@ -32,7 +32,7 @@ async fn binding_is_shown_as_it_was_put_and_in_force_when_the_answer_comes() {
     assert_eq!(shown["labels"]["ticket"], "OPS-1");
     assert_eq!(f.bindings.get("gateway", "key-1").unwrap(), answer.binding);
     let granted = f.kernel.owner("binding/gateway/key-1").unwrap();
-    assert_eq!(granted.services, ["ledger", "payments"]);
+    assert_eq!(*granted.services, ["ledger", "payments"].map(Box::from));
     assert_eq!(granted.end, START.monotonic_ns + 3_600_000_000_000);
     assert_eq!(granted.limit.packets.unwrap().rate, 100);
     // Nobody else's.

@@ -43,6 +43,6 @@ async fn what_stands_by_is_told_what_holds_under_it() {
     ];
     assert_eq!(told, expected);
     // All the while it was in force as the policy there has it.
-    let in_force: Vec<&String> = held.owners.keys().collect();
+    let in_force: Vec<&str> = held.owners.keys().map(AsRef::as_ref).collect();
     assert_eq!(in_force, ["binding/gateway/before", &one]);
 }

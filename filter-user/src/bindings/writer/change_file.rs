@@ -22,10 +22,9 @@ pub(super) struct ChangeFile {
 
 /// What a line of a change file says.
 #[derive(serde::Serialize)]
-struct Change<'l> {
+struct Change {
     what: &'static str,
     revision: Option<u64>,
-    change: &'l serde_json::Map<String, serde_json::Value>,
 }
 
 impl ChangeFile {
@@ -41,11 +40,14 @@ impl ChangeFile {
             let change = Change {
                 what: line.what,
                 revision: line.revision,
-                change: &line.members,
             };
             bytes.clear();
             serde_json::to_writer(&mut bytes, &change).expect("writing to memory cannot fail");
-            bytes.push(b'\n');
+            // What the line says follows as one more member.
+            bytes.pop();
+            bytes.extend_from_slice(b",\"change\":");
+            line.write_members(&mut bytes);
+            bytes.extend_from_slice(b"}\n");
             hash.update(&bytes);
             file.write_all(&bytes)?;
         }

@@ -15,21 +15,24 @@ use super::durable::Fault;
 use super::effects::publish_synced;
 use super::fold::Fold;
 use super::ground::Ground;
-use super::group::{ENDED_KEPT_MS, Group, Key};
+use super::group::{Answered, ENDED_KEPT_MS, Group, Key};
 use super::job::Job;
+use super::large::Views;
 use super::reserve::Reserve;
 use super::sweep::Sweeps;
+use super::tight::Tight;
 use super::timers::Timers;
 use crate::bindings::audit::{Audit, Line, Renewals};
 use crate::bindings::clock::Now;
 use crate::bindings::memory::{RowChanges, Shelf};
 use crate::bindings::model::allowance::PolicyView;
 use crate::bindings::model::lease::Moment;
+use crate::bindings::model::owned::Credential;
 use crate::bindings::model::row::{Row, Told};
 use crate::bindings::refusal::{Code, Refusal};
 use crate::bindings::seam::Changes;
 use crate::bindings::shared::{DISK_ALARM, Shared};
-use crate::bindings::store::Batch;
+use crate::bindings::store::{Batch, StoreError};
 
 /// Bindings of a group that are put into memory in less than a few milliseconds.
 const LARGE: usize = 4_096;
@@ -41,12 +44,13 @@ pub(crate) struct Core {
     pub(super) revision: u64,
     pub(super) timers: Timers,
     /// By publisher: what is held past its end.
-    pub(super) held: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    pub(super) held: BTreeMap<Arc<str>, BTreeSet<Credential>>,
     pub(super) reserve: Reserve,
     /// What was full last: the store or the audit log.
     pub(super) full: Code,
     pub(super) sweeps: Sweeps,
     pub(super) fold: Fold,
+    pub(super) tight: Tight,
     /// The audit log's last line that the store knows of.
     pub(super) line_stored: u64,
     /// What must be taken back in the store before anything else is written.
@@ -101,6 +105,7 @@ impl Core {
             full: Code::StoreFull,
             sweeps: Sweeps::new(shared.clock.now()),
             fold: Fold::new(dirty),
+            tight: Tight::default(),
             line_stored: 0,
             owed: None,
             gone: Vec::new(),
@@ -116,7 +121,7 @@ impl Core {
         self.timers.clear();
         for shelf in self.shared.memory.shelves() {
             shelf.each(|credential, row| {
-                self.set_timer(&(Arc::clone(&shelf.publisher), Arc::clone(credential)), row);
+                self.set_timer(&(Arc::clone(&shelf.publisher), credential.clone()), row);
             });
         }
     }
@@ -146,6 +151,19 @@ impl Core {
             Ok(()) => jobs,
             Err(error) => return Err(self.failed(jobs, &Fault::Store(error))),
         };
+        match self.group(jobs, view, now) {
+            Ok(group) => self.ready(group, (view, standby), now),
+            Err((jobs, error)) => Err(self.failed(jobs, &Fault::Store(error))),
+        }
+    }
+
+    /// Step (1). Blocks. An error is the store's.
+    pub(super) fn group(
+        &self,
+        jobs: Vec<Job>,
+        view: &PolicyView,
+        now: Now,
+    ) -> Result<Group, (Vec<Job>, StoreError)> {
         let denies = self.shared.denies.load_full();
         let ground = Ground {
             memory: &self.shared.memory,
@@ -163,19 +181,14 @@ impl Core {
                 let mut jobs = into_jobs(group);
                 jobs.push(job);
                 jobs.extend(rest);
-                return Err(self.failed(jobs, &Fault::Store(error)));
+                return Err((jobs, error));
             }
         }
-        self.ready(group, (view, standby), now)
+        Ok(group)
     }
 
     /// Steps (2) and (3) of a group that is decided. Blocks.
-    pub(super) fn ready(
-        &mut self,
-        mut group: Group,
-        (view, standby): (&PolicyView, Option<&PolicyView>),
-        now: Now,
-    ) -> Result<Ready, Failed> {
+    pub(super) fn ready(&mut self, mut group: Group, views: Views<'_>, now: Now) -> Result<Ready, Failed> {
         let denies = self.shared.denies.load_full();
         let (mut batch, undo) = group.batches(&denies);
         batch.audit = Some(self.audit.known());
@@ -185,12 +198,9 @@ impl Core {
                 .map(|name| (name.to_string(), Moment::at(now)))
                 .collect();
         }
-        match self.make_durable(&mut group, &batch, &undo, now) {
-            Ok(()) => Ok(Ready {
-                changes: Changes {
-                    in_force: group.kernel(view, now),
-                    standby: standby.map_or_else(Vec::new, |standby| group.kernel(standby, now)),
-                },
+        match self.make_durable(&mut group, (&batch, &undo), views, now) {
+            Ok(changes) => Ok(Ready {
+                changes,
                 group,
                 undo,
                 now,
@@ -245,8 +255,14 @@ impl Core {
                 by_shelf.entry(key.0).or_default().push((key.1, entry.row));
             }
         }
+        let whole = group.answers.iter().any(Answered::is_sync);
         for (publisher, changes) in &by_shelf {
-            self.shared.memory.shelf_for(publisher).change(changes);
+            let shelf = self.shared.memory.shelf_for(publisher);
+            match whole {
+                true => shelf.change_whole(changes),
+                // Each by itself, as they were asked for.
+                false => shelf.change(changes),
+            }
         }
         for (key, until) in std::mem::take(&mut group.held) {
             self.timers.add(until, &key.0, &key.1);

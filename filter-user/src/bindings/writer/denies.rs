@@ -227,7 +227,7 @@ fn read_members(members: &Members<'_>, actor: &Actor, faults: &mut Faults) -> De
     };
     let reason = match members.find("reason") {
         None | Some(Json::Null) => String::new(),
-        Some(Json::Text(text)) if text.len() <= REASON_BYTES_MAX => text.clone(),
+        Some(Json::Text(text)) if text.len() <= REASON_BYTES_MAX => text.to_string(),
         Some(_) => {
             let fix = format!("write a text of at most {REASON_BYTES_MAX} bytes");
             faults.add("bad-reason", "/reason", "this is no reason", fix);

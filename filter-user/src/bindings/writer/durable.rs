@@ -1,15 +1,22 @@
 //! Steps (2) and (3) of a group: the store, the audit log, and what happens where a disk fails.
 
+use std::panic::resume_unwind;
+
 use super::change_file::ChangeFile;
 use super::core::{Core, Failed};
 use super::group::Group;
 use super::job::Job;
+use super::large::Views;
 use crate::bindings::audit::Line;
 use crate::bindings::clock::Now;
 use crate::bindings::refusal::{Code, Refusal};
 use crate::bindings::requests::{Actor, SyncSummary};
+use crate::bindings::seam::Changes;
 use crate::bindings::shared::DISK_ALARM;
 use crate::bindings::store::{self, Batch, StoreError};
+
+/// Bindings of a group that are worth a thread of their own: to start one takes some ten microseconds.
+const BESIDE_FROM: usize = 64;
 
 pub(super) enum Fault {
     Store(StoreError),
@@ -17,29 +24,44 @@ pub(super) enum Fault {
 }
 
 impl Core {
+    /// What the kernel is to be asked for is worked out meanwhile.
     pub(super) fn make_durable(
         &mut self,
         group: &mut Group,
-        batch: &Batch,
-        undo: &Batch,
+        (batch, undo): (&Batch, &Batch),
+        views: Views<'_>,
         now: Now,
-    ) -> Result<(), Fault> {
+    ) -> Result<Changes, Fault> {
         if let Some((changes, summary, actor)) = group.sync_file.take() {
             let written = ChangeFile::write(&self.shared.folder, &changes);
             let line = written.and_then(|file| self.sync_line(&file, &summary, &actor));
             group.lines.push(line.map_err(Fault::Audit)?);
         }
-        if !batch.is_empty()
-            && let Err(error) = self.shared.store.apply(batch, now)
-        {
+        let (group, audit, store) = (&*group, &self.audit, &self.shared.store);
+        let apply = || match batch.is_empty() {
+            true => Ok(()),
+            false => store.apply(batch, now),
+        };
+        let follow = || (audit.draft(&group.lines, now.wall_ms), group.asks(views, now));
+        let (applied, (draft, changes)) = match group.touched.len() < BESIDE_FROM {
+            true => (apply(), follow()),
+            false => std::thread::scope(|scope| {
+                let following = scope.spawn(follow);
+                let applied = apply();
+                let followed = following.join();
+                (applied, followed.unwrap_or_else(|panic| resume_unwind(panic)))
+            }),
+        };
+        if let Err(error) = applied {
             self.recover(batch, undo);
             return Err(Fault::Store(error));
         }
-        if let Err(error) = self.audit.append(&group.lines, now.wall_ms) {
+        // Not before the store has it.
+        if let Err(error) = self.audit.write(draft) {
             self.take_back(undo.clone(), now);
             return Err(Fault::Audit(error));
         }
-        Ok(())
+        Ok(changes)
     }
 
     /// The line of a sync, whose change file is in its place before it.
@@ -51,9 +73,7 @@ impl Core {
     ) -> std::io::Result<Line> {
         let line = file.place(self.audit.head().line + 1)?;
         let counts = serde_json::to_value(summary).expect("counts always have a JSON form");
-        let mut line = line.with("counts", counts).at(summary.revision);
-        line.members.extend(Line::new("sync", Some(actor)).members);
-        Ok(line)
+        Ok(line.by(Some(actor)).with("counts", counts).at(summary.revision))
     }
 
     /// After the store failed: opens it anew, and learns whether the transaction took after all.

@@ -3,21 +3,24 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use serde_json::{Value, json};
+use ipnet::IpNet;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::denies::Denies;
 use super::group::{Group, Key};
-use crate::bindings::audit::Line;
+use super::large::Views;
+use crate::bindings::audit::{Line, Told};
 use crate::bindings::clock::Now;
 use crate::bindings::model::allowance::PolicyView;
-use crate::bindings::model::content::Services;
-use crate::bindings::model::lease::Moment;
+use crate::bindings::model::content::{Labels, Services};
 use crate::bindings::model::limits;
 use crate::bindings::model::row::Row;
-use crate::bindings::model::view::{PublisherFacts, grantee, owner, timestamp};
+use crate::bindings::model::view::{PublisherFacts, grantee, timestamp};
 use crate::bindings::requests::Actor;
-use crate::bindings::seam::Change;
+use crate::bindings::seam::{Change, Changes};
 use crate::bindings::store::{Batch, key_of};
+use crate::policy::model::PortRange;
 
 impl Group {
     /// What the store gets, and what undoes it.
@@ -56,8 +59,16 @@ impl Group {
         (batch, undo)
     }
 
+    /// What the kernel is asked for.
+    pub(super) fn asks(&self, (view, standby): Views<'_>, now: Now) -> Changes {
+        Changes {
+            in_force: self.kernel(view, now),
+            standby: standby.map_or_else(Vec::new, |standby| self.kernel(standby, now)),
+        }
+    }
+
     /// What the kernel gets: what differs, and which owners have changed without a difference to it.
-    pub(super) fn kernel(&self, view: &PolicyView, now: Now) -> Vec<Change> {
+    fn kernel(&self, view: &PolicyView, now: Now) -> Vec<Change> {
         let mut changes = self.deny_changes();
         for key in &self.touched {
             let entry = &self.entries[key];
@@ -71,7 +82,7 @@ impl Group {
             }
             let grant =
                 |row: &Option<Arc<Row>>, facts| grantee(view, &key.0, facts, &key.1, row.as_ref()?, now);
-            let owner = owner(&key.0, &key.1);
+            let owner = key.1.owner();
             match (grant(&entry.before, facts), grant(&entry.row, facts_after)) {
                 (None, None) => changes.push(Change::Kept { owner }),
                 (Some(_), None) => changes.push(Change::Remove { owner }),
@@ -113,38 +124,73 @@ fn same_row(a: Option<&Arc<Row>>, b: Option<&Arc<Row>>) -> bool {
 }
 
 pub(super) fn binding_line(what: &'static str, key: &Key, actor: Option<&Actor>) -> Line {
-    Line::new(what, actor)
-        .with("publisher", &*key.0)
-        .with("credential", &*key.1)
+    of_binding(Line::new(what, actor), key)
+}
+
+fn of_binding(line: Line, key: &Key) -> Line {
+    line.with("publisher", &*key.0).with("credential", &*key.1)
+}
+
+/// The line of a put, before its text.
+pub(super) struct PutLine {
+    pub(super) key: Key,
+    pub(super) actor: Option<Arc<Actor>>,
+    pub(super) before: Option<Arc<Row>>,
+    pub(super) after: Arc<Row>,
+}
+
+impl Told for PutLine {
+    fn tell(&self, line: Line) -> Line {
+        of_binding(line.by(self.actor.as_deref()), &self.key)
+            .with("before", shown(self.before.as_deref()))
+            .with("after", shown(Some(&self.after)))
+    }
 }
 
 /// A row as the audit log has it.
-pub(super) fn shown(row: Option<&Row>) -> Value {
-    let Some(row) = row else { return Value::Null };
-    let services = match &row.content.services {
-        Services::All => json!(["*"]),
-        Services::Named(names) => json!(names.iter().map(AsRef::as_ref).collect::<Vec<&str>>()),
-    };
-    let end = row.end.map(|end: Moment| timestamp(end.wall_ms).to_string());
-    let mut shown = json!({
-        "sources": row.content.sources,
-        "services": services,
-        "row_version": row.row_version,
-        "ends_at": end,
-    });
-    if !row.content.source_ports.is_empty() {
-        shown["source_ports"] = json!(row.content.source_ports);
+#[derive(Serialize)]
+pub(super) struct Shown<'r> {
+    sources: &'r [IpNet],
+    #[serde(serialize_with = "services")]
+    services: &'r Services,
+    #[serde(skip_serializing_if = "is_empty")]
+    source_ports: &'r [PortRange],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "labels")]
+    labels: Option<&'r Labels>,
+    row_version: Option<u64>,
+    ends_at: Option<jiff::Timestamp>,
+}
+
+pub(super) fn shown(row: Option<&Row>) -> Option<Shown<'_>> {
+    let row = row?;
+    let content = &row.content;
+    Some(Shown {
+        sources: &content.sources,
+        services: &content.services,
+        source_ports: &content.source_ports,
+        limit: content.limit.as_deref().map(|limit| limits::show(Some(limit))),
+        labels: content.labels.as_deref(),
+        row_version: row.row_version,
+        ends_at: row.end.map(|end| timestamp(end.wall_ms)),
+    })
+}
+
+fn is_empty(ranges: &[PortRange]) -> bool {
+    ranges.is_empty()
+}
+
+fn services<S: Serializer>(services: &Services, serializer: S) -> Result<S::Ok, S::Error> {
+    match services {
+        Services::All => serializer.collect_seq(["*"]),
+        Services::Named(names) => serializer.collect_seq(names.iter().map(AsRef::<str>::as_ref)),
     }
-    if let Some(limit) = &row.content.limit {
-        shown["limit"] = limits::show(Some(limit));
-    }
-    if let Some(labels) = &row.content.labels {
-        let labels = labels
-            .iter()
-            .map(|(name, value)| (name.to_string(), Value::from(&**value)));
-        shown["labels"] = Value::Object(labels.collect());
-    }
-    shown
+}
+
+fn labels<S: Serializer>(labels: &Option<&Labels>, serializer: S) -> Result<S::Ok, S::Error> {
+    let labels = labels.iter().flat_map(|labels| labels.iter());
+    serializer.collect_map(labels.map(|(name, value)| (&**name, &**value)))
 }
 
 /// Marks what a publisher's restored bindings are no longer.

@@ -4,46 +4,109 @@
 //! A pass that is through has put every change up to its beginning into the table; what came later is replayed by the
 //! next start. A slice writes rows as they are by then: replaying older changes over them ends at the same row.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use super::core::Core;
 use super::group::Key;
-use crate::bindings::shared::DISK_ALARM;
+use crate::bindings::model::owned::Credential;
+use crate::bindings::shared::{DISK_ALARM, Shared};
 use crate::bindings::store::key_of;
 
-/// Changes that wait for an idle moment; with more, a slice follows each group. Half of the log that a watch is promised.
-const WAITING_MAX: usize = 500_000;
+/// Changes that wait for an idle moment; with more, a slice follows each group. As many as a watch is promised: the log
+/// has at most twice as many, and a start after a crash has no more than these to replay.
+const WAITING_MAX: usize = 1_000_000;
+
+/// Of what changes again and again no more than these stand there.
+const TWICE_MAX: usize = 4 * WAITING_MAX;
+/// So many are sorted beside the writer: a single write does not wait for that.
+const SORTED_BESIDE: usize = 8_192;
+
+/// By publisher, changed since the pass began; what changed again stands there again.
+type Waiting = BTreeMap<Arc<str>, Vec<Credential>>;
 
 pub(super) struct Fold {
-    /// Changed since the pass began.
-    waiting: HashSet<Key>,
-    /// What the pass has left, from the last to the first, and the revision at which it began.
-    pass: Option<(Vec<Key>, u64)>,
+    waiting: Waiting,
+    pass: Option<Pass>,
+}
+
+/// What a pass has left, and the revision at which it began.
+enum Pass {
+    Sorting(oneshot::Receiver<Vec<Key>>, u64),
+    /// From the last to the first.
+    Sorted(Vec<Key>, u64),
 }
 
 impl Fold {
     pub(super) fn new(dirty: Vec<(String, String)>) -> Fold {
-        let keys = dirty.into_iter();
-        Fold {
-            waiting: keys
-                .map(|(publisher, credential)| (publisher.into(), credential.into()))
-                .collect(),
+        let mut fold = Fold {
+            waiting: Waiting::new(),
             pass: None,
+        };
+        for (publisher, credential) in dirty {
+            let credential = Credential::new(&publisher, &credential);
+            fold.add(&(publisher.into(), credential));
         }
+        fold
     }
 
     pub(super) fn add(&mut self, key: &Key) {
-        self.waiting.insert(key.clone());
+        let (publisher, credential) = key;
+        let waiting = self.waiting.entry(Arc::clone(publisher)).or_default();
+        if waiting.len() >= TWICE_MAX {
+            sort(waiting);
+        }
+        waiting.push(credential.clone());
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiting.values().map(Vec::len).sum()
+    }
+
+    /// All that waits, from here on a pass.
+    fn begin(&mut self, until: u64, shared: &Arc<Shared>) -> Pass {
+        let few = self.waiting() < SORTED_BESIDE;
+        let waiting = std::mem::take(&mut self.waiting);
+        if few {
+            return Pass::Sorted(sorted(waiting), until);
+        }
+        let (done, sorting) = oneshot::channel();
+        let shared = Arc::clone(shared);
+        tokio::task::spawn_blocking(move || {
+            // A writer that is gone folds nothing.
+            let _ = done.send(sorted(waiting));
+            shared.nudge.notify_one();
+        });
+        Pass::Sorting(sorting, until)
     }
 
     pub(super) fn is_under_way(&self) -> bool {
-        self.pass.is_some()
+        matches!(self.pass, Some(Pass::Sorted(..)))
     }
+}
+
+/// Each once, from the last to the first: names that begin alike are slow to keep in order, so once for a pass.
+fn sorted(waiting: Waiting) -> Vec<Key> {
+    let mut keys = Vec::with_capacity(waiting.values().map(Vec::len).sum());
+    for (publisher, mut credentials) in waiting.into_iter().rev() {
+        sort(&mut credentials);
+        let of_publisher = credentials.into_iter();
+        keys.extend(of_publisher.map(|credential| (Arc::clone(&publisher), credential)));
+    }
+    keys
+}
+
+fn sort(credentials: &mut Vec<Credential>) {
+    credentials.sort_unstable_by(|one, other| other.cmp(one));
+    credentials.dedup();
 }
 
 impl Core {
     pub(super) fn is_fold_due(&self, idle: bool) -> bool {
-        let waiting = self.fold.waiting.len();
+        let waiting = self.fold.waiting();
         // The audit log goes on behind a commit: what it has by now is told the store as well.
         let untold = self.line_stored != self.audit.head().line;
         match &self.fold.pass {
@@ -54,12 +117,20 @@ impl Core {
 
     /// One slice of so many rows. Blocks. What fails is tried again.
     pub(super) fn fold(&mut self, rows: usize) {
-        let (mut keys, until) = self.fold.pass.take().unwrap_or_else(|| {
-            let mut waiting: Vec<Key> = std::mem::take(&mut self.fold.waiting).into_iter().collect();
-            // Once for a pass: names that begin alike are slow to keep in order.
-            waiting.sort_unstable_by(|one, other| other.cmp(one));
-            (waiting, self.revision)
-        });
+        let pass = self.fold.pass.take();
+        let pass = pass.unwrap_or_else(|| self.fold.begin(self.revision, &self.shared));
+        let (mut keys, until) = match pass {
+            Pass::Sorted(keys, until) => (keys, until),
+            Pass::Sorting(mut sorting, until) => match sorting.try_recv() {
+                Ok(keys) => (keys, until),
+                Err(TryRecvError::Empty) => {
+                    self.fold.pass = Some(Pass::Sorting(sorting, until));
+                    return;
+                }
+                // To go on without them would tell the next start that they are in the table.
+                Err(TryRecvError::Closed) => panic!("what changed could not be sorted"),
+            },
+        };
         let slice = keys.split_off(keys.len().saturating_sub(rows));
         let row = |key: &Key| {
             let row = self.shared.memory.get(&key.0, &key.1);
@@ -71,7 +142,7 @@ impl Core {
         if let Err(error) = self.shared.store.fold(&rows, folded, &audit) {
             tracing::error!("{error}");
             self.shared.set_alarm(DISK_ALARM, Some(error.to_string()));
-            self.fold.waiting.extend(keys.into_iter().chain(slice));
+            keys.iter().chain(&slice).for_each(|key| self.fold.add(key));
             let path = crate::bindings::store::path_in(&self.shared.folder);
             if let Err(error) = self.shared.store.reopen(&path) {
                 tracing::error!("{error}");
@@ -79,7 +150,7 @@ impl Core {
             return;
         }
         self.line_stored = audit.head.line;
-        self.fold.pass = (!keys.is_empty()).then_some((keys, until));
+        self.fold.pass = (!keys.is_empty()).then_some(Pass::Sorted(keys, until));
     }
 
     /// The last of the audit log, for the store. Blocks.
@@ -92,15 +163,15 @@ impl Core {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     #[test]
-    fn what_changes_twice_waits_once() {
+    fn what_changes_twice_is_folded_once() {
         let mut fold = Fold::new(vec![("p".to_owned(), "a".to_owned())]);
-        fold.add(&(Arc::from("p"), Arc::from("a")));
-        fold.add(&(Arc::from("p"), Arc::from("b")));
-        assert_eq!(fold.waiting.len(), 2);
+        for name in ["a", "b", "a"] {
+            fold.add(&(Arc::from("p"), Credential::new("p", name)));
+        }
+        let sorted: Vec<String> = sorted(fold.waiting).iter().map(|key| key.1.to_string()).collect();
+        assert_eq!(sorted, ["b", "a"]);
     }
 }

@@ -7,7 +7,7 @@ use super::group::Key;
 use crate::bindings::clock::Now;
 use crate::bindings::memory::Memory;
 use crate::bindings::model::allowance::PolicyView;
-use crate::bindings::store::{Deleted, Store, StoreError, key_of};
+use crate::bindings::store::{Deleted, Store, StoreError};
 
 /// What the daemon is at, as the jobs see it.
 pub(crate) struct Ground<'g> {
@@ -29,6 +29,6 @@ impl Ground<'_> {
                 self.deleted.get_or_init(|| opened)
             }
         };
-        deleted.get(&key_of(&key.0, &key.1), self.now)
+        deleted.get(&key.0, &key.1, self.now)
     }
 }

@@ -5,8 +5,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use super::denies::{Denies, DenyJob};
-use super::effects::{binding_line, shown};
+use super::effects::{PutLine, binding_line, shown};
 use super::ground::Ground;
 use super::job::{BindingJob, Done, Job, Op};
 use crate::bindings::audit::Line;
@@ -14,6 +16,7 @@ use crate::bindings::clock::Now;
 use crate::bindings::memory::Shelf;
 use crate::bindings::model::decide::{self, Stored, Written};
 use crate::bindings::model::lease::{Standing, kernel_end, standing};
+use crate::bindings::model::owned::Credential;
 use crate::bindings::model::row::{Row, Told, told_of};
 use crate::bindings::model::view::{PublisherFacts, state};
 use crate::bindings::refusal::{Code, Refusal};
@@ -24,7 +27,7 @@ use crate::bindings::store::{StoreError, StoredChange};
 /// Bindings that have ended are kept this long.
 pub(crate) const ENDED_KEPT_MS: i64 = 24 * 3_600_000;
 
-pub(crate) type Key = (Arc<str>, Arc<str>);
+pub(crate) type Key = (Arc<str>, Credential);
 
 /// What a credential was before the group, and is after the jobs so far.
 pub(crate) struct Entry {
@@ -37,7 +40,7 @@ pub(crate) struct Entry {
 }
 
 pub(crate) struct Group {
-    pub(crate) entries: HashMap<Key, Entry>,
+    pub(crate) entries: HashMap<Key, Entry, RandomState>,
     /// In the order in which they were touched first.
     pub(crate) touched: Vec<Key>,
     /// Bindings that each publisher gained (less: lost) within the group.
@@ -76,10 +79,16 @@ pub(crate) enum Answered {
     ),
 }
 
+impl Answered {
+    pub(super) fn is_sync(&self) -> bool {
+        matches!(self, Answered::Sync(..))
+    }
+}
+
 impl Group {
     pub(crate) fn new(revision: u64, boot_id: u128) -> Group {
         Group {
-            entries: HashMap::new(),
+            entries: HashMap::default(),
             touched: Vec::new(),
             gained: HashMap::new(),
             first_revision: revision + 1,
@@ -103,11 +112,11 @@ impl Group {
     pub(crate) fn add(&mut self, job: Job, ground: &Ground<'_>) -> Result<(), Box<(Job, StoreError)>> {
         match job {
             Job::Binding(job) => {
-                let key = (Arc::clone(&job.publisher), Arc::clone(&job.credential));
+                let key = (Arc::clone(&job.publisher), job.credential.clone());
                 if let Err(error) = self.load(&key, ground) {
                     return Err(Box::new((Job::Binding(job), error)));
                 }
-                let answer = self.decide(&key, &job.op, job.actor.as_deref(), ground);
+                let answer = self.decide(&key, &job.op, job.actor.as_ref(), ground);
                 if answer.is_ok() {
                     self.note_success(job.actor.as_deref());
                 }
@@ -163,7 +172,13 @@ impl Group {
         *self.gained.entry(Arc::clone(publisher)).or_default() += bindings;
     }
 
-    fn decide(&mut self, key: &Key, op: &Op, actor: Option<&Actor>, ground: &Ground<'_>) -> Answer<Done> {
+    fn decide(
+        &mut self,
+        key: &Key,
+        op: &Op,
+        actor: Option<&Arc<Actor>>,
+        ground: &Ground<'_>,
+    ) -> Answer<Done> {
         let entry = &self.entries[key];
         let facts = entry.shelf.facts();
         let row = entry.row.clone();
@@ -206,7 +221,7 @@ impl Group {
                 conditions,
             } => {
                 let deleted = decide::delete(stored, *row_version, conditions)?;
-                Ok(self.remove(key, deleted, actor, ground))
+                Ok(self.remove(key, deleted, actor.map(AsRef::as_ref), ground))
             }
             Op::Review => {
                 self.review(key, facts, standing_now, ground);
@@ -219,7 +234,7 @@ impl Group {
         &mut self,
         key: &Key,
         written: Option<Written>,
-        actor: Option<&Actor>,
+        actor: Option<&Arc<Actor>>,
         ground: &Ground<'_>,
     ) -> Answer<Done> {
         let entry = &self.entries[key];
@@ -246,9 +261,13 @@ impl Group {
         if written.event == Event::Renew {
             self.renewals.push((Arc::clone(&key.0), revision));
         } else {
-            let line = binding_line("put", key, actor).with("before", shown(before.as_deref()));
-            self.lines
-                .push(line.with("after", shown(Some(&row))).at(revision));
+            let put = PutLine {
+                key: key.clone(),
+                actor: actor.cloned(),
+                before,
+                after: Arc::clone(&row),
+            };
+            self.lines.push(Line::later("put", put).at(revision));
         }
         if written.outcome == Outcome::Created {
             self.gain(&key.0, 1);

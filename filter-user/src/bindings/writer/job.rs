@@ -8,6 +8,7 @@ use super::denies::DenyJob;
 use super::sync::SyncJob;
 use crate::bindings::audit::Line;
 use crate::bindings::model::body::Wanted;
+use crate::bindings::model::owned::Credential;
 use crate::bindings::model::row::Row;
 use crate::bindings::requests::{Actor, Answer, AuditHead, Conditions, Outcome};
 
@@ -22,7 +23,7 @@ pub(crate) enum Job {
 /// One change of one binding.
 pub(crate) struct BindingJob {
     pub(crate) publisher: Arc<str>,
-    pub(crate) credential: Arc<str>,
+    pub(crate) credential: Credential,
     pub(crate) op: Op,
     /// `None`: the daemon itself.
     pub(crate) actor: Option<Arc<Actor>>,
@@ -78,7 +79,7 @@ pub(crate) trait LineReply: Send + Sync {
 }
 
 impl BindingJob {
-    pub(crate) fn review(publisher: Arc<str>, credential: Arc<str>) -> BindingJob {
+    pub(crate) fn review(publisher: Arc<str>, credential: Credential) -> BindingJob {
         BindingJob {
             publisher,
             credential,

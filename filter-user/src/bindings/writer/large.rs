@@ -18,8 +18,9 @@ use crate::bindings::clock::Now;
 use crate::bindings::memory::{Next, Shelf};
 use crate::bindings::model::allowance::PolicyView;
 use crate::bindings::model::lease::Moment;
+use crate::bindings::model::owned::Credential;
 use crate::bindings::model::row::Row;
-use crate::bindings::model::view::{grantee, owner};
+use crate::bindings::model::view::grantee;
 use crate::bindings::refusal::Refusal;
 use crate::bindings::requests::SyncSummary;
 use crate::bindings::seam::{Change, Changes};
@@ -34,7 +35,7 @@ type Tombstone = Option<(u64, i64)>;
 
 /// What a credential was, and is to be.
 struct Touched {
-    credential: Arc<str>,
+    credential: Credential,
     before: Option<Arc<Row>>,
     row: Option<Arc<Row>>,
     tombstone_before: Tombstone,
@@ -133,9 +134,7 @@ impl Large {
         }
         // As they stand in memory: neighbours are put in place together.
         rows.sort_unstable_by(|one, other| one.credential.cmp(&other.credential));
-        let next = rows
-            .iter()
-            .map(|row| (Arc::clone(&row.credential), row.row.clone()));
+        let next = rows.iter().map(|row| (row.credential.clone(), row.row.clone()));
         Ok(Large {
             next: Arc::new(next.collect()),
             shelf: shelf.expect("a large sync touches many"),
@@ -245,7 +244,7 @@ impl Large {
             let standing_by = views.1.map(|view| match grant(view) {
                 Some(grant) => Change::Put(grant),
                 None => Change::Remove {
-                    owner: owner(publisher, &touched.credential),
+                    owner: touched.credential.owner(),
                 },
             });
             changes.standby.extend(standing_by);
@@ -255,7 +254,7 @@ impl Large {
 
     fn removals(&self, slice: Range<usize>) -> Vec<Change> {
         let remove = |at: &usize| Change::Remove {
-            owner: owner(&self.shelf.publisher, &self.rows[*at].credential),
+            owner: self.rows[*at].credential.owner(),
         };
         self.gone[slice].iter().map(remove).collect()
     }
@@ -371,7 +370,7 @@ impl Core {
         let publisher = &large.shelf.publisher;
         let changes: Vec<_> = large.rows[slice.clone()]
             .iter()
-            .map(|row| (Arc::clone(&row.credential), row.row.clone()))
+            .map(|row| (row.credential.clone(), row.row.clone()))
             .collect();
         large.shelf.place(&changes);
         for (credential, row) in changes {

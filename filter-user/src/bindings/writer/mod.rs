@@ -23,6 +23,7 @@ mod steps;
 mod sweep;
 pub(crate) mod sync;
 mod syncs;
+mod tight;
 mod timers;
 
 use std::collections::VecDeque;
@@ -49,7 +50,7 @@ use syncs::Syncs;
 /// Single requests in one group.
 const SINGLES_A_GROUP: usize = 256;
 /// Lines of a batch in one group.
-pub(crate) const LINES_A_CHUNK: usize = 2_048;
+pub(crate) const LINES_A_CHUNK: usize = 4_096;
 /// Timers and sweeps in one group.
 const REVIEWS_A_GROUP: usize = 1_024;
 /// How often a group is decided anew because the policy changes under it.
@@ -104,7 +105,7 @@ impl Writer {
         let mut stopping = false;
         loop {
             let mut jobs = syncs.released();
-            let at_once = !chunk.is_empty() || !jobs.is_empty() || syncs.is_ready();
+            let at_once = !chunk.is_empty() || !jobs.is_empty() || core.tight.has_more() || syncs.is_ready();
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop), if !stopping => stopping = true,
@@ -127,14 +128,19 @@ impl Writer {
             if chunk.is_empty() {
                 chunk.extend(self.chunks.try_recv().into_iter().flatten());
             }
-            let idle = jobs.is_empty() && chunk.is_empty();
+            let more = core.tight.next();
+            let idle = jobs.is_empty() && chunk.is_empty() && more.is_empty();
             let started = Instant::now();
             if !jobs.is_empty() {
                 pace.single(started);
             }
-            let lines = pace.lines(started).min(chunk.len());
+            // What was put off comes before the rest of its chunk.
+            let lines = match more.is_empty() {
+                true => pace.lines(started).min(chunk.len()),
+                false => 0,
+            };
             jobs.extend(chunk.drain(..lines).map(Job::Binding));
-            core = turn(core, jobs, &mut syncs, pace.fold_rows(started), &grants).await;
+            core = turn(core, (jobs, more), &mut syncs, pace.fold_rows(started), &grants).await;
             pace.took(lines, started.elapsed());
             if stopping && idle && syncs.is_idle() {
                 break;
@@ -151,15 +157,15 @@ impl Writer {
     }
 }
 
-/// One turn: what came, then what is due, a step of a sync, and so many rows of the fold.
+/// One turn: what came, then what is due, what was put off, a step of a sync, and so many rows of the fold.
 async fn turn(
     mut core: Box<Core>,
-    jobs: Vec<Job>,
+    (jobs, more): (Vec<Job>, Vec<Job>),
     syncs: &mut Syncs,
     rows: usize,
     grants: &Arc<dyn Grants>,
 ) -> Box<Core> {
-    let idle = jobs.is_empty() && syncs.is_idle();
+    let idle = jobs.is_empty() && more.is_empty() && syncs.is_idle();
     let mut waiting = Vec::new();
     for job in jobs {
         let Some(job) = syncs.hold(job) else { continue };
@@ -188,6 +194,10 @@ async fn turn(
     if !waiting.is_empty() {
         core = decide(core, waiting, grants.as_ref()).await;
     }
+    let more: Vec<Job> = more.into_iter().filter_map(|job| syncs.hold(job)).collect();
+    if !more.is_empty() {
+        core = decide(core, more, grants.as_ref()).await;
+    }
     if syncs.is_idle() {
         rearm(&mut core, grants.as_ref()).await;
     }
@@ -198,8 +208,12 @@ async fn turn(
     core
 }
 
-/// Decides jobs as one group; where the kernel has no room for all, as smaller ones, so that each gets its own answer.
-async fn decide(mut core: Box<Core>, jobs: Vec<Job>, grants: &dyn Grants) -> Box<Core> {
+/// Decides jobs as one group. Where the kernel has no room for all, each gets its own answer, some of them with a later
+/// group: others' come between two.
+async fn decide(mut core: Box<Core>, mut jobs: Vec<Job>, grants: &dyn Grants) -> Box<Core> {
+    if core.tight.is_on() {
+        (core, jobs) = tight::sift(core, jobs, grants).await;
+    }
     let mut left = vec![(jobs, 0)];
     while let Some((jobs, attempt)) = left.pop() {
         let jobs = core.without_growth(jobs);
@@ -232,9 +246,12 @@ async fn decide(mut core: Box<Core>, jobs: Vec<Job>, grants: &dyn Grants) -> Box
         match error {
             GrantError::PolicyChanged if attempt < ATTEMPTS_MAX => left.push((jobs, attempt + 1)),
             GrantError::TableFull { .. } | GrantError::TooManyOwners { .. } if jobs.len() > 1 => {
-                let second = jobs.split_off(jobs.len() / 2);
-                left.push((second, attempt));
-                left.push((jobs, attempt));
+                // What cannot be told without trying is tried in halves.
+                if core.tight.is_on() {
+                    core.tight.put_off(jobs.split_off(jobs.len() / 2));
+                }
+                core.tight.begin();
+                core.tight.put_off(jobs);
             }
             error => core.refuse_all(jobs, &refusal_of(&error)),
         }
@@ -352,7 +369,7 @@ impl Core {
         );
         for publisher in successes {
             for credential in self.held.get(&publisher).into_iter().flatten() {
-                let review = BindingJob::review(Arc::clone(&publisher), Arc::clone(credential));
+                let review = BindingJob::review(Arc::clone(&publisher), credential.clone());
                 jobs.push(Job::Binding(review));
             }
         }

@@ -13,7 +13,7 @@ use super::fold::Fold;
 use crate::bindings::audit::Line;
 use crate::bindings::clock::Now;
 use crate::bindings::model::allowance::PolicyView;
-use crate::bindings::model::view::{self, owner};
+use crate::bindings::model::view;
 use crate::bindings::open;
 use crate::bindings::refusal::{Code, Refusal};
 use crate::bindings::requests::{Actor, Answer};
@@ -114,7 +114,7 @@ impl Core {
         for shelf in std::mem::take(&mut self.gone) {
             shelf.each(|credential, _| {
                 gone.push(Change::Remove {
-                    owner: owner(&shelf.publisher, credential),
+                    owner: credential.owner(),
                 });
             });
         }

@@ -9,8 +9,9 @@ use crate::bindings::clock::Now;
 use crate::bindings::memory::Shelf;
 use crate::bindings::model::allowance::PolicyView;
 use crate::bindings::model::lease::{kernel_end, monotonic};
+use crate::bindings::model::owned::Credential;
 use crate::bindings::model::row::{Row, Told, told_of};
-use crate::bindings::model::view::{owner, state, suspended};
+use crate::bindings::model::view::{state, suspended};
 use crate::bindings::seam::{Change, Changes};
 
 /// Rows that one turn looks at.
@@ -22,7 +23,7 @@ const CLOCKS_APART_MS: i64 = 50;
 #[derive(Clone, Default)]
 struct Cursor {
     publisher: Option<Arc<str>>,
-    credential: Option<Arc<str>>,
+    credential: Option<Credential>,
 }
 
 pub(super) struct Sweeps {
@@ -74,7 +75,7 @@ impl Core {
         let more = self.slice(&mut cursor, |shelf, credential, row| {
             let (state, _) = state(view, &shelf.publisher, shelf.facts(), row, now.boot_ms);
             if told_of(state) != row.told {
-                let review = BindingJob::review(Arc::clone(&shelf.publisher), Arc::clone(credential));
+                let review = BindingJob::review(Arc::clone(&shelf.publisher), credential.clone());
                 jobs.push(Job::Binding(review));
             }
         });
@@ -101,7 +102,7 @@ impl Core {
             let end_under = |view| {
                 let holds = suspended(view, publisher, facts, row).is_none();
                 holds.then(|| Change::End {
-                    owner: owner(publisher, credential),
+                    owner: credential.owner(),
                     end: monotonic(kernel_end(end, facts.hold(view, publisher)), now),
                 })
             };
@@ -118,7 +119,7 @@ impl Core {
     }
 
     /// Calls for each row of the next slice; whether there is more.
-    fn slice(&self, cursor: &mut Cursor, mut call: impl FnMut(&Shelf, &Arc<str>, &Row)) -> bool {
+    fn slice(&self, cursor: &mut Cursor, mut call: impl FnMut(&Shelf, &Credential, &Row)) -> bool {
         let shelves = self.shared.memory.shelves();
         let mut room = SLICE;
         for shelf in shelves {
@@ -135,7 +136,7 @@ impl Core {
             room -= rows.len();
             if room == 0 {
                 cursor.publisher = Some(Arc::clone(&shelf.publisher));
-                cursor.credential = rows.last().map(|(credential, _)| Arc::clone(credential));
+                cursor.credential = rows.last().map(|(credential, _)| credential.clone());
                 return true;
             }
         }

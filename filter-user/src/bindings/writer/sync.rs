@@ -21,6 +21,7 @@ use crate::bindings::model::allowance::PolicyView;
 use crate::bindings::model::body::Wanted;
 use crate::bindings::model::decide::{self, Stored};
 use crate::bindings::model::lease::{Standing, standing};
+use crate::bindings::model::owned::Credential;
 use crate::bindings::model::row::{Row, Told};
 use crate::bindings::refusal::{Code, Refusal};
 use crate::bindings::requests::{Actor, Answer, Conditions, Event, Outcome, SyncOptions, SyncSummary};
@@ -41,7 +42,7 @@ pub(crate) struct SyncJob {
     pub(crate) as_of: u64,
     pub(crate) epoch: u64,
     /// What differed from memory when its line was read, with its line.
-    pub(crate) puts: Vec<(u64, Arc<str>, Wanted)>,
+    pub(crate) puts: Vec<(u64, Credential, Wanted)>,
     /// Of the lines that did not differ.
     pub(crate) unchanged: u64,
     pub(crate) named: Named,
@@ -139,7 +140,7 @@ impl Group {
         summary.kept_newer += newer;
         summary.unchanged = summary.unchanged.saturating_sub(of_unchanged);
         for (line, credential, wanted) in &job.puts {
-            let key = (Arc::clone(&publisher), Arc::clone(credential));
+            let key = (Arc::clone(&publisher), credential.clone());
             if deleted.contains(credential) {
                 summary.kept_newer += 1;
                 continue;
@@ -148,7 +149,7 @@ impl Group {
         }
         group.gain(&publisher, of_count.cast_signed());
         for credential in &revoked {
-            let key = (Arc::clone(&publisher), Arc::clone(credential));
+            let key = (Arc::clone(&publisher), credential.clone());
             group.load(&key, ground).map_err(Unfit::Store)?;
             let row_version = group.entries[&key].row.as_ref().and_then(|row| row.row_version);
             let deleted = decide::Deleted {
@@ -268,7 +269,7 @@ impl Group {
         job: &SyncJob,
         shelf: &Arc<Shelf>,
         ground: &Ground<'_>,
-    ) -> Result<(Vec<Arc<str>>, u64), Unfit> {
+    ) -> Result<(Vec<Credential>, u64), Unfit> {
         let mut revoked = Vec::new();
         let (mut in_force, mut counted) = (0, 0);
         shelf.each(|credential, row| {
@@ -276,7 +277,7 @@ impl Group {
             in_force += u64::from(!ended);
             if !job.named.contains(credential) && row.revision <= job.as_of {
                 counted += u64::from(!ended);
-                revoked.push(Arc::clone(credential));
+                revoked.push(credential.clone());
             }
         });
         let allowance = ground.view.publisher(&job.options.publisher);
@@ -302,7 +303,7 @@ impl Group {
     /// After a restore: what is kept is in force again.
     fn resume_all(&mut self, shelf: &Arc<Shelf>, ground: &Ground<'_>) -> Result<(), Unfit> {
         let mut credentials = Vec::new();
-        shelf.each(|credential, _| credentials.push(Arc::clone(credential)));
+        shelf.each(|credential, _| credentials.push(credential.clone()));
         for credential in credentials {
             let key = (Arc::clone(&shelf.publisher), credential);
             self.load(&key, ground).map_err(Unfit::Store)?;
@@ -330,15 +331,15 @@ impl Group {
 
 /// What another write has made or deleted since the sync's time, beside the sync's own puts: not named, or named with
 /// a line that did not differ when it was read. The second number is of those lines: counted as unchanged before.
-fn newer(job: &SyncJob, shelf: &Shelf, deleted: &HashSet<Arc<str>>) -> (u64, u64) {
-    let mut newer: Vec<Arc<str>> = deleted
+fn newer(job: &SyncJob, shelf: &Shelf, deleted: &HashSet<Credential>) -> (u64, u64) {
+    let mut newer: Vec<Credential> = deleted
         .iter()
         .filter(|credential| job.named.contains(credential))
         .cloned()
         .collect();
     shelf.each(|credential, row| {
         if row.revision > job.as_of {
-            newer.push(Arc::clone(credential));
+            newer.push(credential.clone());
         }
     });
     if newer.is_empty() {
@@ -372,7 +373,7 @@ fn share_of(count: u64, percent: f64) -> u64 {
 }
 
 /// The credentials that another write has deleted after the sync's time.
-fn deleted_since(job: &SyncJob, ground: &Ground<'_>, until: u64) -> Result<HashSet<Arc<str>>, Unfit> {
+fn deleted_since(job: &SyncJob, ground: &Ground<'_>, until: u64) -> Result<HashSet<Credential>, Unfit> {
     if job.as_of < ground.store.changes_begin().map_err(Unfit::Store)? {
         let detail = "the changes since as_of are no longer kept: read your rows again, and sync";
         return Err(Unfit::Refused(Refusal::new(Code::Gone, detail)));
@@ -390,7 +391,7 @@ fn deleted_since(job: &SyncJob, ground: &Ground<'_>, until: u64) -> Result<HashS
                 continue;
             }
             if change.event == Event::Delete {
-                deleted.insert(change.credential.into());
+                deleted.insert(Credential::new(&change.publisher, &change.credential));
             } else if change.event == Event::Put {
                 deleted.remove(change.credential.as_str());
             }

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-type Key = (Arc<str>, Arc<str>);
+use crate::bindings::model::owned::Credential;
+
+type Key = (Arc<str>, Credential);
 
 #[derive(Default)]
 pub(crate) struct Timers {
@@ -14,12 +16,12 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
-    pub(crate) fn add(&mut self, boot_ms: i64, publisher: &Arc<str>, credential: &Arc<str>) {
+    pub(crate) fn add(&mut self, boot_ms: i64, publisher: &Arc<str>, credential: &Credential) {
         // The first whole second at which it is over.
         let second = boot_ms
             .div_euclid(1_000)
             .saturating_add(i64::from(boot_ms.rem_euclid(1_000) > 0));
-        let key = (Arc::clone(publisher), Arc::clone(credential));
+        let key = (Arc::clone(publisher), credential.clone());
         self.by_second.entry(second).or_default().push(key);
     }
 
@@ -62,9 +64,9 @@ mod tests {
         let mut timers = Timers::default();
         let publisher: Arc<str> = "p".into();
         for at in 0..5 {
-            timers.add(1_001, &publisher, &format!("key-{at}").into());
+            timers.add(1_001, &publisher, &Credential::new("p", &format!("key-{at}")));
         }
-        timers.add(2_000, &publisher, &"late".into());
+        timers.add(2_000, &publisher, &Credential::new("p", "late"));
         assert_eq!(timers.next_in_ms(500), Some(1_500));
         assert!(timers.due(1_999, 10).is_empty());
         assert_eq!(timers.due(2_000, 4).len(), 4);

@@ -3,7 +3,7 @@
 //!
 //! Changes the model alone, and can be undone.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
@@ -17,8 +17,39 @@ use crate::kernel::edit::Edit;
 /// Prefixes inside one that are changed with it, one by one: of more a generation is made as soon, and beside the engine.
 const CHANGED_MAX: usize = 100_000;
 
-/// The names of owners' numbers.
-pub(super) type Names = HashMap<u32, Arc<str>>;
+/// The names of owners' numbers, which have few gaps.
+#[derive(Debug, Default)]
+pub(super) struct Names(Vec<Option<Arc<str>>>);
+
+impl Names {
+    pub(super) fn get(&self, number: u32) -> Option<&Arc<str>> {
+        self.0.get(number as usize)?.as_ref()
+    }
+
+    pub(super) fn insert(&mut self, number: u32, name: Arc<str>) {
+        let number = number as usize;
+        if self.0.len() <= number {
+            self.0.resize(number + 1, None);
+        }
+        self.0[number] = Some(name);
+    }
+
+    pub(super) fn remove(&mut self, number: u32) {
+        if let Some(name) = self.0.get_mut(number as usize) {
+            *name = None;
+        }
+    }
+}
+
+impl FromIterator<(u32, Arc<str>)> for Names {
+    fn from_iter<I: IntoIterator<Item = (u32, Arc<str>)>>(named: I) -> Self {
+        let mut names = Self::default();
+        for (number, name) in named {
+            names.insert(number, name);
+        }
+        names
+    }
+}
 
 /// What is changed of prefixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,9 +153,16 @@ impl<const N: usize> Family<N> {
         self.undo.clear();
     }
 
-    /// As it was when it was last kept.
-    pub(super) fn take_back(&mut self) {
-        while let Some(undo) = self.undo.pop() {
+    /// How much can be undone.
+    pub(super) fn mark(&self) -> usize {
+        self.undo.len()
+    }
+
+    /// As it was at a mark; 0 is when it was last kept.
+    pub(super) fn take_back_to(&mut self, mark: usize) {
+        while self.undo.len() > mark
+            && let Some(undo) = self.undo.pop()
+        {
             match undo {
                 Undo::Entry(key, before) => drop(self.entries.set(key, before)),
                 Undo::Doubled(key, owner, true) => drop(self.doubled.insert((key, owner))),
@@ -261,7 +299,7 @@ impl<const N: usize> Family<N> {
 fn change_owner(own: &mut Vec<u32>, without: Option<u32>, with: Option<u32>, names: &Names) {
     own.retain(|owner| Some(*owner) != without && Some(*owner) != with);
     if let Some(number) = with {
-        let name = |number: &u32| names.get(number);
+        let name = |number: &u32| names.get(*number);
         let place = own.partition_point(|owner| name(owner) < name(&number));
         own.insert(place, number);
     }

@@ -83,19 +83,41 @@ impl Live {
     /// committed next, and where it cannot be, nothing has changed.
     pub(super) fn plan(&mut self, steps: impl IntoIterator<Item = Step>) -> Result<Vec<Write>, Stop> {
         // What was planned and never committed is as if it had not been.
-        self.v4.take_back();
-        self.v6.take_back();
+        self.take_back();
         let mut draft = Draft::default();
         let mut steps = steps.into_iter();
         let planned = steps.try_for_each(|step| self.step(&step, &mut draft));
         match planned.and_then(|()| self.fits()) {
             Ok(()) => Ok(draft.writes),
             Err(stop) => {
-                self.v4.take_back();
-                self.v6.take_back();
+                self.take_back();
                 Err(stop)
             }
         }
+    }
+
+    /// The model as it was when something was committed last.
+    pub(super) fn take_back(&mut self) {
+        self.v4.take_back_to(0);
+        self.v6.take_back_to(0);
+    }
+
+    /// The same steps in the model alone, behind others that were tried. Those that cannot be leave nothing of them.
+    pub(super) fn try_steps(&mut self, steps: &[Step]) -> Result<(), Stop> {
+        let marks = (self.v4.mark(), self.v6.mark());
+        let mut ground = Ground {
+            edit: &self.edit,
+            meanings: &mut self.meanings,
+            names: &self.names,
+        };
+        let said = steps.iter().try_for_each(|step| {
+            self.v4.say(&step.v4, step.say, &mut ground)?;
+            self.v6.say(&step.v6, step.say, &mut ground).map(drop)
+        });
+        said.and_then(|()| self.fits()).inspect_err(|_| {
+            self.v4.take_back_to(marks.0);
+            self.v6.take_back_to(marks.1);
+        })
     }
 
     fn step(&mut self, step: &Step, draft: &mut Draft) -> Result<(), Stop> {

@@ -272,7 +272,7 @@ impl Reader<'_> {
             return Ok(());
         };
         let limited =
-            |entry: &&Publisher| entry.name == grantee.publisher && entry.limit != Limits::default();
+            |entry: &&Publisher| *entry.name == *grantee.publisher && entry.limit != Limits::default();
         let Some(publisher) = self.policy.publishers.iter().find(limited) else {
             return Ok(());
         };
@@ -351,7 +351,7 @@ impl Reader<'_> {
                     .iter()
                     .any(|index| self.policy.services[*index].name == service.name),
             },
-            Grantor::Binding(_, grantee) => grantee.services.contains(&service.name),
+            Grantor::Binding(_, grantee) => grantee.services.iter().any(|name| **name == *service.name),
         }
     }
 }
