@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::model::content::{Content, Names, Services};
@@ -76,7 +76,7 @@ pub(crate) struct Shelf {
     /// Of its last success, in this boot's time and by the wall; `i64::MIN` is never.
     success_boot_ms: AtomicI64,
     success_wall_ms: AtomicI64,
-    pub(crate) unsynced: AtomicBool,
+    pub(crate) unsynced: AtomicU64,
     /// How many were told to have ended.
     ended: AtomicU64,
     /// How many are held past their end.
@@ -90,7 +90,7 @@ impl Shelf {
             held: RwLock::default(),
             success_boot_ms: AtomicI64::new(i64::MIN),
             success_wall_ms: AtomicI64::new(i64::MIN),
-            unsynced: AtomicBool::new(false),
+            unsynced: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             past_end: AtomicU64::new(0),
         }
@@ -116,7 +116,7 @@ impl Shelf {
         let synced = self.read().coming.as_ref().is_some_and(|coming| coming.synced);
         let facts = self.facts();
         PublisherFacts {
-            unsynced: facts.unsynced && !synced,
+            unsynced: if synced { 0 } else { facts.unsynced },
             ..facts
         }
     }
@@ -240,7 +240,7 @@ impl Shelf {
         };
         held.next = Some(next);
         if synced {
-            self.unsynced.store(false, Ordering::Release);
+            self.unsynced.store(0, Ordering::Release);
         }
     }
 
@@ -407,7 +407,7 @@ mod tests {
     #[test]
     fn change_that_is_coming_is_seen_by_who_asks_what_is_to_be_until_it_has_come() {
         let shelf = Shelf::new("p".into());
-        shelf.unsynced.store(true, Ordering::Release);
+        shelf.unsynced.store(9, Ordering::Release);
         shelf.put(&[
             (Credential::new("p", "a"), Some(row(1))),
             (Credential::new("p", "b"), Some(row(1))),
@@ -425,12 +425,12 @@ mod tests {
         shelf.announce(Arc::clone(&next), true);
         assert_eq!((shown(&shelf)[1].0.as_str(), to_be(&shelf).as_str()), ("b", "ac"));
         assert!(shelf.get("b").is_some() && shelf.get_of(Which::ToBe, "b").is_none());
-        assert!(shelf.facts().unsynced && !shelf.facts_to_be().unsynced);
+        assert_eq!((shelf.facts().unsynced, shelf.facts_to_be().unsynced), (9, 0));
         shelf.withdraw();
         assert_eq!(to_be(&shelf), "ab");
         shelf.announce(next, true);
         shelf.come();
-        assert!(shelf.get("b").is_none() && !shelf.facts().unsynced);
+        assert!(shelf.get("b").is_none() && shelf.facts().unsynced == 0);
         shelf.place(&changes);
         shelf.placed();
         assert_eq!((shelf.len(), to_be(&shelf).as_str()), (2, "ac"));

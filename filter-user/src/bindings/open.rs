@@ -136,7 +136,12 @@ fn way_back(path: &Path) -> String {
     }
 }
 
-pub(super) fn fill(memory: &Memory, rows: Rows, successes: &BTreeMap<String, Moment>, unsynced: &[String]) {
+pub(super) fn fill(
+    memory: &Memory,
+    rows: Rows,
+    successes: &BTreeMap<String, Moment>,
+    unsynced: &BTreeMap<String, u64>,
+) {
     for (publisher, rows) in rows {
         let shelf = memory.shelf_for(&publisher);
         shelf.fill(rows.into_iter().map(|(credential, mut row)| {
@@ -147,9 +152,9 @@ pub(super) fn fill(memory: &Memory, rows: Rows, successes: &BTreeMap<String, Mom
     for (publisher, at) in successes {
         memory.shelf_for(publisher).succeeded(*at);
     }
-    for publisher in unsynced {
+    for (publisher, restored) in unsynced {
         let shelf = memory.shelf_for(publisher);
-        shelf.unsynced.store(true, Ordering::Release);
+        shelf.unsynced.store(*restored, Ordering::Release);
     }
 }
 

@@ -170,6 +170,8 @@ pub enum About {
     #[default]
     Binding,
     Deny,
+    /// A file that the caller names.
+    Path,
 }
 
 impl Refusal {
@@ -206,6 +208,7 @@ impl Refusal {
     /// The title where it is not the code's.
     pub const fn title(&self) -> Option<&'static str> {
         match (self.about, self.code) {
+            (About::Path, Code::Invalid) => Some("The path cannot be used"),
             (About::Deny, Code::Invalid) => Some("The deny is invalid"),
             (About::Deny, Code::PrefixTooWide) => Some("A source is wider than may be denied"),
             _ => None,

@@ -80,7 +80,7 @@ fn grantee_of(view: &PolicyView, line: Option<&[u8]>, start_ns: u64) -> Result<O
     };
     let facts = PublisherFacts {
         last_success_boot_ms: i64::MIN,
-        unsynced: false,
+        unsynced: 0,
     };
     Ok(grantee(
         view,

@@ -72,6 +72,9 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         policy::warn(&applied, shell);
         shell.write(&policy::page(&applied, shell))?;
         shell.write(&outcome(&applied))?;
+        if applied["pending"].is_null() {
+            policy::remind(&arguments.daemon.socket, shell);
+        }
     }
     Ok(Exit::Done)
 }
@@ -79,6 +82,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
 fn outcome(applied: &Value) -> String {
     let detail = applied["detail"].as_str().unwrap_or("in force");
     let mode = match (applied["mode"].as_str(), applied["mode_was"].as_str()) {
+        (Some("observe"), Some(was)) => format!(", mode observe (was {was}): nothing is dropped any more"),
         (Some(mode), Some(was)) => format!(", mode {mode} (was {was})"),
         _ => String::new(),
     };
@@ -117,6 +121,7 @@ pub(crate) fn confirm(arguments: &ConfirmArguments, shell: &Shell) -> Result<Exi
     let answer = policy::ask(&arguments.daemon.socket, asked, arguments.json, shell)?;
     if !arguments.json {
         shell.write(&format!("policy {} is confirmed\n", short(&answer["hash"])))?;
+        policy::remind(&arguments.daemon.socket, shell);
     }
     Ok(Exit::Done)
 }

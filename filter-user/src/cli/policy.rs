@@ -61,6 +61,22 @@ pub(super) fn ask(
     told(client::answer(socket, call, PATIENCE), json, shell)
 }
 
+/// Reminds whoever put another file's policy in force of the file that the daemon runs with: a reload goes back to it.
+pub(super) fn remind(socket: &Path, shell: &Shell) {
+    let Ok(status) = client::ask(socket, Method::GET, "/v1/status", PATIENCE) else {
+        return;
+    };
+    let status: Value = serde_json::from_str(&status).unwrap_or_default();
+    let policy = &status["policy"];
+    if policy["file_differs"] == true {
+        let file = text(policy, "file");
+        shell.say(&format!(
+            "note: {file}, which the daemon runs with, says something else, and `keyfence reload` would go back to it: \
+             write what is in force there as well (`keyfence plan {file}` shows what differs)"
+        ));
+    }
+}
+
 /// The object of an answer; with `json` it is written as it is.
 pub(super) fn told(answer: Result<Answer, Failure>, json: bool, shell: &Shell) -> Result<Value, Failure> {
     let (object, result) = match answer {

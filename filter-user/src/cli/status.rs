@@ -229,7 +229,7 @@ fn reloads(page: &mut String, status: &Status, gone: bool, shell: &Shell) {
         (false, _) if taken_off(status) || was_detached(status) => return,
         (false, false) => "mend the file, then `keyfence reload`",
         (false, true) if policy.file_differs => {
-            "the file says something else than what is in force; `keyfence reload` applies it"
+            "the file says something else than what is in force: `keyfence plan FILE` shows what `keyfence reload` would change"
         }
         (false, true) => return,
     };

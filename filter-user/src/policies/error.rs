@@ -17,7 +17,9 @@ pub enum PolicyError {
     Changed { in_force: String },
     #[error("policy {} waits to be confirmed until {}: confirm it or roll it back first", .0.hash, .0.deadline)]
     Pending(Pending),
-    #[error("no policy waits to be confirmed")]
+    #[error(
+        "it was confirmed, rolled back, or its time ended, which a restart of the daemon does as well: `keyfence history`"
+    )]
     NothingPending,
     #[error("no earlier policy was confirmed")]
     NothingEarlier,

@@ -17,8 +17,8 @@ use crate::policy::model::PortRange;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PublisherFacts {
     pub(crate) last_success_boot_ms: i64,
-    /// Restored, and not synced since: nothing of it is in force.
-    pub(crate) unsynced: bool,
+    /// Restored, and not synced since: nothing of it is in force that was written up to this revision; 0 is synced.
+    pub(crate) unsynced: u64,
 }
 
 impl PublisherFacts {
@@ -49,8 +49,9 @@ pub(crate) fn suspended(
     facts: PublisherFacts,
     row: &Row,
 ) -> Option<String> {
-    if facts.unsynced {
-        return Some("the store was restored: suspended until its publisher has synced".to_owned());
+    if facts.unsynced != 0 && row.revision <= facts.unsynced {
+        let why = "the store was restored: suspended until its publisher has synced, or written it again";
+        return Some(why.to_owned());
     }
     view.crowds(row.revision)
         .or_else(|| view.suspends(publisher, &row.content, row.end.is_none()))

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::bindings::refusal::{Code, Refusal};
+use crate::bindings::refusal::{About, Code, Refusal};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
@@ -41,11 +41,13 @@ impl StoreError {
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Refusal {
-        let code = match error {
-            StoreError::Named(..) => Code::Invalid,
-            _ => Code::Unavailable,
-        };
-        Refusal::new(code, error.to_string())
+        match error {
+            StoreError::Named(..) => Refusal {
+                about: About::Path,
+                ..Refusal::new(Code::Invalid, error.to_string())
+            },
+            _ => Refusal::new(Code::Unavailable, error.to_string()),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use redb::backends::FileBackend;
-use redb::{Builder, Database, ReadableDatabase, ReadableTable as _, StorageBackend};
+use redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable as _, StorageBackend};
 
 use super::tables::{
     BINDINGS, CHANGES, DENIES, FORMAT, LOST, META, NAMES, SUCCESSES, StoredChange, StoredDeny, Tables,
@@ -33,7 +33,8 @@ pub(crate) struct Opened {
     pub(crate) dirty: Vec<(String, String)>,
     pub(crate) successes: BTreeMap<String, Moment>,
     pub(crate) denies: BTreeMap<String, StoredDeny>,
-    pub(crate) unsynced: Vec<String>,
+    /// Publishers that have not synced since a restore, and its revision.
+    pub(crate) unsynced: BTreeMap<String, u64>,
     pub(crate) last_write: LastWrite,
     /// How far the audit log was; `None` in a new store and in a copy.
     pub(crate) audit: Option<Known>,
@@ -171,11 +172,7 @@ fn read(db: Database, now: Now) -> Result<Opened, StoreError> {
         let (name, value) = entry?;
         denies.insert(name.value().to_owned(), postcard::from_bytes(value.value())?);
     }
-    let unsynced = read.open_table(UNSYNCED)?;
-    let unsynced = unsynced
-        .iter()?
-        .map(|entry| entry.map(|(name, _)| name.value().to_owned()));
-    let unsynced = unsynced.collect::<Result<_, _>>()?;
+    let unsynced = unsynced(&read)?;
     let lost = read
         .open_table(NAMES)?
         .get(LOST)?
@@ -278,6 +275,17 @@ fn format_of(db: &impl ReadableDatabase) -> Result<Option<u64>, StoreError> {
     }
 }
 
+/// Publishers that have not synced since a restore, and its revision, which a store of an earlier release does not tell.
+fn unsynced(read: &ReadTransaction) -> Result<BTreeMap<String, u64>, StoreError> {
+    let restored = read.open_table(META)?.get("restored")?;
+    let restored = restored.map_or(u64::MAX, |revision| revision.value());
+    let mut unsynced = BTreeMap::new();
+    for entry in read.open_table(UNSYNCED)?.iter()? {
+        unsynced.insert(entry?.0.value().to_owned(), restored);
+    }
+    Ok(unsynced)
+}
+
 fn new_id() -> Result<String, StoreError> {
     let mut bytes = [0; 8];
     let path = Path::new("/dev/urandom");
@@ -306,6 +314,7 @@ pub(crate) fn rename_store(path: &Path, trust: bool, revision: u64, now: Now) ->
         tables.meta.insert("revision", revision)?;
         tables.meta.insert("folded", revision)?;
         tables.meta.insert("changes-begin", revision)?;
+        tables.meta.insert("restored", revision)?;
         tables.names.insert("store", new_id()?.as_str())?;
         // That of the host it is copied from.
         tables.names.remove("audit-hash")?;

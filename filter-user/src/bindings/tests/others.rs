@@ -243,8 +243,12 @@ async fn restored_backup_has_a_new_id_and_waits_for_its_publishers_unless_truste
     // Over a restart as well, until the publisher has synced.
     let f = f.restart().await;
     assert!(f.kernel.owners().is_empty());
+    // What it writes since is no backup's.
     f.put("key-3", &body("192.0.2.3", 600)).await.unwrap();
-    assert!(f.kernel.owners().is_empty());
+    assert_eq!(f.kernel.owners(), ["binding/gateway/key-3"]);
+    let f = f.restart().await;
+    assert_eq!(f.kernel.owners(), ["binding/gateway/key-3"]);
+    assert_eq!(f.state("gateway", "key-1"), State::Suspended);
     let options = SyncOptions {
         publisher: "gateway".to_owned(),
         ..SyncOptions::default()

@@ -74,7 +74,10 @@ impl Group {
             let entry = &self.entries[key];
             let facts = entry.shelf.facts();
             let facts_after = PublisherFacts {
-                unsynced: facts.unsynced && !self.synced.iter().any(|s| Arc::ptr_eq(s, &entry.shelf)),
+                unsynced: match self.synced.iter().any(|shelf| Arc::ptr_eq(shelf, &entry.shelf)) {
+                    true => 0,
+                    false => facts.unsynced,
+                },
                 ..facts
             };
             if facts.unsynced == facts_after.unsynced && same_row(entry.before.as_ref(), entry.row.as_ref()) {
@@ -196,6 +199,6 @@ fn labels<S: Serializer>(labels: &Option<&Labels>, serializer: S) -> Result<S::O
 /// Marks what a publisher's restored bindings are no longer.
 pub(super) fn publish_synced(group: &Group) {
     for shelf in &group.synced {
-        shelf.unsynced.store(false, Ordering::Release);
+        shelf.unsynced.store(0, Ordering::Release);
     }
 }

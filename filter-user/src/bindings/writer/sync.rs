@@ -159,7 +159,7 @@ impl Group {
             group.remove(&key, deleted, Some(&job.actor), ground);
         }
         summary.revoked = revoked.len() as u64;
-        if shelf.unsynced.load(Ordering::Acquire) {
+        if shelf.unsynced.load(Ordering::Acquire) != 0 {
             group.resume_all(&shelf, ground)?;
         }
         Ok((group, summary))
