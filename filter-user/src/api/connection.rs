@@ -34,8 +34,9 @@ use super::problem::{Code, Problem};
 use super::slots::{Slot, Slots, Source};
 use super::stall::Stalling;
 use super::who::{Listening, Who};
-use super::{Context, routes};
+use super::{Context, authorize, routes};
 use crate::metrics::ROUTE_OTHER;
+use crate::policy::model::Role;
 
 /// How long a daemon that stops waits for the first request of who has connected: it is on its way, as a rule.
 pub(super) const FIRST_PATIENCE: Duration = Duration::from_secs(1);
@@ -303,12 +304,21 @@ impl Connection {
             }
             async move {
                 if let Some(problem) = refused {
-                    return Ok(problem.into_response());
+                    // Of what path it was cannot be said.
+                    let response = problem.into_response();
+                    return Ok(match who.listener.roles.contains(&Role::Authorize) {
+                        true => authorize::unanswered(response),
+                        false => response,
+                    });
                 }
+                let is_gateways = request.uri().path().starts_with("/v1/authorize");
                 let in_chunks = request.headers().contains_key(header::TRANSFER_ENCODING);
                 let mut request: Request = request.map(axum::body::Body::new);
                 request.extensions_mut().insert(Arc::clone(&who));
                 let mut response: Result<_, Infallible> = router.call(request).await;
+                if is_gateways {
+                    response = response.map(authorize::unanswered);
+                }
                 if let (Ok(response), true) = (&mut response, in_chunks) {
                     // Where such a body ends is not looked for: no head behind it would be looked at.
                     let close = HeaderValue::from_static("close");

@@ -191,3 +191,29 @@ async fn gateway_that_is_set_up_wrongly_is_told_so() {
     let line = "keyfence_authorize_total{result=\"misconfigured\",service=\"\"} 6";
     assert!(page.contains(line), "{page}");
 }
+
+#[tokio::test]
+async fn every_answer_to_a_gateway_has_its_headers_whoever_gave_it() {
+    let running = authorizing("").await;
+    let cases = [
+        ("GET /v1/authorize/payments/<a>", FROM, 400),
+        ("GET /v1/authorize/payments?a=\"b\"", FROM, 400),
+        ("GET /v1/authorize", FROM, 404),
+        ("GET /v1/authorize/", FROM, 404),
+        ("GET /v1/authorize/payments", "host: again\r\n", 400),
+    ];
+    for (line, headers, status) in cases {
+        let answer = running.ask(line, &format!("{headers}\r\n")).await;
+        assert!([status, 400].contains(&answer.status), "{line}: {}", answer.head);
+        for name in [
+            "keyfence-verdict: ",
+            "keyfence-credential: ",
+            "keyfence-publisher: ",
+        ] {
+            assert!(answer.head.contains(name), "{line}: {}", answer.head);
+        }
+    }
+    // On a path of another kind there is nothing to say.
+    let status = running.ask("GET /livez", "\r\n").await;
+    assert!(!status.head.contains("keyfence-verdict"), "{}", status.head);
+}

@@ -108,6 +108,14 @@ pub(super) fn answer(context: &Context, who: &Who, request: &Parts) -> Response 
     with_headers(response, &decided.said, reason_header)
 }
 
+/// An answer to a gateway that came from elsewhere: it has the headers of every answer, and they say nothing.
+pub(super) fn unanswered(response: Response) -> Response {
+    match response.headers().contains_key(VERDICT) {
+        true => response,
+        false => with_headers(response, &Said::NOTHING, false),
+    }
+}
+
 /// What a request comes to; says and counts nothing.
 fn decide(context: &Context, who: &Who, path: &str, headers: &HeaderMap) -> Result<Decided, Unasked> {
     let backing = context.backing.as_ref().ok_or(Unasked::Starting)?;

@@ -129,7 +129,10 @@ fn advice_is_what_helps_here() {
     let parsed = parse(&answer(|status| status["policy"]["file_differs"] = true.into())).unwrap();
     let now = jiff::Timestamp::UNIX_EPOCH;
     let differs = page(&parsed, (now, false), &PLAIN);
-    assert!(differs.contains("what `keyfence reload` would change"), "{differs}");
+    assert!(
+        differs.contains("what `keyfence reload` would change"),
+        "{differs}"
+    );
     let gone = page(&parsed, (now, true), &PLAIN);
     assert!(
         gone.contains("is gone: put it back") && !gone.contains("applies it"),
