@@ -8,8 +8,9 @@ use crate::{floors, tables};
 const HEAD: &str = "\
 # Performance
 
-Written by `cargo xtask bench --plots docs/performance --document docs/PERFORMANCE.md` from one run: every figure is
-that run's. Absolute ones are this machine's; ratios carry over, as far as caches, kernel and other work allow.
+Written by `cargo xtask bench --plots docs/performance --document docs/PERFORMANCE.md`, with the parts and sizes that the
+tables have, from one run: every figure is that run's. Absolute ones are this machine's; ratios carry over, as far as caches, kernel and other work allow.
+What was tried on the way, and what it brought, stands in [TUNING.md](TUNING.md).
 ";
 
 const METHOD: &str = "\
