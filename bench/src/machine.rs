@@ -9,7 +9,7 @@ use crate::figures::Machine;
 pub(crate) fn describe() -> Machine {
     let load = load();
     Machine {
-        kernel: read("/proc/sys/kernel/osrelease"),
+        kernel: kernel(),
         processor: processor(),
         cpus: std::thread::available_parallelism().map_or(0, usize::from),
         load_before: load,
@@ -18,6 +18,12 @@ pub(crate) fn describe() -> Machine {
         date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
         commit: commit(),
     }
+}
+
+/// Its version, without what a builder appends.
+fn kernel() -> String {
+    let release = read("/proc/sys/kernel/osrelease");
+    release.split(['-', '+']).next().unwrap_or_default().to_owned()
 }
 
 /// The load average over the last minute.

@@ -207,6 +207,8 @@ fn print(figures: &Figures) {
 /// 1000 as 1k.
 pub(crate) fn short(number: usize) -> String {
     match number {
+        // The most that a policy may have: see `Population::new`.
+        9_999_999 => "10M".to_owned(),
         n if n >= 1_000_000 && n.is_multiple_of(1_000_000) => format!("{}M", n / 1_000_000),
         n if n >= 1000 && n.is_multiple_of(1000) => format!("{}k", n / 1000),
         n => n.to_string(),

@@ -68,6 +68,8 @@ pub(crate) struct Population {
     pub(crate) sources: Vec<IpNet>,
 }
 
+/// Of a policy.
+const SOURCES_MAX: usize = 10_000_000;
 /// Where strangers' addresses and the order of hits repeat.
 const ADDRESSES_MAX: usize = 1 << 23;
 const STRANGERS: usize = 1 << 20;
@@ -75,6 +77,8 @@ const FEW_STRANGERS: usize = 1 << 10;
 
 impl Population {
     pub(crate) fn new(kind: Kind, size: usize) -> Self {
+        // As many as a policy may have, less the one of management that every scenario has.
+        let size = size.min(SOURCES_MAX - 1);
         let mut random = Random(size as u64);
         let mut sources: Vec<IpNet> = Vec::with_capacity(size);
         while sources.len() < size {

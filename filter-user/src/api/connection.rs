@@ -15,7 +15,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderValue, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -304,12 +304,7 @@ impl Connection {
             }
             async move {
                 if let Some(problem) = refused {
-                    // Of what path it was cannot be said.
-                    let response = problem.into_response();
-                    return Ok(match who.listener.roles.contains(&Role::Authorize) {
-                        true => authorize::unanswered(response),
-                        false => response,
-                    });
+                    return Ok(refusal(&who, problem));
                 }
                 let is_gateways = request.uri().path().starts_with("/v1/authorize");
                 let in_chunks = request.headers().contains_key(header::TRANSFER_ENCODING);
@@ -368,5 +363,14 @@ impl<T> Future for CutWithUs<T> {
 impl<T> Drop for CutWithUs<T> {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+/// The answer to a head that was refused: of what path it was cannot be said.
+fn refusal(who: &Who, problem: Problem) -> Response {
+    let response = problem.into_response();
+    match who.listener.roles.contains(&Role::Authorize) {
+        true => authorize::unanswered(response),
+        false => response,
     }
 }
