@@ -87,8 +87,8 @@ extern "C" fn from_further_v6(line: u32, upper: u64, lower: u64) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn from_prefix_v6(upper: u64, lower: u64, gate: u64) -> u32 {
-    search_v6(&From, upper, lower, gate)
+extern "C" fn from_prefix_v6(upper: u64, lower: u64, levels: u32) -> u32 {
+    search_v6(&From, upper, lower, levels)
 }
 
 #[unsafe(no_mangle)]
@@ -99,8 +99,8 @@ extern "C" fn to_further_v6(line: u32, upper: u64, lower: u64) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn to_prefix_v6(upper: u64, lower: u64, gate: u64) -> u32 {
-    search_v6(&To, upper, lower, gate)
+extern "C" fn to_prefix_v6(upper: u64, lower: u64, levels: u32) -> u32 {
+    search_v6(&To, upper, lower, levels)
 }
 
 /// The value of the packet's source; 0 is none.
@@ -203,8 +203,8 @@ impl TableV6 for From {
         from_further_v6(line, upper, lower)
     }
     #[inline(always)]
-    fn prefix_v6(&self, upper: u64, lower: u64, gate: u64) -> u32 {
-        from_prefix_v6(upper, lower, gate)
+    fn prefix_v6(&self, upper: u64, lower: u64, levels: u32) -> u32 {
+        from_prefix_v6(upper, lower, levels)
     }
 }
 
@@ -257,7 +257,7 @@ impl TableV6 for To {
         to_further_v6(line, upper, lower)
     }
     #[inline(always)]
-    fn prefix_v6(&self, upper: u64, lower: u64, gate: u64) -> u32 {
-        to_prefix_v6(upper, lower, gate)
+    fn prefix_v6(&self, upper: u64, lower: u64, levels: u32) -> u32 {
+        to_prefix_v6(upper, lower, levels)
     }
 }

@@ -1,18 +1,10 @@
 //! Longest prefix match over flat words: what the kernel walks and `compiler` lays out.
 //!
-//! A gate (two bits for each /24, or /48 and /32, folded by a hash) turns strangers away on one word. Behind it single
-//! addresses stand in lines of 64 bytes found by a hash, prefixes in runs of ranges: for IPv4 one run for each /16,
-//! for IPv6 one for each block of 64, 48 or 32 bits that has prefixes of its own, and for each /16. A value is the
-//! whole answer for its addresses, so the first one found ends the walk. 0 is "no prefix".
-
-/// The gate's bits for a /24 or /48: some single address in it is listed; some prefix touches it.
-pub const GATE_HOSTS: u64 = 1;
-pub const GATE_PREFIXES: u64 = 2;
-/// Beside the bits of an IPv6 address' own cell: the cell of its /32, which is one of the same gate, has some block of
-/// that size.
-pub const GATE_WIDE: u64 = 4;
-/// Cells of two bits in a gate's word.
-pub const GATE_CELLS: u32 = 32;
+//! A gate turns strangers away on one word: that of their /24 or /48, in which every address, every /24 that a prefix
+//! touches and every block has two bits of its own, by a hash. Who lacks one is not in there; who has both is looked
+//! for. Behind it single addresses stand in lines of 64 bytes found by a hash, prefixes in runs of ranges: for IPv4 one
+//! run for each /16, for IPv6 one for each block of 64, 48 or 32 bits that has prefixes of its own, and for each /16. A
+//! value is the whole answer for its addresses, so the first one found ends the walk. 0 is "no prefix".
 
 /// Slots of a line of single IPv4 addresses: the value above, the address below.
 pub const SLOTS_V4: usize = 8;
@@ -39,6 +31,8 @@ pub mod parts {
     pub const PREFIXES_V6: u32 = BLOCKS_64 | BLOCKS_48 | BLOCKS_32 | TOP_V6;
     /// IPv6's gate is asked: not worth it where few addresses are listed.
     pub const GATE_V6: u32 = 1 << 7;
+    /// Some prefix touches so many /24s that IPv4's gate is not asked for prefixes.
+    pub const WIDE_V4: u32 = 1 << 8;
 }
 
 /// The levels of IPv6 blocks, as their slots name them.
@@ -59,7 +53,7 @@ pub trait Shape {
 
 /// The words of IPv4's half.
 pub trait TableV4: Shape {
-    /// Two to this is the gate's number of cells; 5 to 24.
+    /// Two to this is the gate's number of words; 5 to 24.
     fn gate_bits_v4(&self) -> u32;
     fn gate_v4(&self, word: u32) -> u64;
     fn lines_v4(&self) -> u32;
@@ -98,9 +92,9 @@ pub trait TableV6: Shape {
     fn further_v6(&self, line: u32, upper: u64, lower: u64) -> u32 {
         probe_v6(self, line, upper, lower)
     }
-    /// `search_v6`; `gate` as the cells of the address have it.
-    fn prefix_v6(&self, upper: u64, lower: u64, gate: u64) -> u32 {
-        search_v6(self, upper, lower, gate)
+    /// `search_v6`; `levels` are the parts in which the gate has a mark of the address.
+    fn prefix_v6(&self, upper: u64, lower: u64, levels: u32) -> u32 {
+        search_v6(self, upper, lower, levels)
     }
 }
 
@@ -134,39 +128,71 @@ impl Block {
     }
 }
 
-/// The cell of an IPv4 address' /24.
+const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The gate's word for an IPv4 address' /24.
 #[inline(always)]
-pub fn gate_cell_v4<T: TableV4 + ?Sized>(table: &T, address: u32) -> u32 {
+pub fn gate_word_v4<T: TableV4 + ?Sized>(table: &T, address: u32) -> u32 {
     ((address >> 8) ^ table.seed()).wrapping_mul(0x9e37_79b1) >> (32 - table.gate_bits_v4())
 }
 
-/// The cell of an IPv6 address' /48, from the upper half of the address.
+/// The gate's word for an IPv6 address' /48, from the upper half of the address.
 #[inline(always)]
-pub fn gate_cell_v6<T: TableV6 + ?Sized>(table: &T, upper: u64) -> u32 {
+pub fn gate_word_v6<T: TableV6 + ?Sized>(table: &T, upper: u64) -> u32 {
     (((upper >> 16) ^ table.seed() as u64).wrapping_mul(MULTIPLIER) >> (64 - table.gate_bits_v6())) as u32
 }
 
-const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+/// The bits of what has this hash, in its word of the gate.
+#[inline(always)]
+pub const fn mark(hash: u64) -> u64 {
+    1 << (hash >> 58) | 1 << (hash >> 52 & 63)
+}
+
+#[inline(always)]
+const fn has(word: u64, mark: u64) -> bool {
+    word & mark == mark
+}
+
+/// Of a single IPv4 address: its mark, and where its lines begin.
+#[inline(always)]
+pub fn hash_v4<T: TableV4 + ?Sized>(table: &T, address: u32) -> u64 {
+    ((address ^ table.seed()) as u64).wrapping_mul(MULTIPLIER)
+}
+
+/// Of an IPv4 address' /24, where some prefix touches it.
+#[inline(always)]
+pub fn hash_prefix_v4<T: TableV4 + ?Sized>(table: &T, address: u32) -> u64 {
+    (((address >> 8) ^ table.seed()) as u64).wrapping_mul(MULTIPLIER)
+}
+
+/// Of a single IPv6 address.
+#[inline(always)]
+pub fn hash_v6<T: TableV6 + ?Sized>(table: &T, upper: u64, lower: u64) -> u64 {
+    let mixed = (upper ^ table.seed() as u64).wrapping_mul(MULTIPLIER);
+    (mixed ^ (mixed >> 29) ^ lower).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
+
+/// Of a block of IPv6, by its first address.
+#[inline(always)]
+pub fn hash_block<T: TableV6 + ?Sized>(table: &T, key: u64, level: u64) -> u64 {
+    let mixed = (key ^ level ^ ((table.seed() as u64) << 3)).wrapping_mul(MULTIPLIER);
+    (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
 
 /// The line where a single IPv4 address stands, or the first one looked at for it.
 #[inline(always)]
 pub fn home_v4<T: TableV4 + ?Sized>(table: &T, address: u32) -> u32 {
-    let hash = ((address ^ table.seed()) as u64).wrapping_mul(MULTIPLIER) >> 32;
-    reduce(hash, table.lines_v4())
+    reduce(hash_v4(table, address) >> 32, table.lines_v4())
 }
 
 #[inline(always)]
 pub fn home_v6<T: TableV6 + ?Sized>(table: &T, upper: u64, lower: u64) -> u32 {
-    let mixed = (upper ^ table.seed() as u64).wrapping_mul(MULTIPLIER);
-    let hash = (mixed ^ (mixed >> 29) ^ lower).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32;
-    reduce(hash, table.lines_v6())
+    reduce(hash_v6(table, upper, lower) >> 32, table.lines_v6())
 }
 
 #[inline(always)]
 pub fn home_block<T: TableV6 + ?Sized>(table: &T, key: u64, level: u64) -> u32 {
-    let mixed = (key ^ level ^ ((table.seed() as u64) << 3)).wrapping_mul(MULTIPLIER);
-    let hash = (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32;
-    reduce(hash, table.block_lines_v6())
+    reduce(hash_block(table, key, level) >> 32, table.block_lines_v6())
 }
 
 /// A 32-bit hash to one of `lines`.
@@ -181,18 +207,16 @@ pub fn find_v4<T: TableV4 + ?Sized>(table: &T, address: u32) -> u32 {
     if table.parts() & (parts::HOSTS_V4 | parts::PREFIXES_V4) == 0 {
         return 0;
     }
-    let cell = gate_cell_v4(table, address);
-    let gate = table.gate_v4(cell / GATE_CELLS) >> ((cell % GATE_CELLS) * 2);
-    if gate & (GATE_HOSTS | GATE_PREFIXES) == 0 {
-        return 0;
-    }
-    if table.parts() & parts::HOSTS_V4 != 0 && gate & GATE_HOSTS != 0 {
+    let gate = table.gate_v4(gate_word_v4(table, address));
+    if table.parts() & parts::HOSTS_V4 != 0 && has(gate, mark(hash_v4(table, address))) {
         let value = host_v4(table, address);
         if value != 0 {
             return value;
         }
     }
-    if table.parts() & parts::PREFIXES_V4 != 0 && gate & GATE_PREFIXES != 0 {
+    if table.parts() & parts::PREFIXES_V4 != 0
+        && (table.parts() & parts::WIDE_V4 != 0 || has(gate, mark(hash_prefix_v4(table, address))))
+    {
         return table.prefix_v4(address);
     }
     0
@@ -274,11 +298,11 @@ pub fn search_v4<T: TableV4 + ?Sized>(table: &T, address: u32) -> u32 {
 pub fn find_v6<T: TableV6 + ?Sized>(table: &T, upper: u64, lower: u64) -> u32 {
     let parts = table.parts();
     let is_gated = parts & parts::GATE_V6 != 0;
-    let mut gate = GATE_HOSTS | GATE_PREFIXES | GATE_WIDE;
+    let mut gate = !0;
     if is_gated {
-        gate = marks_v6(table, upper);
+        gate = table.gate_v6(gate_word_v6(table, upper));
     }
-    if parts & parts::HOSTS_V6 != 0 && gate & GATE_HOSTS != 0 {
+    if parts & parts::HOSTS_V6 != 0 && has(gate, mark(hash_v6(table, upper, lower))) {
         let value = host_v6(table, upper, lower);
         if value != 0 {
             return value;
@@ -287,26 +311,40 @@ pub fn find_v6<T: TableV6 + ?Sized>(table: &T, upper: u64, lower: u64) -> u32 {
     if parts & parts::PREFIXES_V6 == 0 {
         return 0;
     }
-    // Most that have a block at the /48 need no other cell.
-    if gate & GATE_PREFIXES != 0
-        || is_gated && parts & parts::BLOCKS_32 != 0 && marks_v6(table, wide(upper)) & GATE_PREFIXES != 0
-    {
-        gate |= GATE_WIDE;
+    let mut levels = 0;
+    if parts & parts::BLOCKS_64 != 0 && has(gate, mark(hash_block(table, upper, LEVEL_64))) {
+        levels |= parts::BLOCKS_64;
     }
-    if gate & (GATE_PREFIXES | GATE_WIDE) == 0 && parts & parts::TOP_V6 == 0 {
+    if parts & parts::BLOCKS_48 != 0 && has(gate, mark(hash_block(table, site(upper), LEVEL_48))) {
+        levels |= parts::BLOCKS_48;
+    }
+    // Most that have a longer block need no other word.
+    if parts & parts::BLOCKS_32 != 0 && (levels != 0 || !is_gated || is_wide(table, upper)) {
+        levels |= parts::BLOCKS_32;
+    }
+    if levels == 0 && parts & parts::TOP_V6 == 0 {
         return 0;
     }
-    table.prefix_v6(upper, lower, gate)
+    table.prefix_v6(upper, lower, levels)
 }
 
-/// The marks in the cell of an address' /48.
+/// Whether the gate has a mark of an address' /32: in the word of the first /48 of it.
 #[inline(always)]
-fn marks_v6<T: TableV6 + ?Sized>(table: &T, upper: u64) -> u64 {
-    let cell = gate_cell_v6(table, upper);
-    table.gate_v6(cell / GATE_CELLS) >> ((cell % GATE_CELLS) * 2) & (GATE_HOSTS | GATE_PREFIXES)
+fn is_wide<T: TableV6 + ?Sized>(table: &T, upper: u64) -> bool {
+    let key = wide(upper);
+    has(
+        table.gate_v6(gate_word_v6(table, key)),
+        mark(hash_block(table, key, LEVEL_32)),
+    )
 }
 
-/// An address' /32, as the key of its block: it has the cell of the first /48 in it.
+/// An address' /48, as the key of its block.
+#[inline(always)]
+fn site(upper: u64) -> u64 {
+    upper >> 16 << 16
+}
+
+/// An address' /32, as the key of its block.
 #[inline(always)]
 fn wide(upper: u64) -> u64 {
     upper >> 32 << 32
@@ -356,22 +394,22 @@ fn in_line_v6<T: TableV6 + ?Sized>(table: &T, line: u32, upper: u64, lower: u64)
 
 /// The value of an IPv6 address by prefixes alone.
 #[inline(always)]
-pub fn search_v6<T: TableV6 + ?Sized>(table: &T, upper: u64, lower: u64, gate: u64) -> u32 {
+pub fn search_v6<T: TableV6 + ?Sized>(table: &T, upper: u64, lower: u64, levels: u32) -> u32 {
     let parts = table.parts();
-    if gate & GATE_PREFIXES != 0 {
-        if parts & parts::BLOCKS_64 != 0
-            && let Some(block) = block(table, upper, LEVEL_64)
-        {
-            return search_run(table, block, lower);
-        }
-        if parts & parts::BLOCKS_48 != 0
-            && let Some(block) = block(table, upper >> 16 << 16, LEVEL_48)
-        {
-            return search_run(table, block, upper & 0xffff);
-        }
+    if parts & parts::BLOCKS_64 != 0
+        && levels & parts::BLOCKS_64 != 0
+        && let Some(block) = block(table, upper, LEVEL_64)
+    {
+        return search_run(table, block, lower);
+    }
+    if parts & parts::BLOCKS_48 != 0
+        && levels & parts::BLOCKS_48 != 0
+        && let Some(block) = block(table, site(upper), LEVEL_48)
+    {
+        return search_run(table, block, upper & 0xffff);
     }
     if parts & parts::BLOCKS_32 != 0
-        && gate & GATE_WIDE != 0
+        && levels & parts::BLOCKS_32 != 0
         && let Some(block) = block(table, wide(upper), LEVEL_32)
     {
         return search_run(table, block, upper >> 16 & 0xffff);

@@ -3,8 +3,9 @@
 //! Pure and plain: knows no map. What it lays out the host can walk as well, so tests hold it to a naive search.
 
 use filter_common::lookup::prefixes::{
-    GATE_CELLS, GATE_HOSTS, GATE_PREFIXES, LEVEL_48, LEVEL_64, Line, PROBES_MAX, SLOTS_BLOCK, SLOTS_V4,
-    SLOTS_V6, Shape, TableV4, TableV6, gate_cell_v4, gate_cell_v6, home_block, home_v4, home_v6, parts,
+    LEVEL_48, LEVEL_64, Line, PROBES_MAX, SLOTS_BLOCK, SLOTS_V4, SLOTS_V6, Shape, TableV4, TableV6,
+    gate_word_v4, gate_word_v6, hash_block, hash_prefix_v4, hash_v4, hash_v6, home_block, home_v4, home_v6,
+    mark, parts,
 };
 
 pub use super::homes::Homes;
@@ -37,14 +38,16 @@ const PER_LINE_V6_TENTHS: usize = 15;
 const PER_LINE_BLOCK_TENTHS: usize = 20;
 /// Each begins one and ends one, in a run that is made anew with each change.
 const RANGES_A_PREFIX: usize = 4;
-/// Gate cells for each /24 or /48 that is marked: one stranger in eight finds a mark of somebody else's, one in four
-/// where the gate would not stay in a core's own cache else. A mebibyte does: larger ones were measured slower.
-const CELLS_PER_MARK: usize = 8;
-const CELLS_PER_MARK_LEAST: usize = 4;
-const GATE_BITS_NEAR: u32 = 22;
-const GATE_BITS_MIN: u32 = 10;
-const GATE_BITS_V4_MAX: u32 = 24;
-const GATE_BITS_V6_MAX: u32 = 27;
+/// Bits of the gate for each mark of two: one stranger in 70 finds both of one set by others, one in 20 where the gate
+/// would not stay in a core's own cache else. A mebibyte does.
+const GATE_BITS_PER_MARK: usize = 16;
+const GATE_BITS_PER_MARK_LEAST: usize = 8;
+/// In words, as powers of two.
+const GATE_NEAR: u32 = 17;
+const GATE_MIN: u32 = 5;
+const GATE_MAX: u32 = 22;
+/// IPv4 prefixes shorter than this would mark most of the gate: it is not asked for prefixes then.
+const WIDE_V4_BELOW: u8 = 8;
 /// With fewer entries than these the lines themselves stay in the CPU's nearest cache, and IPv6 has no gate.
 const GATED_V6_MIN: usize = 64;
 /// Of the blocks, and of those that there is room for at least: half of each line is free besides.
@@ -188,17 +191,24 @@ impl Layout {
             self.blocks_v6 = lines(blocks.len() + free, PER_LINE_BLOCK_TENTHS);
         }
         if self.parts & (parts::HOSTS_V4 | parts::PREFIXES_V4) != 0 {
-            let touched = prefixes_v4
+            let marked = prefixes_v4
                 .iter()
-                .map(|(_, length, _)| 1usize << 24u8.saturating_sub(*length));
-            self.gate_bits_v4 = gate_bits(v4 + touched.sum::<usize>(), GATE_BITS_V4_MAX);
-            self.gate_v4 = vec![0; (1 << self.gate_bits_v4) / GATE_CELLS as usize];
+                .filter(|(_, length, _)| *length >= WIDE_V4_BELOW);
+            let touched: usize = marked
+                .clone()
+                .map(|(_, length, _)| 1 << 24u8.saturating_sub(*length))
+                .sum();
+            if marked.count() != prefixes_v4.len() {
+                self.parts |= parts::WIDE_V4;
+            }
+            self.gate_bits_v4 = gate_bits(v4 + touched);
+            self.gate_v4 = vec![0; 1 << self.gate_bits_v4];
         }
         let gated = parts::HOSTS_V6 | parts::BLOCKS_64 | parts::BLOCKS_48 | parts::BLOCKS_32;
         if self.parts & gated != 0 && v6 + blocks.len() >= GATED_V6_MIN {
             self.parts |= parts::GATE_V6;
-            self.gate_bits_v6 = gate_bits(v6 + blocks.len(), GATE_BITS_V6_MAX);
-            self.gate_v6 = vec![0; (1 << self.gate_bits_v6) / GATE_CELLS as usize];
+            self.gate_bits_v6 = gate_bits(v6 + blocks.len());
+            self.gate_v6 = vec![0; 1 << self.gate_bits_v6];
         }
     }
 
@@ -241,48 +251,55 @@ impl Layout {
         blocks: &[Placed],
     ) {
         for (address, _) in hosts_v4 {
-            self.mark_v4(*address, GATE_HOSTS);
+            self.mark_v4(*address, hash_v4(self, *address));
         }
         for (address, length, _) in prefixes_v4 {
-            if *length < 8 {
-                let all = u64::from_ne_bytes([0xaa; 8]);
-                self.gate_v4.iter_mut().for_each(|word| *word |= all);
+            if *length < WIDE_V4_BELOW {
                 continue;
             }
             for block in 0..1u32 << 24u8.saturating_sub(*length) {
-                self.mark_v4(address + (block << 8), GATE_PREFIXES);
+                let address = address + (block << 8);
+                self.mark_v4(address, hash_prefix_v4(self, address));
             }
         }
-        for (upper, _, _) in hosts_v6 {
-            self.mark_v6(*upper, GATE_HOSTS);
+        for (upper, lower, _) in hosts_v6 {
+            self.mark_v6(*upper, hash_v6(self, *upper, *lower));
         }
         // A block's key is the first address in it, whatever its size.
         for placed in blocks {
-            self.mark_v6(placed.key, GATE_PREFIXES);
+            self.mark_v6(placed.key, hash_block(self, placed.key, placed.level));
         }
     }
 
-    fn mark_v4(&mut self, address: u32, mark: u64) {
-        let cell = gate_cell_v4(self, address);
-        self.gate_v4[(cell / GATE_CELLS) as usize] |= mark << ((cell % GATE_CELLS) * 2);
+    fn mark_v4(&mut self, address: u32, hash: u64) {
+        let word = gate_word_v4(self, address);
+        self.gate_v4[word as usize] |= mark(hash);
     }
 
-    fn mark_v6(&mut self, upper: u64, mark: u64) {
+    fn mark_v6(&mut self, upper: u64, hash: u64) {
         if self.parts & parts::GATE_V6 == 0 {
             return;
         }
-        let cell = gate_cell_v6(self, upper);
-        self.gate_v6[(cell / GATE_CELLS) as usize] |= mark << ((cell % GATE_CELLS) * 2);
+        let word = gate_word_v6(self, upper);
+        self.gate_v6[word as usize] |= mark(hash);
     }
 }
 
-fn gate_bits(marks: usize, max: u32) -> u32 {
-    let bits = |cells: usize| marks.saturating_mul(cells).max(1).next_power_of_two().ilog2();
-    let least = bits(CELLS_PER_MARK_LEAST);
-    bits(CELLS_PER_MARK)
-        .min(GATE_BITS_NEAR)
+/// Two to this is the number of words for so many marks.
+fn gate_bits(marks: usize) -> u32 {
+    let words = |bits: usize| {
+        marks
+            .saturating_mul(bits)
+            .div_ceil(64)
+            .max(1)
+            .next_power_of_two()
+            .ilog2()
+    };
+    let least = words(GATE_BITS_PER_MARK_LEAST);
+    words(GATE_BITS_PER_MARK)
+        .min(GATE_NEAR)
         .max(least)
-        .clamp(GATE_BITS_MIN, max)
+        .clamp(GATE_MIN, GATE_MAX)
 }
 
 fn put_v6(line: &mut Line, upper: u64, lower: u64, value: u32) -> bool {

@@ -8,8 +8,8 @@ use std::hash::Hash;
 use std::sync::atomic::Ordering;
 
 use filter_common::lookup::prefixes::{
-    Block, GATE_CELLS, GATE_HOSTS, GATE_PREFIXES, PROBES_MAX, REMOVED, SLOTS_BLOCK, SLOTS_V4, SLOTS_V6,
-    Shape as _, gate_cell_v4, gate_cell_v6, home_block, home_v4, home_v6, parts,
+    Block, PROBES_MAX, REMOVED, SLOTS_BLOCK, SLOTS_V4, SLOTS_V6, Shape as _, gate_word_v4, gate_word_v6,
+    hash_block, hash_prefix_v4, hash_v4, hash_v6, home_block, home_v4, home_v6, mark, parts,
 };
 
 use super::{Edit, NoRoom};
@@ -143,11 +143,12 @@ impl Edit {
     fn write_one(&self, write: Write) -> Option<()> {
         match write {
             Write::HostV4((line, slot), word) => {
-                self.mark_v4(word as u32, GATE_HOSTS)?;
+                let address = word as u32;
+                self.mark_v4(address, hash_v4(&self.homes, address))?;
                 self.hosts_v4.store(line, slot, word)
             }
             Write::HostV6((line, slot), (upper, lower), value) => {
-                self.mark_v6(upper, GATE_HOSTS)?;
+                self.mark_v6(upper, hash_v6(&self.homes, upper, lower))?;
                 let (word, shift) = (6 + slot / 2, (slot % 2) * 32);
                 let values = self.hosts_v6.words(line)?[word].load(Ordering::Relaxed);
                 let others = values & !(0xffff_ffff << shift);
@@ -160,37 +161,41 @@ impl Edit {
             Write::TopV4(top, word) => self.top_v4.store(top.into(), 0, word),
             Write::TopV6(top, word) => self.top_v6.store(top.into(), 0, word),
             Write::Block((line, slot), key, word) => {
-                self.mark_v6(key, GATE_PREFIXES)?;
+                self.mark_v6(key, hash_block(&self.homes, key, word >> 62))?;
                 self.blocks_v6.store(line, slot * 2, key)?;
                 self.blocks_v6.store(line, slot * 2 + 1, word)
             }
         }
     }
 
-    fn mark_v4(&self, address: u32, mark: u64) -> Option<()> {
-        let cell = gate_cell_v4(&self.homes, address);
-        self.gate_v4
-            .set((cell / GATE_CELLS) as usize, 0, mark << ((cell % GATE_CELLS) * 2))
+    fn mark_v4(&self, address: u32, hash: u64) -> Option<()> {
+        let word = gate_word_v4(&self.homes, address);
+        self.gate_v4.set(word as usize, 0, mark(hash))
     }
 
     fn mark_prefix_v4(&self, prefix: Key<4>) -> Option<()> {
+        if self.has(parts::WIDE_V4) {
+            return Some(());
+        }
         let words = self.gate_v4.entries();
         let marks = 1usize << 24u8.saturating_sub(prefix.length);
-        if marks >= words * GATE_CELLS as usize {
-            let all = u64::from_ne_bytes([(GATE_PREFIXES * 0b0101_0101) as u8; 8]);
-            return (0..words).try_for_each(|word| self.gate_v4.set(word, 0, all));
+        // So many that few bits would stay zero: until the next generation everybody passes the gate.
+        if marks >= words * 16 {
+            return (0..words).try_for_each(|word| self.gate_v4.set(word, 0, u64::MAX));
         }
         let first = u32::from_be_bytes(prefix.address);
-        (0..marks as u32).try_for_each(|block| self.mark_v4(first + (block << 8), GATE_PREFIXES))
+        (0..marks as u32).try_for_each(|block| {
+            let address = first + (block << 8);
+            self.mark_v4(address, hash_prefix_v4(&self.homes, address))
+        })
     }
 
-    fn mark_v6(&self, upper: u64, mark: u64) -> Option<()> {
+    fn mark_v6(&self, upper: u64, hash: u64) -> Option<()> {
         if !self.has(parts::GATE_V6) {
             return Some(());
         }
-        let cell = gate_cell_v6(&self.homes, upper);
-        self.gate_v6
-            .set((cell / GATE_CELLS) as usize, 0, mark << ((cell % GATE_CELLS) * 2))
+        let word = gate_word_v6(&self.homes, upper);
+        self.gate_v6.set(word as usize, 0, mark(hash))
     }
 }
 
