@@ -124,7 +124,9 @@ fn overflow_user_is_no_publisher_whatever_the_policy_says() {
 #[test]
 fn operator_is_told_by_its_groups_as_the_kernel_has_them_like_a_publisher() {
     let policy = POLICY.replace("[\"publish\"]", "[\"publish\", \"operate\"]");
-    let listeners = Listeners::start(&format!("{policy}[daemon]\noperators = [\"@adm\", \"@nogroup\"]\n"));
+    let listeners = Listeners::start(&format!(
+        "{policy}[daemon]\noperators = [\"@adm\", \"@nogroup\"]\n"
+    ));
     set_permissions(listeners.folder(), Permissions::from_mode(0o755)).expect("the folder is ours");
     let as_root = ["unshare", "--user", "--map-root-user"];
     for (groups, by, expected) in [

@@ -83,7 +83,11 @@ impl Filter {
     pub fn change(&mut self, changes: Changes) -> Result<(), NotSingly> {
         let failed = |text: String| Err(NotSingly::Refused(GrantError::Failed(text)));
         if !self.is_pinned() {
-            return failed(FilterError::Detached.to_string());
+            let mut all = changes.in_force.iter().chain(&changes.standby);
+            return match all.all(Change::revokes) {
+                true => Ok(()),
+                false => Err(NotSingly::Refused(GrantError::Detached)),
+            };
         }
         if let Some(owner) = self.unknown(&changes.in_force) {
             return failed(format!("{owner} has no grant to renew"));
@@ -97,8 +101,8 @@ impl Filter {
             let (kept, were): (Vec<_>, Vec<_>) = kept.unzip();
             // Where that cannot be, the tables that stand by are made anew.
             let _ = self.change_standby(&kept, &were);
-            // Removals make room: only the whole tells then whether it fits.
-            let is_open = matches!(stop, Stop::Full(..)) && changes.in_force.iter().any(is_removal);
+            // Removals make room, in a table and at an address: only the whole tells then whether it fits.
+            let is_open = changes.in_force.iter().any(is_removal);
             return Err(match refusal_of(stop).filter(|_| !is_open) {
                 Some(error) => NotSingly::Refused(error),
                 None => NotSingly::Generation(changes),
@@ -199,6 +203,7 @@ pub(super) fn grant_error(error: FilterError) -> GrantError {
             needed: needed as u64,
             max: max.into(),
         },
+        FilterError::Detached => GrantError::Detached,
         error => GrantError::Failed(error.to_string()),
     }
 }

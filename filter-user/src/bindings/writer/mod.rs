@@ -8,6 +8,8 @@ mod answers;
 mod change_file;
 mod core;
 pub(crate) mod denies;
+mod detached;
+mod dry;
 mod durable;
 mod effects;
 mod fold;
@@ -18,6 +20,7 @@ mod large;
 mod pace;
 mod reserve;
 pub(crate) mod restore;
+mod room;
 mod slices;
 mod steps;
 mod sweep;
@@ -33,12 +36,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
-use self::answers::refuse;
+use self::answers::{refusal_of, refuse};
 use self::core::{Core, Failed, Ready};
 use super::audit::Audit;
 use super::clock::Now;
 use super::model::allowance::PolicyView;
-use super::refusal::{Code, Refusal};
+use super::refusal::Refusal;
 use super::seam::{GrantError, Grants};
 use super::shared::{Phase, Shared};
 use denies::{DenyJob, DenyOp};
@@ -253,6 +256,10 @@ async fn decide(mut core: Box<Core>, mut jobs: Vec<Job>, grants: &dyn Grants) ->
                 core.tight.begin();
                 core.tight.put_off(jobs);
             }
+            GrantError::Detached => {
+                let parts = detached::parted(&mut core, jobs, &refusal_of(&error));
+                left.extend(parts.into_iter().map(|jobs| (jobs, attempt)));
+            }
             error => core.refuse_all(jobs, &refusal_of(&error)),
         }
     }
@@ -292,20 +299,6 @@ async fn put_in_force(
     let jobs;
     (core, jobs) = blocking(core, move |core| core.undo(ready, &why)).await;
     (core, Err((jobs, error)))
-}
-
-fn refusal_of(error: &GrantError) -> Refusal {
-    let code = match error {
-        GrantError::TableFull { .. } | GrantError::TooManyOwners { .. } => Code::TableFull,
-        GrantError::PolicyChanged => Code::Busy,
-        GrantError::Failed(_) => Code::Unavailable,
-    };
-    let refusal = Refusal::new(code, error.to_string());
-    match error {
-        GrantError::TableFull { table, .. } => refusal.with("table", *table),
-        GrantError::TooManyOwners { prefix, .. } => refusal.with("prefix", prefix.as_str()),
-        _ => refusal,
-    }
 }
 
 /// Tells the kernel its ends anew, where the machine has slept.
