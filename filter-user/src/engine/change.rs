@@ -82,18 +82,26 @@ impl Filter {
     /// that stand by. All or none in the former.
     pub fn change(&mut self, changes: Changes) -> Result<(), NotSingly> {
         let failed = |text: String| Err(NotSingly::Refused(GrantError::Failed(text)));
-        if !self.is_pinned() {
-            let mut all = changes.in_force.iter().chain(&changes.standby);
-            return match all.all(Change::revokes) {
-                true => Ok(()),
-                false => Err(NotSingly::Refused(GrantError::Detached)),
-            };
+        let detached = !self.is_pinned();
+        if detached
+            && !changes
+                .in_force
+                .iter()
+                .chain(&changes.standby)
+                .all(Change::revokes)
+        {
+            return Err(NotSingly::Refused(GrantError::Detached));
         }
         if let Some(owner) = self.unknown(&changes.in_force) {
             return failed(format!("{owner} has no grant to renew"));
         }
         let were = standby::numbers_of(&self.numbers, &changes.standby);
-        if let Err(stop) = self.change_in_force(&changes.in_force) {
+        let made = self.change_in_force(&changes.in_force);
+        if detached {
+            // Made all the same, should packets still come here; where it cannot be, the next start makes it.
+            return Ok(());
+        }
+        if let Err(stop) = made {
             // What was taken back may have got another number.
             let owners = changes.standby.iter().zip(were);
             let owners = owners.filter_map(|(change, were)| Some((Arc::clone(change.owner()?), were)));

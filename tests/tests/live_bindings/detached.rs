@@ -31,6 +31,19 @@ fn detached_filter_is_told_at_once_and_what_revokes_is_kept_for_the_next_start()
         "{}",
         refused.body
     );
+    // Few, and so many that they are made in slices and taken back.
+    for count in [2, 600] {
+        let line = |at: u32| {
+            let source = format!("10.77.{}.{}", 100 + at / 200, 1 + at % 200);
+            json!({"credential": format!("many-{at}"), "sources": [source], "services": ["api"], "lease_seconds": 3600})
+        };
+        let lines = (0..count).map(line).chain([json!({"op": "end", "count": count})]);
+        let lines: String = lines.map(|line| format!("{line}\n")).collect();
+        let refused = stage.daemon().ask_lines("PUT", "/v1/bindings", &lines);
+        let refused = refused.expect("the daemon answers");
+        assert_eq!(refused.status, 503, "{}", refused.body);
+    }
+    assert!(!stage.daemon().log().contains("in force in part"));
     let removed = stage.done("DELETE", "/v1/bindings/revoked", &Value::Null);
     assert_eq!(removed["removed"], true, "{removed}");
     let body = json!({"sources": ["10.77.0.66"], "seconds": 3600, "reason": "a test"});
