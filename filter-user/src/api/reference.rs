@@ -212,6 +212,8 @@ fn errors(page: &mut String, document: &Value) {
             ],
         );
     }
+    page.push('\n');
+    members(page, problem);
 }
 
 /// What a caller does about it.
