@@ -1,11 +1,11 @@
 //! How many deleted credentials each publisher has row versions of, for who bounds them.
 //!
-//! Counted once, when somebody asks first, and kept up from then on by whatever the store writes.
+//! Counted once, beside the writer, and kept up from then on by whatever the store writes.
 
 use std::collections::HashMap;
-use std::sync::PoisonError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _};
+use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _};
 
 use super::tables::{TOMBSTONE_TIMES, TOMBSTONES, Tables, split_key};
 use super::{Batch, Store, StoreError, is_old, trim_tombstones};
@@ -14,49 +14,112 @@ use crate::bindings::clock::Now;
 /// What one look at a publisher that has too many takes away of what is too old.
 const TRIMMED_AT_ONCE: usize = 16_384;
 
-/// By publisher; `None` until somebody asks.
-pub(super) type Buried = Option<HashMap<String, u64>>;
+#[derive(Default)]
+pub(super) struct Buried {
+    /// One counts at a time.
+    counting: Mutex<()>,
+    /// Held over each commit: what is counted is of before it or of after it.
+    sums: Mutex<Sums>,
+}
 
-/// What a transaction adds and takes away.
+/// By publisher.
+#[derive(Default)]
+pub(super) enum Sums {
+    #[default]
+    Unknown,
+    /// With what was written since the count began.
+    Counting(Difference),
+    Known(HashMap<String, u64>),
+}
+
+/// What transactions add and take away.
 #[derive(Default)]
 pub(super) struct Difference(HashMap<String, i64>);
 
 impl Difference {
     pub(super) fn note(&mut self, key: &str, was: bool, is: bool) {
         let by = i64::from(is) - i64::from(was);
-        if by == 0 {
-            return;
+        if by != 0 {
+            self.add(split_key(key).0, by);
         }
-        let (publisher, _) = split_key(key);
+    }
+
+    fn add(&mut self, publisher: &str, by: i64) {
         match self.0.get_mut(publisher) {
             Some(sum) => *sum += by,
             None => drop(self.0.insert(publisher.to_owned(), by)),
         }
     }
+}
 
-    pub(super) fn apply(self, buried: &mut Buried) {
-        let Some(buried) = buried else { return };
-        for (publisher, by) in self.0 {
-            let sum = buried.entry(publisher).or_default();
-            *sum = sum.saturating_add_signed(by);
+impl Sums {
+    /// After a commit.
+    pub(super) fn change(&mut self, by: Difference) {
+        match self {
+            Sums::Unknown => {}
+            Sums::Counting(since) => by.0.iter().for_each(|(publisher, by)| since.add(publisher, *by)),
+            Sums::Known(sums) => {
+                for (publisher, by) in by.0 {
+                    let sum = sums.entry(publisher).or_default();
+                    *sum = sum.saturating_add_signed(by);
+                }
+                sums.retain(|_, sum| *sum > 0);
+            }
         }
-        buried.retain(|_, sum| *sum > 0);
+    }
+}
+
+impl Buried {
+    pub(super) fn sums(&self) -> MutexGuard<'_, Sums> {
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another file, or nobody knows what became of the last transaction.
+    pub(super) fn forget(&self) {
+        *self.sums() = Sums::Unknown;
     }
 }
 
 impl Store {
+    /// Counts, where nobody has. Blocks for as long as there are deleted credentials; others write meanwhile.
+    pub(crate) fn count_buried(&self) -> Result<(), StoreError> {
+        let _one = self
+            .buried
+            .counting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let db = self.db();
+        let read = {
+            let mut sums = self.buried.sums();
+            if matches!(*sums, Sums::Known(_)) {
+                return Ok(());
+            }
+            *sums = Sums::Counting(Difference::default());
+            db.get()?.begin_read()?
+        };
+        let counted = count(&read);
+        let mut sums = self.buried.sums();
+        let Sums::Counting(since) = std::mem::take(&mut *sums) else {
+            return Ok(());
+        };
+        *sums = Sums::Known(counted?);
+        sums.change(since);
+        Ok(())
+    }
+
     /// How many of a publisher's deleted credentials count. Where these are `most` already, those that have become too
     /// old are taken away first.
     pub(crate) fn buried(&self, publisher: &str, most: u64, now: Now) -> Result<u64, StoreError> {
+        self.count_buried()?;
         let db = self.db();
         let db = db.get()?;
-        let mut buried = self.buried.lock().unwrap_or_else(PoisonError::into_inner);
-        let counted = match &mut *buried {
-            Some(counted) => counted,
-            none => none.insert(count(db)?),
+        let mut sums = self.buried.sums();
+        let has = |sums: &Sums| match sums {
+            Sums::Known(sums) => sums.get(publisher).copied().unwrap_or(0),
+            // Its file was taken away under it.
+            Sums::Unknown | Sums::Counting(_) => 0,
         };
-        let has = |counted: &HashMap<String, u64>| counted.get(publisher).copied().unwrap_or(0);
-        let before = has(counted);
+        let before = has(&sums);
         if before < most || !has_old(db, now)? {
             return Ok(before);
         }
@@ -71,8 +134,8 @@ impl Store {
             &mut difference,
         )?;
         write.commit()?;
-        difference.apply(&mut buried);
-        Ok(buried.as_ref().map_or(0, has))
+        sums.change(difference);
+        Ok(has(&sums))
     }
 }
 
@@ -83,8 +146,7 @@ fn has_old(db: &Database, now: Now) -> Result<bool, StoreError> {
     Ok(first.is_some_and(|deleted_ms| is_old(deleted_ms, now.wall_ms)))
 }
 
-fn count(db: &Database) -> Result<HashMap<String, u64>, StoreError> {
-    let read = db.begin_read()?;
+fn count(read: &ReadTransaction) -> Result<HashMap<String, u64>, StoreError> {
     let mut counted: HashMap<String, u64> = HashMap::new();
     for entry in read.open_table(TOMBSTONES)?.iter()? {
         let (key, _) = entry?;

@@ -12,7 +12,7 @@ mod open;
 mod tables;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
 
@@ -43,7 +43,7 @@ const CACHE_BYTES: usize = 16 << 20;
 pub(crate) struct Store {
     /// Taken out only while it is opened anew.
     db: RwLock<Option<Database>>,
-    buried: Mutex<Buried>,
+    buried: Buried,
     boot_id: u128,
 }
 
@@ -98,7 +98,7 @@ impl Store {
         drop(db.take());
         *db = Some(open::open_file(path)?);
         // What became of the last transaction is not known.
-        *self.buried.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.buried.forget();
         Ok(())
     }
 
@@ -133,8 +133,9 @@ impl Store {
             }
             tables.write_last(now)?;
         }
+        let mut sums = self.buried.sums();
         write.commit()?;
-        buried.apply(&mut self.buried.lock().unwrap_or_else(PoisonError::into_inner));
+        sums.change(buried);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable as _, StorageBackend};
@@ -181,7 +181,7 @@ fn read(db: Database, now: Now) -> Result<Opened, StoreError> {
     Ok(Opened {
         store: Store {
             db: RwLock::new(Some(db)),
-            buried: Mutex::default(),
+            buried: super::buried::Buried::default(),
             boot_id: now.boot_id,
         },
         id,
@@ -337,7 +337,7 @@ impl Store {
         let mut opened = read(open_file(path)?, now)?;
         let taken = opened.store.db.get_mut().unwrap_or_else(PoisonError::into_inner);
         *db = taken.take();
-        *self.buried.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.buried.forget();
         Ok(opened)
     }
 }

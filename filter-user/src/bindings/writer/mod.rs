@@ -101,6 +101,8 @@ impl Writer {
     async fn decide_all(mut self, grants: Arc<dyn Grants>, mut stop: watch::Receiver<bool>) {
         let shared = Arc::clone(&self.core.shared);
         let mut core = self.core;
+        let counting = Arc::clone(&shared);
+        let counting = tokio::task::spawn_blocking(move || counting.store.count_buried());
         let mut pace = Pace::new();
         // What is left of the chunk under way.
         let mut chunk: VecDeque<BindingJob> = VecDeque::new();
@@ -149,6 +151,8 @@ impl Writer {
                 break;
             }
         }
+        // Who asks first counts where this has failed. The store is closed with its end.
+        drop(counting.await);
         let now = shared.clock.now();
         let flush = move || {
             core.flush_renewals(now, true);
