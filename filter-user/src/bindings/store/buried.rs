@@ -180,3 +180,41 @@ pub(super) fn write(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{key_of, open};
+    use super::*;
+    use crate::bindings::clock::{Clock as _, SystemClock};
+
+    #[test]
+    fn what_is_written_while_it_is_counted_is_counted_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = SystemClock::new().unwrap().now();
+        let store = open(&folder.path().join("bindings.redb"), now).unwrap().store;
+        let tombstone =
+            |at: usize, is: bool| (key_of("p", &format!("key-{at}")), is.then_some((1, now.wall_ms)));
+        let write = |tombstones: Vec<_>| {
+            let batch = Batch {
+                tombstones,
+                ..Batch::default()
+            };
+            store.apply(&batch, now).unwrap();
+        };
+        write((0..5_000).map(|at| tombstone(at, true)).collect());
+        std::thread::scope(|scope| {
+            scope.spawn(|| store.count_buried().unwrap());
+            // One that is there already, one that goes, and two that come.
+            for at in 0..20 {
+                let new = [tombstone(10_000 + at, true), tombstone(20_000 + at, true)];
+                let old = [tombstone(at, true), tombstone(1_000 + at, false)];
+                write(new.into_iter().chain(old).collect());
+            }
+        });
+        assert_eq!(store.buried("p", u64::MAX, now).unwrap(), 5_020);
+        assert_eq!(store.counts().unwrap().1, 5_020);
+        store.buried.forget();
+        assert_eq!(store.buried("p", u64::MAX, now).unwrap(), 5_020);
+        assert_eq!(store.buried("q", u64::MAX, now).unwrap(), 0);
+    }
+}
