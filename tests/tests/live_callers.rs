@@ -1,4 +1,4 @@
-//! Publishers by the groups of their processes, as the kernel tells them.
+//! Publishers and operators by the groups of their processes, as the kernel tells them.
 
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -118,5 +118,26 @@ fn overflow_user_is_no_publisher_whatever_the_policy_says() {
             status == "403" && body.contains("not-a-publisher"),
             "{groups:?}: {status} {body}"
         );
+    }
+}
+
+#[test]
+fn operator_is_told_by_its_groups_as_the_kernel_has_them_like_a_publisher() {
+    let policy = POLICY.replace("[\"publish\"]", "[\"publish\", \"operate\"]");
+    let listeners = Listeners::start(&format!(
+        "{policy}[daemon]\noperators = [\"@adm\", \"@nogroup\"]\n"
+    ));
+    set_permissions(listeners.folder(), Permissions::from_mode(0o755)).expect("the folder is ours");
+    let as_root = ["unshare", "--user", "--map-root-user"];
+    for (groups, by, expected) in [
+        (&["adm"][..], &[][..], "200"),
+        (&["tty", "adm"], &as_root, "200"),
+        (&[], &[], "403"),
+        (&["tty"], &as_root, "403"),
+        // What stands for all groups that cannot be told is none.
+        (&["nogroup"], &[], "403"),
+    ] {
+        let (status, body) = list_by(&listeners, 54321, groups, by);
+        assert_eq!(status, expected, "{groups:?} {by:?}: {body}");
     }
 }

@@ -74,7 +74,7 @@ fn whatever_is_asked_the_answer_is_of_the_documents_shape() {
     command.args(["--continue-on-failure", "--warnings", "off", "--no-color"]);
     command.args([
         "--checks",
-        "not_a_server_error,content_type_conformance,response_schema_conformance",
+        "not_a_server_error,content_type_conformance,response_schema_conformance,members_are_documented",
     ]);
     // A watch and a capture have no end; the copies of a store are files wherever the operator says.
     command.args([

@@ -75,7 +75,7 @@ use tokio::time::Instant;
 
 pub use bind::{Bound, bind, bind_or_take};
 pub use error::{Fault, ListenError};
-pub use peer::Peer;
+pub use peer::{Operators, Peer};
 pub use problem::{Code, Problem};
 pub use reference::reference;
 
@@ -91,13 +91,12 @@ use crate::records::capture::Captures;
 use authorize::Gateways;
 use publisher::Directory;
 use rates::Rates;
-use slots::OperatorIds;
 
 /// What a listener takes at most. The defaults are those of the daemon; tests use smaller ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Connections of one listener, half of them at most of one user or address; the surplus is answered 503, closed and
-    /// counted.
+    /// Connections of one listener. No user or address has more than twice as many as are left free; the surplus is
+    /// answered 503, closed and counted.
     pub connections_max: usize,
     /// From the first byte that could be read until the header is complete; also the idle time of a connection.
     pub header_timeout: Duration,
@@ -122,7 +121,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Bounds {
         Bounds {
-            connections_max: 512,
+            connections_max: 2_048,
             header_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             operate_timeout: Duration::from_secs(600),
@@ -170,7 +169,8 @@ pub(crate) struct Context {
     metrics: Arc<Metrics>,
     /// `[daemon] operators`.
     operators: Vec<String>,
-    operator_ids: OperatorIds,
+    /// Who they were at the start, for their places: nothing there may wait for the host's databases.
+    operator_ids: Operators,
     directory: Directory,
     rates: Rates,
     bounds: Bounds,
@@ -201,7 +201,7 @@ pub async fn serve(
     }
     let named = operators.clone();
     // The host's databases may be on a network.
-    let operator_ids = tokio::task::spawn_blocking(move || OperatorIds::of(&named)).await;
+    let operator_ids = tokio::task::spawn_blocking(move || Operators::of(&named)).await;
     let context = Arc::new(Context {
         view,
         backing,

@@ -6,10 +6,14 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use super::Bounds;
 use super::openapi::DOCUMENT;
 use super::problem::Code;
+use super::rates::{self, IN_FLIGHT_MAX};
 use super::routes::{Route, Verb, documented, methods, role_names};
+use super::slots::{KEPT, SHARE};
 use crate::bindings::refusal;
+use crate::bindings::requests::{DENY_PREFIXES_FEW, DENY_PREFIXES_KEPT, DENY_PREFIXES_MAX};
 
 const HEAD: &str = "\
 # The API
@@ -29,6 +33,16 @@ and touches its own; one of `[daemon] operators`, on a listener with the role `o
 `?publisher=NAME`. A lost answer to a change means unknown: repeat it, each is the same when it is made twice.
 ";
 
+const DETACHED: &str = "
+## While the filter is detached
+
+From the moment on that somebody takes the filter off (`keyfence detach`), `/readyz` answers 503 and says so, until the
+daemon is started again; meanwhile every packet passes. What lets nobody in is taken, stored and audited: a DELETE of a
+binding, a deny and its end are answered 200 with a `warning`. They hold for packets from the next start on, and for
+authorize, which goes on, at once. What lets somebody in (a PUT, a renewal, a full sync) is 503 `unavailable`: nothing was
+done.
+";
+
 const BODY: &str = "Body";
 
 /// The whole page.
@@ -38,6 +52,7 @@ pub fn reference() -> String {
         "{HEAD}\n{}\n\n{FIRST_STEPS}",
         text(&document["info"]["description"])
     );
+    bounds(&mut page);
     page.push_str("\n## Requests\n");
     for route in documented() {
         let operation = &document["paths"][route.path.replace("{*rest}", "{rest}")][method(route)];
@@ -50,6 +65,54 @@ pub fn reference() -> String {
     errors(&mut page, &document);
     schemas(&mut page, &document);
     page.replace("\n\n\n", "\n\n")
+}
+
+/// What callers can use up, and what they are answered beyond it.
+fn bounds(page: &mut String) {
+    let Bounds {
+        connections_max,
+        header_timeout,
+        request_timeout,
+        operate_timeout,
+        stall_timeout,
+        line_timeout,
+        body_bytes_max,
+        ..
+    } = Bounds::default();
+    let (header, request, operate) = (
+        header_timeout.as_secs(),
+        request_timeout.as_secs(),
+        operate_timeout.as_secs(),
+    );
+    let (stall, line, body) = (
+        stall_timeout.as_secs(),
+        line_timeout.as_secs(),
+        body_bytes_max >> 10,
+    );
+    let (rate, burst) = (rates::OTHERS.rate, rates::OTHERS.burst);
+    let _ = write!(
+        page,
+        "\n## Bounds\n\n\
+         | of | bound | beyond it |\n| --- | --- | --- |\n\
+         | a listener's connections | {connections_max}. No user (on TCP: no address, of IPv6 no /64) has more than \
+         {SHARE} times as many as are left free, so whoever has few finds room; of a Unix socket's, every {KEPT}th is \
+         for operators alone | 503 `busy`, and closed |\n\
+         | a connection on which nothing is asked | {header} s | closed; what was sent meanwhile was not read: ask again on \
+         a new one |\n\
+         | a request's head | {header} s, 64 KiB | closed; 431, 414 |\n\
+         | a body | {body} KiB (streams: a line; policies: 256 MiB), {line} s for it or for each line | 413, 408 |\n\
+         | an answer | {request} s; what changes policies, backups and detach {operate} s | 503 `timeout` |\n\
+         | a reader that takes nothing of its answer | {stall} s | closed |\n\
+         | a caller's requests in flight | {IN_FLIGHT_MAX}, a batch and a sync | 503 `busy`, 409 |\n\
+         | a caller's requests | a publisher's `requests`; who is neither publisher nor operator and denies: {rate} a \
+         second, {burst} at once | 429 |\n\
+         | a publisher's bindings | `bindings-max` | 409 `bindings-max` |\n\
+         | row versions of deleted bindings, for a day | a DELETE of what is there leaves its own always; of what is not \
+         there, while the publisher has fewer than `bindings-max` of them | 409 `bindings-max` |\n\
+         | denied prefixes, but operators' | {DENY_PREFIXES_MAX} in all, and {DENY_PREFIXES_KEPT} more for callers with at \
+         most {DENY_PREFIXES_FEW} | 409 `denies-max` |\n"
+    );
+    page.push_str(DETACHED);
 }
 
 /// Of the document; of what answers any method, the first.
@@ -149,6 +212,8 @@ fn errors(page: &mut String, document: &Value) {
             ],
         );
     }
+    page.push('\n');
+    members(page, problem);
 }
 
 /// What a caller does about it.

@@ -5,12 +5,14 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
+use serde::Serialize;
 use serde_json::json;
 
 use super::Context;
 use super::body;
 use super::problem::{Code, Problem};
 use super::query::{Query, decoded};
+use super::rates;
 use super::who::Who;
 use crate::bindings::requests::{
     Caller, Conditions, Delete, IfMatch, LIST_ITEMS_MAX, List, Outcome, Put, PutDeny, State,
@@ -83,7 +85,7 @@ pub(super) async fn delete(context: &Context, who: &Who, request: &Parts) -> Res
         conditions,
     };
     let answer = bindings.delete(&actor, delete).await?;
-    Ok((tags(None, answer.revision), axum::Json(answer)).into_response())
+    Ok((tags(None, answer.revision), Stored::json(context, answer)).into_response())
 }
 
 pub(super) async fn list(context: &Context, who: &Who, request: &Parts) -> Result<Response, Problem> {
@@ -160,7 +162,7 @@ pub(super) async fn put_deny(
     let _admitted = admitted(context, &actor.caller)?;
     let body = body::json(&request.headers, body, context.bounds.line_timeout).await?;
     let deny = bindings.put_deny(&actor, PutDeny { name, body }).await?;
-    Ok((tags(None, deny.revision), axum::Json(deny)).into_response())
+    Ok((tags(None, deny.revision), Stored::json(context, deny)).into_response())
 }
 
 pub(super) async fn delete_deny(context: &Context, who: &Who, request: &Parts) -> Result<Response, Problem> {
@@ -170,13 +172,41 @@ pub(super) async fn delete_deny(context: &Context, who: &Who, request: &Parts) -
     let actor = who.denies(context).await;
     let _admitted = admitted(context, &actor.caller)?;
     let removed = bindings.remove_deny(&actor, &name).await?;
-    Ok(axum::Json(json!({ "name": name, "removed": removed })).into_response())
+    let answer = json!({ "name": name, "removed": removed });
+    Ok(Stored::json(context, answer).into_response())
 }
 
-fn admitted(context: &Context, caller: &Caller) -> Result<Option<super::rates::Admitted>, Problem> {
+/// What is said of a change that is durable while nothing judges packets.
+const NOT_IN_FORCE: &str = "the filter was detached and every packet passes: this is stored, and holds for packets once the daemon is started \
+     again; authorize goes by it already";
+
+/// The answer to what revokes.
+#[derive(Serialize)]
+struct Stored<T> {
+    #[serde(flatten)]
+    answer: T,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<&'static str>,
+}
+
+impl<T> Stored<T> {
+    fn json(context: &Context, answer: T) -> axum::Json<Stored<T>> {
+        let warning = context.view.is_detached().then_some(NOT_IN_FORCE);
+        axum::Json(Stored { answer, warning })
+    }
+}
+
+fn admitted(context: &Context, caller: &Caller) -> Result<Option<rates::Admitted>, Problem> {
     match caller {
         Caller::Publisher(name) => context.admit(name).map(Some),
-        Caller::Operator(_) | Caller::Other(_) => Ok(None),
+        Caller::Other(name) => {
+            let now = context.started.elapsed();
+            let admitted = context
+                .rates
+                .admit(&format!("user/{name}"), Some(&rates::OTHERS), now);
+            admitted.map(Some)
+        }
+        Caller::Operator(_) => Ok(None),
     }
 }
 
@@ -264,7 +294,7 @@ impl Context {
     }
 
     /// Counts a request of this publisher against what it may ask; of one that left the policy, those in flight alone.
-    pub(super) fn admit(&self, publisher: &str) -> Result<super::rates::Admitted, Problem> {
+    pub(super) fn admit(&self, publisher: &str) -> Result<rates::Admitted, Problem> {
         let policy = self.backing.as_ref().map(|backing| backing.grants.policy().1);
         let entry = policy.as_ref().and_then(|policy| {
             let mut all = policy.publishers.iter();

@@ -1,22 +1,18 @@
 //! The places of a listener: how many connections there are at one time, and whose.
 //!
-//! No one user (on TCP: no one address) may take them all, idle or not, and some are kept for operators: who floods a
-//! listener must not keep an operator from denying it. Says nothing of what a connection may ask.
+//! No user (on TCP: no address), and no few of them together, may take them all, idle or not, and some are kept for
+//! operators: who floods a listener must not keep an operator from denying it. Says nothing of what a connection may ask.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use nix::unistd::{Group, User};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use super::peer::Peer;
 
-use super::peer::{OVERFLOW_ID, Peer};
-
-/// One user or address has at most one of so many places: a gateway is one, and needs many.
-const SHARE: usize = 2;
+/// Who has so many times as many places as are left free gets no more of them.
+pub(super) const SHARE: usize = 2;
 /// One of so many places of a Unix listener is for operators alone; nobody on TCP is one.
-const KEPT: usize = 8;
-const ROOT: u32 = 0;
+pub(super) const KEPT: usize = 8;
 
 /// Who takes a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,81 +42,81 @@ impl Source {
     }
 }
 
-/// The ids behind `[daemon] operators`, as of the start: nothing here may wait for the host's databases. Good for a
-/// place, not for a right.
-#[derive(Debug, Default)]
-pub(super) struct OperatorIds {
-    users: HashSet<u32>,
-    groups: HashSet<u32>,
-}
-
-impl OperatorIds {
-    /// Asks the host's databases: it may block.
-    pub(super) fn of(operators: &[String]) -> OperatorIds {
-        let mut ids = OperatorIds::default();
-        for operator in operators {
-            match operator.strip_prefix('@') {
-                Some(group) => {
-                    let group = Group::from_name(group).ok().flatten();
-                    ids.groups.extend(group.map(|group| group.gid.as_raw()));
-                }
-                None => {
-                    let user = User::from_name(operator).ok().flatten();
-                    ids.users.extend(user.map(|user| user.uid.as_raw()));
-                }
-            }
-        }
-        ids
-    }
-
-    /// `groups` as of the peer's connect. Root always is: it could end the daemon as well.
-    pub(super) fn has(&self, peer: Peer, groups: &[u32]) -> bool {
-        match peer {
-            Peer::Unix { uid: OVERFLOW_ID, .. } | Peer::Unknown => false,
-            Peer::Unix { uid, gid } => {
-                let of_group = |gid| self.groups.contains(gid);
-                uid == ROOT || self.users.contains(&uid) || of_group(&gid) || groups.iter().any(of_group)
-            }
-        }
-    }
-}
-
 /// The places of one listener.
 #[derive(Debug)]
 pub(super) struct Slots {
-    open: Arc<Semaphore>,
-    kept: Arc<Semaphore>,
-    share: usize,
-    held: Arc<Mutex<HashMap<Source, usize>>>,
+    held: Arc<Mutex<Held>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    open: Pool,
+    /// For operators, where the open ones are not theirs to take.
+    kept: Pool,
+}
+
+/// Places, and who has how many of them.
+#[derive(Debug)]
+struct Pool {
+    free: usize,
+    taken: HashMap<Source, usize>,
+}
+
+impl Pool {
+    fn new(places: usize) -> Pool {
+        Pool {
+            free: places,
+            taken: HashMap::new(),
+        }
+    }
+
+    /// Nobody has more than twice as many as are left free: one alone has two thirds, two have two fifths each, and
+    /// whoever has fewer finds room.
+    fn take(&mut self, source: Source) -> bool {
+        let has = self.taken.get(&source).copied().unwrap_or(0);
+        if has >= SHARE * self.free {
+            return false;
+        }
+        self.free -= 1;
+        self.taken.insert(source, has + 1);
+        true
+    }
+
+    fn give_back(&mut self, source: Source) {
+        self.free += 1;
+        let left = self.taken.get(&source).map_or(0, |has| has.saturating_sub(1));
+        // Nothing is kept of who has left.
+        match left {
+            0 => drop(self.taken.remove(&source)),
+            left => drop(self.taken.insert(source, left)),
+        }
+    }
 }
 
 impl Slots {
     pub(super) fn new(connections_max: usize, may_operate: bool) -> Slots {
         let kept = if may_operate { connections_max / KEPT } else { 0 };
+        let held = Held {
+            open: Pool::new(connections_max - kept),
+            kept: Pool::new(kept),
+        };
         Slots {
-            open: Arc::new(Semaphore::new(connections_max - kept)),
-            kept: Arc::new(Semaphore::new(kept)),
-            share: (connections_max / SHARE).max(1),
-            held: Arc::default(),
+            held: Arc::new(Mutex::new(held)),
         }
     }
 
     /// None where there is no place for this source; until the slot is dropped it is taken.
     pub(super) fn take(&self, source: Source, is_operator: bool) -> Option<Slot> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let has = held.get(&source).copied().unwrap_or(0);
-        let open = || Arc::clone(&self.open).try_acquire_owned().ok();
-        let kept = || Arc::clone(&self.kept).try_acquire_owned().ok();
-        let permit = match is_operator {
-            true => open().or_else(kept)?,
-            false if has < self.share => open()?,
-            false => return None,
+        let is_kept = match is_operator {
+            _ if held.open.take(source) => false,
+            true if held.kept.take(source) => true,
+            _ => return None,
         };
-        held.insert(source, has + 1);
         Some(Slot {
             source,
+            is_kept,
             held: Arc::clone(&self.held),
-            _permit: permit,
         })
     }
 }
@@ -129,19 +125,18 @@ impl Slots {
 #[derive(Debug)]
 pub(super) struct Slot {
     source: Source,
-    held: Arc<Mutex<HashMap<Source, usize>>>,
-    _permit: OwnedSemaphorePermit,
+    is_kept: bool,
+    held: Arc<Mutex<Held>>,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = held.get(&self.source).map_or(0, |has| has.saturating_sub(1));
-        // Nothing is kept of who has left.
-        match left {
-            0 => drop(held.remove(&self.source)),
-            left => drop(held.insert(self.source, left)),
-        }
+        let pool = match self.is_kept {
+            true => &mut held.kept,
+            false => &mut held.open,
+        };
+        pool.give_back(self.source);
     }
 }
 
@@ -149,36 +144,45 @@ impl Drop for Slot {
 mod tests {
     use super::*;
 
-    #[test]
-    fn no_user_takes_more_than_half_and_all_together_leave_the_operators_theirs() {
-        let slots = Slots::new(64, true);
-        let mut taken = Vec::new();
-        for uid in 1_000..1_010 {
-            let mine = std::iter::from_fn(|| slots.take(Source::User(uid), false));
-            let mine: Vec<Slot> = mine.collect();
-            assert!(mine.len() <= 32, "{}", mine.len());
-            taken.extend(mine);
-        }
-        assert_eq!(taken.len(), 56);
-        let operators: Vec<Slot> = std::iter::from_fn(|| slots.take(Source::User(0), true)).collect();
-        assert_eq!(operators.len(), 8);
-        // Who leaves makes room, and is forgotten.
-        drop(taken);
-        assert!(slots.take(Source::User(1_000), false).is_some());
-        drop(operators);
-        assert!(slots.held.lock().unwrap().is_empty());
+    fn all_of(slots: &Slots, source: Source, is_operator: bool) -> Vec<Slot> {
+        std::iter::from_fn(|| slots.take(source, is_operator)).collect()
     }
 
     #[test]
-    fn root_users_and_groups_of_the_operators_are_known_and_nobody_is_none_of_them() {
-        let ids = OperatorIds::of(&["daemon".to_owned(), "@sys".to_owned(), "no-such-user".to_owned()]);
-        let peer = |uid, gid| Peer::Unix { uid, gid };
-        let daemon = User::from_name("daemon").unwrap().unwrap().uid.as_raw();
-        let sys = Group::from_name("sys").unwrap().unwrap().gid.as_raw();
-        assert!(ids.has(peer(0, 0), &[]) && ids.has(peer(daemon, 99_999), &[]));
-        assert!(ids.has(peer(99_999, sys), &[]) && ids.has(peer(99_999, 99_999), &[7, sys]));
-        assert!(!ids.has(peer(99_999, 99_999), &[99_998]));
-        assert!(!ids.has(peer(OVERFLOW_ID, sys), &[sys]) && !ids.has(Peer::Unknown, &[]));
+    fn whoever_has_fewer_places_than_others_finds_one_and_who_has_more_does_not() {
+        let slots = Slots::new(512, true);
+        let mut taken = Vec::new();
+        for (uid, most) in [(1_000, 299), (1_001, 100), (1_002, 33), (1_003, 11)] {
+            let mine = all_of(&slots, Source::User(uid), false);
+            assert_eq!(mine.len(), most, "{uid}");
+            taken.push(mine);
+        }
+        // What one gives back is not the greedy one's again.
+        taken[0].truncate(100);
+        assert!(slots.take(Source::User(1_001), false).is_some());
+        taken[0].extend(all_of(&slots, Source::User(1_000), false));
+        let has: Vec<usize> = taken.iter().map(Vec::len).collect();
+        assert_eq!(has, [203, 100, 33, 11]);
+        drop(taken);
+        let held = slots.held.lock().unwrap();
+        assert!(held.open.taken.is_empty() && held.open.free == 448);
+    }
+
+    #[test]
+    fn as_many_users_as_there_are_places_leave_the_operators_theirs_and_these_leave_each_other_some() {
+        let slots = Slots::new(64, true);
+        let crowd: Vec<Slot> = (1_000..1_100)
+            .filter_map(|uid| slots.take(Source::User(uid), false))
+            .collect();
+        assert_eq!(crowd.len(), 56);
+        assert!(slots.take(Source::User(1_100), false).is_none());
+        let root = all_of(&slots, Source::User(0), true);
+        let other = all_of(&slots, Source::User(1_000), true);
+        assert_eq!((root.len(), other.len()), (6, 2));
+        drop((crowd, root, other));
+        assert!(slots.held.lock().unwrap().kept.taken.is_empty());
+        // On TCP nobody is an operator, and nothing is kept.
+        assert_eq!(all_of(&Slots::new(64, false), Source::Unknown, false).len(), 43);
     }
 
     #[test]

@@ -304,6 +304,16 @@ async fn path_that_is_no_backup_is_a_fault_of_who_names_it_and_changes_nothing()
         let detail = answer.json()["detail"].to_string();
         assert!(detail.contains(&*path.to_string_lossy()), "{detail}");
     }
+    let missing = running.socket("missing");
+    let body = json_body(&json!({ "path": missing.join("copy") }));
+    let answer = running.ask("POST /v1/backup", &body).await;
+    answer.is_problem(422, "invalid");
+    assert!(answer.body.contains("missing is not there"), "{}", answer.body);
+    assert!(!missing.exists());
+    // The daemon's own place for them.
+    let own = running.socket("state/backups/monday");
+    let body = json_body(&json!({ "path": own }));
+    assert_eq!(running.ask("POST /v1/backup", &body).await.status, 200);
     for path in [&empty, &folder, &text.join("below")] {
         let body = json_body(&json!({ "path": path }));
         running

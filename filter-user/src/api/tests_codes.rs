@@ -177,6 +177,26 @@ async fn denies_have_an_owner_and_an_end_to_their_number() {
     ask_as("a.sock", "PUT /v1/denies/block-3", &deny(3))
         .await
         .is_problem(409, "denies-max");
+    let few = |count: usize| {
+        let sources: Vec<String> = (0..count)
+            .map(|at| format!("10.9.{}.{}", at / 250, at % 250))
+            .collect();
+        format!(
+            "content-type: application/json\r\n\r\n{}",
+            json!({ "sources": sources })
+        )
+    };
+    // One caller takes all there are; another still has a few.
+    let answer = ask_as("a.sock", "PUT /v1/denies/rest", &few(1_000)).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    ask_as("a.sock", "PUT /v1/denies/more", &few(1))
+        .await
+        .is_problem(409, "denies-max");
+    let answer = ask_as("b.sock", "PUT /v1/denies/mine", &few(100)).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    ask_as("b.sock", "PUT /v1/denies/mine", &few(101))
+        .await
+        .is_problem(409, "denies-max");
     ask_as("b.sock", "DELETE /v1/denies/block-0", "")
         .await
         .is_problem(403, "not-the-owner");

@@ -1,6 +1,6 @@
 //! Observing for a while and detaching, over HTTP.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::fixture::{Running, me, policy_with};
 use super::tests::Answer;
@@ -70,6 +70,9 @@ async fn observing_what_cannot_be_is_refused() {
 #[tokio::test]
 async fn operator_takes_the_filter_off_or_hears_why_not() {
     let running = Running::with(policy_with(""), &[&me()]).await;
+    let deny = "content-type: application/json\r\n\r\n{\"sources\": [\"198.51.100.7\"]}";
+    let denied = running.ask("PUT /v1/denies/a", deny).await;
+    assert_eq!(denied.json()["warning"], Value::Null, "{}", denied.body);
     let answer = running.ask("POST /v1/detach", "").await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert_eq!(answer.json()["interfaces"], json!(["eth0"]));
@@ -78,6 +81,13 @@ async fn operator_takes_the_filter_off_or_hears_why_not() {
         (&line["what"], &line["interfaces"]),
         (&json!("detach"), &json!(["eth0"]))
     );
+    for answer in [
+        running.ask("PUT /v1/denies/b", deny).await,
+        running.ask("DELETE /v1/denies/a", "").await,
+    ] {
+        let told = answer.json()["warning"].as_str().unwrap_or_default().to_owned();
+        assert!(told.contains("every packet passes"), "{}", answer.body);
+    }
     *running.view.detach.lock().unwrap() = Err("the pin cannot be removed".to_owned());
     let answer = running.ask("POST /v1/detach", "").await;
     answer.is_problem(500, "operation-failed");

@@ -1,5 +1,6 @@
 //! Policies over HTTP: planned, applied, refused, confirmed, rolled back; what each call answers to whom.
 
+use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
 use serde_json::{Value, json};
 
 use super::fixture::{Running, me, policy_text, policy_with, publisher};
@@ -93,6 +94,38 @@ async fn binding_that_a_policy_does_not_allow_is_told_before_it_is_suspended() {
     let kept = policy_text(&publisher("gateway", ""));
     let plan = running.post("plan", &body(&kept, &json!({}))).await.json();
     assert_eq!(plan["counts"]["suspended"], 0, "{plan}");
+}
+
+#[tokio::test]
+async fn binding_that_would_find_no_room_beside_a_policy_is_told_before_it_gives_way() {
+    use std::fmt::Write as _;
+
+    let running = operated().await;
+    let mut lines = String::new();
+    for at in 0..OWNERS_PER_SOURCE_MAX {
+        let line = json!({"op": "put", "credential": format!("key-{at}"), "sources": ["198.51.100.7"],
+            "services": ["payments"], "lease_seconds": 3600});
+        let _ = writeln!(lines, "{line}");
+    }
+    let batch = format!("content-type: application/x-ndjson\r\n\r\n{lines}");
+    let answer = running.ask("POST /v1/bindings/batch", &batch).await;
+    assert!(answer.body.contains("\"failed\":0"), "{}", answer.body);
+    let plan = async |client: &str| {
+        let text = policy_text(&format!("{}{client}", publisher("gateway", "")));
+        running.post("plan", &body(&text, &json!({}))).await.json()
+    };
+    let fits = plan("").await;
+    assert_eq!(fits["counts"]["suspended"], 0, "{fits}");
+    let crowded = plan(CLIENT).await;
+    assert_eq!(crowded["counts"]["suspended"], 1, "{crowded}");
+    let last = format!("key-{}", OWNERS_PER_SOURCE_MAX - 1);
+    let suspended = &crowded["suspended"][0];
+    assert_eq!(suspended["credential"], last.as_str());
+    let because = suspended["because"].as_str().unwrap();
+    assert!(
+        because.contains("no room") && because.contains("198.51.100.7/32"),
+        "{because}"
+    );
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 use super::Context;
-use super::peer::Peer;
+use super::peer::{Operators, Peer};
 use super::problem::{Code, Problem};
 use super::publisher::NotAPublisher;
 use crate::bindings::refusal;
@@ -66,10 +66,10 @@ impl Who {
     /// Whether the peer is one of `[daemon] operators`, wherever it asks.
     pub(super) async fn is_operator(&self, context: &Context) -> bool {
         let ask = || async {
-            let (peer, operators) = (self.peer, context.operators.clone());
+            let operators = context.operators.clone();
             // The host's databases may be on a network.
-            let asked = tokio::task::spawn_blocking(move || peer.is_operator(&operators)).await;
-            asked.unwrap_or(false)
+            let operators = tokio::task::spawn_blocking(move || Operators::of(&operators)).await;
+            operators.is_ok_and(|operators| operators.have(self.peer, &self.groups))
         };
         *self.operator.get_or_init(ask).await
     }

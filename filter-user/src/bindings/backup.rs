@@ -37,7 +37,8 @@ impl Bindings {
     pub async fn backup(&self, actor: &Actor, to: PathBuf) -> Answer<StoreStatus> {
         let shared = Arc::clone(&self.shared);
         let path = to.clone();
-        let copied = tokio::task::spawn_blocking(move || store::copy_to(&shared.store, &path)).await;
+        let copied =
+            tokio::task::spawn_blocking(move || store::copy_to(&shared.store, &shared.folder, &path)).await;
         copied.map_err(|_| lost())??;
         let members = Map::from_iter([("to".to_owned(), to.display().to_string().into())]);
         self.audit(AuditNote {

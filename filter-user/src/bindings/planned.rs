@@ -9,6 +9,7 @@ use super::model::allowance::PolicyView;
 use super::model::row::Row;
 use super::model::view::{self, state, suspended};
 use super::requests::State;
+use super::seam::LeftOut;
 use crate::policy::Policy;
 
 /// A binding that has not ended.
@@ -41,12 +42,19 @@ impl Planned<'_> {
 }
 
 impl Bindings {
-    /// Each binding that has not ended, as it would stand. Blocks for as long as all of them take.
-    pub fn each_under(&self, policy: &Arc<Policy>, mut each: impl FnMut(&Planned<'_>)) {
+    /// Each binding that has not ended, as it would stand with those of `left` left out. Blocks for as long as all of them
+    /// take.
+    pub fn each_under(&self, policy: &Arc<Policy>, left: &[LeftOut], mut each: impl FnMut(&Planned<'_>)) {
         let shared = &self.shared;
         let now = shared.clock.now();
         let in_force = shared.view.load_full();
         let planned = PolicyView::new(in_force.epoch + 1, Arc::clone(policy));
+        let revision = |left: &LeftOut| {
+            let (publisher, credential) = view::named(&left.owner)?;
+            let row = shared.memory.get(publisher, credential)?;
+            Some((row.revision, left.prefix.clone()))
+        };
+        planned.leave_out(left.iter().filter_map(revision));
         for shelf in shared.memory.shelves() {
             let facts = shelf.facts();
             shelf.each(|credential, row| {

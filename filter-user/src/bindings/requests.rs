@@ -9,6 +9,13 @@ use serde::{Deserialize, Serialize};
 pub use super::authorize::{Ask, AskedKey, Authorized, Verdict};
 use super::refusal::Refusal;
 
+/// Prefixes of all denies that are no operator's.
+pub const DENY_PREFIXES_MAX: usize = 10_000;
+/// Beyond these, so many more for who has few: nobody keeps all others from denying anything.
+pub const DENY_PREFIXES_KEPT: usize = 1_000;
+/// As many as are few.
+pub const DENY_PREFIXES_FEW: usize = 100;
+
 /// On whose behalf something is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {

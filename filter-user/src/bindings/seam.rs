@@ -114,6 +114,9 @@ pub enum GrantError {
     /// The epoch is old: compute again under the policy now in force.
     #[error("the policy has changed meanwhile")]
     PolicyChanged,
+    /// Nothing judges packets any more. Changes that revoke succeed nevertheless: what they are to take away is not there.
+    #[error("the filter was detached while this daemon ran, and every packet passes: restart the daemon")]
+    Detached,
     #[error("{0}")]
     Failed(String),
 }
@@ -138,6 +141,11 @@ pub trait Grants: Send + Sync {
     /// their owners, as far as that can be told without trying. Nothing is changed.
     fn sift(&self, _epoch: u64, _changes: Vec<Change>) -> BoxFuture<Vec<(Arc<str>, GrantError)>> {
         Box::pin(async { Vec::new() })
+    }
+    /// Whether all of these could be granted under a policy, of which so many more than are in force: as far as that can
+    /// be told without making tables. It may block for as long as they are many. Nothing is changed.
+    fn fit(&self, _policy: &Policy, _all: Vec<Grantee>, _more: i64) -> Result<(), GrantError> {
+        Ok(())
     }
     /// The policy in force and its epoch, which rises with each applied policy.
     fn policy(&self) -> (u64, Arc<Policy>);
@@ -190,6 +198,11 @@ impl Change {
             Change::End { owner, .. } | Change::Remove { owner } | Change::Kept { owner } => Some(owner),
             Change::Deny { .. } | Change::Undeny { .. } => None,
         }
+    }
+
+    /// Whether it lets nobody in. A deny that is only stored is in force with the next start.
+    pub fn revokes(&self) -> bool {
+        !matches!(self, Change::Put(_) | Change::End { .. })
     }
 
     /// Which deny it is about, where it is about one.

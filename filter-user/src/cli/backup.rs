@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(605);
 
 const AFTER_BACKUP: &str = "\
 Online: bindings go on changing meanwhile, and the copy is of one moment. The daemon writes it, so the folder must be \
-one that it may write. The caller must be an operator.
+one that it may write, and be there; `backups` in its own state folder is made. The caller must be an operator.
 
 Exit codes:
   0  the copy is there

@@ -257,6 +257,7 @@ pub(crate) fn unbind(arguments: &UnbindArguments, shell: &Shell) -> Result<Exit,
         body: None,
     };
     let answer = client::send(&arguments.daemon.socket, call, client::PATIENCE)?;
+    warn(&answer, shell)?;
     if arguments.json {
         shell.write(&with_schema(&answer)?)?;
         return Ok(Exit::Done);
@@ -268,6 +269,14 @@ pub(crate) fn unbind(arguments: &UnbindArguments, shell: &Shell) -> Result<Exit,
     };
     shell.write(&line)?;
     Ok(Exit::Done)
+}
+
+/// Says what the daemon has to say beside its answer: that nothing judges packets, say.
+pub(crate) fn warn(answer: &str, shell: &Shell) -> Result<(), Failure> {
+    if let Some(warning) = parsed(answer)?["warning"].as_str() {
+        shell.say(&format!("warning: {warning}"));
+    }
+    Ok(())
 }
 
 /// What a command's `--json` writes: the answer, with its schema.

@@ -9,7 +9,7 @@ use hyper::Method;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::bind::{parsed, prefix, with_schema};
+use super::bind::{parsed, prefix, warn, with_schema};
 use super::bindings::{duration, lines};
 use super::client::{self, Call, SocketArguments, encoded};
 use super::exit::{Exit, Failure};
@@ -88,6 +88,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         })),
     };
     let answer = client::send_as(&arguments.daemon.socket, call, client::PATIENCE, FLAGS)?;
+    warn(&answer, shell)?;
     if arguments.json {
         shell.write(&with_schema(&answer)?)?;
         return Ok(Exit::Done);
@@ -172,6 +173,7 @@ pub(crate) fn undeny(arguments: &UndenyArguments, shell: &Shell) -> Result<Exit,
         body: None,
     };
     let answer = client::send(&arguments.daemon.socket, call, client::PATIENCE)?;
+    warn(&answer, shell)?;
     if arguments.json {
         shell.write(&with_schema(&answer)?)?;
         return Ok(Exit::Done);

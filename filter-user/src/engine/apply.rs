@@ -61,6 +61,14 @@ pub struct FileState {
 }
 
 impl FileState {
+    /// It says what is in force.
+    pub(super) fn of(hash: &str) -> Self {
+        Self {
+            hash: Some(hash.to_owned()),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn show(&self, snapshot: &mut Snapshot) {
         snapshot.policy.reload_ok = self.error.is_none();
         snapshot.policy.last_error.clone_from(&self.error);

@@ -82,14 +82,26 @@ impl Filter {
     /// that stand by. All or none in the former.
     pub fn change(&mut self, changes: Changes) -> Result<(), NotSingly> {
         let failed = |text: String| Err(NotSingly::Refused(GrantError::Failed(text)));
-        if !self.is_pinned() {
-            return failed(FilterError::Detached.to_string());
+        let detached = !self.is_pinned();
+        if detached
+            && !changes
+                .in_force
+                .iter()
+                .chain(&changes.standby)
+                .all(Change::revokes)
+        {
+            return Err(NotSingly::Refused(GrantError::Detached));
         }
         if let Some(owner) = self.unknown(&changes.in_force) {
             return failed(format!("{owner} has no grant to renew"));
         }
         let were = standby::numbers_of(&self.numbers, &changes.standby);
-        if let Err(stop) = self.change_in_force(&changes.in_force) {
+        let made = self.change_in_force(&changes.in_force);
+        if detached {
+            // Made all the same, should packets still come here; where it cannot be, the next start makes it.
+            return Ok(());
+        }
+        if let Err(stop) = made {
             // What was taken back may have got another number.
             let owners = changes.standby.iter().zip(were);
             let owners = owners.filter_map(|(change, were)| Some((Arc::clone(change.owner()?), were)));
@@ -97,8 +109,8 @@ impl Filter {
             let (kept, were): (Vec<_>, Vec<_>) = kept.unzip();
             // Where that cannot be, the tables that stand by are made anew.
             let _ = self.change_standby(&kept, &were);
-            // Removals make room: only the whole tells then whether it fits.
-            let is_open = matches!(stop, Stop::Full(..)) && changes.in_force.iter().any(is_removal);
+            // Removals make room, in a table and at an address: only the whole tells then whether it fits.
+            let is_open = changes.in_force.iter().any(is_removal);
             return Err(match refusal_of(stop).filter(|_| !is_open) {
                 Some(error) => NotSingly::Refused(error),
                 None => NotSingly::Generation(changes),
@@ -199,6 +211,7 @@ pub(super) fn grant_error(error: FilterError) -> GrantError {
             needed: needed as u64,
             max: max.into(),
         },
+        FilterError::Detached => GrantError::Detached,
         error => GrantError::Failed(error.to_string()),
     }
 }

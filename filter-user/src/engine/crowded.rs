@@ -26,7 +26,8 @@ pub(super) fn leave_out(policy: &Policy, pushed: &mut Pushed, under: &dyn Under)
     left.len()
 }
 
-fn crowded_out(policy: &Policy, pushed: &Pushed, age: impl Fn(&str) -> u64) -> Vec<LeftOut> {
+/// Those that do not fit, the latest by their age first.
+pub fn crowded_out(policy: &Policy, pushed: &Pushed, age: impl Fn(&str) -> u64) -> Vec<LeftOut> {
     let grantees: Vec<&Grantee> = pushed.grantees.values().collect();
     let clients = policy.clients.iter().filter(|client| client.enabled);
     let of_clients = clients.map(|client| client.sources.iter().map(|source| &source.prefix).collect());

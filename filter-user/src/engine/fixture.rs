@@ -1,5 +1,6 @@
 //! A daemon that is not there, for tests of what shows it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
@@ -18,6 +19,7 @@ pub struct FakeView {
     pub applied: Mutex<Result<Applied, ReloadError>>,
     pub pending: watch::Sender<Option<Pending>>,
     pub detach: Mutex<Result<Vec<String>, String>>,
+    pub is_detached: AtomicBool,
     /// What was asked to be observed.
     pub observed: Mutex<Vec<(Option<String>, u64)>>,
 }
@@ -34,6 +36,7 @@ impl Default for FakeView {
             })),
             pending: watch::Sender::new(None),
             detach: Mutex::new(Ok(vec!["eth0".to_owned()])),
+            is_detached: AtomicBool::new(false),
             observed: Mutex::default(),
         }
     }
@@ -111,7 +114,12 @@ impl View for FakeView {
 
     fn detach(&self) -> BoxFuture<Result<Vec<String>, String>> {
         let result = self.detach.lock().unwrap().clone();
+        self.is_detached.fetch_or(result.is_ok(), Ordering::Relaxed);
         Box::pin(async move { result })
+    }
+
+    fn is_detached(&self) -> bool {
+        self.is_detached.load(Ordering::Relaxed)
     }
 
     fn explain(&self, _question: Question) -> BoxFuture<Result<InForce, ExplainError>> {

@@ -45,6 +45,7 @@ mod watch;
 
 pub use change::NotSingly;
 pub use compile::Occasion;
+pub use crowded::crowded_out;
 pub use error::FilterError;
 pub use explain::ExplainError;
 pub use filter::Filter;
@@ -179,11 +180,9 @@ impl Engine {
             record_keys: std::sync::atomic::AtomicU64::new(0),
             pending: tokio::sync::watch::Sender::new(None),
             // Whoever started it knows better.
-            file: RwLock::new(FileState {
-                hash: Some(hash.clone()),
-                ..FileState::default()
-            }),
+            file: RwLock::new(FileState::of(&hash)),
             looks: std::sync::atomic::AtomicU64::new(0),
+            pins: filter.pins.clone(),
             commands: sender,
         });
         let engine = Self {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use filter_common::bounds::RECORD_KEYS;
+use filter_common::bounds::{OWNERS_PER_SOURCE_MAX, RECORD_KEYS};
 use tokio::sync::{oneshot, watch};
 
 use super::apply::{FileState, Pending, Proposed, asked};
@@ -16,9 +16,11 @@ use super::snapshot::{
     Applied, BoxFuture, CounterValues, ObserveError, RECORD_KEYS_TABLE, ReloadError, Snapshot, TableFill,
     View,
 };
-use super::{Command, Commands, ExplainError, reader};
-use crate::bindings::seam::{Change, Changes, GrantError, Grants, OwnerUse};
+use super::{Command, Commands, ExplainError, FilterError, crowded_out, reader};
+use crate::bindings::seam::{Change, Changes, GrantError, Grantee, Grants, OwnerUse};
+use crate::compiler::Pushed;
 use crate::judge::in_force::{InForce, Question};
+use crate::kernel::pins::Pins;
 use crate::policy::Policy;
 
 /// What others see of the engine.
@@ -44,6 +46,8 @@ pub struct Shared {
     pub(super) file: RwLock<FileState>,
     /// How often the engine has looked after the filter: once a second, while it lives.
     pub(super) looks: AtomicU64,
+    /// Whose being there tells whether packets are judged.
+    pub(super) pins: Pins,
     pub(super) commands: Commands,
 }
 
@@ -147,6 +151,29 @@ impl Grants for Shared {
         })
     }
 
+    fn fit(&self, policy: &Policy, all: Vec<Grantee>, more: i64) -> Result<(), GrantError> {
+        if self.is_detached() {
+            return Err(GrantError::Detached);
+        }
+        let fill = Arc::clone(&self.fill.read().unwrap_or_else(PoisonError::into_inner));
+        let full = u64::try_from(more)
+            .ok()
+            .and_then(|more| fill.owners.refuses(more));
+        if let Some((table, needed, max)) = full {
+            return Err(GrantError::TableFull { table, needed, max });
+        }
+        match crowded_out(policy, &Pushed::of(all, []), |_| 0)
+            .into_iter()
+            .next()
+        {
+            None => Ok(()),
+            Some(left) => Err(GrantError::TooManyOwners {
+                prefix: left.prefix,
+                max: OWNERS_PER_SOURCE_MAX,
+            }),
+        }
+    }
+
     fn policy(&self) -> (u64, Arc<Policy>) {
         self.policy_in_force()
     }
@@ -207,8 +234,21 @@ impl View for Shared {
             snapshot.canary = sung.canary.clone();
             snapshot.not_ready.extend(sung.canary.sentence());
         }
+        drop(sung);
         snapshot.observing = self.observing.shown();
+        // Whoever did it, from the moment on: the engine's next look may be a second away.
+        if self.is_detached() {
+            snapshot
+                .interfaces
+                .iter_mut()
+                .for_each(|interface| interface.attached = false);
+            snapshot.not_ready.insert(0, FilterError::Detached.to_string());
+        }
         Arc::new(snapshot)
+    }
+
+    fn is_detached(&self) -> bool {
+        !self.pins.stands()
     }
 
     fn observe(&self, service: Option<String>, seconds: u64) -> BoxFuture<Result<(), ObserveError>> {

@@ -228,6 +228,8 @@ pub trait View: Send + Sync {
     fn observes(&self, service: &str) -> [bool; 2];
     /// Takes the filter off, and says from which interfaces.
     fn detach(&self) -> BoxFuture<Result<Vec<String>, String>>;
+    /// Whether somebody took it off since the start: every packet passes.
+    fn is_detached(&self) -> bool;
     /// What in force decides a packet, and the kernel program's verdict.
     fn explain(&self, question: Question) -> BoxFuture<Result<InForce, ExplainError>>;
 }

@@ -272,7 +272,7 @@ pub const DEFINITIONS: &[Definition] = &[
     define(Id::HttpSeconds, Kind::Histogram, "keyfence_http_request_duration_seconds", &[],
         "Seconds from a request's complete header until its answer was ready."),
     define(Id::HttpRefused, Kind::Counter, "keyfence_http_connections_refused_total", &[],
-        "Connections closed at once because their listener had as many as it takes."),
+        "Connections closed at once because their listener had no place left for who opened them."),
     define(Id::Authorized, Kind::Counter, "keyfence_authorize_total", &[SERVICE, RESULT],
         "Requests of gateways answered, by service and result; misconfigured ones name no service."),
     define(Id::Bindings, Kind::Gauge, "keyfence_bindings", &[PUBLISHER, STATE],

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::bindings::Bindings;
+use crate::bindings::seam::LeftOut;
 use crate::policy::Policy;
 use crate::policy::model::{Client, ServiceSet};
 
@@ -38,13 +39,17 @@ pub(super) struct Cover {
 }
 
 impl Cover {
-    pub(super) fn of(candidates: &[Candidate<'_>], policy: &Arc<Policy>, bindings: &Bindings) -> Cover {
+    pub(super) fn of(
+        candidates: &[Candidate<'_>],
+        policy: &Arc<Policy>,
+        (bindings, left): (&Bindings, &[LeftOut]),
+    ) -> Cover {
         let wanted = Wanted::of(candidates);
         let mut cover = Self::clients(&wanted, policy);
         if wanted.prefixes.is_empty() {
             return cover;
         }
-        bindings.each_under(policy, |planned| {
+        bindings.each_under(policy, left, |planned| {
             if planned.suspended.is_some() {
                 return;
             }

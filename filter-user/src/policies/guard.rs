@@ -196,7 +196,7 @@ fn filters(policy: &Policy, interface: &str) -> bool {
 /// What is pushed and could decide one of them.
 fn pushed(bindings: &Bindings, epoch: u64, policy: &Arc<Policy>, all: &[Connection]) -> Pushed {
     let mut owners = BTreeSet::new();
-    bindings.each_under(policy, |planned| {
+    bindings.each_under(policy, &[], |planned| {
         let holds = |connection: &Connection| {
             let sources = planned.sources().iter();
             sources

@@ -15,7 +15,9 @@ use super::cut::Cuts;
 use super::entries::{self, Change, What};
 use crate::bindings::Bindings;
 use crate::bindings::requests::State;
-use crate::bindings::seam::Grants;
+use crate::bindings::seam::{Effective as _, Grants, LeftOut};
+use crate::compiler::Pushed;
+use crate::engine;
 use crate::policy::Policy;
 use crate::policy::model::{Client, Source};
 
@@ -87,6 +89,7 @@ impl Ground<'_> {
     /// Blocks for as long as all bindings and sources take.
     pub fn plan(&self, base: &str, hash: &str, warnings: Vec<String>) -> Plan {
         let mut counts = Counts::default();
+        let left = self.left_out();
         let mut changes = entries::changes(self.old, self.new);
         for change in &changes {
             let of_kind = counts.entries.entry(change.kind).or_default();
@@ -99,19 +102,19 @@ impl Ground<'_> {
         let mut cut = Cuts::new(self);
         {
             let mut list = listing(&mut changes);
-            counts.sources_lost = self.looked_up(lost, self.new, |candidate, services| {
+            counts.sources_lost = self.looked_up(lost, (self.new, &left), |candidate, services| {
                 cut.lost(candidate, services);
                 list(Change::source(What::Lost, candidate, services));
             });
         }
         {
             let mut list = listing(&mut changes);
-            counts.sources_gained = self.looked_up(gained, self.old, |candidate, services| {
+            counts.sources_gained = self.looked_up(gained, (self.old, &[]), |candidate, services| {
                 list(Change::source(What::Gained, candidate, services));
             });
         }
         cut.denied();
-        let suspended = self.suspended(&mut counts, &mut cut);
+        let suspended = self.suspended(&left, &mut counts, &mut cut);
         counts.cut = cut.count;
         Plan {
             schema: 1,
@@ -130,12 +133,12 @@ impl Ground<'_> {
     fn looked_up(
         &self,
         mut candidates: Vec<Candidate<'_>>,
-        other: &Arc<Policy>,
+        (other, left): (&Arc<Policy>, &[LeftOut]),
         mut tell: impl FnMut(&Candidate<'_>, &[&str]),
     ) -> usize {
         let beyond = candidates.len().saturating_sub(LOOKED_UP_MAX);
         candidates.truncate(LOOKED_UP_MAX);
-        let cover = Cover::of(&candidates, other, self.bindings);
+        let cover = Cover::of(&candidates, other, (self.bindings, left));
         let mut count = beyond;
         for candidate in &candidates {
             let left = cover.left(candidate);
@@ -147,11 +150,20 @@ impl Ground<'_> {
         count
     }
 
-    fn suspended(&self, counts: &mut Counts, cut: &mut Cuts<'_>) -> Vec<Suspended> {
+    /// The bindings that would have to give way, as the engine finds them when it makes the tables.
+    fn left_out(&self) -> Vec<LeftOut> {
+        let epoch = self.grants.policy().0 + 1;
+        let under = self.bindings.under(epoch, self.new);
+        let (grantees, _) = under.all();
+        let pushed = Pushed::of(grantees, []);
+        engine::crowded_out(self.new, &pushed, |owner| under.age(owner))
+    }
+
+    fn suspended(&self, left: &[LeftOut], counts: &mut Counts, cut: &mut Cuts<'_>) -> Vec<Suspended> {
         let mut list = Vec::new();
         // Of those that sent lately.
         let mut sources: Vec<(IpNet, Arc<str>)> = Vec::new();
-        self.bindings.each_under(self.new, |planned| {
+        self.bindings.each_under(self.new, left, |planned| {
             let is = planned.state == State::Suspended;
             match &planned.suspended {
                 Some(because) if !is => {

@@ -135,6 +135,10 @@ impl View for Nothing {
         })
     }
 
+    fn is_detached(&self) -> bool {
+        false
+    }
+
     fn counters(&self) -> Result<CounterValues, String> {
         Ok(CounterValues::default())
     }

@@ -7,7 +7,7 @@ use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
 use serde_json::{Value, json};
 
 use super::stage::{ENTRIES, STRANGER4, Stage, binding};
-use keyfence_tests::harness::{Attach, Policy};
+use keyfence_tests::harness::{Answer, Attach, Policy};
 
 const ADDRESS: &str = "10.77.0.66";
 
@@ -21,6 +21,20 @@ fn lines(count: u32) -> String {
         let _ = writeln!(lines, "{line}");
     }
     lines
+}
+
+/// The same as a whole set: from this number on.
+fn sync(stage: &Stage, parameters: &str, from: u32, count: u32) -> Answer {
+    let mut lines = String::new();
+    for number in from..from + count {
+        let line = json!({"credential": format!("key-{number}"), "sources": [ADDRESS], "services": ["api"],
+            "lease_seconds": 3600});
+        let _ = writeln!(lines, "{line}");
+    }
+    let _ = writeln!(lines, "{}", json!({"op": "end", "count": count}));
+    let path = format!("/v1/bindings?{parameters}");
+    let answer = stage.daemon().ask_lines("PUT", &path, &lines);
+    answer.expect("the daemon answers")
 }
 
 fn shown(stage: &Stage, credential: &str) -> Value {
@@ -93,4 +107,31 @@ fn policies_and_starts_go_before_what_was_pushed_last() {
     stage.reload(&Policy::new(Attach::Native, ENTRIES));
     assert_eq!(alarms(&stage), "[]");
     assert_eq!(stage.state(&last), "active");
+}
+
+#[test]
+fn dry_run_of_a_sync_tells_what_the_sync_is_told_and_one_that_makes_its_own_room_is_taken() {
+    const MAX: u32 = OWNERS_PER_SOURCE_MAX;
+    let mut stage = Stage::new();
+    for parameters in ["dry_run=true", "dry_run=false"] {
+        let refused = sync(&stage, parameters, 0, MAX + 1);
+        assert_eq!(refused.status, 507, "{}", refused.body);
+        assert!(
+            refused.body.contains("table-full") && refused.body.contains("10.77.0.66/32"),
+            "{}",
+            refused.body
+        );
+    }
+    assert!(!stage.passes(STRANGER4));
+    for (parameters, from) in [
+        ("dry_run=true", 0),
+        ("", 0),
+        ("dry_run=true", MAX),
+        ("revoke_max=256", MAX),
+    ] {
+        let taken = sync(&stage, parameters, from, MAX);
+        assert_eq!(taken.status, 200, "{parameters}: {}", taken.body);
+    }
+    assert_eq!(stage.state(&format!("key-{MAX}")), "active");
+    assert!(stage.passes(STRANGER4));
 }

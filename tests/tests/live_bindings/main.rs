@@ -7,6 +7,7 @@ mod commands;
 mod confirm;
 mod crash;
 mod crowded;
+mod detached;
 mod disk;
 mod explain;
 mod full;

@@ -35,12 +35,32 @@ pub(crate) fn copy_from(from: &Path, to: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A consistent copy in a new file, on disk when it returns.
-pub(crate) fn copy_to(store: &Store, to: &Path) -> Result<(), StoreError> {
+fn is_missing(folder: &Path) -> bool {
+    let metadata = folder.metadata();
+    metadata.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// The folder for them in the state folder: the only one that is made where it is not there.
+const BACKUPS: &str = "backups";
+
+/// A consistent copy in a new file, on disk when it returns. `state` is the daemon's own folder.
+pub(crate) fn copy_to(store: &Store, state: &Path, to: &Path) -> Result<(), StoreError> {
     let fail = |error| named(to, error);
-    if let Some(folder) = to.parent() {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.map_err(fail)?;
+    match to.parent() {
+        Some(folder) if folder == state.join(BACKUPS) => {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(fail)?;
+        }
+        // A slip of the pen is no wish for a folder.
+        Some(folder) if is_missing(folder) => {
+            let why = format!(
+                "the folder {} is not there; make it, writable for the daemon's user, or name {}",
+                folder.display(),
+                state.join(BACKUPS).join("NAME").display()
+            );
+            return Err(StoreError::Named(to.to_owned(), why));
+        }
+        _ => {}
     }
     let file = OpenOptions::new()
         .read(true)

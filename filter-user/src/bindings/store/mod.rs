@@ -4,6 +4,7 @@
 //! appended to the log, which a watch reads and an open replays; rows follow into their table later, in the order of
 //! their keys: random ones would rewrite a page each. What cannot be read is set aside whole, never emptied.
 
+mod buried;
 mod copy;
 mod error;
 mod migrate;
@@ -15,6 +16,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
 
+use buried::{Buried, Difference};
 pub(crate) use copy::{copy_from, copy_to};
 pub(crate) use error::StoreError;
 pub(crate) use migrate::set_aside;
@@ -41,6 +43,7 @@ const CACHE_BYTES: usize = 16 << 20;
 pub(crate) struct Store {
     /// Taken out only while it is opened anew.
     db: RwLock<Option<Database>>,
+    buried: Buried,
     boot_id: u128,
 }
 
@@ -94,6 +97,8 @@ impl Store {
         // The old one holds the file's lock.
         drop(db.take());
         *db = Some(open::open_file(path)?);
+        // What became of the last transaction is not known.
+        self.buried.forget();
         Ok(())
     }
 
@@ -104,8 +109,10 @@ impl Store {
         let mut write = db.get()?.begin_write()?;
         write.set_two_phase_commit(true);
         write.set_quick_repair(true);
+        let mut buried = Difference::default();
         {
             let mut tables = Tables::open(&write)?;
+            buried::write(&mut tables, batch, &mut buried)?;
             self.write_facts(&mut tables, batch)?;
             for (revision, change) in &batch.changes {
                 tables
@@ -118,14 +125,17 @@ impl Store {
                 }
             }
             trim_changes(&mut tables, batch.changes.len() + TRIM_AHEAD, now.wall_ms)?;
-            trim_tombstones(&mut tables, batch.tombstones.len() + TRIM_AHEAD, now.wall_ms)?;
+            let most = batch.tombstones.len() + TRIM_AHEAD;
+            trim_tombstones(&mut tables, most, now.wall_ms, &mut buried)?;
             tables.meta.insert("revision", batch.revision)?;
             if let Some(known) = &batch.audit {
                 tables.write_audit(known)?;
             }
             tables.write_last(now)?;
         }
+        let mut sums = self.buried.sums();
         write.commit()?;
+        sums.change(buried);
         Ok(())
     }
 
@@ -174,18 +184,6 @@ impl Store {
     }
 
     fn write_facts(&self, tables: &mut Tables<'_>, batch: &Batch) -> Result<(), StoreError> {
-        for (key, tombstone) in &batch.tombstones {
-            let before = match tombstone {
-                Some(tombstone) => tables.tombstones.insert(key.as_str(), *tombstone)?,
-                None => tables.tombstones.remove(key.as_str())?,
-            };
-            if let Some(before) = before {
-                tables.tombstone_times.remove((before.value().1, key.as_str()))?;
-            }
-            if let Some((_, wall_ms)) = tombstone {
-                tables.tombstone_times.insert((*wall_ms, key.as_str()), ())?;
-            }
-        }
         for (publisher, moment) in &batch.successes {
             let bytes = postcard::to_allocvec(&moment.stored(self.boot_id))?;
             tables.successes.insert(publisher.as_str(), bytes.as_slice())?;
@@ -318,18 +316,28 @@ fn first_change(tables: &Tables<'_>) -> Result<Option<(u64, i64)>, StoreError> {
     Ok(Some((revision.value(), wall_ms)))
 }
 
-fn trim_tombstones(tables: &mut Tables<'_>, most: usize, wall_ms: i64) -> Result<(), StoreError> {
+fn is_old(deleted_ms: i64, wall_ms: i64) -> bool {
+    wall_ms.saturating_sub(deleted_ms) >= TOMBSTONES_KEPT_MS
+}
+
+fn trim_tombstones(
+    tables: &mut Tables<'_>,
+    most: usize,
+    wall_ms: i64,
+    buried: &mut Difference,
+) -> Result<(), StoreError> {
     for _ in 0..most {
         let first = tables
             .tombstone_times
             .first()?
             .map(|(key, _)| (key.value().0, key.value().1.to_owned()));
         let Some((deleted_ms, key)) = first else { break };
-        if wall_ms.saturating_sub(deleted_ms) < TOMBSTONES_KEPT_MS {
+        if !is_old(deleted_ms, wall_ms) {
             break;
         }
         tables.tombstone_times.remove((deleted_ms, key.as_str()))?;
-        tables.tombstones.remove(key.as_str())?;
+        let was = tables.tombstones.remove(key.as_str())?.is_some();
+        buried.note(&key, was, false);
     }
     Ok(())
 }

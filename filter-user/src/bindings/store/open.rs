@@ -181,6 +181,7 @@ fn read(db: Database, now: Now) -> Result<Opened, StoreError> {
     Ok(Opened {
         store: Store {
             db: RwLock::new(Some(db)),
+            buried: super::buried::Buried::default(),
             boot_id: now.boot_id,
         },
         id,
@@ -336,6 +337,7 @@ impl Store {
         let mut opened = read(open_file(path)?, now)?;
         let taken = opened.store.db.get_mut().unwrap_or_else(PoisonError::into_inner);
         *db = taken.take();
+        self.buried.forget();
         Ok(opened)
     }
 }

@@ -7,7 +7,7 @@ use redb::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{StoreError, TOMBSTONES_KEPT_MS};
+use super::{StoreError, is_old};
 use crate::bindings::audit::Known;
 use crate::bindings::clock::Now;
 use crate::bindings::model::lease::{LastWrite, StoredMoment};
@@ -156,7 +156,7 @@ impl Deleted {
             .table
             .get(key_of(publisher, credential).as_str())?
             .map(|found| found.value());
-        Ok(found.filter(|(_, wall_ms)| now.wall_ms.saturating_sub(*wall_ms) < TOMBSTONES_KEPT_MS))
+        Ok(found.filter(|(_, wall_ms)| !is_old(*wall_ms, now.wall_ms)))
     }
 }
 

@@ -105,6 +105,8 @@ pub(super) struct Held {
     pub(super) owners_max: usize,
     /// Whether it tells what would not fit.
     pub(super) sifts: bool,
+    /// Nothing judges packets.
+    pub(super) detached: bool,
     /// What the next change is refused with.
     pub(super) refuse: Option<GrantError>,
     pub(super) used: BTreeMap<String, OwnerUse>,
@@ -125,6 +127,7 @@ impl FakeKernel {
                 told_standby: Vec::new(),
                 owners_max: usize::MAX,
                 sifts: true,
+                detached: false,
                 refuse: None,
                 used: BTreeMap::new(),
             })),
@@ -167,6 +170,9 @@ impl Held {
     fn change(&mut self, epoch: u64, changes: Vec<Change>) -> Result<(), GrantError> {
         if let Some(error) = self.refuse.take() {
             return Err(error);
+        }
+        if self.detached && !changes.iter().all(Change::revokes) {
+            return Err(GrantError::Detached);
         }
         if epoch != self.epoch {
             return Err(GrantError::PolicyChanged);
@@ -233,6 +239,24 @@ impl Grants for FakeKernel {
     fn sift(&self, _: u64, changes: Vec<Change>) -> BoxFuture<Vec<(Arc<str>, GrantError)>> {
         let refused = self.held.lock().unwrap().sift(&changes);
         Box::pin(async { refused })
+    }
+
+    fn fit(&self, _: &Policy, all: Vec<Grantee>, more: i64) -> Result<(), GrantError> {
+        let held = self.held.lock().unwrap();
+        let needed = held
+            .owners
+            .len()
+            .checked_add_signed(more.try_into().unwrap())
+            .unwrap();
+        assert_eq!(all.len(), needed, "all that is in force, and what is more");
+        match needed > held.owners_max {
+            false => Ok(()),
+            true => Err(GrantError::TableFull {
+                table: "OWNERS",
+                needed: needed as u64,
+                max: held.owners_max as u64,
+            }),
+        }
     }
 
     fn policy(&self) -> (u64, Arc<Policy>) {

@@ -93,3 +93,32 @@ async fn sync_that_fits_is_taken_however_full_the_set_was_and_a_dry_run_tells_an
         .unwrap();
     assert_eq!((fewer.created, fewer.revoked), (1, 10));
 }
+
+#[tokio::test]
+async fn dry_run_of_a_sync_that_finds_no_room_is_refused_as_the_sync_is() {
+    let f = start();
+    let lines = |from: usize, count: usize| {
+        let keys = (from..from + count).map(|at| put_line(&format!("key-{at:03}"), "192.0.2.1"));
+        keys.chain([end(count)]).collect::<Vec<String>>()
+    };
+    let with = |dry_run| SyncOptions {
+        dry_run,
+        revoke_max: Some(20),
+        ..SyncOptions::default()
+    };
+    sync_with(&f, "endless", &lines(0, 12), with(false))
+        .await
+        .unwrap();
+    f.kernel.held.lock().unwrap().owners_max = 12;
+    for dry_run in [true, false] {
+        let refused = sync_with(&f, "endless", &lines(0, 13), with(dry_run)).await;
+        assert_eq!(refused.unwrap_err().code, Code::TableFull);
+    }
+    // What goes makes room.
+    for dry_run in [true, false] {
+        let told = sync_with(&f, "endless", &lines(6, 12), with(dry_run))
+            .await
+            .unwrap();
+        assert_eq!((told.created, told.revoked, told.dry_run), (6, 6, dry_run));
+    }
+}

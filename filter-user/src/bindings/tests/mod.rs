@@ -2,6 +2,7 @@
 
 mod crash;
 mod cut;
+mod detached;
 mod fixture;
 mod kept;
 mod large_syncs;

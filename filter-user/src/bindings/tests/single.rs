@@ -183,6 +183,43 @@ async fn older_row_versions_and_none_are_refused_and_tombstones_keep_revoked_key
 }
 
 #[tokio::test]
+async fn row_versions_of_what_was_never_there_are_as_many_as_bindings_may_be_for_a_day() {
+    let f = start();
+    let delete = async |f: &Fixture, credential: &str, row_version| {
+        let delete = Delete {
+            publisher: "endless".to_owned(),
+            credential: credential.to_owned(),
+            row_version,
+            conditions: Conditions::default(),
+        };
+        f.bindings.delete(&actor("endless"), delete).await
+    };
+    // Of its own bindings it is never refused.
+    let text = r#"{"sources": ["192.0.2.1"], "services": ["payments"], "row_version": 1}"#;
+    let put = f.put_as("endless", "mine", text, Conditions::default()).await;
+    put.unwrap();
+    for at in 0..20 {
+        let answer = delete(&f, &format!("key-{at}"), Some(3)).await.unwrap();
+        assert!(!answer.removed);
+    }
+    assert_eq!(code(delete(&f, "key-20", Some(3)).await), Code::BindingsMax);
+    assert!(delete(&f, "mine", Some(1)).await.unwrap().removed);
+    // Nothing is left of these: what there is of the row is newer, or nothing is said of it.
+    assert!(!delete(&f, "key-1", Some(4)).await.unwrap().removed);
+    assert!(!delete(&f, "key-20", None).await.unwrap().removed);
+    assert!(
+        !f.delete("key-20", Some(3)).await.unwrap().removed,
+        "another publisher's"
+    );
+    let f = f.restart().await;
+    assert_eq!(code(delete(&f, "key-20", Some(3)).await), Code::BindingsMax);
+    assert_eq!(f.bindings.shared.store.counts().unwrap().1, 22);
+    f.clock.pass(24 * 3_600);
+    assert!(!delete(&f, "key-20", Some(3)).await.unwrap().removed);
+    assert_eq!(f.bindings.shared.store.counts().unwrap().1, 1);
+}
+
+#[tokio::test]
 async fn conditions_hold_or_nothing_is_done() {
     let f = start();
     let none_match = Conditions {

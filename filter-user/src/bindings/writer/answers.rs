@@ -2,7 +2,8 @@
 
 use super::group::{Answered, Group};
 use super::job::Job;
-use crate::bindings::refusal::Refusal;
+use crate::bindings::refusal::{Code, Refusal};
+use crate::bindings::seam::GrantError;
 use crate::bindings::shared::Shared;
 
 /// The jobs of a group that came to nothing, as they were.
@@ -55,5 +56,20 @@ pub(super) fn refuse(job: Job, refusal: &Refusal) {
         }
         Job::Note(_, reply) => drop(reply.send(Err(refusal.clone()))),
         Job::Restore(job) => drop(job.reply.send(Err(refusal.clone()))),
+    }
+}
+
+/// What is told of a change that the kernel did not take.
+pub(super) fn refusal_of(error: &GrantError) -> Refusal {
+    let code = match error {
+        GrantError::TableFull { .. } | GrantError::TooManyOwners { .. } => Code::TableFull,
+        GrantError::PolicyChanged => Code::Busy,
+        GrantError::Detached | GrantError::Failed(_) => Code::Unavailable,
+    };
+    let refusal = Refusal::new(code, error.to_string());
+    match error {
+        GrantError::TableFull { table, .. } => refusal.with("table", *table),
+        GrantError::TooManyOwners { prefix, .. } => refusal.with("prefix", prefix.as_str()),
+        _ => refusal,
     }
 }

@@ -17,12 +17,12 @@ use crate::bindings::model::prefixes::Prefixes;
 use crate::bindings::model::view::timestamp;
 use crate::bindings::model::{body, json};
 use crate::bindings::refusal::{About, Code, Refusal};
-use crate::bindings::requests::{Actor, Answer, Caller, DenyView};
+use crate::bindings::requests::{
+    Actor, Answer, Caller, DENY_PREFIXES_FEW, DENY_PREFIXES_KEPT, DENY_PREFIXES_MAX, DenyView,
+};
 use crate::bindings::seam::{Change, DenyGrant};
 use crate::bindings::store::StoredDeny;
 
-/// Prefixes of all denies that are no operator's.
-const PREFIXES_MAX: usize = 10_000;
 /// The widest that anybody but an operator denies.
 const WIDEST_IPV4: u8 = 24;
 const WIDEST_IPV6: u8 = 48;
@@ -346,20 +346,33 @@ fn judge_owner(job: &DenyJob, before: Option<&Deny>, now: Now) -> Result<(), Ref
 }
 
 fn judge_count(job: &DenyJob, body: &DenyBody, denies: &Denies) -> Result<(), Refusal> {
-    let is_operator = job
-        .actor
-        .as_deref()
-        .is_some_and(|actor| matches!(actor.caller, Caller::Operator(_)));
-    let others = denies
-        .by_name
-        .iter()
-        .filter(|(name, deny)| **name != job.name && !deny.owner.starts_with("operator/"));
-    let count: usize = others.map(|(_, deny)| deny.sources.len()).sum();
-    if is_operator || count + body.sources.len() <= PREFIXES_MAX {
+    let Some(actor) = job.actor.as_deref() else {
+        return Ok(());
+    };
+    if matches!(actor.caller, Caller::Operator(_)) {
+        return Ok(());
+    }
+    let owner = owner_of(actor);
+    let (mut all, mut own) = (body.sources.len(), body.sources.len());
+    for (name, deny) in &denies.by_name {
+        if *name != job.name && !deny.owner.starts_with("operator/") {
+            all += deny.sources.len();
+            own += if deny.owner == owner {
+                deny.sources.len()
+            } else {
+                0
+            };
+        }
+    }
+    if all <= DENY_PREFIXES_MAX || (own <= DENY_PREFIXES_FEW && all <= DENY_PREFIXES_MAX + DENY_PREFIXES_KEPT)
+    {
         return Ok(());
     }
     Err(Refusal::new(
         Code::DeniesMax,
-        format!("{count} prefixes are denied already, of at most {PREFIXES_MAX}: ask an operator"),
+        format!(
+            "with these, {all} prefixes would be denied, {own} of them by this caller: at most {DENY_PREFIXES_MAX} are, and \
+             {DENY_PREFIXES_KEPT} more for callers with at most {DENY_PREFIXES_FEW} each; let some end, or ask an operator"
+        ),
     ))
 }

@@ -44,7 +44,9 @@ pub(crate) struct Group {
     /// In the order in which they were touched first.
     pub(crate) touched: Vec<Key>,
     /// Bindings that each publisher gained (less: lost) within the group.
-    gained: HashMap<Arc<str>, i64>,
+    pub(super) gained: HashMap<Arc<str>, i64>,
+    /// Row versions of credentials that were not there that each publisher left within the group.
+    pub(super) buried: HashMap<Arc<str>, u64>,
     pub(crate) first_revision: u64,
     pub(crate) revision: u64,
     pub(crate) changes: Vec<(u64, StoredChange)>,
@@ -91,6 +93,7 @@ impl Group {
             entries: HashMap::default(),
             touched: Vec::new(),
             gained: HashMap::new(),
+            buried: HashMap::new(),
             first_revision: revision + 1,
             revision,
             changes: Vec::new(),
@@ -221,6 +224,9 @@ impl Group {
                 conditions,
             } => {
                 let deleted = decide::delete(stored, *row_version, conditions)?;
+                if deleted.tombstone.is_some() && matches!(stored, Stored::Nothing) {
+                    self.judge_buried(key, ground)?;
+                }
                 Ok(self.remove(key, deleted, actor.map(AsRef::as_ref), ground))
             }
             Op::Review => {
@@ -276,24 +282,6 @@ impl Group {
             outcome: written.outcome,
             row,
         })
-    }
-
-    /// Bindings that have ended do not count.
-    fn judge_count(&self, key: &Key, ground: &Ground<'_>) -> Result<(), Refusal> {
-        let most = ground
-            .view
-            .publisher(&key.0)
-            .map_or(0, |allowance| allowance.publisher.bindings_max);
-        let shelf = &self.entries[key].shelf;
-        let has = shelf.len().saturating_sub(shelf.ended());
-        let has = has.saturating_add_signed(self.gained.get(&key.0).copied().unwrap_or(0));
-        if has < most {
-            return Ok(());
-        }
-        Err(Refusal::new(
-            Code::BindingsMax,
-            format!("the publisher has {has} bindings, of at most {most}"),
-        ))
     }
 
     pub(crate) fn remove(

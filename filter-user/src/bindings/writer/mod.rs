@@ -8,6 +8,8 @@ mod answers;
 mod change_file;
 mod core;
 pub(crate) mod denies;
+mod detached;
+mod dry;
 mod durable;
 mod effects;
 mod fold;
@@ -18,6 +20,7 @@ mod large;
 mod pace;
 mod reserve;
 pub(crate) mod restore;
+mod room;
 mod slices;
 mod steps;
 mod sweep;
@@ -33,12 +36,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
-use self::answers::refuse;
+use self::answers::{refusal_of, refuse};
 use self::core::{Core, Failed, Ready};
 use super::audit::Audit;
 use super::clock::Now;
 use super::model::allowance::PolicyView;
-use super::refusal::{Code, Refusal};
+use super::refusal::Refusal;
 use super::seam::{GrantError, Grants};
 use super::shared::{Phase, Shared};
 use denies::{DenyJob, DenyOp};
@@ -98,6 +101,8 @@ impl Writer {
     async fn decide_all(mut self, grants: Arc<dyn Grants>, mut stop: watch::Receiver<bool>) {
         let shared = Arc::clone(&self.core.shared);
         let mut core = self.core;
+        let counting = Arc::clone(&shared);
+        let counting = tokio::task::spawn_blocking(move || counting.store.count_buried());
         let mut pace = Pace::new();
         // What is left of the chunk under way.
         let mut chunk: VecDeque<BindingJob> = VecDeque::new();
@@ -146,6 +151,8 @@ impl Writer {
                 break;
             }
         }
+        // Who asks first counts where this has failed. The store is closed with its end.
+        drop(counting.await);
         let now = shared.clock.now();
         let flush = move || {
             core.flush_renewals(now, true);
@@ -253,6 +260,10 @@ async fn decide(mut core: Box<Core>, mut jobs: Vec<Job>, grants: &dyn Grants) ->
                 core.tight.begin();
                 core.tight.put_off(jobs);
             }
+            GrantError::Detached => {
+                let parts = detached::parted(&mut core, jobs, &refusal_of(&error));
+                left.extend(parts.into_iter().map(|jobs| (jobs, attempt)));
+            }
             error => core.refuse_all(jobs, &refusal_of(&error)),
         }
     }
@@ -292,20 +303,6 @@ async fn put_in_force(
     let jobs;
     (core, jobs) = blocking(core, move |core| core.undo(ready, &why)).await;
     (core, Err((jobs, error)))
-}
-
-fn refusal_of(error: &GrantError) -> Refusal {
-    let code = match error {
-        GrantError::TableFull { .. } | GrantError::TooManyOwners { .. } => Code::TableFull,
-        GrantError::PolicyChanged => Code::Busy,
-        GrantError::Failed(_) => Code::Unavailable,
-    };
-    let refusal = Refusal::new(code, error.to_string());
-    match error {
-        GrantError::TableFull { table, .. } => refusal.with("table", *table),
-        GrantError::TooManyOwners { prefix, .. } => refusal.with("prefix", prefix.as_str()),
-        _ => refusal,
-    }
 }
 
 /// Tells the kernel its ends anew, where the machine has slept.

@@ -270,6 +270,8 @@ impl<'g> Hand<'g> {
                 self.core.shared.settle();
                 self.on(Stage::Back(refusal, pass, tries))
             }
+            // What the kernel holds judges nothing any more.
+            Ok(Err(GrantError::Detached)) => self.on(Stage::Back(refusal, pass, tries)),
             Ok(Err(GrantError::PolicyChanged)) if tries < ATTEMPTS_MAX => {
                 self.on(Stage::Back(refusal, Pass::begin(Way::Back), tries + 1))
             }

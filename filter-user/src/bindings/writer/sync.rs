@@ -106,7 +106,7 @@ pub(super) fn decide(job: &mut SyncJob, shared: &Shared, view: &PolicyView, at: 
     };
     if job.options.dry_run {
         summary.revision = at.revision;
-        return Decision::Answer(Ok(summary));
+        return Decision::Answer(group.fits(shared, &ground).map(|()| summary));
     }
     group.note_success(Some(&job.actor));
     if group.touched.len() <= SMALL {
