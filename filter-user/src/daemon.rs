@@ -23,7 +23,7 @@ use crate::bindings::{self, Bindings, Writer};
 use crate::engine::snapshot::{Snapshot, View};
 use crate::engine::{self, Engine, Filter, FilterError, Options, Pushes};
 use crate::metrics::Metrics;
-use crate::policies::{By, Policies, Start, Via};
+use crate::policies::{By, Policies, Seen, Start, Via};
 use crate::policy::Policy;
 use crate::policy::model::{ListenerAddress, OnExit, SinkType};
 use crate::records::capture::{CAPTURES_MAX, Captures};
@@ -144,7 +144,7 @@ pub async fn run(prepared: Prepared, options: Options, mut start: Start) -> Resu
     let engine = tokio::spawn(engine.run(engine_stops));
     // The writer waits for the engine where a lease has ended: only now is anybody there to answer it.
     note(&bindings, started(&snapshot)).await;
-    let policies = Policies::new(start, Arc::clone(&view), Arc::clone(&grants), bindings.clone());
+    let policies = Policies::new(start, Seen::of(&view, &grants, &bindings, Some(&log)));
     let mut backing = Backing::new(bindings.clone(), grants, &policy);
     backing.policies = Some(policies.clone());
     backing.records = Some(log.clone());

@@ -1,7 +1,7 @@
 //! `keyfence doctor` on hosts as they are: what stands in the filter's way or goes past it is named.
 //!
-//! This kernel has no VLANs, bonds, WireGuard or IPIP; findings of these are tested on what netlink would say
-//! (filter-user/src/doctor/tests.rs). VXLAN, bridges and NAT it has.
+//! Not every kernel has VLANs, bonds, WireGuard or IPIP; findings of these are tested on what netlink would say
+//! (filter-user/src/doctor/tests.rs), and real VLAN devices and a bond on the kernels of `cargo xtask vm`.
 
 use std::net::{TcpListener, UdpSocket};
 

@@ -153,3 +153,83 @@ fn daemon_takes_the_filter_off_and_tells_its_audit_log() {
         (answer.status == 503 && answer.body.contains("srv0")).then_some(())
     });
 }
+
+/// A policy of its own file, beside the daemon's; its plan, and all that the command says of it.
+fn planned(site: &Site, policy: &Policy) -> (Value, String) {
+    let file = site.folder().join("next.toml");
+    std::fs::write(&file, policy.text(&site.socket())).expect("a temporary folder can be written");
+    let file = file.to_str().expect("temporary folders have plain names");
+    let ended = |words: &[&str]| {
+        let output = run(site, words);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let (json, _) = ended(&["plan", "--json", file]);
+    let (shown, said) = ended(&["plan", file]);
+    let plan = serde_json::from_str(&json).expect("the plan is JSON");
+    (plan, shown + &said)
+}
+
+/// Source, service and reason of those that it would cut, without an owner.
+fn cut(plan: &Value) -> Vec<[&str; 3]> {
+    let cut = plan["cut"].as_array().expect("a list").iter();
+    let nobodys = cut.filter(|one| one["owner"].is_null());
+    nobodys
+        .map(|one| {
+            [&one["source"], &one["services"][0], &one["reason"]].map(|text| text.as_str().unwrap_or(""))
+        })
+        .collect()
+}
+
+#[test]
+fn plan_names_who_is_only_observed_and_what_would_open() {
+    let site = Site::new();
+    let observing = policy().filter("mode = \"observe\"");
+    let daemon = Daemon::start(&site, &observing);
+    let mut probe = Probe::open(&site);
+    let _sink = sink(&site);
+    probe.assert_open();
+    until_judged(&site, "other", 9100, Verdict::Observe);
+
+    let stranger = format!("{}/32", STRANGER.v4);
+    let (plan, shown) = planned(&site, &policy());
+    assert_eq!(cut(&plan), [[stranger.as_str(), "other", "unlisted"]], "{plan:#}");
+    assert_eq!(plan["cut"][0]["services"][1], "probe", "{plan:#}");
+    assert_eq!(plan["counts"]["cut"], 1);
+    assert!(
+        shown.contains("1 source that sent traffic in the last day would be cut")
+            && shown.contains(&stranger)
+    );
+    let client = format!(
+        "[[client]]\nname = \"more\"\nsources = [\"{stranger}\"]\nservices = [\"probe\", \"other\"]\n"
+    );
+    let (plan, _) = planned(&site, &policy().and(&client));
+    assert_eq!(cut(&plan), [[""; 3]; 0], "it is listed by then");
+
+    // What an operator observes for a while is not for good.
+    site.write(&policy());
+    daemon.reload();
+    probe.assert_filtered();
+    let other = policy().filter("ping = \"drop\"");
+    assert_eq!(cut(&planned(&site, &other).0), [[""; 3]; 0], "it is cut already");
+    observe(&site, &["--for", "1h", "--service", "probe"]);
+    probe.assert_open();
+    let (plan, _) = planned(&site, &other);
+    assert_eq!(cut(&plan), [[stranger.as_str(), "probe", "unlisted"]]);
+
+    // The way back to observing is said, and taken.
+    let (plan, shown) = planned(&site, &observing);
+    assert!(
+        plan["warnings"][0]
+            .as_str()
+            .is_some_and(|said| said.starts_with("this opens the filter"))
+    );
+    assert!(shown.contains("warning: this opens the filter"), "{shown}");
+    site.write(&observing);
+    let reload = run(&site, &["reload"]);
+    let said = String::from_utf8_lossy(&reload.stderr);
+    assert_eq!(reload.status.code(), Some(0), "{said}");
+    assert!(said.contains("warning: this opens the filter"), "{said}");
+    until_judged(&site, "other", 9100, Verdict::Observe);
+}

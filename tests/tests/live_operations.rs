@@ -10,7 +10,7 @@ use std::{io::Write as _, thread};
 use filter_common::verdict::Reason;
 use filter_user::api::Code;
 use filter_user::bindings::refusal;
-use keyfence_tests::harness::{Files, INSIDE, Machine, Namespace, OUTSIDE, Site, StopOnDrop, until};
+use keyfence_tests::harness::{Files, INSIDE, Machine, Namespace, OUTSIDE, Probe, Site, StopOnDrop, until};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// As the page has them.
@@ -215,5 +215,90 @@ fn every_exit_code_is_told() {
     let page = page();
     for code in 0..=6 {
         assert!(page.contains(&format!("\n| {code} | ")), "{code}");
+    }
+}
+
+/// The page's commands for the tarball, each run in a folder that has one tarball.
+#[test]
+fn tarball_is_installed_upgraded_and_removed_as_it_says() {
+    const OPTIONS: &str = "/etc/default/keyfence";
+    let page = page();
+    let all: Vec<Block> = blocks(&page)
+        .into_iter()
+        .filter(|block| block.word == "tarball")
+        .collect();
+    let [install, upgrade, remove] = &all[..] else {
+        panic!("{} blocks of the tarball", all.len())
+    };
+    let site = Site::new();
+    let mut probe = Probe::open(&site);
+    let files = Files::new();
+    files.tarball("0.1.0", "opt/first");
+    files.tarball("0.1.1", "opt/second");
+    let machine = files.boot(&[], &site.server, site.bpf.path());
+    let within = |folder: &str, block: &Block| {
+        let text = format!("cd /opt/{folder}\n{}", block.text);
+        let line = block.line;
+        run(
+            &machine,
+            &Block {
+                line,
+                text,
+                word: String::new(),
+            },
+        )
+    };
+    let state = |property: &str| machine.show("keyfence.service", property);
+
+    within("first", install);
+    assert_eq!(state("UnitFileState"), "enabled");
+    assert_eq!(
+        machine.ask(&["stat", "--format=%U %a", "/usr/bin/keyfence"]),
+        "root 755"
+    );
+    let policy = format!(
+        "version = 1\n[filter]\ninterfaces = [\"{INSIDE}\"]\n{}",
+        Probe::ENTRIES
+    );
+    let write = format!("cat >/etc/keyfence/keyfence.toml <<'END'\n{policy}END\necho '# ours' >>{OPTIONS}");
+    machine.ask(&["sh", "-c", &write]);
+    probe.assert_open();
+    machine.ask(&["systemctl", "start", "keyfence"]);
+    probe.assert_filtered();
+
+    // The filter goes on while the daemon is another.
+    let before = state("MainPID");
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| within("second", upgrade));
+        while !upgrade.is_finished() {
+            probe.assert_filtered();
+        }
+        upgrade.join().expect("it has succeeded");
+    });
+    probe.assert_filtered();
+    assert_ne!(state("MainPID"), before);
+    assert_eq!(state("ActiveState"), "active");
+    assert!(
+        machine.ask(&["cat", OPTIONS]).ends_with("# ours"),
+        "what was changed is kept"
+    );
+
+    within("second", remove);
+    probe.assert_open();
+    assert_gone(&machine);
+}
+
+/// What the tarball brought, and nothing else.
+fn assert_gone(machine: &Machine) {
+    let has = |path: &str| machine.run(&["test", "-e", path]).status.success();
+    for gone in [
+        "/usr/bin/keyfence",
+        "/usr/lib/systemd/system/keyfence.service",
+        "/sys/fs/bpf/keyfence/main",
+    ] {
+        assert!(!has(gone), "{gone}");
+    }
+    for kept in ["/etc/keyfence/keyfence.toml", "/var/lib/keyfence"] {
+        assert!(has(kept), "{kept}");
     }
 }

@@ -16,7 +16,7 @@ use crate::bindings::{Bindings, Options};
 use crate::engine::fixture::FakeView;
 use crate::engine::snapshot::View;
 use crate::metrics::Metrics;
-use crate::policies::{Policies, Start};
+use crate::policies::{Policies, Seen, Start};
 use crate::policy::Policy;
 use crate::policy::model::{Listener, ListenerAddress, Role};
 use crate::records::capture::Captures;
@@ -114,7 +114,7 @@ fn policies(folder: &Path, view: &Arc<FakeView>, grants: Arc<dyn Grants>, bindin
     let start = start.unwrap_or_else(|_| panic!("the file is valid"));
     view.change(|snapshot| snapshot.policy.hash.clone_from(&start.hash));
     let view = Arc::clone(view) as Arc<dyn View>;
-    Policies::new(start, view, grants, bindings.clone())
+    Policies::new(start, Seen::of(&view, &grants, bindings, None))
 }
 
 /// Listeners under way; they end with this.

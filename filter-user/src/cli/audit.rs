@@ -27,6 +27,27 @@ Examples:
   keyfence audit verify
   keyfence audit verify --head 5b11618c2e440278";
 
+const AFTER_SHOW: &str = "\
+The daemon is asked; each line is one JSON object.
+
+Exit codes:
+  0  shown
+  1  failed
+  5  the daemon is not reachable
+
+Example:
+  keyfence audit show --from 1 | jq .";
+
+const AFTER_VERIFY: &str = "\
+Exit codes:
+  0  the log is whole
+  1  failed: it cannot be read
+  6  the log is broken or tells of a cut, does not hold the head, or a sync's change file is missing or changed
+
+Examples:
+  keyfence audit verify
+  keyfence audit verify --head 5b11618c2e440278";
+
 /// Show or check the audit log
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
@@ -38,6 +59,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     /// The lines, as they stand in the log
+    #[command(after_help = AFTER_SHOW)]
     Show {
         /// The first line
         #[arg(long, value_name = "N", default_value = "1")]
@@ -47,8 +69,12 @@ enum What {
         limit: usize,
         #[command(flatten)]
         daemon: SocketArguments,
+        /// Changes nothing here: the lines are JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Check that each line follows from the one before, also with the daemon stopped
+    #[command(after_help = AFTER_VERIFY)]
     Verify {
         /// The log
         #[arg(value_name = "FILE", default_value = "/var/lib/keyfence/audit.jsonl")]
@@ -73,7 +99,9 @@ pub(super) fn hash(text: &str) -> Result<String, String> {
 
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
     match &arguments.what {
-        What::Show { from, limit, daemon } => show(*from, *limit, daemon, shell),
+        What::Show {
+            from, limit, daemon, ..
+        } => show(*from, *limit, daemon, shell),
         What::Verify { file, head, json } => check(file, head.as_deref(), *json, shell),
     }
 }

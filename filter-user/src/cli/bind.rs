@@ -26,7 +26,7 @@ Exit codes:
 
 Examples:
   keyfence bind key-1 --source 198.51.100.7 --service payments --lease 1h
-  keyfence bind sha256:5b11… --source 2001:db8:ac::/48 --service payments --lease 24h --limit packets=100/200
+  keyfence bind key-2 --source 2001:db8::/48 --service payments --lease 24h --limit packets=100/200
   sudo keyfence bind key-1 --source 198.51.100.7 --service '*' --lease 1h --publisher gateway";
 
 /// Let a credential in from addresses: what an API server pushes, by hand

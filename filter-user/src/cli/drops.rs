@@ -38,6 +38,16 @@ Examples:
   keyfence drops verify /var/log/keyfence/drops.jsonl
   keyfence drops verify --checkpoint 5b11618c2e440278 /var/log/keyfence/drops.jsonl";
 
+const AFTER_VERIFY: &str = "\
+Exit codes:
+  0  the log is whole
+  1  failed: a file cannot be read
+  6  the log does not match: a line was changed, removed, added or moved
+
+Examples:
+  keyfence drops verify /var/log/keyfence/drops.jsonl
+  keyfence drops verify --checkpoint 5b11618c2e440278 /var/log/keyfence/drops.jsonl";
+
 /// What was dropped, and why; check the log of it
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
@@ -74,6 +84,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     /// Check that files are as they were written, each by itself and one after the other
+    #[command(after_help = AFTER_VERIFY)]
     Verify {
         /// The log's files, the oldest first
         #[arg(value_name = "FILE", required = true)]
@@ -90,10 +101,10 @@ enum What {
 /// Which records.
 #[derive(Debug, clap::Args)]
 pub(super) struct Filter {
-    /// Not before
+    /// Not before: RFC 3339, or so long ago, as in 24h
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(super) since: Option<Timestamp>,
-    /// Not after
+    /// Not after, the same
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(super) until: Option<Timestamp>,
     /// Only from this address or prefix

@@ -12,6 +12,10 @@ use super::shell::Shell;
 const MAN_SECTION: &str = "8";
 
 const AFTER_HELP: &str = "\
+Exit codes:
+  0  written
+  1  failed
+
 Examples:
   keyfence generate man --output /usr/local/share/man/man8
   keyfence generate completions bash > /etc/bash_completion.d/keyfence
@@ -111,6 +115,7 @@ fn page(command: &clap::Command, name: &str) -> anyhow::Result<String> {
     clap_mangen::Man::new(command)
         .title(name.to_uppercase())
         .section(MAN_SECTION)
+        .source(concat!("keyfence ", env!("CARGO_PKG_VERSION")))
         .manual("Keyfence")
         .render(&mut page)
         .context("a man page cannot be made")?;
@@ -155,6 +160,26 @@ mod tests {
             status.contains("\\-\\-socket") && status.contains(".SH \"EXIT STATUS\""),
             "{status}"
         );
+    }
+
+    #[test]
+    fn each_command_says_its_exit_codes() {
+        let mut root = super::super::command();
+        root.build();
+        let without = |command: &clap::Command| {
+            let help = command.get_after_help().map(ToString::to_string);
+            !help.is_some_and(|help| help.contains("Exit codes:\n  0  "))
+        };
+        let verbs = shown(&root).filter(|verb| without(verb));
+        // Parts of what only writes pages say nothing of their own.
+        let parts = shown(&root)
+            .filter(|verb| verb.get_name() != "generate")
+            .flat_map(shown);
+        let silent: Vec<&str> = verbs
+            .chain(parts.filter(|part| without(part)))
+            .map(clap::Command::get_name)
+            .collect();
+        assert_eq!(silent, [""; 0]);
     }
 
     #[test]

@@ -39,8 +39,6 @@ struct Reloaded {
     detail: String,
     mode: Option<String>,
     mode_was: Option<String>,
-    #[serde(default)]
-    warnings: Vec<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
@@ -51,6 +49,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         shell,
     )?;
     if !arguments.json {
+        policy::warn(&answer, shell);
         shell.write(&format!("{}\n", told(answer)?))?;
     }
     Ok(Exit::Done)
@@ -65,11 +64,7 @@ fn told(answer: Value) -> Result<String, Failure> {
         (Some(mode), Some(was)) => format!(", mode {mode} (was {was})"),
         _ => String::new(),
     };
-    let warnings = answer
-        .warnings
-        .iter()
-        .map(|warning| format!("\nwarning: {warning}"));
-    Ok(answer.detail + &mode + &warnings.collect::<String>())
+    Ok(answer.detail + &mode)
 }
 
 #[cfg(test)]
@@ -87,12 +82,6 @@ mod tests {
         assert_eq!(
             told(answer.clone()).unwrap(),
             "generation 8, mode enforce (was observe)"
-        );
-        answer["warnings"] = json!(["a.toml:3:1: no client"]);
-        assert!(
-            told(answer.clone())
-                .unwrap()
-                .ends_with("\nwarning: a.toml:3:1: no client")
         );
         assert_eq!(
             told(json!({ "detail": "of an older daemon" })).unwrap(),

@@ -9,8 +9,16 @@ use filter_common::abi::LAYOUT_VERSION;
 /// Which `version = …` of a policy file this build reads.
 const POLICY_VERSION: u32 = 1;
 
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  shown
+
+Example:
+  keyfence version --json | jq .layout_version";
+
 /// Show the versions of the program, of the policy file and of the kernel tables
 #[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
     /// One JSON object
     #[arg(long)]

@@ -110,7 +110,7 @@ pub fn explained<'a>(
 ) -> Result<Explained<'a>, CompileError> {
     let mut packet = Packet::default();
     let kind = parse::parse(frame, &mut packet);
-    let part = part(&in_force.policy, kind, &packet);
+    let part = part_of_packet(&in_force.policy, kind, &packet);
     let end = |end| monotonic_end(end, in_force.wall_offset);
     let mut bench = Bench::new(&part, &in_force.host_addresses, &end, &in_force.pushed)?;
     // One line a unit, which is the source's.
@@ -142,11 +142,16 @@ pub fn explained<'a>(
 }
 
 /// The policy with those sources alone that hold the packet's.
-pub(super) fn part(policy: &Policy, kind: Frame, packet: &Packet) -> Policy {
+pub(super) fn part_of_packet(policy: &Policy, kind: Frame, packet: &Packet) -> Policy {
     let source = address(&packet.source);
+    part(policy, |prefix| kind == Frame::Ip && prefix.contains(&source))
+}
+
+/// The policy with those sources alone that could decide what is asked.
+pub(super) fn part(policy: &Policy, holds: impl Fn(&IpNet) -> bool) -> Policy {
     let holding = |sources: &[Source]| -> Vec<Source> {
-        let holds = |entry: &&Source| kind == Frame::Ip && entry.prefix.contains(&source);
-        sources.iter().filter(holds).cloned().collect()
+        let holding = sources.iter().filter(|entry| holds(&entry.prefix));
+        holding.cloned().collect()
     };
     let clients = policy.clients.iter().filter_map(|client| {
         let sources = holding(&client.sources);
@@ -186,6 +191,18 @@ pub(super) fn part(policy: &Policy, kind: Frame, packet: &Packet) -> Policy {
     }
 }
 
+/// What is observed for a while, by the services' numbers.
+pub(super) fn numbered(numbers: &Numbers, observed: &[(Option<String>, u64)]) -> Vec<(u32, u64)> {
+    let number = |name: &Option<String>| match name {
+        None => Some(EVERYTHING),
+        Some(name) => numbers.service(name),
+    };
+    let observed = observed.iter();
+    observed
+        .filter_map(|(name, until)| Some((number(name)?, *until)))
+        .collect()
+}
+
 fn fill(host: &HostTables, numbers: &Numbers, levels: &Levels) {
     for (name, words) in &levels.owners {
         if let Some(number) = numbers.owner(name) {
@@ -200,14 +217,7 @@ fn fill(host: &HostTables, numbers: &Numbers, levels: &Levels) {
     for (number, words) in services.chain(publishers).chain(icmp) {
         host.set_shared_words(number, words);
     }
-    let observed = levels.observed.iter().filter_map(|(name, until)| {
-        let number = match name {
-            None => EVERYTHING,
-            Some(name) => numbers.service(name)?,
-        };
-        Some((number, *until))
-    });
-    *host.observed.borrow_mut() = observed.collect();
+    *host.observed.borrow_mut() = numbered(numbers, &levels.observed);
     for (line, words) in (0..).zip(&levels.source) {
         host.set_source_line(line, *words);
     }

@@ -1,20 +1,20 @@
-//! What a policy that is not in force would do to connections that stand: whether their next packets would pass.
+//! What a policy, in force or not, would do to connections that stand and to packets that came lately.
 //!
 //! By the reference alone. Sockets are not looked at: what would pass only as a reply of one that stands would find no
 //! way back in once that is gone.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use filter_common::limit::Effect;
 use filter_common::parse::{self, Packet};
 use filter_common::pipeline;
 use filter_common::units::Nanos;
-use filter_common::verdict::Verdict;
+use filter_common::verdict::{Reason, Verdict};
 use ipnet::IpNet;
 
 use super::Bench;
 use super::frame::{Flow, build};
-use super::in_force::part;
+use super::in_force::{numbered, part, part_of_packet};
 use super::reading::Reader;
 use crate::compiler::host::HostTables;
 use crate::compiler::{CompileError, Pushed};
@@ -43,7 +43,60 @@ pub struct Cut {
     pub detail: String,
 }
 
+/// Addresses that are looked for in many prefixes.
+pub struct Addresses(Vec<IpAddr>);
+
+impl Addresses {
+    pub fn of(addresses: impl Iterator<Item = IpAddr>) -> Self {
+        let mut addresses: Vec<IpAddr> = addresses.collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        Self(addresses)
+    }
+
+    /// Whether the prefix holds any of them.
+    pub fn any_in(&self, prefix: &IpNet) -> bool {
+        let first = self.0.partition_point(|address| *address < prefix.network());
+        self.0.get(first).is_some_and(|address| prefix.contains(address))
+    }
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    pub verdict: Verdict,
+    pub reason: Reason,
+    pub service: Option<String>,
+}
+
 impl Ground<'_> {
+    /// What becomes of each flow's first packet, with full buckets; `None` of one whose ends are of two families.
+    pub fn judged<'f>(
+        &self,
+        flows: impl Iterator<Item = &'f Flow> + Clone,
+        observed: &[(Option<String>, u64)],
+    ) -> Result<Vec<Option<Said>>, CompileError> {
+        let sources = Addresses::of(flows.clone().map(|flow| flow.from.0));
+        let part = part(self.policy, |prefix| sources.any_in(prefix));
+        let end = |end| monotonic_end(end, self.wall_offset);
+        let mut bench = Bench::new(&part, self.host_addresses, &end, self.pushed)?;
+        bench.compiled.source_lines = bench.compiled.source_lines.min(1);
+        let host = HostTables::new(bench.compiled);
+        host.now.set(Nanos(self.now));
+        host.effect.set(Effect::Dry);
+        *host.observed.borrow_mut() = numbered(&bench.numbers, observed);
+        let said = |flow: &Flow| {
+            let frame = build(flow)?;
+            let judgement = pipeline::judge(frame.as_slice(), &host, &mut Packet::default());
+            Some(Said {
+                verdict: judgement.verdict,
+                reason: judgement.reason,
+                service: bench.names.service(&judgement).map(str::to_owned),
+            })
+        };
+        Ok(flows.map(said).collect())
+    }
+
     /// `None`: TCP packets from there to here pass.
     pub fn cuts(&self, from: SocketAddr, to: SocketAddr) -> Result<Option<Cut>, CompileError> {
         let flow = Flow {
@@ -57,7 +110,7 @@ impl Ground<'_> {
         };
         let mut packet = Packet::default();
         let kind = parse::parse(frame.as_slice(), &mut packet);
-        let part = part(self.policy, kind, &packet);
+        let part = part_of_packet(self.policy, kind, &packet);
         let end = |end| monotonic_end(end, self.wall_offset);
         let mut bench = Bench::new(&part, self.host_addresses, &end, self.pushed)?;
         bench.compiled.source_lines = bench.compiled.source_lines.min(1);

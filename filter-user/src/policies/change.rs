@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 use filter_common::abi::names;
 
 use super::guard;
+use super::observing::Observing;
 use super::plan::{Ground, Plan};
 use super::{
     Book, By, Checked, Done, Inner, Known, PolicyError, PolicyText, State, Terms, Via, entry, failed, noted,
@@ -92,18 +93,28 @@ impl Inner {
         tables.map_err(|error| PolicyError::Invalid(error.to_string()))
     }
 
-    pub(super) async fn plan(&self, checked: &Checked) -> Result<Plan, PolicyError> {
+    /// `shown`: somebody reads which sources it cuts.
+    pub(super) async fn plan(&self, checked: &Checked, shown: bool) -> Result<Plan, PolicyError> {
         let (bindings, grants) = (self.bindings.clone(), Arc::clone(&self.grants));
-        let (old, new) = (self.grants.policy().1, Arc::clone(&checked.policy));
+        let ((epoch, old), new) = (self.grants.policy(), Arc::clone(&checked.policy));
+        let observing = match shown {
+            true => {
+                let windows = self.view.snapshot().observing.clone().into_iter();
+                let windows = windows.map(|observing| observing.service).collect();
+                Some(Observing::look(self.records.as_ref(), &old, &new, windows).await)
+            }
+            false => None,
+        };
         let (base, hash, warnings) = (self.in_force(), checked.hash.clone(), checked.warnings.clone());
         let plan = tokio::task::spawn_blocking(move || {
             let ground = Ground {
                 old: &old,
+                epoch,
                 new: &new,
                 bindings: &bindings,
                 grants: &*grants,
             };
-            ground.plan(&base, &hash, warnings)
+            ground.plan(&base, &hash, observing.as_ref(), warnings)
         });
         plan.await.map_err(failed)
     }
@@ -118,7 +129,7 @@ impl Inner {
         if let Some(pending) = self.view.pending().borrow().clone() {
             return Err(PolicyError::Pending(pending));
         }
-        let mut plan = self.plan(&checked).await?;
+        let mut plan = self.plan(&checked, by.via == Via::Apply).await?;
         plan.warnings
             .extend(owners_lacking(&checked.policy, &self.view.snapshot()));
         let (epoch, in_force) = self.grants.policy();

@@ -20,7 +20,7 @@ const LATELY_NS: u64 = 24 * 3_600 * 1_000_000_000;
 
 /// Whoever sent lately and would be cut.
 pub(super) struct Cuts<'a> {
-    ground: &'a Ground<'a>,
+    pub(super) ground: &'a Ground<'a>,
     now: u64,
     wall_offset: i128,
     pub(super) list: Vec<Cut>,
@@ -56,7 +56,7 @@ impl<'a> Cuts<'a> {
             self.list.push(Cut {
                 source,
                 services: services.iter().map(|name| (*name).to_owned()).collect(),
-                owner: owner.to_owned(),
+                owner: Some(owner.to_owned()),
                 reason,
                 last_seen,
                 packets: used.packets,

@@ -15,7 +15,7 @@ use crate::bindings::Bindings;
 use crate::bindings::seam::Effective as _;
 use crate::compiler::Pushed;
 use crate::judge::names_host;
-use crate::judge::session::Ground;
+use crate::judge::session::{Addresses, Ground};
 use crate::kernel::routes::{Way, ways};
 use crate::kernel::{addresses, clock};
 use crate::policy::Policy;
@@ -106,7 +106,8 @@ pub async fn look(
     });
     let (bindings, policy) = (bindings.clone(), Arc::clone(planned));
     let judged = tokio::task::spawn_blocking(move || {
-        let pushed = pushed(&bindings, epoch, &policy, &all);
+        let peers = Addresses::of(all.iter().map(|connection| connection.from.ip()));
+        let pushed = pushed(&bindings, epoch, &policy, &peers);
         let ground = Ground {
             policy: &policy,
             pushed: &pushed,
@@ -193,17 +194,12 @@ fn filters(policy: &Policy, interface: &str) -> bool {
     policy.filter.interfaces.iter().any(matches)
 }
 
-/// What is pushed and could decide one of them.
-fn pushed(bindings: &Bindings, epoch: u64, policy: &Arc<Policy>, all: &[Connection]) -> Pushed {
+/// What is pushed and could decide packets of these sources.
+pub(super) fn pushed(bindings: &Bindings, epoch: u64, policy: &Arc<Policy>, sources: &Addresses) -> Pushed {
     let mut owners = BTreeSet::new();
     bindings.each_under(policy, &[], |planned| {
-        let holds = |connection: &Connection| {
-            let sources = planned.sources().iter();
-            sources
-                .clone()
-                .any(|source| source.contains(&connection.from.ip()))
-        };
-        if planned.suspended.is_none() && all.iter().any(holds) {
+        let mut own = planned.sources().iter();
+        if planned.suspended.is_none() && own.any(|source| sources.any_in(source)) {
             owners.insert(planned.owner());
         }
     });

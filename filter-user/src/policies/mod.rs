@@ -9,6 +9,8 @@ mod cut;
 mod entries;
 mod error;
 pub mod guard;
+mod observing;
+mod opens;
 pub mod plan;
 mod schema;
 mod stamps;
@@ -29,13 +31,14 @@ use crate::engine;
 use crate::engine::apply::{FileState, Pending};
 use crate::engine::snapshot::{Applied, View};
 use crate::policy::Policy;
+use crate::records;
 use guard::Connection;
 use plan::Plan;
 use stamps::{Stamp, stamps, stamps_of};
 use store::Store;
 
 pub use error::PolicyError;
-pub use start::{NoStart, STATE, Start};
+pub use start::{NoStart, STATE, Seen, Start};
 pub use store::{Entry, State, Via};
 pub use text::{PolicyText, TextFault};
 
@@ -77,6 +80,8 @@ struct Inner {
     view: Arc<dyn View>,
     grants: Arc<dyn Grants>,
     bindings: Bindings,
+    /// Who is observed.
+    records: Option<records::Handle>,
     /// Whose daemon, listeners, credentials, authorize, records and sinks serve until the daemon ends.
     serving: Arc<Policy>,
     /// Whether the state's folder is not the file's.
@@ -115,7 +120,13 @@ struct Checked {
 
 impl Policies {
     /// The start is over, and its policy in force. Writes down what that means.
-    pub fn new(start: Start, view: Arc<dyn View>, grants: Arc<dyn Grants>, bindings: Bindings) -> Policies {
+    pub fn new(start: Start, seen: Seen) -> Policies {
+        let Seen {
+            view,
+            grants,
+            bindings,
+            records,
+        } = seen;
         let Start {
             policy,
             hash,
@@ -148,6 +159,7 @@ impl Policies {
             view,
             grants,
             bindings,
+            records,
             serving: policy,
             state_given,
             file,
@@ -178,7 +190,7 @@ impl Policies {
         inner.is_base(base.as_deref())?;
         let checked = inner.check(text).await?;
         inner.compiled(&checked).await?;
-        inner.plan(&checked).await
+        inner.plan(&checked, true).await
     }
 
     /// Puts a policy in force.

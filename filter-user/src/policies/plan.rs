@@ -13,6 +13,8 @@ use serde_json::{Map, Value};
 use super::cover::{Candidate, Cover, services_of};
 use super::cut::Cuts;
 use super::entries::{self, Change, What};
+use super::observing::Observing;
+use super::opens::opens;
 use crate::bindings::Bindings;
 use crate::bindings::requests::State;
 use crate::bindings::seam::{Effective as _, Grants, LeftOut};
@@ -57,15 +59,16 @@ pub struct Counts {
     pub resumed: usize,
 }
 
-/// A source that sent traffic lately, as its owner's grant tells, and would not pass any more.
+/// A source that sent traffic lately, as its owner's grant or the drop log tells, and would not pass any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cut {
     pub source: IpNet,
     pub services: Vec<String>,
-    pub owner: String,
+    /// None of those that pass at present because they are only observed.
+    pub owner: Option<String>,
     pub reason: &'static str,
     pub last_seen: jiff::Timestamp,
-    /// Passed by its owner's grant so far.
+    /// Passed by its owner's grant so far, or observed in the last day.
     pub packets: u64,
 }
 
@@ -80,6 +83,8 @@ pub struct Suspended {
 /// What is compared, and whom to ask.
 pub struct Ground<'a> {
     pub old: &'a Arc<Policy>,
+    /// Of the policy in force.
+    pub epoch: u64,
     pub new: &'a Arc<Policy>,
     pub bindings: &'a Bindings,
     pub grants: &'a dyn Grants,
@@ -87,7 +92,13 @@ pub struct Ground<'a> {
 
 impl Ground<'_> {
     /// Blocks for as long as all bindings and sources take.
-    pub fn plan(&self, base: &str, hash: &str, warnings: Vec<String>) -> Plan {
+    pub(super) fn plan(
+        &self,
+        base: &str,
+        hash: &str,
+        observing: Option<&Observing>,
+        mut warnings: Vec<String>,
+    ) -> Plan {
         let mut counts = Counts::default();
         let left = self.left_out();
         let mut changes = entries::changes(self.old, self.new);
@@ -115,6 +126,10 @@ impl Ground<'_> {
         }
         cut.denied();
         let suspended = self.suspended(&left, &mut counts, &mut cut);
+        warnings.splice(0..0, opens(self.old, self.new));
+        if let Some(observing) = observing.filter(|_| differs) {
+            warnings.extend(cut.observed(observing));
+        }
         counts.cut = cut.count;
         Plan {
             schema: 1,

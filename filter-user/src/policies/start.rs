@@ -8,9 +8,13 @@ use std::sync::Arc;
 
 use super::store::{State, Store};
 use super::text::PolicyText;
+use crate::bindings::Bindings;
+use crate::bindings::seam::Grants;
 use crate::engine;
 use crate::engine::apply::FileState;
+use crate::engine::snapshot::View;
 use crate::policy::{Loaded, Policy};
+use crate::records;
 
 /// Where the state is, unless the file or the command says otherwise.
 pub const STATE: &str = "/var/lib/keyfence";
@@ -38,6 +42,31 @@ pub enum NoStart {
     Policy(Box<Loaded>),
     /// A newer release's policies are kept: a sentence.
     Newer(String),
+}
+
+/// What of the daemon a policy is planned and made by.
+pub struct Seen {
+    pub(super) view: Arc<dyn View>,
+    pub(super) grants: Arc<dyn Grants>,
+    pub(super) bindings: Bindings,
+    /// Who is only observed; `None` where there is no log.
+    pub(super) records: Option<records::Handle>,
+}
+
+impl Seen {
+    pub fn of(
+        view: &Arc<dyn View>,
+        grants: &Arc<dyn Grants>,
+        bindings: &Bindings,
+        records: Option<&records::Handle>,
+    ) -> Seen {
+        Seen {
+            view: Arc::clone(view),
+            grants: Arc::clone(grants),
+            bindings: bindings.clone(),
+            records: records.cloned(),
+        }
+    }
 }
 
 impl Start {

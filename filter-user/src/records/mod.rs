@@ -12,6 +12,7 @@ pub mod last;
 mod ledger;
 mod line;
 pub mod live;
+pub mod observed;
 pub mod read;
 mod sink;
 mod sought;

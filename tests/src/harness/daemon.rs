@@ -268,6 +268,9 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- the daemon's threads:\n{}", threads(self.child.id()));
+        }
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -275,4 +278,22 @@ impl Drop for Daemon {
             eprintln!("--- the daemon's log:\n{}---", self.log());
         }
     }
+}
+
+/// What each thread of a process waits for in the kernel; nothing of one that has ended.
+fn threads(id: u32) -> String {
+    let tasks = fs::read_dir(format!("/proc/{id}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let of = |task: fs::DirEntry| {
+        let read = |what: &str| fs::read_to_string(task.path().join(what)).unwrap_or_default();
+        format!(
+            "{}: {}\n{}",
+            read("comm").trim_end(),
+            read("wchan"),
+            read("stack")
+        )
+    };
+    tasks.map(of).collect()
 }

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
 
 use super::namespace::{Namespace, require_root};
-use super::program::{keyfence_path, output, run, system};
+use super::program::{keyfence_path, output, run, static_path, system};
 use super::wait::until;
 
 /// What is reached when everything asked for has been started: nothing else of this host's is.
@@ -93,18 +93,39 @@ impl Files {
 
     /// A Debian package of the program under test, as this file.
     pub fn package(&self, version: &str, name: &str) {
+        self.packed(("deb", "0"), &keyfence_path(), version, |_| name.to_owned());
+    }
+
+    /// A tarball of the static program, in this folder, named as it is released.
+    pub fn tarball(&self, version: &str, folder: &str) {
+        let name = |made: &Path| {
+            let name = made.file_name().expect("a file has a name");
+            format!("{folder}/{}", name.display())
+        };
+        self.packed(("tar", "1"), &static_path(), version, name);
+    }
+
+    /// By the same scripts as a release, compressed as little as can be.
+    fn packed(
+        &self,
+        (kind, level): (&str, &str),
+        program: &Path,
+        version: &str,
+        name: impl FnOnce(&Path) -> String,
+    ) {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let tree = folder.path().join("tree");
-        run(Command::new(packaging("stage")).arg(keyfence_path()).arg(&tree));
+        run(Command::new(packaging("stage")).arg(program).arg(&tree));
         let mut build = Command::new(packaging("build"));
         build
-            .env("KEYFENCE_PACK_LEVEL", "0")
-            .arg("deb")
+            .env("KEYFENCE_PACK_LEVEL", level)
+            .arg(kind)
             .arg(&tree)
             .arg(version)
             .arg(folder.path());
         let made = run(&mut build);
-        self.copy(Path::new(made.trim_end()), name);
+        let made = Path::new(made.trim_end());
+        self.copy(made, &name(made));
     }
 
     /// Boots a machine with these units wanted, in a network namespace, before a BPF file system.

@@ -36,7 +36,7 @@ pub use namespace::Namespace;
 pub use nginx::Nginx;
 pub use policy::{Attach, Policy};
 pub use probe::Probe;
-pub use program::{keyfence, keyfence_path, next_path, output, run, schemathesis, system};
+pub use program::{keyfence, keyfence_path, next_path, output, run, schemathesis, static_path, system};
 pub use prometheus::{METRICS, Prometheus, configuration};
 pub use raw::{Relay, Wire};
 pub use script::Script;

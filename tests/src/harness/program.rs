@@ -105,6 +105,22 @@ pub fn next_path() -> PathBuf {
     path
 }
 
+/// The program without shared libraries: `KEYFENCE_STATIC_BIN`, else what `cargo xtask` built for the virtual machines.
+pub fn static_path() -> PathBuf {
+    if let Some(path) = env::var_os("KEYFENCE_STATIC_BIN") {
+        return path.into();
+    }
+    let test = env::current_exe().expect("a running test has a path");
+    let target = test.ancestors().nth(3).expect("tests are in target/PROFILE/deps");
+    let path = target.join("static/x86_64-unknown-linux-gnu/static/keyfence");
+    assert!(
+        path.is_file(),
+        "{} is missing: `cargo xtask test` and `cargo xtask vm` build it",
+        path.display()
+    );
+    path
+}
+
 /// How a command ended, whatever that was.
 pub fn output(command: &mut Command) -> Output {
     command

@@ -1,4 +1,4 @@
-//! What a machine boots: an archive in memory (cpio, "newc"), with the vectors, a static keyfence and busybox.
+//! What a machine boots: an archive in memory (cpio, "newc"), with the vectors, static programs and busybox.
 //!
 //! Format: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst.
 
@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::kernels::Kernel;
+use super::{Programs, kernels::Kernel};
 use crate::workspace;
 
 const FOLDER: u32 = 0o040_755;
@@ -20,7 +20,7 @@ const GROUPS: &str = "root:x:0:\nkeyfence:x:900:\n";
 const USERS: &str = "root:x:0:0:root:/:/bin/sh\n";
 
 /// Everything that the machine needs, as one file.
-pub(super) fn build(kernel: &Kernel, keyfence: &Path, vectors: &Path) -> Result<Vec<u8>> {
+pub(super) fn build(kernel: &Kernel, programs: &Programs, vectors: &Path) -> Result<Vec<u8>> {
     let busybox = workspace::program("busybox").context("busybox is missing")?;
     let mut archive = Archive::default();
     for folder in [
@@ -32,7 +32,11 @@ pub(super) fn build(kernel: &Kernel, keyfence: &Path, vectors: &Path) -> Result<
     archive.add("live.toml", FILE, LIVE_POLICY.as_bytes())?;
     archive.add("etc/group", FILE, GROUPS.as_bytes())?;
     archive.add("etc/passwd", FILE, USERS.as_bytes())?;
-    for (name, path) in [("bin/busybox", busybox.as_path()), ("bin/keyfence", keyfence)] {
+    for (name, path) in [
+        ("bin/busybox", busybox.as_path()),
+        ("bin/keyfence", programs.keyfence.as_path()),
+        ("bin/keyfence-next", programs.next.as_path()),
+    ] {
         let program = read(path)?;
         ensure!(
             is_static(&program),

@@ -88,6 +88,9 @@ network() {
     echo active-backup >/sys/class/net/bond0/bonding/mode
     echo 100 >/sys/class/net/bond0/bonding/miimon
     echo +cable4 >/sys/class/net/bond0/bonding/slaves
+    cable cable6
+    ip link set cable6 down
+    echo +cable6 >/sys/class/net/bond0/bonding/slaves
     addresses 4 bond0 cable4p
     cable cable5
     ip link add bridge0 type bridge
@@ -125,21 +128,104 @@ check() {
 
 metric() { wget -q -O - http://127.0.0.1:9469/metrics | grep -F "$1" | sed 's/.* //'; }
 
-# live auto|generic
-live() {
-    sed "s/ATTACH/$1/" /live.toml >/run/live.toml
-    keyfence run --policy /run/live.toml >/run/daemon.log 2>&1 &
+# starts NAME PROGRAM ARGUMENTS…: the daemon, until it is ready; fails where it is not.
+starts() {
+    local name="$1"
+    shift
+    "$@" run --policy /run/live.toml >/run/daemon.log 2>&1 &
     daemon=$!
     ready() { wget -q -O /dev/null http://127.0.0.1:9469/readyz; }
     if ! await ready; then
-        say live ready missing "$1, daemon"
+        say live ready missing "$name, daemon"
         cat /run/daemon.log
-        return
+        return 1
     fi
-    say ready "$1 $(seconds)"
+    say ready "$name $(seconds)"
+}
+
+# ---- Doctor on VLAN devices and a bond -------------------------------------------------------------------------------
+
+# finds ID TEXT: in what doctor told last, a finding of a line.
+finds() { tr -d '\n' </run/doctor.json | tr '{' '\n' | grep -F "\"id\": \"$1\"" | grep -qF "$2"; }
+# asks POLICY
+asks() {
+    keyfence doctor --json --policy "$1" >/run/doctor.json
+    cat /run/doctor.json
+}
+
+doctor() {
+    asks /run/live.toml
+    check "doctor: a VLAN device above a filtered one is judged" drop finds unfiltered-interface here2
+    check "doctor: a filtered bond's members are judged" drop finds unfiltered-interface cable4
+    check "doctor: tags that travel beside the frame are told" pass finds tag-stripped "cable2, which here"
+    check "doctor: the bridge is named" pass finds bridge-inside bridge0
+    sed 's/^interfaces.*/interfaces = ["cable4", "cable2", "here2"]/' /run/live.toml >/run/other.toml
+    asks /run/other.toml
+    check "doctor: a bond with a member that is not filtered is named" pass finds bond-partial \
+        "cable4 of bond0 (bond) is filtered, and cable6 is not"
+    check "doctor: a VLAN device on a filtered one is refused" pass finds interface-unfilterable here2
+    sed 's/^interfaces.*/interfaces = ["cable1"]/' /run/live.toml >/run/other.toml
+    asks /run/other.toml
+    check "doctor: VLAN devices come in by the one below" pass finds unfiltered-interface "by cable2,"
+    check "doctor: and are not told of again" drop finds unfiltered-interface "by here2,"
+    check "doctor: a bond that is not filtered is a way in" pass finds unfiltered-interface "by bond0,"
+}
+
+# ---- The way back of --confirm-within, and the next layout ------------------------------------------------------------
+
+# answered SOURCE FILE: how many of its pings came back.
+answered() { sed -n 's/.* \([0-9]*\) packets received.*/\1/p' "$1"; }
+PINGS=60
+
+lifetimes() {
+    sed "s/ATTACH/auto/" /live.toml >/run/live.toml
+    sed "s/10\.1\.0\.7\"/&, \"10.1.0.$STRANGER\"/" /run/live.toml >/run/wider.toml
+    starts "lifetimes" keyfence || return
+    from $STRANGER 1
+    check "trial: before it a stranger connects" drop connects 1 1
+    keyfence apply /run/wider.toml --confirm-within 4s || say live applied refused "trial"
+    check "trial: meanwhile" pass connects 1 5
+    kill -9 $daemon
+    wait $daemon
+    usleep 4500000
+    check "trial: after it, with the daemon dead" drop connects 1 1
+    from $LISTED 1
+    check "trial: after it a listed source connects" pass connects 1 5
+
+    # Both ping without a pause while the daemon is another one with another layout.
+    starts "before the upgrade" keyfence || return
+    client ping -q -i 0.1 -c $PINGS -W 5 -I 10.1.0.$LISTED 10.1.0.1 >/run/listed &
+    listed=$!
+    client ping -q -i 0.1 -c $PINGS -W 1 -I 10.1.0.$STRANGER 10.1.0.1 >/run/stranger &
+    stranger=$!
+    began=$(seconds)
+    kill $daemon
+    wait $daemon
+    starts "after the upgrade" keyfence-next
+    say upgraded "$began $(seconds)"
+    # All of them, so that none came when all was over.
+    kill -0 $stranger || say live traffic over "upgrade"
+    wait $listed
+    wait $stranger
+    say live $PINGS "$(answered /run/listed)" "upgrade: a listed source's pings are answered"
+    say live 0 "$(answered /run/stranger)" "upgrade: a stranger's are not"
+    check "upgrade: a listed source connects" pass connects 1 5
+    from $STRANGER 1
+    check "upgrade: a stranger connects" drop connects 1 1
+    kill $daemon
+    wait $daemon
+    keyfence-next detach --policy /run/live.toml --yes
+    rm -rf /run/keyfence /var/lib/keyfence
+}
+
+# live auto|generic
+live() {
+    sed "s/ATTACH/$1/" /live.toml >/run/live.toml
+    starts "$1" keyfence || return
     for device in cable1 cable2 bond0 bridge0; do
         say attached "$1 $device $(mode $device)"
     done
+    [ "$1" = auto ] && doctor
     say verified $(cat /proc/$daemon/fdinfo/* | grep verified_insns | cut -f2 | sort -n | tail -1)
     for net in 1 2 3 4 5; do
         case $net in
@@ -180,6 +266,7 @@ done
 network
 live auto
 live generic
+lifetimes
 say end "$(seconds)"
 exec 3>&-
 poweroff -f

@@ -1,5 +1,6 @@
 //! `cargo xtask vm`: Debian's 6.1 and 6.12 kernels under qemu, in software alone, with a static keyfence as operators
-//! would have it. Each replays every vector and filters live traffic; what differs from the contract is a failure.
+//! would have it. Each replays every vector, filters live traffic, and upgrades to the build of another layout; what
+//! differs from the contract is a failure.
 //!
 //! `kernels` gets them, `image` packs what they boot, `machine` runs them, `answers` reads what they printed.
 
@@ -27,6 +28,15 @@ use machine::Machine;
 /// The target is named, so that build scripts and macros are not linked statically with the program.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PROFILE: &str = "static";
+/// A build for release refuses the feature: one for debugging is told by its assertions.
+const NEXT: [&str; 6] = [
+    "--bin",
+    "keyfence-next",
+    "--features",
+    "next-layout",
+    "--config",
+    "profile.static.package.filter-user.debug-assertions=true",
+];
 /// The tests' program that writes the vectors as captures and holds answers to them; the tests name the one they were
 /// built with.
 const CAPTURES_PROGRAM: &str = "KEYFENCE_VECTOR_CAPTURES";
@@ -34,7 +44,7 @@ const CAPTURES_PROGRAM: &str = "KEYFENCE_VECTOR_CAPTURES";
 /// All kernels, or those of these series.
 pub(crate) fn run(series: &[String]) -> Result<()> {
     setup::ensure(Need::Vm)?;
-    let keyfence = prepare()?;
+    let programs = prepare()?;
     let kernels = chosen(series)?;
     let captures = captures_program()?;
     let folder = workspace::target_dir().join("vm");
@@ -45,7 +55,7 @@ pub(crate) fn run(series: &[String]) -> Result<()> {
     succeed(Command::new(&captures).arg("write").arg(&vectors))?;
     let mut machines = Vec::new();
     for kernel in kernels {
-        machines.push(Machine::new(&folder, kernel, &keyfence, &vectors)?);
+        machines.push(Machine::new(&folder, kernel, &programs, &vectors)?);
     }
     machine::run(&mut machines)?;
     let mut failed = Vec::new();
@@ -63,23 +73,39 @@ pub(crate) fn run(series: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Builds the static keyfence, which takes minutes the first time, and answers where it is.
-pub(crate) fn prepare() -> Result<PathBuf> {
-    built(PROFILE)
+/// What a machine runs, without shared libraries.
+pub(crate) struct Programs {
+    pub(crate) keyfence: PathBuf,
+    /// With the made-up layout after this one.
+    pub(crate) next: PathBuf,
 }
 
-/// The same of another profile.
+/// Builds both, which takes minutes the first time, and answers where they are.
+pub(crate) fn prepare() -> Result<Programs> {
+    Ok(Programs {
+        keyfence: program(PROFILE, &["--bin", "keyfence"])?,
+        next: program(PROFILE, &NEXT)?,
+    })
+}
+
+/// The static keyfence of a profile.
 pub(crate) fn built(profile: &str) -> Result<PathBuf> {
+    program(profile, &["--bin", "keyfence"])
+}
+
+fn program(profile: &str, which: &[&str]) -> Result<PathBuf> {
     let target = workspace::target_dir().join("static");
     let mut build = workspace::cargo();
     build
-        .args(["build", "--package", "filter-user", "--bin", "keyfence"])
+        .args(["build", "--package", "filter-user"])
+        .args(which)
         .args(["--profile", profile, "--target", TARGET, "--target-dir"])
         .arg(&target)
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("RUSTFLAGS", "-C target-feature=+crt-static");
-    workspace::step("building keyfence without shared libraries", &mut build)?;
-    Ok(target.join(TARGET).join(profile).join("keyfence"))
+    let name = which[1];
+    workspace::step(&format!("building {name} without shared libraries"), &mut build)?;
+    Ok(target.join(TARGET).join(profile).join(name))
 }
 
 fn chosen(series: &[String]) -> Result<Vec<Kernel>> {
