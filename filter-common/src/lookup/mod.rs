@@ -3,6 +3,7 @@
 //! One look-up of the source yields all that depends on it, one of the destination port the candidate services,
 //! one of the destination address its class. The kernel's maps and the host's tables implement `Tables`.
 
+mod places;
 pub mod prefixes;
 
 use core::borrow::Borrow;
