@@ -141,7 +141,7 @@ fn few_strangers_pass_the_gate() {
     };
     let key_v6 = |n: u32| Key {
         address: ((0x2001_u128 << 112) | u128::from(scattered(n)) << 64 | 1).to_be_bytes(),
-        length: if n % 2 == 0 { 128 } else { 64 },
+        length: if n.is_multiple_of(2) { 128 } else { 64 },
     };
     let mut v4: Vec<_> = (1..=100_000).map(|n| (key_v4(n), 1)).collect();
     let mut v6: Vec<_> = (1..=100_000).map(|n| (key_v6(n), 1)).collect();
