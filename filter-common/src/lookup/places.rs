@@ -34,20 +34,20 @@ pub fn hash_v4<T: TableV4 + ?Sized>(table: &T, address: u32) -> u64 {
     ((address ^ table.seed()) as u64).wrapping_mul(MULTIPLIER)
 }
 
-/// Of an IPv4 address' /24, where some prefix touches it.
+/// Of an IPv4 address' /24: its mark, where some prefix touches it.
 #[inline(always)]
 pub fn hash_prefix_v4<T: TableV4 + ?Sized>(table: &T, address: u32) -> u64 {
     (((address >> 8) ^ table.seed()) as u64).wrapping_mul(MULTIPLIER)
 }
 
-/// Of a single IPv6 address.
+/// Of a single IPv6 address: as for IPv4.
 #[inline(always)]
 pub fn hash_v6<T: TableV6 + ?Sized>(table: &T, upper: u64, lower: u64) -> u64 {
     let mixed = (upper ^ table.seed() as u64).wrapping_mul(MULTIPLIER);
     (mixed ^ (mixed >> 29) ^ lower).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
-/// Of a block of IPv6, by its first address.
+/// Of a block of IPv6, by its first address: its mark, and where its lines begin.
 #[inline(always)]
 pub fn hash_block<T: TableV6 + ?Sized>(table: &T, key: u64, level: u64) -> u64 {
     let mixed = (key ^ level ^ ((table.seed() as u64) << 3)).wrapping_mul(MULTIPLIER);

@@ -59,7 +59,7 @@ pub trait Shape {
 
 /// The words of IPv4's half.
 pub trait TableV4: Shape {
-    /// Two to this is the gate's number of words; 5 to 24.
+    /// Two to this is the gate's number of words; 5 to 22, as `gate_bits_v6`.
     fn gate_bits_v4(&self) -> u32;
     fn gate_v4(&self, word: u32) -> u64;
     fn lines_v4(&self) -> u32;

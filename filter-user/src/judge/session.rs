@@ -12,12 +12,12 @@ use filter_common::units::Nanos;
 use filter_common::verdict::{Reason, Verdict};
 use ipnet::IpNet;
 
-use super::Bench;
 use super::frame::{Flow, build};
 use super::in_force::{numbered, part, part_of_packet};
 use super::reading::Reader;
+use super::{Bench, Names};
 use crate::compiler::host::HostTables;
-use crate::compiler::{CompileError, Pushed};
+use crate::compiler::{CompileError, Numbers, Pushed};
 use crate::kernel::clock::monotonic_end;
 use crate::policy::Policy;
 use crate::policy::model::ExpectProtocol;
@@ -70,6 +70,17 @@ pub struct Said {
 }
 
 impl Ground<'_> {
+    /// The tables of a part of the policy, judging now and without effect; and what stands behind their numbers.
+    fn tables(&self, part: &Policy) -> Result<(HostTables, Names, Numbers), CompileError> {
+        let end = |end| monotonic_end(end, self.wall_offset);
+        let mut bench = Bench::new(part, self.host_addresses, &end, self.pushed)?;
+        bench.compiled.source_lines = bench.compiled.source_lines.min(1);
+        let host = HostTables::new(bench.compiled);
+        host.now.set(Nanos(self.now));
+        host.effect.set(Effect::Dry);
+        Ok((host, bench.names, bench.numbers))
+    }
+
     /// What becomes of each flow's first packet, with full buckets; `None` of one whose ends are of two families.
     pub fn judged<'f>(
         &self,
@@ -78,20 +89,15 @@ impl Ground<'_> {
     ) -> Result<Vec<Option<Said>>, CompileError> {
         let sources = Addresses::of(flows.clone().map(|flow| flow.from.0));
         let part = part(self.policy, |prefix| sources.any_in(prefix));
-        let end = |end| monotonic_end(end, self.wall_offset);
-        let mut bench = Bench::new(&part, self.host_addresses, &end, self.pushed)?;
-        bench.compiled.source_lines = bench.compiled.source_lines.min(1);
-        let host = HostTables::new(bench.compiled);
-        host.now.set(Nanos(self.now));
-        host.effect.set(Effect::Dry);
-        *host.observed.borrow_mut() = numbered(&bench.numbers, observed);
+        let (host, names, numbers) = self.tables(&part)?;
+        *host.observed.borrow_mut() = numbered(&numbers, observed);
         let said = |flow: &Flow| {
             let frame = build(flow)?;
             let judgement = pipeline::judge(frame.as_slice(), &host, &mut Packet::default());
             Some(Said {
                 verdict: judgement.verdict,
                 reason: judgement.reason,
-                service: bench.names.service(&judgement).map(str::to_owned),
+                service: names.service(&judgement).map(str::to_owned),
             })
         };
         Ok(flows.map(said).collect())
@@ -111,12 +117,7 @@ impl Ground<'_> {
         let mut packet = Packet::default();
         let kind = parse::parse(frame.as_slice(), &mut packet);
         let part = part_of_packet(self.policy, kind, &packet);
-        let end = |end| monotonic_end(end, self.wall_offset);
-        let mut bench = Bench::new(&part, self.host_addresses, &end, self.pushed)?;
-        bench.compiled.source_lines = bench.compiled.source_lines.min(1);
-        let host = HostTables::new(bench.compiled);
-        host.now.set(Nanos(self.now));
-        host.effect.set(Effect::Dry);
+        let (host, names, _) = self.tables(&part)?;
         let judgement = pipeline::judge(frame.as_slice(), &host, &mut Packet::default());
         if judgement.verdict != Verdict::Drop {
             return Ok(None);
@@ -124,7 +125,7 @@ impl Ground<'_> {
         let reader = Reader {
             policy: self.policy,
             pushed: self.pushed,
-            names: &bench.names,
+            names: &names,
             host: &host,
             host_addresses: self.host_addresses,
         };

@@ -208,15 +208,7 @@ mod tests {
             "version = 1\n[filter]\ninterfaces = [\"eth0\"]\nmanagement-none = true\n\
              [[service]]\nname = \"a\"\nprotocol = \"tcp\"\nports = [443]\n{entries}"
         );
-        let text = PolicyText {
-            root: "k.toml".to_owned(),
-            folder: None,
-            files: [("k.toml".to_owned(), text)].into(),
-        };
-        let loaded = text.load();
-        loaded
-            .policy
-            .unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
+        PolicyText::policy(text)
     }
 
     fn told(old: &str, new: &str) -> Vec<String> {

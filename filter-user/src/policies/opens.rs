@@ -170,15 +170,7 @@ mod tests {
             text +=
                 &format!("[[service]]\nname = \"{name}\"\nprotocol = \"tcp\"\nports = [{ports}]\n{more}\n");
         }
-        let text = PolicyText {
-            root: "k.toml".to_owned(),
-            folder: None,
-            files: [("k.toml".to_owned(), text)].into(),
-        };
-        let loaded = text.load();
-        loaded
-            .policy
-            .unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
+        PolicyText::policy(text)
     }
 
     const ETH0: &str = "interfaces = [\"eth0\"]";

@@ -304,15 +304,7 @@ mod tests {
             text +=
                 &format!("[[client]]\nname = \"{name}\"\nsources = {sources:?}\nservices = [{services}]\n");
         }
-        let text = PolicyText {
-            root: "k.toml".to_owned(),
-            folder: None,
-            files: [("k.toml".to_owned(), text)].into(),
-        };
-        let loaded = text.load();
-        loaded
-            .policy
-            .unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
+        PolicyText::policy(text)
     }
 
     /// What clients lose that no client of the new policy gives.

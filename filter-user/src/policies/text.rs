@@ -69,6 +69,22 @@ impl PolicyText {
 }
 
 #[cfg(test)]
+impl PolicyText {
+    /// The policy of one file without a fault.
+    pub(super) fn policy(text: String) -> crate::policy::Policy {
+        let text = PolicyText {
+            root: "k.toml".to_owned(),
+            folder: None,
+            files: [("k.toml".to_owned(), text)].into(),
+        };
+        let loaded = text.load();
+        loaded
+            .policy
+            .unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
