@@ -50,8 +50,9 @@ pub(super) fn command_line(packages: &[&str]) -> String {
     format!("sudo apt-get update && sudo apt-get install --yes --no-install-recommends {packages}")
 }
 
-/// Installs the packages; switches off, where systemd runs, the services that came with them.
-pub(super) fn install(packages: &[&str], services: &[&str]) -> Result<()> {
+/// Installs the packages; switches off, where systemd runs, the services that came with them. Answers those that it left
+/// out: others of this system would have to go for them.
+pub(super) fn install<'a>(packages: &[&'a str], services: &[&str]) -> Result<Vec<&'a str>> {
     let sudo = become_root(packages)?;
     progress::run(
         "Updating the lists of packages",
@@ -76,6 +77,13 @@ pub(super) fn install(packages: &[&str], services: &[&str]) -> Result<()> {
         system_name(),
         unknown.join(", ")
     );
+    let (shut_out, packages): (Vec<&str>, Vec<&str>) = packages
+        .iter()
+        .copied()
+        .partition(|package| removes_others(package));
+    if packages.is_empty() {
+        return Ok(shut_out);
+    }
     let heading = format!(
         "Installing {} packages by apt-get: {}",
         packages.len(),
@@ -85,8 +93,43 @@ pub(super) fn install(packages: &[&str], services: &[&str]) -> Result<()> {
     command
         .args(["-c", INSTALL, "sh"])
         .arg(services.join(" "))
-        .args(packages);
-    progress::run(&heading, &mut command)
+        .args(&packages);
+    progress::run(&heading, &mut command)?;
+    Ok(shut_out)
+}
+
+/// Fetches a package and what it needs and this system has not, into a folder of ours; apt checks the signatures.
+pub(super) fn download(package: &str, folder: &Path) -> Result<()> {
+    let sudo = become_root(&[package])?;
+    let mut command = as_root(sudo, "apt-get");
+    command
+        .args([
+            "install",
+            "--yes",
+            "--quiet",
+            "--no-install-recommends",
+            "--download-only",
+        ])
+        .args(["-o", "Acquire::Retries=3", "-o", "APT::Sandbox::User=root", "-o"])
+        .arg(format!("Dir::Cache::Archives={}", folder.display()))
+        .arg(package);
+    progress::run(
+        &format!("Fetching {package}, which apt cannot install beside this system's packages"),
+        &mut command,
+    )
+}
+
+/// Whether apt would take a package of this system away for this one.
+fn removes_others(package: &str) -> bool {
+    let output = Command::new("apt-get")
+        .env("LC_ALL", "C")
+        .args(["install", "--simulate", "--no-install-recommends", package])
+        .output();
+    output.is_ok_and(|output| {
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .any(|line| line.starts_with("Remv "))
+    })
 }
 
 /// None for root. An ordinary user types a password now, where one is wanted, not under a moving line.

@@ -1,6 +1,9 @@
 //! The one table of programs that the build, the lab and the tests take from the system, each with its reason.
 //! A test that calls another program adds its row here.
 
+use std::path::PathBuf;
+
+use super::emulator;
 use crate::workspace;
 
 /// Which command asks; each needs also what those before it need.
@@ -207,8 +210,8 @@ pub(crate) const COMPONENTS: &[Component] = &[
         "odd IPv6 extension headers and fragments",
     ),
     row(
-        "qemu-system-x86_64",
-        "qemu-system-x86",
+        emulator::PROGRAM,
+        emulator::PACKAGE,
         Need::Vm,
         "boots the kernels that Keyfence supports",
     ),
@@ -252,7 +255,14 @@ pub(crate) fn needed(need: Need) -> impl Iterator<Item = &'static Component> {
 
 impl Component {
     pub(crate) fn is_here(&self) -> bool {
-        workspace::program(self.program).is_some()
+        self.place().is_some()
+    }
+
+    pub(super) fn place(&self) -> Option<PathBuf> {
+        if self.program == emulator::PROGRAM {
+            return emulator::place();
+        }
+        workspace::program(self.program)
     }
 }
 

@@ -5,6 +5,7 @@
 mod apt;
 pub(crate) mod cargo_install;
 mod components;
+pub(crate) mod emulator;
 mod pip_install;
 
 use std::{env, fmt::Write as _, time::Instant};
@@ -17,7 +18,6 @@ use components::{COMPILER_PACKAGES, COMPILER_WHY, Component, LINKER_WHY, NEXTEST
 use crate::{
     toolchain::{self, COMPILER_OVERRIDE, Toolchain, ToolchainError},
     vm::kernels,
-    workspace,
 };
 
 /// The command itself: everything, for every need.
@@ -117,7 +117,7 @@ impl Survey {
             lines.push(("schemathesis", schemathesis.display().to_string()));
         }
         for component in components::needed(self.need) {
-            if let Some(path) = workspace::program(component.program) {
+            if let Some(path) = component.place() {
                 lines.push((component.program, path.display().to_string()));
             }
         }
@@ -174,7 +174,15 @@ fn install(survey: Survey, need: Need) -> Result<Toolchain> {
         if !apt::is_here() {
             bail!("{}", by_hand(&survey));
         }
-        apt::install(&packages, &services)?;
+        for package in apt::install(&packages, &services)? {
+            if package != emulator::PACKAGE {
+                bail!(
+                    "apt would remove packages of this system for {package}; see `apt-get install --simulate {package}`, \
+                     and install it yourself if that is right"
+                );
+            }
+            emulator::unpack()?;
+        }
     }
     // Which linker is needed shows only now, with the compiler in place.
     match toolchain::find() {

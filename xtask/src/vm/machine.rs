@@ -4,14 +4,14 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 
 use super::{Programs, image, kernels::Kernel};
-use crate::{progress, workspace};
+use crate::{progress, setup::emulator};
 
 /// A kernel takes about 100 s beside the other on a core of 2020; the bound is for machines that share theirs.
 const PATIENCE: Duration = Duration::from_secs(420);
@@ -51,30 +51,29 @@ impl Machine {
     }
 
     fn start(&mut self) -> Result<Child> {
-        let qemu = workspace::program("qemu-system-x86_64").context("qemu-system-x86_64 is missing")?;
+        let mut qemu = emulator::command().context("qemu is missing")?;
         let own = File::create(self.folder.join("qemu.log"))?;
         let serial = |name: &str| format!("file:{}", self.folder.join(name).display());
         self.started = Instant::now();
-        Command::new(qemu)
-            .args([
-                "-accel", "tcg", "-cpu", "max", "-m", MEMORY, "-display", "none", "-net", "none",
-            ])
-            .args([
-                "-no-reboot",
-                "-serial",
-                &serial("console"),
-                "-serial",
-                &serial("answers"),
-            ])
-            .args(["-append", KERNEL_ARGUMENTS, "-kernel"])
-            .arg(self.kernel.image())
-            .arg("-initrd")
-            .arg(self.folder.join("image"))
-            .stdin(Stdio::null())
-            .stdout(own.try_clone()?)
-            .stderr(own)
-            .spawn()
-            .context("cannot start qemu")
+        qemu.args([
+            "-accel", "tcg", "-cpu", "max", "-m", MEMORY, "-display", "none", "-net", "none",
+        ])
+        .args([
+            "-no-reboot",
+            "-serial",
+            &serial("console"),
+            "-serial",
+            &serial("answers"),
+        ])
+        .args(["-append", KERNEL_ARGUMENTS, "-kernel"])
+        .arg(self.kernel.image())
+        .arg("-initrd")
+        .arg(self.folder.join("image"))
+        .stdin(Stdio::null())
+        .stdout(own.try_clone()?)
+        .stderr(own)
+        .spawn()
+        .context("cannot start qemu")
     }
 
     /// Whether it still runs; past its time it is ended.
