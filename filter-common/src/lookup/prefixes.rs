@@ -20,8 +20,10 @@ pub const SLOTS_V6: usize = 3;
 pub const SLOTS_BLOCK: usize = 4;
 /// Lines that are looked at before an address counts as absent; the compiler never places one beyond.
 pub const PROBES_MAX: u32 = 12;
-/// The value of a slot whose address was removed while packets flow: looked past, and never given out.
+/// The value of a slot whose IPv6 address was removed while packets flow: looked past, and never given out.
 pub const REMOVED: u32 = u32::MAX;
+/// A slot whose IPv4 address was removed: not empty, and without a value.
+pub const REMOVED_V4: u64 = 1;
 /// Steps of the search in a run: no run is longer than two to this.
 pub const RUN_STEPS_MAX: u32 = 24;
 
@@ -184,22 +186,31 @@ fn in_line_v4<T: TableV4 + ?Sized>(table: &T, line: u32, address: u32) -> u32 {
     let Some(line) = table.line_v4(line) else {
         return 0;
     };
-    let mut found = FURTHER;
+    let mut found = 0;
     for slot in line {
-        // Slots are filled in order: behind an empty one there is nothing.
-        if *slot == 0 {
-            found = 0;
-            break;
-        }
-        if *slot as u32 == address {
-            let value = (*slot >> 32) as u32;
-            if value != REMOVED {
-                found = value;
-                break;
-            }
-        }
+        found |= *slot & above_if_equal(*slot as u32, address);
     }
-    found
+    let value = (found >> 32) as u32;
+    // Slots are filled in order: with the last one empty there is nothing further.
+    if value == 0 && line[SLOTS_V4 - 1] != 0 {
+        return FURTHER;
+    }
+    value
+}
+
+/// All of the upper 32 bits where both are equal, and none of them else.
+///
+/// So a line's slots are asked without a branch for each: which one it is cannot be foreseen, and a wrong guess, told only
+/// when the line has come from memory, costs more than to ask them all.
+#[inline(always)]
+fn above_if_equal(one: u32, other: u32) -> u64 {
+    ((one ^ other) as u64).wrapping_sub(1)
+}
+
+/// As `above_if_equal`, where no bit of `differs` is set.
+#[inline(always)]
+fn above_if_none(differs: u64) -> u64 {
+    above_if_equal((differs >> 32) as u32 | differs as u32, 0)
 }
 
 /// The value of an IPv4 address by prefixes alone.
@@ -309,20 +320,18 @@ fn in_line_v6<T: TableV6 + ?Sized>(table: &T, line: u32, upper: u64, lower: u64)
     let Some(line) = table.line_v6(line) else {
         return 0;
     };
-    let values = [line[6] as u32, (line[6] >> 32) as u32, line[7] as u32];
-    let mut found = FURTHER;
+    let values = [line[6] << 32, line[6], line[7] << 32];
+    let mut found = 0;
     for slot in 0..SLOTS_V6 {
-        // Slots are filled in order: behind an empty one there is nothing.
-        if values[slot] == 0 {
-            found = 0;
-            break;
-        }
-        if line[slot * 2] == upper && line[slot * 2 + 1] == lower && values[slot] != REMOVED {
-            found = values[slot];
-            break;
-        }
+        let differs = line[slot * 2] ^ upper | line[slot * 2 + 1] ^ lower;
+        found |= values[slot] & above_if_none(differs);
     }
-    found
+    let value = (found >> 32) as u32;
+    // Slots are filled in order: with the last one empty there is nothing further.
+    if value == 0 && values[SLOTS_V6 - 1] != 0 {
+        return FURTHER;
+    }
+    value
 }
 
 /// The value of an IPv6 address by prefixes alone.
@@ -359,14 +368,20 @@ fn block<T: TableV6 + ?Sized>(table: &T, key: u64, level: u64) -> Option<Block> 
     let home = home_block(table, key, level);
     for probe in 0..PROBES_MAX {
         let line = table.block_line_v6(home + probe)?;
+        let (mut start, mut length) = (0, 0);
         for slot in 0..SLOTS_BLOCK {
             let word = line[slot * 2 + 1];
-            if word == 0 {
-                return None;
-            }
-            if line[slot * 2] == key && word >> 62 == level {
-                return Some(Block::unpack(word));
-            }
+            let above = above_if_none(line[slot * 2] ^ key | word >> 62 ^ level);
+            start |= word << 32 & above;
+            length |= word & above;
+        }
+        // A block's word has its level.
+        if length >> 32 != 0 {
+            return Some(Block::unpack(start >> 32 | length >> 32 << 32));
+        }
+        // Slots are filled in order.
+        if line[SLOTS_BLOCK * 2 - 1] == 0 {
+            return None;
         }
     }
     None

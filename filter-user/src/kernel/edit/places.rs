@@ -8,8 +8,8 @@ use std::hash::Hash;
 use std::sync::atomic::Ordering;
 
 use filter_common::lookup::prefixes::{
-    Block, PROBES_MAX, REMOVED, SLOTS_BLOCK, SLOTS_V4, SLOTS_V6, Shape as _, gate_word_v4, gate_word_v6,
-    hash_block, hash_prefix_v4, hash_v4, hash_v6, home_block, home_v4, home_v6, mark, parts,
+    Block, PROBES_MAX, REMOVED, REMOVED_V4, SLOTS_BLOCK, SLOTS_V4, SLOTS_V6, Shape as _, gate_word_v4,
+    gate_word_v6, hash_block, hash_prefix_v4, hash_v4, hash_v6, home_block, home_v4, home_v6, mark, parts,
 };
 
 use super::{Edit, NoRoom};
@@ -90,12 +90,15 @@ impl Edit {
             let words = self.hosts_v4.words(*line);
             words.map(|words| words[*slot].load(Ordering::Relaxed))
         };
-        let own = |place: &Place| word(place).is_some_and(|word| word != 0 && word as u32 == address);
-        let free =
-            |place: &Place| word(place).is_some_and(|word| word == 0 || (word >> 32) as u32 == REMOVED);
+        let own = |place: &Place| word(place).is_some_and(|word| word >> 32 != 0 && word as u32 == address);
+        let free = |place: &Place| word(place).is_some_and(|word| word == 0 || word == REMOVED_V4);
         let home = (home_v4(&self.homes, address), SLOTS_V4);
         let place = claims.hosts_v4.place(address, home, own, free)?;
-        Ok(Write::HostV4(place, u64::from(address) | u64::from(value) << 32))
+        let word = match value {
+            REMOVED => REMOVED_V4,
+            value => u64::from(address) | u64::from(value) << 32,
+        };
+        Ok(Write::HostV4(place, word))
     }
 
     /// As for IPv4, by the halves of the address. A removed one keeps its slot: its key takes two stores.
@@ -143,8 +146,10 @@ impl Edit {
     fn write_one(&self, write: Write) -> Option<()> {
         match write {
             Write::HostV4((line, slot), word) => {
-                let address = word as u32;
-                self.mark_v4(address, hash_v4(&self.homes, address))?;
+                if word != REMOVED_V4 {
+                    let address = word as u32;
+                    self.mark_v4(address, hash_v4(&self.homes, address))?;
+                }
                 self.hosts_v4.store(line, slot, word)
             }
             Write::HostV6((line, slot), (upper, lower), value) => {
