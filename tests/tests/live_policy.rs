@@ -303,3 +303,43 @@ fn invalid_policy_and_an_absent_daemon_and_an_ordinary_user_are_told_apart() {
     let (code, said) = ended(&asked(&site, &["apply", text(&wider)]));
     assert_eq!(code, Some(5), "{said}");
 }
+
+#[test]
+fn ports_that_are_guarded_at_fewer_addresses_are_said_by_plan_apply_and_reload() {
+    let site = Site::new();
+    let at = |address: &str| {
+        let service = "[[service]]\nname = \"site\"\nprotocol = \"tcp\"\nports = [443]\n";
+        policy().and(&format!("{service}{address}"))
+    };
+    let _daemon = Daemon::start(&site, &at("address = \"host\""));
+    let narrow = file(&site, "narrow.toml", &at("address = [\"10.77.0.1\"]"));
+    let told = ended(&asked(&site, &["plan", text(&narrow)])).1;
+    let warning = |told: &str| {
+        let mut lines = told.lines().filter(|line| line.contains("this opens"));
+        let line = lines.next().unwrap_or_default().to_owned();
+        assert_eq!(lines.next(), None, "{told}");
+        line
+    };
+    let said = warning(&told);
+    assert!(
+        said.starts_with("warning: this opens TCP ports 443 at "),
+        "{told}"
+    );
+    assert!(
+        said.contains("fd77::1") && !said.contains("10.77.0.1") && !said.contains("127.0.0."),
+        "{said}"
+    );
+    let (code, told) = ended(&asked(&site, &["apply", text(&narrow)]));
+    assert_eq!((code, warning(&told)), (Some(0), said), "{told}");
+
+    site.write(&at(""));
+    let (code, told) = ended(&asked(&site, &["reload"]));
+    assert_eq!((code, warning(&told)), (Some(0), String::new()), "{told}");
+    site.write(&at("address = \"host\""));
+    let (code, told) = ended(&asked(&site, &["reload"]));
+    assert_eq!(code, Some(0), "{told}");
+    assert!(
+        warning(&told).contains("443 at every address but this host's own"),
+        "{told}"
+    );
+}

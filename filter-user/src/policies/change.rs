@@ -21,6 +21,8 @@ use crate::engine::apply::Proposed;
 use crate::engine::snapshot::Snapshot;
 use crate::judge::Bench;
 use crate::judge::both::JudgeError;
+use crate::judge::names_host;
+use crate::kernel::addresses;
 use crate::policy::{self, Colour, Loaded, Policy};
 
 impl Inner {
@@ -105,7 +107,18 @@ impl Inner {
             }
             false => None,
         };
-        let (base, hash, warnings) = (self.in_force(), checked.hash.clone(), checked.warnings.clone());
+        let (base, hash) = (self.in_force(), checked.hash.clone());
+        let mut warnings = checked.warnings.clone();
+        let host_addresses = match names_host(&old) || names_host(&new) {
+            true => addresses::read().await,
+            false => Ok(Vec::new()),
+        };
+        let host_addresses = host_addresses.unwrap_or_else(|error| {
+            warnings.push(format!(
+                "what \"host\" means cannot be read, nor what this opens there: {error}"
+            ));
+            Vec::new()
+        });
         let plan = tokio::task::spawn_blocking(move || {
             let ground = Ground {
                 old: &old,
@@ -113,6 +126,7 @@ impl Inner {
                 new: &new,
                 bindings: &bindings,
                 grants: &*grants,
+                host_addresses: &host_addresses,
             };
             ground.plan(&base, &hash, observing.as_ref(), warnings)
         });
