@@ -9,6 +9,7 @@ use super::ancestors;
 use super::bindings::duration;
 use super::client::SocketArguments;
 use super::exit::{Exit, Failure};
+use super::past;
 use super::policy::{self, short};
 use super::shell::Shell;
 
@@ -20,6 +21,9 @@ The file and what it includes are read with the caller's rights and sent to the 
 A policy is refused that would drop the packets of a connection that stands: to a management port of this host, or held \
 by this command's own ancestors, such as the SSH session that it runs in. `--force` applies it all the same; \
 `--confirm-within` applies it for so long, and the kernel puts the one before back unless `keyfence confirm` comes in time.
+
+What then goes past the filter is named: other interfaces, devices that unwrap (tunnels, VPNs), addresses that no service \
+has, ports that NAT publishes. `keyfence doctor` says what each means and what to do.
 
 Exit codes:
   0  in force
@@ -76,6 +80,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
             policy::remind(&arguments.daemon.socket, shell);
         }
     }
+    past::warn(&arguments.file, shell);
     Ok(Exit::Done)
 }
 
