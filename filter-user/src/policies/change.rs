@@ -2,7 +2,6 @@
 //!
 //! The owner of the book (`Policies`) calls these one after the other; nothing here is asked twice at once.
 
-use std::io::ErrorKind;
 use std::sync::{Arc, PoisonError};
 
 use filter_common::abi::names;
@@ -12,7 +11,7 @@ use super::observing::Observing;
 use super::plan::{Ground, Plan};
 use super::{
     Book, By, Checked, Done, Inner, Known, PolicyError, PolicyText, State, Terms, Via, entry, failed, noted,
-    stamps, start,
+    stamps, start, unkept,
 };
 use crate::bindings::requests::AuditNote;
 use crate::compiler::Pushed;
@@ -230,10 +229,7 @@ impl Inner {
         let added = added.map_err(|error| {
             let why =
                 format!("the policy cannot be kept in [daemon] state, so it was not put in force: {error}");
-            match error.kind() {
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => PolicyError::Full(why),
-                _ => PolicyError::Failed(why),
-            }
+            unkept(&error, why)
         });
         added.map(Some)
     }

@@ -18,6 +18,7 @@ mod start;
 mod store;
 mod text;
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -100,6 +101,25 @@ struct Book {
     pending: Option<u64>,
     /// The last reload: when it began, and what became of it, for those who asked meanwhile.
     reloaded: Option<(Instant, Result<Done, PolicyError>)>,
+}
+
+impl Book {
+    fn keep_confirmed(&mut self, number: u64) -> Result<(), PolicyError> {
+        let settled = self.store.settle(number, State::Confirmed, None);
+        let is_confirmed = |entry: &Entry| entry.number == number && entry.state == State::Confirmed;
+        match settled {
+            // What failed was to remove older ones.
+            settled if self.store.entries().iter().any(is_confirmed) => noted(settled),
+            settled => settled.map_err(|error| {
+                let why = format!(
+                    "that it is confirmed cannot be kept in [daemon] state, so it still waits: {error}; make room and \
+                     confirm it again before its time ends"
+                );
+                unkept(&error, why)
+            })?,
+        }
+        Ok(())
+    }
 }
 
 /// Of the file, as it was read last.
@@ -246,10 +266,17 @@ impl Policies {
             let Some(pending) = inner.view.pending().borrow().clone() else {
                 return Err(PolicyError::NothingPending);
             };
-            inner.view.confirm().await?;
-            if let Some(number) = book.pending.take() {
-                noted(book.store.settle(number, State::Confirmed, None));
+            // On disk first: what is not there would be gone after a restart, and its time goes on meanwhile.
+            if let Some(number) = book.pending {
+                book.keep_confirmed(number)?;
             }
+            if let Err(error) = inner.view.confirm().await {
+                if let Some(number) = book.pending {
+                    noted(book.store.settle(number, State::Pending, None));
+                }
+                return Err(error.into());
+            }
+            book.pending = None;
             let hash = (pending.base.as_str(), pending.hash.as_str());
             inner.tell("confirm", &by, hash).await;
             Ok(pending.hash)
@@ -321,6 +348,14 @@ async fn finish<T: Send + 'static>(
     match tokio::spawn(work).await {
         Ok(result) => result,
         Err(error) => Err(PolicyError::Failed(error.to_string())),
+    }
+}
+
+/// Why nothing was done: the disk has no room, or refuses.
+fn unkept(error: &std::io::Error, why: String) -> PolicyError {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => PolicyError::Full(why),
+        _ => PolicyError::Failed(why),
     }
 }
 
