@@ -154,13 +154,13 @@ async fn applied_policy_is_kept_and_audited_and_rollback_goes_back_and_forth() {
     for (what, wrong) in [
         ("policy/rollback", json!({ "confirm_seconds": 0 })),
         (
-            "rollback",
+            "policy/rollback",
             json!({ "connections": [{ "from": "10.0.0.1:1", "to": "[::1]:2" }] }),
         ),
         ("policy/rollback", json!({ "base": second })),
         ("reload", json!({ "force": true })),
         (
-            "../reload",
+            "reload",
             json!({ "connections": [{ "from": "10.0.0.1:1", "to": "[::1]:2" }] }),
         ),
     ] {
