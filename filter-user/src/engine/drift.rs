@@ -21,6 +21,8 @@ const SPREAD: Duration = Duration::from_secs(2);
 const SLICE_BYTES: usize = 1 << 20;
 /// It takes at most this share of one CPU's time: with very many sources it lasts longer instead.
 const SHARE: u32 = 20;
+/// But no pause is longer: a slice that had to wait for the CPU, or slept with the machine, has not used it.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// What is named where packets go to another program than the engine's.
 const OTHER_JUDGE: &str = filter_common::abi::names::GENERATION;
 
@@ -129,7 +131,7 @@ async fn pass(in_force: &TablesInForce, (generation, tables): Generation) -> Opt
         for table in differing {
             *found.entry(table).or_default() += 1;
         }
-        tokio::time::sleep(pause.max(took * SHARE)).await;
+        tokio::time::sleep(pause.max((took * SHARE).min(PAUSE_MAX))).await;
     }
     if in_force.misled(generation) {
         found.insert(OTHER_JUDGE, 1);
