@@ -26,6 +26,8 @@ pub(crate) struct Double {
     /// Lines of four ways for each unit: tag and word.
     pub(crate) lines: u32,
     pub(crate) ways: Vec<[Cell<u64>; 2]>,
+    /// What another CPU places just before this one would; 0 is nothing.
+    pub(crate) rival: Cell<u64>,
     /// Packets counted as the owner's.
     pub(crate) passed: Cell<u32>,
     /// Packets of sources that shared a bucket.
@@ -45,6 +47,7 @@ impl Default for Double {
             effect: Effect::Commit,
             lines: 0,
             ways: Vec::new(),
+            rival: Cell::new(0),
             passed: Cell::new(0),
             shared: Cell::new(0),
             observed: Vec::new(),
@@ -67,12 +70,31 @@ impl Bucket for &Cell<u64> {
     }
 }
 
+/// A tag, or a bucket's word; who places a tag may be overtaken.
+pub(crate) struct Word<'a> {
+    word: &'a Cell<u64>,
+    rival: Option<&'a Cell<u64>>,
+}
+
+impl Bucket for Word<'_> {
+    fn load(&self) -> u64 {
+        self.word.load()
+    }
+    fn compare_exchange(&self, old: u64, new: u64) -> Result<(), u64> {
+        match self.rival.map_or(0, Cell::take) {
+            0 => {}
+            theirs => self.word.set(theirs),
+        }
+        self.word.compare_exchange(old, new)
+    }
+}
+
 /// What the owner has used.
 pub(crate) struct Unlimited<'a>(&'a Double);
 
 impl<'a> Used for Unlimited<'a> {
-    type Bucket = &'a Cell<u64>;
-    fn bucket(&self, _: u32) -> &'a Cell<u64> {
+    type Bucket = Word<'a>;
+    fn bucket(&self, _: u32) -> Word<'a> {
         unreachable!("no limit")
     }
     fn count(&self, _: u32, _: Nanos) {
@@ -99,7 +121,7 @@ impl GrantTables for Double {
 }
 
 impl Tables for Double {
-    type Bucket<'a> = &'a Cell<u64>;
+    type Bucket<'a> = Word<'a>;
     type Used<'a> = Unlimited<'a>;
 
     fn config(&self) -> Config {
@@ -153,7 +175,7 @@ impl Tables for Double {
     fn target(&self, _: &Packet) -> Option<impl Borrow<Target> + '_> {
         None::<Target>
     }
-    fn service_bucket(&self, _: u32, _: u32) -> Option<&Cell<u64>> {
+    fn service_bucket(&self, _: u32, _: u32) -> Option<Word<'_>> {
         unreachable!()
     }
     fn unserved(&self, _: &Packet, _: &Source, _: u32, _: u32) -> Outcome {
@@ -187,9 +209,10 @@ impl Tables for Double {
     fn source_lines(&self) -> u32 {
         self.lines
     }
-    fn source_bucket(&self, line: u32, way: u32) -> Option<(&Cell<u64>, &Cell<u64>)> {
+    fn source_bucket(&self, line: u32, way: u32) -> Option<(Word<'_>, Word<'_>)> {
         let [tag, word] = self.ways.get((line * SOURCE_WAYS + way) as usize)?;
-        Some((tag, word))
+        let rival = Some(&self.rival);
+        Some((Word { word: tag, rival }, Word { word, rival: None }))
     }
     fn count_shared_source(&self) {
         self.shared.set(self.shared.get() + 1);

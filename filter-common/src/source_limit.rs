@@ -43,11 +43,13 @@ pub fn tag(packet: &Packet) -> u64 {
     }
 }
 
-/// Where a tag's bucket of a unit stands, of so many lines a unit; and the hash it comes from.
+/// Where a tag's bucket of a unit stands, of so many lines a unit; and the hash it comes from, whose lower bits say
+/// which way of a full line is shared.
 #[inline(always)]
 pub fn line(tag: u64, unit: u32, lines: u32) -> (u32, u64) {
-    let hash = (tag ^ (tag >> 29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (unit * lines + (((hash >> 32) * lines as u64) >> 32) as u32, hash)
+    // The upper half: the product's lower bits are those of the tag's lower bits alone, which are 0 for many networks.
+    let hash = (tag ^ (tag >> 29)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    (unit * lines + ((hash * lines as u64) >> 32) as u32, hash)
 }
 
 #[inline(always)]
@@ -99,10 +101,11 @@ mod tests {
     use super::*;
     use crate::abi::LimitSet;
     use crate::double::Double;
-    use crate::parse::Address;
+    use crate::parse::{Address, Protocol};
 
     const START: Nanos = Nanos(3_600_000_000_000);
     const SECOND: u64 = 1_000_000_000;
+    const SYN: u8 = 0x02;
 
     /// One line for each unit: all sources meet there.
     fn tables(packets: u64, bytes: u64) -> Double {
@@ -178,12 +181,100 @@ mod tests {
         for _ in 0..10 {
             assert!(passes(&tables, 5, START));
         }
-        let changed: Vec<usize> = (0..tables.ways.len())
-            .filter(|way| tables.ways[*way][1].get() != before[*way])
-            .collect();
-        let (_, hash) = line(tag(&from(5)), 0, 1);
-        assert_eq!(changed, [hash as usize % SOURCE_WAYS as usize]);
+        assert_eq!(changed(&tables, &before), [shared(5)]);
         assert_eq!(tables.shared.get(), 10);
+        for number in 6..20 {
+            let before: Vec<u64> = tables.ways.iter().map(|[_, word]| word.get()).collect();
+            assert!(passes(&tables, number, START));
+            assert_eq!(changed(&tables, &before), [shared(number)], "{number}");
+        }
+    }
+
+    /// The way of its line that a source shares, where all are in use.
+    fn shared(number: u32) -> usize {
+        let (_, hash) = line(tag(&from(number)), 0, 1);
+        hash as usize % SOURCE_WAYS as usize
+    }
+
+    /// The ways whose words are others than before.
+    fn changed(tables: &Double, before: &[u64]) -> Vec<usize> {
+        let ways = 0..tables.ways.len();
+        ways.filter(|way| tables.ways[*way][1].get() != before[*way])
+            .collect()
+    }
+
+    #[test]
+    fn a_source_that_owes_keeps_its_place_when_one_before_it_is_free() {
+        let tables = tables(2, 0);
+        for number in [1, 2, 3, 4, 4] {
+            assert!(passes(&tables, number, START), "{number}");
+        }
+        let expected: Vec<u64> = (1..=4).map(|number| tag(&from(number))).collect();
+        assert_eq!(tags(&tables)[..4], expected);
+        // The others are full again, and 4 has one token back.
+        let later = Nanos(START.0 + SECOND);
+        assert!(passes(&tables, 4, later) && !passes(&tables, 4, later));
+        assert_eq!(tags(&tables)[..4], expected);
+    }
+
+    #[test]
+    fn a_source_is_looked_for_in_its_own_line_alone() {
+        let tables = tables(1000, 0);
+        for number in 1..=4 {
+            assert!(passes(&tables, number, START));
+        }
+        tables.ways[SOURCE_WAYS as usize][0].set(tag(&from(5)));
+        assert!(passes(&tables, 5, START));
+        assert_eq!(tables.shared.get(), 1);
+        assert_eq!(tables.ways[SOURCE_WAYS as usize][1].get(), 0);
+    }
+
+    #[test]
+    fn who_is_overtaken_shares_with_itself_and_makes_way_for_others() {
+        let itself = tables(1, 0);
+        itself.rival.set(tag(&from(1)));
+        assert!(passes(&itself, 1, START) && !passes(&itself, 1, START));
+        let placed = [tag(&from(1)), 0, 0, 0];
+        assert_eq!(tags(&itself)[..4], placed, "one place for both");
+        let other = tables(1, 0);
+        other.rival.set(tag(&from(2)));
+        assert!(passes(&other, 1, START));
+        let placed = [tag(&from(2)), tag(&from(1)), 0, 0];
+        assert_eq!(tags(&other)[..4], placed);
+        assert_eq!(other.ways[0][1].get(), 0, "nothing is taken from the other's");
+    }
+
+    #[test]
+    fn what_has_no_limit_and_what_is_no_connection_takes_no_place() {
+        let syn = Packet {
+            protocol: Protocol::Tcp,
+            tcp_flags: SYN,
+            ..from(1)
+        };
+        let places = |limits: [u64; 3], packet: &Packet| {
+            let mut tables = tables(limits[0], limits[1]);
+            if limits[2] != 0 {
+                tables.limits.connections = Limit::of_tokens(1, 1, limits[2]).unwrap();
+            }
+            assert!(pays(&tables, packet, Charge::of(packet, true), START));
+            let placed: Vec<usize> = (0..tables.ways.len())
+                .filter(|way| tags(&tables)[*way] != 0)
+                .map(|way| way / SOURCE_WAYS as usize)
+                .collect();
+            placed
+        };
+        assert_eq!(places([1, 0, 0], &syn), [0]);
+        assert_eq!(places([0, 40, 0], &syn), [1]);
+        assert_eq!(places([0, 0, 1], &syn), [2]);
+        assert_eq!(places([0, 0, 1], &from(1)), []);
+        assert_eq!(places([1, 40, 1], &syn), [0, 1, 2]);
+    }
+
+    #[test]
+    fn without_its_table_nothing_passes() {
+        let mut tables = tables(1, 0);
+        tables.ways.clear();
+        assert!(!passes(&tables, 1, START));
     }
 
     #[test]
@@ -223,6 +314,17 @@ mod tests {
         for number in 0..64_000 {
             let (line, _) = line(tag(&from(0xc633_6400 + number)), 0, 64);
             seen[line as usize] += 1;
+        }
+        assert!(seen.iter().all(|count| (500..2000).contains(count)), "{seen:?}");
+    }
+
+    #[test]
+    fn networks_share_all_ways_alike() {
+        // Each the first /64 of its /48: the lower bits are 0.
+        let mut seen = [0u32; SOURCE_WAYS as usize];
+        for network in 0..4_000u64 {
+            let (_, hash) = line(0x2001_0db8 << 32 | network << 16, 0, 64);
+            seen[hash as usize % SOURCE_WAYS as usize] += 1;
         }
         assert!(seen.iter().all(|count| (500..2000).contains(count)), "{seen:?}");
     }

@@ -173,7 +173,7 @@ pub async fn run(prepared: Prepared, options: Options, mut start: Start) -> Resu
                 let (policies, state) = (policies.clone(), state.clone());
                 tokio::spawn(async move {
                     // What failed is logged, and in the status.
-                    let _ = policies.reload(by).await;
+                    let _ = policies.reload(by, Vec::new()).await;
                     service::ready(&state);
                 });
             }

@@ -7,7 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use keyfence_tests::harness::{
-    Attach, Daemon, GREEDY, INSIDE, LISTED, Policy, SERVER, STRANGER, Sender, Sink, Site, run, system, until,
+    Attach, Daemon, GREEDY, INSIDE, LISTED, Policy, SERVER, STRANGER, Sender, Sink, Site, Tiny, run, system,
+    until,
 };
 use serde_json::{Value, json};
 
@@ -229,4 +230,51 @@ fn daemon_killed_at_any_moment_of_a_confirm_leaves_one_policy_and_what_it_has_ac
         }
     }
     println!("confirmed in time {kept}, not {went}");
+}
+
+#[test]
+fn confirmation_that_the_disk_does_not_take_is_refused_and_the_time_goes_on() {
+    let mut scene = Scene::open();
+    let disk = Tiny::mount(scene.site.state(), "40m");
+    scene.site.write(&old());
+    let daemon = Daemon::start_again(&scene.site);
+    let (daemon, in_force) = scene.begin(daemon);
+    let refused = |daemon: &Daemon| {
+        let answer = daemon.ask("POST", "/v1/policy/confirm", &Value::Null);
+        let answer = answer.expect("the daemon answers");
+        let problem: Value = serde_json::from_str(&answer.body).expect("a problem is JSON");
+        assert_eq!(
+            (answer.status, &problem["code"]),
+            (507, &"store-full".into()),
+            "{problem}"
+        );
+    };
+    let mut body = scene.body();
+    body["confirm_seconds"] = 3.into();
+    let hash = apply(&daemon, &body);
+    let filler = disk.fill_but(0);
+    refused(&daemon);
+    assert_eq!(daemon.status()["policy"]["pending"]["hash"], hash);
+    assert!(scene.is_new());
+    until("the one before is back", || {
+        daemon.status()["policy"]["pending"].is_null().then_some(())
+    });
+    assert!(!scene.assert_one(&daemon, [&in_force, &hash]));
+    std::fs::remove_file(filler).expect("it is there");
+
+    body["confirm_seconds"] = 600.into();
+    apply(&daemon, &body);
+    let filler = disk.fill_but(0);
+    refused(&daemon);
+    std::fs::remove_file(filler).expect("it is there");
+    let answer = daemon.ask("POST", "/v1/policy/confirm", &Value::Null);
+    assert_eq!(answer.expect("the daemon answers").status, 200);
+    assert!(scene.assert_one(&daemon, [&in_force, &hash]));
+    daemon.kill();
+    let daemon = Daemon::start_again(&scene.site);
+    assert!(
+        scene.assert_one(&daemon, [&in_force, &hash]),
+        "what was confirmed is kept"
+    );
+    daemon.kill();
 }

@@ -1,12 +1,13 @@
 //! `keyfence doctor` on hosts as they are: what stands in the filter's way or goes past it is named.
 //!
 //! Not every kernel has VLANs, bonds, WireGuard or IPIP; findings of these are tested on what netlink would say
-//! (filter-user/src/doctor/tests.rs), and real VLAN devices and a bond on the kernels of `cargo xtask vm`.
+//! (filter-user/src/doctor/tests.rs), and real VLAN devices, a bond and tunnels on the kernels of `cargo xtask vm`.
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::{IpAddr, TcpListener, UdpSocket};
 
 use keyfence_tests::harness::{
-    Attach, Daemon, INSIDE, Policy, Probe, Site, keyfence, keyfence_path, output, run, system,
+    Attach, Daemon, INSIDE, OUTSIDE, PATIENCE, Policy, Probe, Site, keyfence, keyfence_path, output, run,
+    system,
 };
 use serde_json::Value;
 
@@ -125,8 +126,10 @@ fn ways_past_the_filter_are_named() {
                  tcp dport 8080 dnat to 10.77.0.1:9443; udp dport 5000 redirect to :5001; }; }";
     let mut nft = site.server.command(system("nft").get_program());
     run(nft.arg(rules));
+    site.server.ip("tuntap add mode tun name tun0");
+    site.server.ip("link set tun0 up");
     let told = doctor(&site);
-    assert_eq!(told.whats("unwraps"), ["vx0 (vxlan)"]);
+    assert_eq!(told.whats("unwraps"), ["tun0 (tun)", "vx0 (vxlan)"]);
     let open = told.whats("unfiltered-interface");
     assert!(open.iter().any(|what| what.contains("by br7,")), "{open:?}");
     assert!(open.iter().any(|what| what.contains("by vx0,")), "{open:?}");
@@ -137,6 +140,83 @@ fn ways_past_the_filter_are_named() {
     );
     assert_eq!(told.whats("nat-other"), ["NAT sends 5000/udp to :5001"]);
     drop((served, daemon));
+}
+
+/// Whom the next datagram that comes in is from.
+fn next_from(socket: &UdpSocket) -> IpAddr {
+    let mut datagram = [0; 64];
+    socket.recv_from(&mut datagram).expect("it comes in time").1.ip()
+}
+
+#[test]
+fn what_comes_out_of_a_tunnel_is_judged_where_its_device_is_named_and_apply_says_so_where_not() {
+    let site = Site::new();
+    let client = "[[client]]\nname = \"inner\"\nsources = [\"10.99.0.2\"]\nservices = [\"probe\"]\n";
+    let policy = Policy::new(Attach::Auto, Probe::ENTRIES).and(client);
+    let daemon = Daemon::start(&site, &policy);
+    for (here, there, device, [ours, theirs]) in [
+        (&site.server, INSIDE, "vx0", ["10.77.0.1", "10.77.0.2"]),
+        (&site.outside, OUTSIDE, "vx1", ["10.77.0.2", "10.77.0.1"]),
+    ] {
+        let ends = format!("local {ours} remote {theirs} dev {there}");
+        here.ip(&format!("link add {device} type vxlan id 1 dstport 4789 {ends}"));
+        here.ip(&format!("link set {device} up"));
+    }
+    site.server.ip("address add 10.99.0.1/24 dev vx0");
+    for inner in ["10.99.0.2/24", "10.99.0.3/24"] {
+        site.outside.ip(&format!("address add {inner} dev vx1"));
+    }
+    let served = site
+        .server
+        .inside(|| UdpSocket::bind(("0.0.0.0", Probe::PORT)).expect("the port is free"));
+    served
+        .set_read_timeout(Some(PATIENCE))
+        .expect("a socket takes it");
+    let [listed, stranger] =
+        ["10.99.0.2", "10.99.0.3"].map(|from| -> IpAddr { from.parse().expect("an address") });
+    let send = |from: IpAddr| {
+        let sender = site
+            .outside
+            .inside(|| UdpSocket::bind((from, 0)).expect("it is this host's"));
+        sender
+            .send_to(b"?", ("10.99.0.1", Probe::PORT))
+            .expect("there is a route");
+    };
+    let apply = |policy: &Policy| {
+        let file = site.folder().join("applied.toml");
+        std::fs::write(&file, policy.text(&site.socket())).expect("a temporary folder can be written");
+        let mut command = site.server.command(keyfence_path());
+        command.arg("apply").arg(&file).arg("--socket").arg(site.socket());
+        let output = output(&mut command);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+
+    let said = apply(&policy);
+    assert!(
+        said.contains("warning: past the filter: unwraps: vx0 (vxlan)"),
+        "{said}"
+    );
+    assert!(
+        said.contains("is reachable by vx0, which is not filtered"),
+        "{said}"
+    );
+    send(stranger);
+    assert_eq!(next_from(&served), stranger, "only the outer packet was judged");
+
+    let both = policy.interface(&format!("{INSIDE}\", \"vx0"));
+    let said = apply(&both);
+    assert!(!said.contains("vx0"), "{said}");
+    site.write(&both);
+    assert_eq!(doctor(&site).whats("unwraps"), [""; 0]);
+    send(stranger);
+    send(listed);
+    assert_eq!(
+        next_from(&served),
+        listed,
+        "the stranger's came first, and not through"
+    );
+    drop(daemon);
 }
 
 #[test]

@@ -17,18 +17,23 @@ sources = ["10.77.0.2", "fd77::2", "10.90.0.0/16"]
 services = ["api"]
 "#;
 
+const OWNER: [&str; 8] = ["key", "hex", "01", "00", "00", "00", "value", "hex"];
+const SPOILT: [&str; 32] = ["ff"; 32];
+
 fn bpftool(map: &Path, command: &str, rest: &[&str]) {
     let mut bpftool = system("bpftool");
     bpftool.args(["map", command, "pinned"]).arg(map).args(rest);
     run(&mut bpftool);
 }
 
-/// The drift in status, once a read-back of the generation in force has ended that found so many entries.
+/// The drift in status, once a read-back of the generation in force has found so many entries.
 fn drift(daemon: &Daemon, entries: u64) -> Value {
     let deadline = Instant::now() + 3 * PATIENCE;
     loop {
-        let drift = daemon.status()["drift"].clone();
-        if drift["entries"] == entries && !drift["checked_at"].is_null() {
+        let status = daemon.status();
+        let drift = status["drift"].clone();
+        if drift["entries"] == entries && drift["generation"] == status["generation"] {
+            assert!(!drift["checked_at"].is_null(), "{drift}");
             return drift;
         }
         // A read-back comes every few seconds, and takes as long.
@@ -54,12 +59,10 @@ fn entries_that_another_program_changed_are_told_of_until_they_are_written_anew(
     let tables = site
         .pins("main")
         .join(format!("generation-{}", daemon.generation()));
-    let owner = ["key", "hex", "01", "00", "00", "00", "value", "hex"];
-    let value = ["ff"; 32];
     bpftool(
         &tables.join("OWNERS"),
         "update",
-        &[&owner[..], &value[..]].concat(),
+        &[&OWNER[..], &SPOILT[..]].concat(),
     );
     let found = drift(&daemon, 1);
     assert_eq!(found["tables"][0]["table"], "OWNERS", "{found}");
@@ -74,9 +77,53 @@ fn entries_that_another_program_changed_are_told_of_until_they_are_written_anew(
     assert!(daemon.log().contains("another program has changed them"));
 
     daemon.reload();
-    assert_eq!(daemon.metric("keyfence_drift_entries"), 0.0);
     assert_eq!(status_exit(&site), Some(0));
     drift(&daemon, 0);
+    assert_eq!(daemon.metric("keyfence_drift_entries"), 0.0);
+}
+
+#[test]
+fn generations_that_follow_each_other_faster_than_a_read_back_are_read_back_all_the_same() {
+    let site = Site::new();
+    let daemon = Daemon::start(&site, &Policy::new(Attach::Native, ENTRIES));
+    let until = |found: &dyn Fn(&Value) -> bool, with_each: &dyn Fn()| {
+        let deadline = Instant::now() + 3 * PATIENCE;
+        loop {
+            daemon.reload();
+            with_each();
+            let status = daemon.status();
+            if found(&status["drift"]) {
+                assert!(
+                    status["drift"]["generation"].as_u64() < status["generation"].as_u64(),
+                    "{status}"
+                );
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{}", status["drift"]);
+        }
+    };
+    let clean = until(&|drift| !drift["checked_at"].is_null(), &|| ());
+    assert_eq!(clean["drift"]["entries"], 0, "{}", clean["drift"]);
+
+    let spoil = || {
+        let tables = site
+            .pins("main")
+            .join(format!("generation-{}", daemon.generation()));
+        bpftool(
+            &tables.join("OWNERS"),
+            "update",
+            &[&OWNER[..], &SPOILT[..]].concat(),
+        );
+    };
+    let found = until(&|drift| drift["entries"] != 0, &spoil);
+    assert_eq!(
+        found["drift"]["tables"][0]["table"], "OWNERS",
+        "{}",
+        found["drift"]
+    );
+    assert!(daemon.log().contains("a new generation has taken their place"));
+    daemon.reload();
+    assert_eq!(status_exit(&site), Some(0), "what was found is mended");
 }
 
 #[test]

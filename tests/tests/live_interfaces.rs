@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::process::Command;
 
 use filter_common::verdict::{Reason, Verdict};
-use keyfence_tests::harness::{Attach, Daemon, INSIDE, Policy, Probe, Site, run, system, until};
+use keyfence_tests::harness::{
+    Attach, Daemon, INSIDE, Policy, Probe, Site, keyfence, output, run, system, until,
+};
 
 /// Names and globs, in the policy's order.
 fn policy(interfaces: &[&str]) -> Policy {
@@ -189,6 +191,17 @@ fn filter_that_is_detached_is_not_put_back_by_an_interface_that_comes() {
     assert_eq!(detached.code, Some(0), "{}", detached.log);
     make(&site, "srv1", "cli1");
     until_unready(&daemon, "the filter was detached");
+    for words in [
+        &["why", "10.77.0.4"][..],
+        &["explain", "--from", "10.77.0.4:5", "--to", "10.77.0.1:9000/udp"],
+    ] {
+        let told = output(keyfence().args(words).arg("--socket").arg(site.socket()));
+        let told = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert!(
+            told.contains("he filter was detached: every packet passes"),
+            "{told}"
+        );
+    }
     assert!(!is_attached(&site, INSIDE) && !is_attached(&site, "srv1"));
 }
 

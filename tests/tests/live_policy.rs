@@ -227,7 +227,7 @@ fn policy_that_would_cut_a_connection_that_stands_is_refused_by_name() {
 #[test]
 fn connection_that_an_ancestor_of_the_command_holds_is_found_at_any_port() {
     let site = Site::new();
-    let _daemon = Daemon::start(&site, &policy());
+    let daemon = Daemon::start(&site, &policy());
     let deny = format!("[[deny]]\nname = \"abuse\"\nsources = [\"{LISTED4}\"]\n");
     let cutting = file(&site, "cutting.toml", &policy().and(&deny));
     let (listener, from, held) = connected(&site, UNMANAGED);
@@ -241,9 +241,51 @@ fn connection_that_an_ancestor_of_the_command_holds_is_found_at_any_port() {
     ] {
         assert!(said.contains(&part), "{part}: {said}");
     }
-    drop((listener, from, held));
-    let (code, said) = ended(&asked(&site, &["apply", text(&cutting)]));
+    // Nor do a reload and a rollback.
+    std::fs::copy(&cutting, site.policy_file()).expect("a temporary folder can be written");
+    let refused = ended(&asked(&site, &["reload"]));
+    assert_eq!(refused.0, Some(4), "{}", refused.1);
+    site.write(&policy());
+    assert_eq!(
+        asked(&site, &["apply", text(&cutting), "--force"]).status.code(),
+        Some(0)
+    );
+    assert_eq!(asked(&site, &["reload"]).status.code(), Some(0));
+    let hash = daemon.status()["policy"]["hash"].clone();
+    let refused = ended(&asked(&site, &["rollback"]));
+    assert_eq!(refused.0, Some(4), "{}", refused.1);
+    let peer = held.peer_addr().expect("it stands").to_string();
+    assert!(refused.1.contains(&peer), "{}", refused.1);
+    assert_eq!(daemon.status()["policy"]["hash"], hash);
+
+    // Whoever tries it has the way back; what waits goes without a question, and nothing else does.
+    let (code, said) = ended(&asked(&site, &["rollback", "--confirm-within", "600s"]));
     assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("`keyfence rollback --pending` ends it"), "{said}");
+    let (code, said) = ended(&asked(&site, &["rollback", "--pending"]));
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(daemon.status()["policy"]["hash"], hash);
+    let (code, said) = ended(&asked(&site, &["rollback", "--pending"]));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("nothing was done"), "{said}");
+    assert_eq!(daemon.status()["policy"]["hash"], hash);
+    assert_eq!(asked(&site, &["rollback", "--force"]).status.code(), Some(0));
+    drop((listener, from, held));
+    let (code, said) = ended(&asked(&site, &["rollback"]));
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(daemon.status()["policy"]["hash"], hash);
+}
+
+#[test]
+fn rollback_that_opens_says_so_and_names_the_mode() {
+    let site = Site::new();
+    let _daemon = Daemon::start(&site, &policy().filter("mode = \"observe\""));
+    let enforcing = file(&site, "enforcing.toml", &policy());
+    assert_eq!(asked(&site, &["apply", text(&enforcing)]).status.code(), Some(0));
+    let (code, said) = ended(&asked(&site, &["rollback"]));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("warning: this opens the filter"), "{said}");
+    assert!(said.contains("mode observe (was enforce)"), "{said}");
 }
 
 #[test]
@@ -302,4 +344,44 @@ fn invalid_policy_and_an_absent_daemon_and_an_ordinary_user_are_told_apart() {
     daemon.kill();
     let (code, said) = ended(&asked(&site, &["apply", text(&wider)]));
     assert_eq!(code, Some(5), "{said}");
+}
+
+#[test]
+fn ports_that_are_guarded_at_fewer_addresses_are_said_by_plan_apply_and_reload() {
+    let site = Site::new();
+    let at = |address: &str| {
+        let service = "[[service]]\nname = \"site\"\nprotocol = \"tcp\"\nports = [443]\n";
+        policy().and(&format!("{service}{address}"))
+    };
+    let _daemon = Daemon::start(&site, &at("address = \"host\""));
+    let narrow = file(&site, "narrow.toml", &at("address = [\"10.77.0.1\"]"));
+    let told = ended(&asked(&site, &["plan", text(&narrow)])).1;
+    let warning = |told: &str| {
+        let mut lines = told.lines().filter(|line| line.contains("this opens"));
+        let line = lines.next().unwrap_or_default().to_owned();
+        assert_eq!(lines.next(), None, "{told}");
+        line
+    };
+    let said = warning(&told);
+    assert!(
+        said.starts_with("warning: this opens TCP ports 443 at "),
+        "{told}"
+    );
+    assert!(
+        said.contains("fd77::1") && !said.contains("10.77.0.1") && !said.contains("127.0.0."),
+        "{said}"
+    );
+    let (code, told) = ended(&asked(&site, &["apply", text(&narrow)]));
+    assert_eq!((code, warning(&told)), (Some(0), said), "{told}");
+
+    site.write(&at(""));
+    let (code, told) = ended(&asked(&site, &["reload"]));
+    assert_eq!((code, warning(&told)), (Some(0), String::new()), "{told}");
+    site.write(&at("address = \"host\""));
+    let (code, told) = ended(&asked(&site, &["reload"]));
+    assert_eq!(code, Some(0), "{told}");
+    assert!(
+        warning(&told).contains("443 at every address but this host's own"),
+        "{told}"
+    );
 }

@@ -46,6 +46,7 @@ pub(super) async fn explain(context: &Context, request: &Parts) -> Result<Respon
     match told.await {
         Ok(Ok(mut object)) => {
             tell_pushed_deny(backing, &mut object["matched"]["deny"]);
+            object["detached"] = context.view.is_detached().into();
             Ok(axum::Json(object).into_response())
         }
         Ok(Err(error)) => Err(Problem::new(Code::CountersUnreadable, error.to_string())),

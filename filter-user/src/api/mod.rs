@@ -5,6 +5,7 @@
 //! engine's `View` and hands commands to it.
 
 mod answers;
+mod around;
 mod authorize;
 mod bind;
 mod body;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,22 +12,20 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
 use super::Context;
+use super::around::{self, Fault, confirm_fault, connections_fault, told};
 use super::body;
 use super::problem::{Code, Problem};
 use super::query::Query;
 use super::who::Who;
 use crate::bindings::refusal::{self, FieldFault};
 use crate::engine::apply::Pending;
-use crate::policies::guard::{Connection, PEERS_MAX};
+use crate::policies::guard::Connection;
 use crate::policies::plan::Plan;
-use crate::policies::{By, Done, Policies, PolicyError, PolicyText, Terms, TextFault, Via};
+use crate::policies::{Back, By, Done, Policies, PolicyError, PolicyText, Terms, TextFault, Via};
 use crate::policy::model::Mode;
 
-/// How long an applied policy may wait to be confirmed.
-const CONFIRM_SECONDS_MAX: u64 = 86_400;
 const NAME_BYTES_MAX: usize = 4_096;
 const HASH_BYTES_MAX: usize = 64;
-const HOLDER_BYTES_MAX: usize = 256;
 const FILES_MAX: usize = crate::policy::bounds::FILES_MAX;
 
 /// A policy as it is sent.
@@ -45,9 +42,6 @@ struct Sent {
     #[serde(default)]
     connections: Vec<Connection>,
 }
-
-/// Code, pointer, detail and fix.
-type Fault = (&'static str, &'static str, &'static str, &'static str);
 
 /// A file that is named twice is a fault, and not the last of the two.
 fn each_once<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
@@ -113,15 +107,12 @@ impl Sent {
     }
 
     fn faults(&self) -> Vec<FieldFault> {
-        let checks = [self.names_fault(), self.terms_fault(), self.connections_fault()];
-        let faults = checks.into_iter().flatten();
-        let faults = faults.map(|(code, pointer, detail, fix)| FieldFault {
-            code,
-            pointer: pointer.to_owned(),
-            detail: detail.to_owned(),
-            fix: fix.to_owned(),
-        });
-        faults.collect()
+        let checks = [
+            self.names_fault(),
+            self.base_fault().or(confirm_fault(self.confirm_seconds)),
+            connections_fault(&self.connections),
+        ];
+        checks.into_iter().flatten().map(told).collect()
     }
 
     fn names_fault(&self) -> Option<Fault> {
@@ -164,55 +155,14 @@ impl Sent {
         }
     }
 
-    fn terms_fault(&self) -> Option<Fault> {
-        let seconds = self.confirm_seconds;
-        if self.base.as_ref().is_some_and(|base| base.len() > HASH_BYTES_MAX) {
-            return Some((
-                "too-long",
-                "/base",
-                "a policy's hash has at most 64 digits",
-                "send the hash that a plan or the status names",
-            ));
-        }
-        let wrong = seconds.is_some_and(|seconds| !(1..=CONFIRM_SECONDS_MAX).contains(&seconds));
-        wrong.then_some((
-            "range",
-            "/confirm_seconds",
-            "the time to confirm is 1 to 86400 seconds",
-            "leave it out to apply for good",
+    fn base_fault(&self) -> Option<Fault> {
+        let long = self.base.as_ref().is_some_and(|base| base.len() > HASH_BYTES_MAX);
+        long.then_some((
+            "too-long",
+            "/base",
+            "a policy's hash has at most 64 digits",
+            "send the hash that a plan or the status names",
         ))
-    }
-
-    fn connections_fault(&self) -> Option<Fault> {
-        let is_v4 = |address: &SocketAddr| address.ip().to_canonical().is_ipv4();
-        let two_families = |connection: &Connection| is_v4(&connection.from) != is_v4(&connection.to);
-        let long = |connection: &Connection| {
-            let held_by = connection.held_by.as_ref();
-            held_by.is_some_and(|held_by| held_by.len() > HOLDER_BYTES_MAX)
-        };
-        let fault = if self.connections.len() > PEERS_MAX {
-            (
-                "too-many",
-                "at most 1024 connections are looked at",
-                "send one of each peer",
-            )
-        } else if self.connections.iter().any(two_families) {
-            (
-                "families",
-                "both ends of a connection are of one address family",
-                "send the addresses as the kernel has them",
-            )
-        } else if self.connections.iter().any(long) {
-            (
-                "too-long",
-                "`held_by` has at most 256 bytes",
-                "name the program and its number",
-            )
-        } else {
-            return None;
-        };
-        let (code, detail, fix) = fault;
-        Some((code, "/connections", detail, fix))
     }
 
     fn text(self) -> (PolicyText, Terms) {
@@ -337,15 +287,49 @@ pub(super) async fn confirm(context: &Context, who: &Who, request: &Parts) -> Re
     Ok(axum::Json(json!({ "schema": 1, "hash": hash, "generation": generation })).into_response())
 }
 
-pub(super) async fn rollback(context: &Context, who: &Who, request: &Parts) -> Result<Response, Problem> {
+/// What is in force again.
+#[derive(Serialize)]
+struct RolledBack {
+    schema: u32,
+    hash: String,
+    generation: u64,
+    mode: Mode,
+    /// The mode before, where it was another.
+    mode_was: Option<Mode>,
+    warnings: Vec<String>,
+    pending: Option<Pending>,
+}
+
+pub(super) async fn rollback(
+    context: &Context,
+    who: &Who,
+    request: &Parts,
+    body: &mut Body,
+) -> Result<Response, Problem> {
     let mut query = Query::of(&request.uri);
     // Who repeats after a lost answer does not go forth again.
     let base = query.text("base");
     let by = by(context, who, query, Via::Rollback).await?;
+    let terms = around::of_rollback(context, request, body).await?;
     tracing::info!(peer = who.peer.describe(), "a rollback is asked for");
-    let hash = policies(context)?.rollback(by, base).await?;
-    let generation = context.view.snapshot().generation;
-    Ok(axum::Json(json!({ "schema": 1, "hash": hash, "generation": generation })).into_response())
+    let mode_before = context.view.snapshot().mode;
+    let back = policies(context)?.rollback(by, Terms { base, ..terms }).await?;
+    let Back {
+        hash,
+        warnings,
+        pending,
+    } = back;
+    let now = context.view.snapshot();
+    let rolled_back = RolledBack {
+        schema: 1,
+        hash,
+        generation: now.generation,
+        mode: now.mode,
+        mode_was: (mode_before != now.mode).then_some(mode_before),
+        warnings,
+        pending,
+    };
+    Ok(axum::Json(rolled_back).into_response())
 }
 
 pub(super) async fn history(context: &Context, request: &Parts) -> Result<Response, Problem> {

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::Context;
+use super::around;
 use super::policy::policies;
 use super::problem::Problem;
 use super::who::Who;
@@ -28,14 +31,20 @@ struct Reloaded {
     warnings: Vec<String>,
 }
 
-pub(super) async fn reload(context: &Arc<Context>, who: &Who) -> Result<Response, Problem> {
+pub(super) async fn reload(
+    context: &Arc<Context>,
+    who: &Who,
+    request: &Parts,
+    body: &mut Body,
+) -> Result<Response, Problem> {
     let by = By {
         actor: Some(who.operator(context).await?),
         via: Via::Reload,
     };
+    let connections = around::of_reload(context, request, body).await?;
     tracing::info!(peer = who.peer.describe(), "reload asked for");
     let mode_before = context.view.snapshot().mode;
-    let applied = policies(context)?.reload(by).await?.applied;
+    let applied = policies(context)?.reload(by, connections).await?.applied;
     let now = context.view.snapshot();
     let reloaded = Reloaded {
         schema: 1,

@@ -151,6 +151,24 @@ async fn applied_policy_is_kept_and_audited_and_rollback_goes_back_and_forth() {
         assert_eq!(back.json()["hash"], expected.as_str(), "{}", back.body);
         assert_eq!(&running.in_force(), expected);
     }
+    for (what, wrong) in [
+        ("policy/rollback", json!({ "confirm_seconds": 0 })),
+        (
+            "policy/rollback",
+            json!({ "connections": [{ "from": "10.0.0.1:1", "to": "[::1]:2" }] }),
+        ),
+        ("policy/rollback", json!({ "base": second })),
+        ("reload", json!({ "force": true })),
+        (
+            "reload",
+            json!({ "connections": [{ "from": "10.0.0.1:1", "to": "[::1]:2" }] }),
+        ),
+    ] {
+        let rest = format!("content-type: application/json\r\n\r\n{wrong}");
+        let refused = running.ask(&format!("POST /v1/{what}"), &rest).await;
+        refused.is_problem(422, "invalid");
+    }
+    assert_eq!(running.in_force(), second);
     let stale = format!("POST /v1/policy/rollback?base={first}");
     running.ask(&stale, "").await.is_problem(409, "policy-changed");
     let history = running.history().await;

@@ -22,6 +22,9 @@ use crate::policy::model::{Client, Limits, Mode, Policy, ServiceSet};
 /// Bindings that hold one address and are shown; what is beyond is said.
 const SHOWN_MAX: usize = 1_000;
 
+/// Where nothing judges packets.
+const DETACHED: &str = "The filter was detached: every packet passes until the daemon is started again.";
+
 pub(super) async fn why(context: &Context, who: &Who, request: &Parts) -> Result<Response, Problem> {
     let mut query = Query::of(&request.uri);
     let address: Option<IpAddr> = query.parsed("address", "an IP address");
@@ -59,10 +62,16 @@ pub(super) async fn why(context: &Context, who: &Who, request: &Parts) -> Result
         .map(|entry| entry.name.as_str())
         .collect();
     let [drops, drops_hint] = drops::of_last_hour(context, who, address).await;
+    let is_detached = context.view.is_detached();
+    let by_policy = sentence(address, &grants, &denied_by, &management, &Modes::of(&policy));
     let answer = json!({
         "schema": 1,
         "address": address,
-        "sentence": sentence(address, &grants, &denied_by, &management, &Modes::of(&policy)),
+        "sentence": match is_detached {
+            true => format!("{DETACHED} By the policy, {by_policy}"),
+            false => by_policy,
+        },
+        "detached": is_detached,
         "grants": grants,
         "more_grants": more,
         "denies": denies,

@@ -1,14 +1,14 @@
 //! `keyfence apply`, `confirm` and `rollback`: a policy put in force, for good or until it is confirmed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::ancestors;
 use super::bindings::duration;
 use super::client::SocketArguments;
 use super::exit::{Exit, Failure};
+use super::past;
 use super::policy::{self, short};
 use super::shell::Shell;
 
@@ -20,6 +20,9 @@ The file and what it includes are read with the caller's rights and sent to the 
 A policy is refused that would drop the packets of a connection that stands: to a management port of this host, or held \
 by this command's own ancestors, such as the SSH session that it runs in. `--force` applies it all the same; \
 `--confirm-within` applies it for so long, and the kernel puts the one before back unless `keyfence confirm` comes in time.
+
+What then goes past the filter is named: other interfaces, devices that unwrap (tunnels, VPNs), addresses that no service \
+has, ports that NAT publishes. `keyfence doctor` says what each means and what to do.
 
 Exit codes:
   0  in force
@@ -54,18 +57,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
     let mut body = policy::body(&arguments.file, arguments.json, shell)?;
-    if let Some(time) = arguments.confirm_within {
-        // Rounded up: never less time than was asked for.
-        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
-        body["confirm_seconds"] = seconds.into();
-    } else if !arguments.force {
-        let found = ancestors::connections(Path::new("/proc"));
-        for unseen in &found.unseen {
-            shell.say(&format!("warning: {unseen}"));
-        }
-        body["connections"] = serde_json::to_value(found.connections).unwrap_or_default();
-    }
-    body["force"] = arguments.force.into();
+    guard(&mut body, arguments.confirm_within, arguments.force, shell);
     let asked = ("/v1/policy/apply", Some(body));
     let applied = policy::ask(&arguments.daemon.socket, asked, arguments.json, shell)?;
     if !arguments.json {
@@ -76,7 +68,20 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
             policy::remind(&arguments.daemon.socket, shell);
         }
     }
+    past::warn(&arguments.file, shell);
     Ok(Exit::Done)
+}
+
+/// How the change is guarded: by its time, or by the connections that it may not cut.
+fn guard(body: &mut Value, confirm_within: Option<Duration>, force: bool, shell: &Shell) {
+    if let Some(time) = confirm_within {
+        // Rounded up: never less time than was asked for.
+        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        body["confirm_seconds"] = seconds.into();
+    } else if !force {
+        body["connections"] = policy::held(shell);
+    }
+    body["force"] = force.into();
 }
 
 fn outcome(applied: &Value) -> String {
@@ -90,7 +95,7 @@ fn outcome(applied: &Value) -> String {
         None => format!("{detail}{mode}\n"),
         Some(deadline) => {
             format!(
-                "{detail}{mode}, until {deadline}: `keyfence confirm` keeps it, `keyfence rollback` ends it\n"
+                "{detail}{mode}, until {deadline}: `keyfence confirm` keeps it, `keyfence rollback --pending` ends it\n"
             )
         }
     }
@@ -128,21 +133,37 @@ pub(crate) fn confirm(arguments: &ConfirmArguments, shell: &Shell) -> Result<Exi
 
 const AFTER_ROLLBACK: &str = "\
 While a policy waits to be confirmed, the one before it is back at once. Else the policy that was confirmed before the one \
-in force is put in force again; `keyfence history` shows which. A second rollback undoes the first.
+in force is put in force again; `keyfence history` shows which. A second rollback undoes the first. With `--pending` nothing \
+but a policy that waits is taken back: once its time is over, there is nothing to do.
+
+A policy confirmed before is refused, as by `keyfence apply`, if it would drop the packets of a connection that stands: to a \
+management port of this host, or held by this command's own ancestors. `--force` puts it in force all the same; \
+`--confirm-within` does so for so long.
 
 Exit codes:
   0  the policy before is in force
-  1  there is none, it could not be applied, or the caller is no operator
+  1  there is none, none waits (--pending), it could not be applied, or the caller is no operator
   3  it is invalid on this host now
+  4  it would cut a connection
   5  the daemon is not reachable
 
-Example:
-  keyfence rollback";
+Examples:
+  keyfence rollback --pending
+  keyfence rollback --confirm-within 60s && keyfence confirm";
 
 /// Go back to the policy before
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_ROLLBACK)]
 pub(crate) struct RollbackArguments {
+    /// Only if a policy waits to be confirmed
+    #[arg(long, conflicts_with_all = ["confirm_within", "force"])]
+    pending: bool,
+    /// Put the policy of now back after this time, unless `keyfence confirm` comes first
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    confirm_within: Option<Duration>,
+    /// Whatever connection it cuts
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     daemon: SocketArguments,
     /// One JSON object: what is in force, or the problem
@@ -151,21 +172,28 @@ pub(crate) struct RollbackArguments {
 }
 
 pub(crate) fn rollback(arguments: &RollbackArguments, shell: &Shell) -> Result<Exit, Failure> {
-    let asked = ("/v1/policy/rollback", None);
-    let answer = policy::ask(&arguments.daemon.socket, asked, arguments.json, shell)?;
+    let socket = &arguments.daemon.socket;
+    let mut path = "/v1/policy/rollback".to_owned();
+    if arguments.pending {
+        // Named, so that it is this one that goes, or none.
+        path += &format!("?base={}", policy::waiting(socket, arguments.json, shell)?);
+    }
+    let mut body = json!({});
+    guard(&mut body, arguments.confirm_within, arguments.force, shell);
+    let answer = policy::ask(socket, (&path, Some(body)), arguments.json, shell)?;
     if !arguments.json {
+        policy::warn(&answer, shell);
         let (hash, generation) = (short(&answer["hash"]), &answer["generation"]);
-        shell.write(&format!(
-            "policy {hash} is in force again as generation {generation}\n"
-        ))?;
+        let mut told = answer.clone();
+        told["detail"] = format!("policy {hash} is in force again as generation {generation}").into();
+        shell.write(&outcome(&told))?;
+        policy::remind(socket, shell);
     }
     Ok(Exit::Done)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -24,6 +24,7 @@ mod history;
 mod init;
 mod learn;
 mod observe;
+mod past;
 mod plan;
 mod policy;
 mod reload;

@@ -8,6 +8,7 @@ use comfy_table::{Table, presets};
 use hyper::Method;
 use serde_json::{Map, Value};
 
+use super::ancestors;
 use super::client::{self, Answer, Call};
 use super::exit::{Exit, Failure};
 use super::run;
@@ -59,6 +60,37 @@ pub(super) fn ask(
         body,
     };
     told(client::answer(socket, call, PATIENCE), json, shell)
+}
+
+/// The hash of the policy that waits to be confirmed; fails where none does.
+pub(super) fn waiting(socket: &Path, json: bool, shell: &Shell) -> Result<String, Failure> {
+    let call = Call {
+        method: Method::GET,
+        path: "/v1/status".to_owned(),
+        body: None,
+    };
+    let none = || {
+        let text = "no policy waits to be confirmed, so nothing was done: `keyfence history` shows what became of it";
+        Failure::new(Exit::Failed, text)
+    };
+    let waiting = client::answer(socket, call, PATIENCE).and_then(|answer| {
+        let pending = answer.body.parse::<Value>().unwrap_or_default();
+        let hash = pending["policy"]["pending"]["hash"].as_str().map(str::to_owned);
+        hash.ok_or_else(none)
+    });
+    if let (Err(failure), true) = (&waiting, json) {
+        shell.write(&format!("{}\n", problem("", failure)))?;
+    }
+    waiting
+}
+
+/// The connections that this command hangs on, as the guard takes them; what could not be looked at is said.
+pub(super) fn held(shell: &Shell) -> Value {
+    let found = ancestors::connections(Path::new("/proc"));
+    for unseen in &found.unseen {
+        shell.say(&format!("warning: {unseen}"));
+    }
+    serde_json::to_value(found.connections).unwrap_or_default()
 }
 
 /// Reminds whoever put another file's policy in force of the file that the daemon runs with: a reload goes back to it.

@@ -1,7 +1,7 @@
 //! `keyfence reload`.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client::SocketArguments;
 use super::exit::{Exit, Failure};
@@ -11,6 +11,10 @@ use super::shell::Shell;
 const AFTER_HELP: &str = "\
 The daemon reads the file that `keyfence run` was given, as on SIGHUP. A policy with faults changes nothing: what \
 was in force stays so. The caller must be one of `[daemon] operators` (default: root).
+
+As by `keyfence apply`, a policy is refused that would drop the packets of a connection that stands: to a management port of \
+this host, or held by this command's own ancestors, such as the SSH session that it runs in. SIGHUP and `systemctl reload` \
+know of those to management ports alone.
 
 Exit codes:
   0  the file is in force
@@ -42,12 +46,9 @@ struct Reloaded {
 }
 
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
-    let answer = policy::ask(
-        &arguments.daemon.socket,
-        ("/v1/reload", None),
-        arguments.json,
-        shell,
-    )?;
+    let body = json!({ "connections": policy::held(shell) });
+    let asked = ("/v1/reload", Some(body));
+    let answer = policy::ask(&arguments.daemon.socket, asked, arguments.json, shell)?;
     if !arguments.json {
         policy::warn(&answer, shell);
         shell.write(&format!("{}\n", told(answer)?))?;
@@ -69,8 +70,6 @@ fn told(answer: Value) -> Result<String, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -108,13 +108,22 @@ fn read_back(page: &mut String, status: &Status, now: jiff::Timestamp, shell: &S
         return;
     };
     let ago = elapsed(now.as_second().saturating_sub(at.as_second()));
-    let found = match status.drift.entries {
-        0 => "all as written".to_owned(),
-        1 => shell.paint(Tone::Bad, "1 entry is not as written"),
-        entries => shell.paint(
+    let past = status.drift.generation.filter(|read| *read != status.generation);
+    let found = match (status.drift.entries, past) {
+        (0, _) => "all as written".to_owned(),
+        (1, None) => shell.paint(Tone::Bad, "1 entry is not as written"),
+        (entries, None) => shell.paint(
             Tone::Bad,
             &format!("{} entries are not as written", thousands(entries)),
         ),
+        (entries, Some(read)) => {
+            let entries = match entries {
+                1 => "1 entry was".to_owned(),
+                many => format!("{} entries were", thousands(many)),
+            };
+            let mended = format!("{entries} not as written in generation {read}, which is in force no more");
+            shell.paint(Tone::Warning, &mended)
+        }
     };
     let _ = writeln!(page, "  read back {ago} ago: {found}");
 }

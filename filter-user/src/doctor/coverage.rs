@@ -10,37 +10,6 @@ use crate::policy::Policy;
 use crate::policy::model::{Addresses, PassDrop, Service};
 use crate::sockets::Socket;
 
-/// Devices that give the host packets out of others, as the kernel names their kinds; a tun is a VPN's in user space.
-const UNWRAPPING: [&str; 26] = [
-    "amt",
-    "bareudp",
-    "batadv",
-    "erspan",
-    "geneve",
-    "gre",
-    "gretap",
-    "gtp",
-    "ip6erspan",
-    "ip6gre",
-    "ip6gretap",
-    "ip6tnl",
-    "ipip",
-    "l2tp",
-    "macsec",
-    "openvpn",
-    "ovpn",
-    "pfcp",
-    "ppp",
-    "sit",
-    "tun",
-    "vti",
-    "vti6",
-    "vxlan",
-    "wireguard",
-    "xfrm",
-];
-/// ARPHRD_PPP of linux/if_arp.h: links of PPP that name no kind.
-const LAYER_PPP: u16 = 512;
 /// Devices that receive nothing from outside.
 const SILENT: [&str; 3] = ["dummy", "ifb", "nlmon"];
 /// Devices whose parts bring their frames.
@@ -104,11 +73,11 @@ pub(super) fn unserved(policy: &Policy, host: &Host, filtered: &[String]) -> Vec
     found
 }
 
-/// Devices that are up and unwrap, and IPsec, which needs none.
-pub(super) fn unwraps(host: &Host) -> Vec<Finding> {
+/// Devices that are up and unwrap what nobody judges then, and IPsec, which needs none.
+pub(super) fn unwraps(host: &Host, filtered: &[String]) -> Vec<Finding> {
     let devices = host.devices.iter();
     let mut found: Vec<Finding> = devices
-        .filter(|device| device.is_up() && is_unwrapping(device))
+        .filter(|device| device.is_up() && device.unwraps() && !filtered.contains(&device.name))
         .map(|device| {
             let kind = if device.kind.is_empty() {
                 "ppp"
@@ -125,10 +94,6 @@ pub(super) fn unwraps(host: &Host) -> Vec<Finding> {
         ));
     }
     found
-}
-
-fn is_unwrapping(device: &Device) -> bool {
-    device.layer == LAYER_PPP || UNWRAPPING.contains(&device.kind.as_str())
 }
 
 /// Listening sockets that are on some service's port, with these services.
@@ -179,7 +144,7 @@ fn is_way_in(device: &Device, host: &Host, filtered: &[String]) -> bool {
     let stands = if is_whole {
         device.lower.is_empty()
     } else {
-        !device.lower.is_empty() && !is_unwrapping(device)
+        !device.lower.is_empty() && !device.unwraps()
     };
     device.is_up()
         && !device.is_loopback()
@@ -194,7 +159,7 @@ fn is_covered(device: &Device, host: &Host, filtered: &[String], depth: u32) -> 
     if filtered.contains(&device.name) {
         return true;
     }
-    if depth == 0 || is_unwrapping(device) || device.lower.is_empty() {
+    if depth == 0 || device.unwraps() || device.lower.is_empty() {
         return false;
     }
     device.lower.iter().all(|lower| {

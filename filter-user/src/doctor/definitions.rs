@@ -127,9 +127,11 @@ definitions! {
         "Write address = \"host\" or add the address to the service, set other-address = \"drop\", or bind the program to \
          fewer addresses.";
     UNWRAPS: "unwraps", Warning,
-        "This device gives the host packets out of others (a tunnel, a VPN, encryption). The filter judges the outer \
-         packet alone: what comes out is judged by nobody.",
-        "Admit the tunnel's other ends only, as a service of their own, and filter what comes out of it by nftables.";
+        "This device gives the host packets out of others (a tunnel, a VPN, encryption, a switch's tags). The filter \
+         judges the outer packet alone: what comes out is judged by nobody.",
+        "Admit the tunnel's other ends only, as a service of their own. What comes out of an Ethernet device (vxlan, \
+         geneve, gretap, macsec, …) is judged where `interfaces` names it as well; filter what comes out of others by \
+         nftables.";
     NAT_PUBLISHED: "nat-published", Warning,
         "Packets are judged before NAT changes them: by the port at which they arrive. The policy names the port behind \
          NAT alone, which these packets never have, so that they are no service's.",

@@ -118,6 +118,11 @@ impl Host {
         self.published.dedup();
     }
 
+    /// What could not be looked at, and why.
+    pub fn unseen(&self) -> &[String] {
+        &self.unseen
+    }
+
     pub(super) fn choice(&self, policy: &Policy) -> Choice {
         choose_most(&policy.filter.interfaces, &self.interfaces)
     }

@@ -59,7 +59,7 @@ pub fn past_the_filter(policy: &Policy, host: &Host) -> Vec<Finding> {
     let filtered = host.filtered(policy);
     let mut found = coverage::unfiltered(policy, host, &filtered);
     found.extend(coverage::unserved(policy, host, &filtered));
-    found.extend(coverage::unwraps(host));
+    found.extend(coverage::unwraps(host, &filtered));
     found.extend(published::findings(policy, &host.published));
     found
 }
@@ -72,7 +72,7 @@ pub fn examine(policy: Option<&Policy>, host: &Host, machine: &Machine, in_force
         found.extend(interfaces::findings(policy, host, in_force));
         found.extend(past_the_filter(policy, host));
     } else {
-        found.extend(coverage::unwraps(host));
+        found.extend(coverage::unwraps(host, &[]));
     }
     let unseen = host.unseen.iter().chain(&machine.unseen);
     found.extend(unseen.map(|unseen| Finding::new(&definitions::NOT_LOOKED, unseen)));

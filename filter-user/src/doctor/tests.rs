@@ -122,6 +122,9 @@ fn device_on_filtered_ones_is_covered_and_one_that_unwraps_is_not() {
     assert_eq!(ways(vec![eth0(), vlan()], "\"eth0.7\""), ["eth0"]);
     let vxlan = device("vx0", "vxlan", &["eth0"]);
     assert_eq!(ways(vec![eth0(), vxlan], "\"eth0\""), ["vx0"]);
+    // A switch's frames carry its tags, and are no IP until these are taken off.
+    let port = device("lan1", "dsa", &["eth0"]);
+    assert_eq!(ways(vec![eth0(), port], "\"eth0\""), ["lan1"]);
     let bond = || device("bond0", "bond", &["eth0", "eth1"]);
     let parts = || vec![bond(), part("eth0", "bond0"), part("eth1", "bond0")];
     assert_eq!(ways(parts(), "\"bond0\""), [""; 0]);
@@ -172,15 +175,19 @@ fn devices_that_unwrap_are_named_where_they_are_up() {
         device("eth0", "", &[]),
     ]);
     host.ipsec = true;
-    let found = unwraps(&host);
+    host.devices.push(device("vx0", "vxlan", &["eth0"]));
+    let found = unwraps(&host, &[]);
     assert_eq!(
         whats(&found),
         [
             "wg0 (wireguard)",
             "ppp0 (ppp)",
+            "vx0 (vxlan)",
             "IPsec (`ip xfrm state` shows its associations)"
         ]
     );
+    // What comes out of it is judged there.
+    assert!(!whats(&unwraps(&host, &["vx0".to_owned()])).contains(&"vx0 (vxlan)"));
 }
 
 #[test]

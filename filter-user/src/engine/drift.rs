@@ -1,7 +1,9 @@
 //! Whether the kernel's tables in force are as the engine wrote them: read back a slice at a time, beside its work.
 //!
-//! What it finds is shown and counted until the next generation, which is written whole: mended by nothing else, since
-//! whoever changed the tables may do so again.
+//! A pass ends with the generation that it began with, also where another has come into force: its tables are held, and
+//! generations that follow each other faster than a pass takes would never be looked at. What it finds is shown until the
+//! next pass, and keeps the daemon from being ready while that generation is in force: the next is written whole. It is
+//! mended by nothing else, since whoever changed the tables may do so again.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,6 +21,8 @@ const SPREAD: Duration = Duration::from_secs(2);
 const SLICE_BYTES: usize = 1 << 20;
 /// It takes at most this share of one CPU's time: with very many sources it lasts longer instead.
 const SHARE: u32 = 20;
+/// But no pause is longer: a slice that had to wait for the CPU, or slept with the machine, has not used it.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// What is named where packets go to another program than the engine's.
 const OTHER_JUDGE: &str = filter_common::abi::names::GENERATION;
 
@@ -46,9 +50,9 @@ impl TablesInForce {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn is(&self, generation: u64) -> bool {
+    pub(super) fn number(&self) -> Option<u64> {
         let slot = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        slot.as_ref().is_some_and(|(now, _)| *now == generation)
+        slot.as_ref().map(|(number, _)| *number)
     }
 
     /// Whether packets go to another judge than the one of this generation, which is in force still.
@@ -61,29 +65,35 @@ impl TablesInForce {
     }
 }
 
-/// What the last read-back found, and of which generation.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Found {
-    pub(super) generation: u64,
-    pub(super) drift: Drift,
-}
-
 impl Drift {
-    /// Why the daemon is not ready, where there is any.
-    pub(super) fn sentence(&self) -> Option<String> {
-        if self.entries == 0 {
+    /// Why the daemon is not ready, where this is the generation in force.
+    pub(super) fn sentence(&self, in_force: Option<u64>) -> Option<String> {
+        if self.entries == 0 || self.generation != in_force {
             return None;
         }
+        Some(format!(
+            "entries of the kernel's tables are not as this daemon wrote them ({}): another program has changed \
+             them; find it, then `keyfence reload` writes them anew",
+            self.listed()
+        ))
+    }
+
+    /// What was found that another generation has mended.
+    pub(super) fn past(&self) -> String {
+        format!(
+            "entries of the kernel's tables were not as this daemon wrote them ({}): another program had changed \
+             them, and a new generation has taken their place; find it",
+            self.listed()
+        )
+    }
+
+    fn listed(&self) -> String {
         let tables: Vec<String> = self
             .tables
             .iter()
             .map(|of| format!("{} of {}", of.entries, of.table))
             .collect();
-        Some(format!(
-            "entries of the kernel's tables are not as this daemon wrote them ({}): another program has changed \
-             them; find it, then `keyfence reload` writes them anew",
-            tables.join(", ")
-        ))
+        tables.join(", ")
     }
 }
 
@@ -94,7 +104,7 @@ pub(super) async fn read_back(shared: Arc<Shared>) {
         if let Some(generation) = shared.in_force.now()
             && let Some(found) = pass(&shared.in_force, generation).await
         {
-            shared.found(found);
+            shared.drifted(found);
             tokio::time::sleep(PERIOD.saturating_sub(started.elapsed())).await;
         } else {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -102,16 +112,13 @@ pub(super) async fn read_back(shared: Arc<Shared>) {
     }
 }
 
-/// All tables of a generation once; `None` where another came into force meanwhile.
-async fn pass(in_force: &TablesInForce, (generation, tables): Generation) -> Option<Found> {
+/// All tables of a generation once; `None` where the daemon stops.
+async fn pass(in_force: &TablesInForce, (generation, tables): Generation) -> Option<Drift> {
     let mut found = BTreeMap::<&'static str, u64>::new();
     let steps = u32::try_from(tables.steps(SLICE_BYTES)).unwrap_or(u32::MAX);
     let pause = SPREAD / steps.max(1);
     let mut place = Some(Place::default());
     while let Some(from) = place {
-        if !in_force.is(generation) {
-            return None;
-        }
         let tables = Arc::clone(&tables);
         let slice = move || {
             let started = Instant::now();
@@ -124,20 +131,18 @@ async fn pass(in_force: &TablesInForce, (generation, tables): Generation) -> Opt
         for table in differing {
             *found.entry(table).or_default() += 1;
         }
-        tokio::time::sleep(pause.max(took * SHARE)).await;
+        tokio::time::sleep(pause.max((took * SHARE).min(PAUSE_MAX))).await;
     }
     if in_force.misled(generation) {
         found.insert(OTHER_JUDGE, 1);
     }
-    in_force.is(generation).then(|| Found {
-        generation,
-        drift: Drift {
-            entries: found.values().sum(),
-            tables: found
-                .into_iter()
-                .map(|(table, entries)| TableDrift { table, entries })
-                .collect(),
-            checked_at: Some(jiff::Timestamp::now()),
-        },
+    Some(Drift {
+        generation: Some(generation),
+        entries: found.values().sum(),
+        tables: found
+            .into_iter()
+            .map(|(table, entries)| TableDrift { table, entries })
+            .collect(),
+        checked_at: Some(jiff::Timestamp::now()),
     })
 }

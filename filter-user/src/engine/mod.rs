@@ -174,7 +174,7 @@ impl Engine {
             numbers: filter.shared_numbers(),
             fill: RwLock::new(Arc::clone(filter.fill())),
             in_force: filter.tables_in_force(),
-            found: RwLock::default(),
+            drift: RwLock::default(),
             sung: RwLock::default(),
             observing: operate::Observed::default(),
             record_keys: std::sync::atomic::AtomicU64::new(0),

@@ -8,13 +8,13 @@ use tokio::sync::{oneshot, watch};
 
 use super::apply::{FileState, Pending, Proposed, asked};
 use super::canary::Sung;
-use super::drift::{Found, TablesInForce};
+use super::drift::TablesInForce;
 use super::fill::Fill;
 use super::filter::SharedNumbers;
 use super::operate::Observed;
 use super::snapshot::{
-    Applied, BoxFuture, CounterValues, ObserveError, RECORD_KEYS_TABLE, ReloadError, Snapshot, TableFill,
-    View,
+    Applied, BoxFuture, CounterValues, Drift, ObserveError, RECORD_KEYS_TABLE, ReloadError, Snapshot,
+    TableFill, View,
 };
 use super::{Command, Commands, ExplainError, FilterError, crowded_out, reader};
 use crate::bindings::seam::{Change, Changes, GrantError, Grantee, Grants, OwnerUse};
@@ -36,7 +36,8 @@ pub struct Shared {
     /// Of the generation in force; kept up by single changes.
     pub(super) fill: RwLock<Arc<Fill>>,
     pub(super) in_force: Arc<TablesInForce>,
-    pub(super) found: RwLock<Found>,
+    /// What the last read-back found.
+    pub(super) drift: RwLock<Drift>,
     pub(super) sung: RwLock<Sung>,
     pub(super) observing: Observed,
     /// Of the drop accounting, as of the last interval's end.
@@ -74,23 +75,24 @@ impl Shared {
     }
 
     /// Notes what a read-back found, and says what is new.
-    pub(super) fn found(&self, found: Found) {
-        let mut slot = self.found.write().unwrap_or_else(PoisonError::into_inner);
-        let before = if slot.generation == found.generation {
-            slot.drift.entries
-        } else {
-            0
+    pub(super) fn drifted(&self, drift: Drift) {
+        let in_force = self.in_force.number();
+        let mut slot = self.drift.write().unwrap_or_else(PoisonError::into_inner);
+        let before = match slot.generation == drift.generation {
+            true => slot.entries,
+            false => 0,
         };
-        if let Some(sentence) = found.drift.sentence().filter(|_| found.drift.entries != before) {
+        if drift.entries > 0 && drift.entries != before {
+            let sentence = drift.sentence(in_force).unwrap_or_else(|| drift.past());
             tracing::error!(
-                entries = found.drift.entries,
-                generation = found.generation,
+                entries = drift.entries,
+                generation = drift.generation,
                 "{sentence}"
             );
-        } else if before > found.drift.entries {
+        } else if before > drift.entries {
             tracing::info!("the kernel's tables are as they were written again");
         }
-        *slot = found;
+        *slot = drift;
     }
 
     /// Notes what a round of the canary found, and says what is new.
@@ -220,15 +222,16 @@ impl View for Shared {
             capacity: RECORD_KEYS.into(),
         });
         drop(fill);
-        let found = self.found.read().unwrap_or_else(PoisonError::into_inner);
-        if found.generation == snapshot.generation {
-            snapshot.drift = found.drift.clone();
-            snapshot.not_ready.extend(found.drift.sentence());
-        }
+        let drift = self.drift.read().unwrap_or_else(PoisonError::into_inner);
+        snapshot.drift = drift.clone();
+        snapshot
+            .not_ready
+            .extend(drift.sentence(Some(snapshot.generation)));
+        drop(drift);
         snapshot.policy.pending = self.pending.borrow().clone();
         let file = self.file.read().unwrap_or_else(PoisonError::into_inner);
         file.show(&mut snapshot);
-        drop(found);
+        drop(file);
         let sung = self.sung.read().unwrap_or_else(PoisonError::into_inner);
         if sung.generation == snapshot.generation {
             snapshot.canary = sung.canary.clone();

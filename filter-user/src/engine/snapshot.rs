@@ -99,14 +99,16 @@ pub struct TableFill {
     pub capacity: u64,
 }
 
-/// Entries of the tables in force that are not as the daemon wrote them, as of the last read-back.
+/// Entries of a generation's tables that are not as the daemon wrote them, as of the last read-back.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Drift {
     /// At least so many: of tables of single words, up to eight that stand together count as one.
     pub entries: u64,
     /// Where they are; empty where there are none.
     pub tables: Vec<TableDrift>,
-    /// When the last read-back of this generation ended; null before the first.
+    /// Which one was read back: in force when that began. Null before the first.
+    pub generation: Option<u64>,
+    /// When the last read-back ended; null before the first.
     pub checked_at: Option<jiff::Timestamp>,
 }
 

@@ -6,6 +6,42 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkInfo, LinkMessage};
 
 use super::interfaces::{InterfaceError, links};
 
+/// Devices that give the host packets out of others, as the kernel names their kinds: tunnels, VPNs (a tun is one in user
+/// space), encryption, and those whose lower one carries frames with tags that are no VLAN's (dsa, hsr, rmnet).
+const UNWRAPPING: [&str; 29] = [
+    "amt",
+    "bareudp",
+    "batadv",
+    "dsa",
+    "erspan",
+    "geneve",
+    "gre",
+    "gretap",
+    "gtp",
+    "hsr",
+    "ip6erspan",
+    "ip6gre",
+    "ip6gretap",
+    "ip6tnl",
+    "ipip",
+    "l2tp",
+    "macsec",
+    "openvpn",
+    "ovpn",
+    "pfcp",
+    "ppp",
+    "rmnet",
+    "sit",
+    "tun",
+    "vti",
+    "vti6",
+    "vxlan",
+    "wireguard",
+    "xfrm",
+];
+/// ARPHRD_PPP of linux/if_arp.h: links of PPP that name no kind.
+const LAYER_PPP: u16 = 512;
+
 /// A network device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Device {
@@ -40,6 +76,11 @@ impl Device {
         self.flags & FLAG_LOOPBACK != 0
     }
 
+    /// What comes out of it came in inside of other packets, which are all that a filter below it sees.
+    pub fn unwraps(&self) -> bool {
+        self.layer == LAYER_PPP || is_unwrapping(&self.kind)
+    }
+
     /// A tap, the end of a virtual machine's cable; tuns are no Ethernet.
     pub fn is_tap(&self) -> bool {
         self.kind == "tun"
@@ -49,6 +90,11 @@ impl Device {
     pub fn is_paired(&self) -> bool {
         self.kind == "veth" || self.kind == "netkit"
     }
+}
+
+/// Whether a device of this kind unwraps.
+pub(super) fn is_unwrapping(kind: &str) -> bool {
+    UNWRAPPING.contains(&kind)
 }
 
 /// All of them, by name.
@@ -105,7 +151,7 @@ fn name(link: &LinkMessage) -> Option<String> {
     })
 }
 
-fn kind(parts: &[LinkInfo]) -> String {
+pub(super) fn kind(parts: &[LinkInfo]) -> String {
     let mut kinds = parts.iter().filter_map(|part| match part {
         LinkInfo::Kind(kind) => Some(kind.to_string()),
         _ => None,

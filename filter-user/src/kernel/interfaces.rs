@@ -8,6 +8,8 @@ use rtnetlink::packet_route::link::{
 };
 use thiserror::Error;
 
+use super::devices::{is_unwrapping, kind};
+
 /// One interface of this namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
@@ -71,7 +73,7 @@ pub(super) async fn links() -> Result<Vec<LinkMessage>, InterfaceError> {
     messages.map_err(|error| failed(&error))
 }
 
-/// All interfaces of this namespace, with what each is stacked on.
+/// All interfaces of this namespace, with what each is stacked on: what comes in by a tunnel is not judged below it.
 pub async fn read() -> Result<Vec<(Interface, Option<u32>)>, InterfaceError> {
     let messages = links().await?;
     let mut present: Vec<(Interface, Option<u32>)> = messages.iter().filter_map(interface).collect();
@@ -107,14 +109,15 @@ fn interface(message: &LinkMessage) -> Option<(Interface, Option<u32>)> {
     let mut mtu = 0;
     let mut hook = Hook::default();
     let mut lower = None;
-    let mut elsewhere = false;
+    let mut apart = false;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text.clone()),
             LinkAttribute::Mtu(bytes) => mtu = *bytes,
+            LinkAttribute::LinkInfo(parts) => apart |= is_unwrapping(&kind(parts)),
             LinkAttribute::Link(index) => lower = Some(*index),
             // Of another namespace: its numbers mean nothing here.
-            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+            LinkAttribute::LinkNetNsId(_) => apart = true,
             LinkAttribute::Xdp(parts) => hook = hook_of(parts),
             _ => {}
         }
@@ -130,7 +133,7 @@ fn interface(message: &LinkMessage) -> Option<(Interface, Option<u32>)> {
             hook,
             members: Vec::new(),
         },
-        lower.filter(|_| !elsewhere),
+        lower.filter(|_| !apart),
     ))
 }
 
@@ -158,6 +161,22 @@ fn hook_of(parts: &[LinkXdp]) -> Hook {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tunnel_stands_on_nothing_that_judges_what_comes_out_of_it() {
+        let below = |kind| {
+            let mut message = LinkMessage::default();
+            message.attributes = vec![
+                LinkAttribute::IfName("upper".to_owned()),
+                LinkAttribute::Link(2),
+                LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]),
+            ];
+            interface(&message).unwrap().1
+        };
+        assert_eq!(below(InfoKind::Vlan), Some(2));
+        assert_eq!(below(InfoKind::Vxlan), None);
+        assert_eq!(below(InfoKind::MacSec), None);
+    }
 
     #[test]
     fn bond_and_members_are_told_by_their_attributes() {

@@ -310,7 +310,7 @@ pub const DEFINITIONS: &[Definition] = &[
     define(Id::Generation, Kind::Gauge, "keyfence_generation", &[],
         "Number of the set of kernel tables in force; rises by one with each policy."),
     define(Id::Drift, Kind::Gauge, "keyfence_drift_entries", &[],
-        "Entries of the kernel's tables in force that were found not to be as the daemon wrote them."),
+        "Entries of the kernel's tables that the last read-back found not to be as the daemon wrote them."),
     define(Id::Canary, Kind::Gauge, "keyfence_canary_differing_frames", &[],
         "Known frames of the last round that the kernel's program in force judged otherwise than the reference."),
     define(Id::BuildInfo, Kind::Gauge, "keyfence_build_info", &[VERSION],

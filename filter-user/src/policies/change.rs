@@ -2,17 +2,16 @@
 //!
 //! The owner of the book (`Policies`) calls these one after the other; nothing here is asked twice at once.
 
-use std::io::ErrorKind;
 use std::sync::{Arc, PoisonError};
 
 use filter_common::abi::names;
 
-use super::guard;
+use super::guard::{self, Connection};
 use super::observing::Observing;
 use super::plan::{Ground, Plan};
 use super::{
-    Book, By, Checked, Done, Inner, Known, PolicyError, PolicyText, State, Terms, Via, entry, failed, noted,
-    stamps, start,
+    Back, Book, By, Checked, Done, Inner, Known, PolicyError, PolicyText, State, Terms, Via, entry, failed,
+    noted, stamps, start, unkept,
 };
 use crate::bindings::requests::AuditNote;
 use crate::compiler::Pushed;
@@ -21,6 +20,8 @@ use crate::engine::apply::Proposed;
 use crate::engine::snapshot::Snapshot;
 use crate::judge::Bench;
 use crate::judge::both::JudgeError;
+use crate::judge::names_host;
+use crate::kernel::addresses;
 use crate::policy::{self, Colour, Loaded, Policy};
 
 impl Inner {
@@ -105,7 +106,18 @@ impl Inner {
             }
             false => None,
         };
-        let (base, hash, warnings) = (self.in_force(), checked.hash.clone(), checked.warnings.clone());
+        let (base, hash) = (self.in_force(), checked.hash.clone());
+        let mut warnings = checked.warnings.clone();
+        let host_addresses = match names_host(&old) || names_host(&new) {
+            true => addresses::read().await,
+            false => Ok(Vec::new()),
+        };
+        let host_addresses = host_addresses.unwrap_or_else(|error| {
+            warnings.push(format!(
+                "what \"host\" means cannot be read, nor what this opens there: {error}"
+            ));
+            Vec::new()
+        });
         let plan = tokio::task::spawn_blocking(move || {
             let ground = Ground {
                 old: &old,
@@ -113,6 +125,7 @@ impl Inner {
                 new: &new,
                 bindings: &bindings,
                 grants: &*grants,
+                host_addresses: &host_addresses,
             };
             ground.plan(&base, &hash, observing.as_ref(), warnings)
         });
@@ -216,15 +229,17 @@ impl Inner {
         let added = added.map_err(|error| {
             let why =
                 format!("the policy cannot be kept in [daemon] state, so it was not put in force: {error}");
-            match error.kind() {
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => PolicyError::Full(why),
-                _ => PolicyError::Failed(why),
-            }
+            unkept(&error, why)
         });
         added.map(Some)
     }
 
-    pub(super) async fn reload(&self, book: &mut Book, by: &By) -> Result<Done, PolicyError> {
+    pub(super) async fn reload(
+        &self,
+        book: &mut Book,
+        connections: Vec<Connection>,
+        by: &By,
+    ) -> Result<Done, PolicyError> {
         let file = self.file.clone();
         let read = tokio::task::spawn_blocking(move || {
             let loaded = engine::load_policy(&file);
@@ -234,22 +249,26 @@ impl Inner {
         let read = read.await.map_err(failed)?;
         self.read_file(&read.0);
         let checked = self.checked(read).await?;
-        self.put(book, checked, Terms::default(), by).await
+        let terms = Terms {
+            connections,
+            ..Terms::default()
+        };
+        self.put(book, checked, terms, by).await
     }
 
     /// Puts the policy in force that was confirmed before the one that is.
-    pub(super) async fn earlier(&self, book: &mut Book, by: &By) -> Result<String, PolicyError> {
+    pub(super) async fn earlier(&self, book: &mut Book, terms: Terms, by: &By) -> Result<Back, PolicyError> {
         let in_force = self.in_force();
         let before = book.store.confirmed().find(|entry| entry.hash != in_force);
         let hash = before.ok_or(PolicyError::NothingEarlier)?.hash.clone();
         let text = book.store.text(&hash).map_err(PolicyError::Failed)?;
         let checked = self.check(text).await?;
-        let terms = Terms {
-            force: true,
-            ..Terms::default()
-        };
-        self.put(book, checked, terms, by).await?;
-        Ok(hash)
+        let done = self.put(book, checked, terms, by).await?;
+        Ok(Back {
+            hash,
+            warnings: done.plan.warnings,
+            pending: done.pending,
+        })
     }
 
     /// The line of the audit log. What it tells of has happened: where the disk refuses the line, the log says so.
@@ -308,11 +327,39 @@ fn owners_lacking(policy: &Policy, snapshot: &Snapshot) -> Option<String> {
         .map(|publisher| publisher.bindings_max)
         .sum();
     let wanted = policy.clients.len() as u64 + pushed;
-    (wanted > table.capacity).then(|| {
+    // Of an earlier daemon's filter that stays as it is, nothing is known until a policy is put in force over it.
+    let is_known = table.capacity > 0;
+    (is_known && wanted > table.capacity).then(|| {
         format!(
             "{wanted} clients and bindings are allowed, and the table of owners, made when the filter was first attached, \
              holds {}: what is pushed beyond is refused (507) until `keyfence detach --yes` and a start make a larger one",
             table.capacity
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::snapshot::TableFill;
+
+    #[test]
+    fn table_of_owners_that_is_too_small_is_said_and_one_that_is_not_known_is_not() {
+        let text = "version = 1\n[filter]\ninterfaces = [\"eth0\"]\nmanagement-none = true\n\
+            [[publisher]]\nname = \"p\"\nuser = \"root\"\nbindings-max = 1000\n";
+        let policy = PolicyText::policy(text.to_owned());
+        let said = |capacity| {
+            let table = TableFill {
+                table: names::OWNER_STATE,
+                entries: 0,
+                capacity,
+            };
+            let mut snapshot = engine::fixture::snapshot();
+            snapshot.tables = vec![table];
+            owners_lacking(&policy, &snapshot)
+        };
+        assert!(said(999).is_some_and(|said| said.starts_with("1000 clients and bindings")));
+        assert_eq!(said(1000), None);
+        assert_eq!(said(0), None);
+    }
 }

@@ -3,6 +3,7 @@
 //! One handle, `Policies`, for the listeners and for signals; one change at a time. The engine makes what is decided here;
 //! what it says is in force is then written down. Flow: a text -> checked -> planned -> guarded -> kept -> engine -> settled.
 
+mod book;
 mod change;
 mod cover;
 mod cut;
@@ -19,10 +20,10 @@ mod store;
 mod text;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex as TaskMutex, watch};
+use tokio::sync::Mutex as TaskMutex;
 
 use crate::bindings::Bindings;
 use crate::bindings::requests::{Actor, Caller};
@@ -32,10 +33,10 @@ use crate::engine::apply::{FileState, Pending};
 use crate::engine::snapshot::{Applied, View};
 use crate::policy::Policy;
 use crate::records;
+use book::{Book, unkept, watch_pending};
 use guard::Connection;
 use plan::Plan;
 use stamps::{Stamp, stamps, stamps_of};
-use store::Store;
 
 pub use error::PolicyError;
 pub use start::{NoStart, STATE, Seen, Start};
@@ -70,6 +71,15 @@ pub struct Done {
     pub pending: Option<Pending>,
 }
 
+/// A policy that is in force again.
+#[derive(Clone, Debug)]
+pub struct Back {
+    pub hash: String,
+    pub warnings: Vec<String>,
+    /// It goes again unless it is confirmed.
+    pub pending: Option<Pending>,
+}
+
 /// The handle.
 #[derive(Clone)]
 pub struct Policies {
@@ -91,15 +101,6 @@ struct Inner {
     /// Held over a whole change, on purpose: changes come one after the other, and waiters are few and in order.
     book: TaskMutex<Book>,
     known: Mutex<Known>,
-}
-
-/// What is written down.
-struct Book {
-    store: Store,
-    /// The entry that waits to be confirmed.
-    pending: Option<u64>,
-    /// The last reload: when it began, and what became of it, for those who asked meanwhile.
-    reloaded: Option<(Instant, Result<Done, PolicyError>)>,
 }
 
 /// Of the file, as it was read last.
@@ -210,18 +211,20 @@ impl Policies {
     }
 
     /// Puts the file in force that `run` was given. Those who ask while one is read share the next.
-    pub async fn reload(&self, by: By) -> Result<Done, PolicyError> {
+    pub async fn reload(&self, by: By, connections: Vec<Connection>) -> Result<Done, PolicyError> {
         let asked = Instant::now();
         let inner = Arc::clone(&self.inner);
         finish(async move {
             let mut book = inner.book.lock().await;
+            // Another's was not looked at for what this caller hangs on.
             if let Some((began, result)) = &book.reloaded
                 && *began > asked
+                && connections.is_empty()
             {
                 return result.clone();
             }
             let began = Instant::now();
-            let result = inner.reload(&mut book, &by).await;
+            let result = inner.reload(&mut book, connections, &by).await;
             if let Err(error) = &result {
                 tracing::error!("reload changed nothing: {error}");
             }
@@ -246,10 +249,17 @@ impl Policies {
             let Some(pending) = inner.view.pending().borrow().clone() else {
                 return Err(PolicyError::NothingPending);
             };
-            inner.view.confirm().await?;
-            if let Some(number) = book.pending.take() {
-                noted(book.store.settle(number, State::Confirmed, None));
+            // On disk first: what is not there would be gone after a restart, and its time goes on meanwhile.
+            if let Some(number) = book.pending {
+                book.keep_confirmed(number)?;
             }
+            if let Err(error) = inner.view.confirm().await {
+                if let Some(number) = book.pending {
+                    noted(book.store.settle(number, State::Pending, None));
+                }
+                return Err(error.into());
+            }
+            book.pending = None;
             let hash = (pending.base.as_str(), pending.hash.as_str());
             inner.tell("confirm", &by, hash).await;
             Ok(pending.hash)
@@ -257,14 +267,15 @@ impl Policies {
         .await
     }
 
-    /// Back to what was in force before the pending policy; where none is pending, to the one confirmed before.
-    pub async fn rollback(&self, by: By, base: Option<String>) -> Result<String, PolicyError> {
+    /// Back to what was in force before the pending policy; where none is pending, to the one confirmed before, which the
+    /// guard may refuse.
+    pub async fn rollback(&self, by: By, terms: Terms) -> Result<Back, PolicyError> {
         let inner = Arc::clone(&self.inner);
         finish(async move {
             let mut book = inner.book.lock().await;
-            inner.is_base(base.as_deref())?;
+            inner.is_base(terms.base.as_deref())?;
             let pending = inner.view.pending().borrow().clone();
-            let hash = match pending {
+            let back = match pending {
                 Some(pending) => {
                     inner.view.revert().await?;
                     if let Some(number) = book.pending.take() {
@@ -273,12 +284,16 @@ impl Policies {
                     }
                     let hash = (pending.hash.as_str(), pending.base.as_str());
                     inner.tell("rollback", &by, hash).await;
-                    pending.base
+                    Back {
+                        hash: pending.base,
+                        warnings: Vec::new(),
+                        pending: None,
+                    }
                 }
-                None => inner.earlier(&mut book, &by).await?,
+                None => inner.earlier(&mut book, terms, &by).await?,
             };
             inner.look_again();
-            Ok(hash)
+            Ok(back)
         })
         .await
     }
@@ -350,39 +365,6 @@ fn entry(policy: &Policy, hash: &str, by: &By, state: State) -> Entry {
         services: policy.services.len(),
         clients: policy.clients.len(),
         sources: policy.clients.iter().map(|client| client.sources.len()).sum(),
-    }
-}
-
-/// A pending policy that has gone without anybody's word is written down as reverted.
-async fn watch_pending(inner: Weak<Inner>, mut pending: watch::Receiver<Option<Pending>>) {
-    let mut was: Option<Pending> = None;
-    loop {
-        let now = pending.borrow_and_update().clone();
-        let Some(inner) = inner.upgrade() else { return };
-        if let (Some(was), None) = (&was, &now) {
-            let mut book = inner.book.lock().await;
-            // Whoever confirmed it or rolled it back has taken it.
-            if let Some(number) = book.pending.take() {
-                let note = "not confirmed in time".to_owned();
-                noted(book.store.settle(number, State::Reverted, Some(note)));
-                tracing::warn!(
-                    hash = was.base,
-                    "policy {} was not confirmed in time: the one before is back",
-                    was.hash
-                );
-                let by = By {
-                    actor: None,
-                    via: Via::Apply,
-                };
-                inner.tell("revert", &by, (&was.hash, &was.base)).await;
-                inner.look_again();
-            }
-        }
-        was = now;
-        drop(inner);
-        if pending.changed().await.is_err() {
-            return;
-        }
     }
 }
 

@@ -1,18 +1,23 @@
-//! What a policy would open that the one in force keeps shut, a sentence each: observing where it was enforced, ports and
-//! interfaces that nothing guards any more, traffic to no service that passes. Pure.
+//! What a policy would open that the one in force keeps shut, a sentence each: observing where it was enforced, ports,
+//! addresses and interfaces that nothing guards any more, traffic to no service that passes. Pure.
 //!
 //! A warning and no refusal: the file says it, and a reload that could not open would leave an operator with `detach`.
+
+mod narrowed;
+
+use ipnet::IpNet;
 
 use crate::compiler::service_mode;
 use crate::policy::Policy;
 use crate::policy::model::{Mode, PassDrop, Service};
+use narrowed::narrowed;
 
 /// Names and ports told in a sentence; what is beyond is counted.
 const NAMED_MAX: usize = 10;
 const PORTS: usize = 1 << 16;
 
-/// The gravest first.
-pub(super) fn opens(old: &Policy, new: &Policy) -> Vec<String> {
+/// The gravest first; `host` are the addresses that `"host"` means.
+pub(super) fn opens(old: &Policy, new: &Policy, host: &[IpNet]) -> Vec<String> {
     let mut said = Vec::new();
     if let (Mode::Enforce, Mode::Observe) = (old.filter.mode, new.filter.mode) {
         let all = new
@@ -41,7 +46,7 @@ pub(super) fn opens(old: &Policy, new: &Policy) -> Vec<String> {
     if new.filter.mode == Mode::Observe && old.filter.mode == Mode::Enforce {
         return said;
     }
-    said.extend(services(old, new));
+    said.extend(services(old, new, host));
     for (key, was, is) in [
         (
             "other-traffic",
@@ -63,8 +68,8 @@ pub(super) fn opens(old: &Policy, new: &Policy) -> Vec<String> {
     said
 }
 
-/// Those that are observed, and ports that they no longer have.
-fn services(old: &Policy, new: &Policy) -> Vec<String> {
+/// Those that are observed, ports that they no longer have, and ports that they have at fewer addresses.
+fn services(old: &Policy, new: &Policy, host: &[IpNet]) -> Vec<String> {
     let mut said = Vec::new();
     let observed = old.services.iter().filter(|service| {
         let same = new.services.iter().find(|same| same.name == service.name);
@@ -86,9 +91,12 @@ fn services(old: &Policy, new: &Policy) -> Vec<String> {
                 "this opens {} {} to everybody: no service has them any more, and what is for no service passes \
                  (other-traffic)",
                 protocol.name(),
-                listed(&left)
+                ports_shown(&left)
             ));
         }
+    }
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        said.extend(narrowed(old, new, protocol, host));
     }
     said
 }
@@ -114,11 +122,18 @@ impl Protocol {
         }
     }
 
+    /// Those that go by one of these modes.
+    fn services<'a>(self, policy: &'a Policy, modes: &[Mode]) -> Vec<&'a Service> {
+        let services = policy.services.iter().filter(|service| self.is_of(service));
+        services
+            .filter(|service| modes.contains(&service_mode(policy, service)))
+            .collect()
+    }
+
     /// By number, whether a service that goes by one of these modes has the port at any address.
     fn ports(self, policy: &Policy, modes: &[Mode]) -> Vec<bool> {
         let mut ports = vec![false; PORTS];
-        let services = policy.services.iter().filter(|service| self.is_of(service));
-        for service in services.filter(|service| modes.contains(&service_mode(policy, service))) {
+        for service in self.services(policy, modes) {
             for range in &service.ports {
                 ports[usize::from(range.first)..=usize::from(range.last)].fill(true);
             }
@@ -128,7 +143,7 @@ impl Protocol {
 }
 
 /// Ports that a service guards and, at whatever address, none will have; as ranges.
-fn left_alone(old: &Policy, new: &Policy, protocol: Protocol) -> Vec<String> {
+fn left_alone(old: &Policy, new: &Policy, protocol: Protocol) -> Vec<(usize, usize)> {
     let guarded = protocol.ports(old, &[Mode::Enforce]);
     let kept = protocol.ports(new, &[Mode::Enforce, Mode::Observe]);
     let alone = |port: &usize| guarded[*port] && !kept[*port];
@@ -139,11 +154,15 @@ fn left_alone(old: &Policy, new: &Policy, protocol: Protocol) -> Vec<String> {
             _ => ranges.push((port, port)),
         }
     }
+    ranges
+}
+
+fn ports_shown(ranges: &[(usize, usize)]) -> String {
     let text = |(first, last): &(usize, usize)| match first == last {
         true => first.to_string(),
         false => format!("{first}-{last}"),
     };
-    ranges.iter().map(text).collect()
+    listed(&ranges.iter().map(text).collect::<Vec<_>>())
 }
 
 fn listed(names: &[String]) -> String {
@@ -161,10 +180,11 @@ fn listed(names: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::opens as opens_at;
     use super::*;
     use crate::policies::text::PolicyText;
 
-    fn policy(filter: &str, services: &[(&str, &str, &str)]) -> Policy {
+    pub(super) fn policy(filter: &str, services: &[(&str, &str, &str)]) -> Policy {
         let mut text = format!("version = 1\n[filter]\nmanagement-none = true\n{filter}\n");
         for (name, ports, more) in services {
             text +=
@@ -173,7 +193,11 @@ mod tests {
         PolicyText::policy(text)
     }
 
-    const ETH0: &str = "interfaces = [\"eth0\"]";
+    pub(super) const ETH0: &str = "interfaces = [\"eth0\"]";
+
+    fn opens(old: &Policy, new: &Policy) -> Vec<String> {
+        opens_at(old, new, &[])
+    }
 
     #[test]
     fn what_is_observed_that_was_enforced_is_said() {
@@ -226,5 +250,22 @@ mod tests {
             said,
             ["this opens what is for no service: other-traffic goes from drop to pass"]
         );
+    }
+
+    #[test]
+    fn port_at_fewer_addresses_is_said_after_those_without_a_service() {
+        let said = opens(
+            &policy(ETH0, &[("web", "443, 444", "")]),
+            &policy(ETH0, &[("web", "443", "address = [\"192.0.2.10\"]")]),
+        );
+        assert!(
+            said[0].starts_with("this opens TCP ports 444 to everybody: no"),
+            "{said:?}"
+        );
+        assert!(
+            said[1].starts_with("this opens TCP ports 443 at every address but 192.0.2.10 to everybody"),
+            "{said:?}"
+        );
+        assert_eq!(said.len(), 2);
     }
 }

@@ -88,6 +88,8 @@ pub struct Ground<'a> {
     pub new: &'a Arc<Policy>,
     pub bindings: &'a Bindings,
     pub grants: &'a dyn Grants,
+    /// What `"host"` means.
+    pub host_addresses: &'a [IpNet],
 }
 
 impl Ground<'_> {
@@ -126,7 +128,7 @@ impl Ground<'_> {
         }
         cut.denied();
         let suspended = self.suspended(&left, &mut counts, &mut cut);
-        warnings.splice(0..0, opens(self.old, self.new));
+        warnings.splice(0..0, opens(self.old, self.new, self.host_addresses));
         if let Some(observing) = observing.filter(|_| differs) {
             warnings.extend(cut.observed(observing));
         }

@@ -26,7 +26,7 @@ use syntax::File;
 use weave::Mutant;
 
 /// The rules of the contract.
-const RULES: [&str; 15] = [
+const RULES: [&str; 16] = [
     "parse/mod.rs",
     "parse/straight.rs",
     "parse/ethernet.rs",
@@ -39,6 +39,7 @@ const RULES: [&str; 15] = [
     "admit.rs",
     "charge.rs",
     "limit.rs",
+    "source_limit.rs",
     "account.rs",
     "lookup/mod.rs",
     "units.rs",

@@ -128,19 +128,33 @@ check() {
 
 metric() { wget -q -O - http://127.0.0.1:9469/metrics | grep -F "$1" | sed 's/.* //'; }
 
-# starts NAME PROGRAM ARGUMENTS…: the daemon, until it is ready; fails where it is not.
+ready() { wget -q -O /dev/null http://127.0.0.1:9469/readyz; }
+ended() { ! kill -0 $daemon; }
+
+# starts NAME PROGRAM: the daemon, until it is ready; fails where it is not.
 starts() {
-    local name="$1"
-    shift
-    "$@" run --policy /run/live.toml >/run/daemon.log 2>&1 &
-    daemon=$!
-    ready() { wget -q -O /dev/null http://127.0.0.1:9469/readyz; }
-    if ! await ready; then
-        say live ready missing "$name, daemon"
+    if ! starts_or_ends "$1" "$2" run --policy /run/live.toml; then
+        say live ready missing "$1, daemon"
         cat /run/daemon.log
         return 1
     fi
-    say ready "$name $(seconds)"
+}
+
+# starts_or_ends NAME COMMAND…: until it is ready; fails where it has ended instead, with `status`.
+starts_or_ends() {
+    local name="$1"
+    shift
+    "$@" >/run/daemon.log 2>&1 &
+    daemon=$!
+    ready_or_ended() { ready || ended; }
+    if await ready_or_ended && ready; then
+        say ready "$name $(seconds)"
+        return
+    fi
+    kill -9 $daemon 2>/dev/null
+    wait $daemon
+    status=$?
+    return 1
 }
 
 # ---- Doctor on VLAN devices and a bond -------------------------------------------------------------------------------
@@ -159,6 +173,15 @@ doctor() {
     check "doctor: a filtered bond's members are judged" drop finds unfiltered-interface cable4
     check "doctor: tags that travel beside the frame are told" pass finds tag-stripped "cable2, which here"
     check "doctor: the bridge is named" pass finds bridge-inside bridge0
+    check "doctor: a tunnel that is down is not named" drop finds unwraps tunl0
+    # What the modules have made: packets to this host without a tunnel of their own.
+    ip link set tunl0 up
+    ip link set gre0 up
+    asks /run/live.toml
+    check "doctor: an IPIP tunnel is named" pass finds unwraps "tunl0 (ipip)"
+    check "doctor: a GRE tunnel is named" pass finds unwraps "gre0 (gre)"
+    ip link set tunl0 down
+    ip link set gre0 down
     sed 's/^interfaces.*/interfaces = ["cable4", "cable2", "here2"]/' /run/live.toml >/run/other.toml
     asks /run/other.toml
     check "doctor: a bond with a member that is not filtered is named" pass finds bond-partial \
@@ -175,7 +198,7 @@ doctor() {
 
 # answered SOURCE FILE: how many of its pings came back.
 answered() { sed -n 's/.* \([0-9]*\) packets received.*/\1/p' "$1"; }
-PINGS=60
+PINGS=200
 
 lifetimes() {
     sed "s/ATTACH/auto/" /live.toml >/run/live.toml
@@ -192,30 +215,64 @@ lifetimes() {
     from $LISTED 1
     check "trial: after it a listed source connects" pass connects 1 5
 
-    # Both ping without a pause while the daemon is another one with another layout.
     starts "before the upgrade" keyfence || return
+    pinging upgrade
+    kill $daemon
+    wait $daemon
+    starts "after the upgrade" keyfence-next
+    pinged upgrade
+    kill $daemon
+    wait $daemon
+    pinging downgrade
+    goes_back && pinged downgrade
+    kill $daemon
+    wait $daemon
+    keyfence detach --policy /run/live.toml --yes
+    rm -rf /run/keyfence /var/lib/keyfence
+}
+
+# pinging NAME: both ping without a pause while the daemon becomes another one with another layout.
+pinging() {
     client ping -q -i 0.1 -c $PINGS -W 5 -I 10.1.0.$LISTED 10.1.0.1 >/run/listed &
     listed=$!
     client ping -q -i 0.1 -c $PINGS -W 1 -I 10.1.0.$STRANGER 10.1.0.1 >/run/stranger &
     stranger=$!
     began=$(seconds)
-    kill $daemon
-    wait $daemon
-    starts "after the upgrade" keyfence-next
-    say upgraded "$began $(seconds)"
+}
+
+pinged() {
+    say "$1d" "$began $(seconds)"
     # All of them, so that none came when all was over.
-    kill -0 $stranger || say live traffic over "upgrade"
+    kill -0 $stranger || say live traffic over "$1"
     wait $listed
     wait $stranger
-    say live $PINGS "$(answered /run/listed)" "upgrade: a listed source's pings are answered"
-    say live 0 "$(answered /run/stranger)" "upgrade: a stranger's are not"
-    check "upgrade: a listed source connects" pass connects 1 5
+    say live $PINGS "$(answered /run/listed)" "$1: a listed source's pings are answered"
+    say live 0 "$(answered /run/stranger)" "$1: a stranger's are not"
+    from $LISTED 1
+    check "$1: a listed source connects" pass connects 1 5
     from $STRANGER 1
-    check "upgrade: a stranger connects" drop connects 1 1
-    kill $daemon
-    wait $daemon
-    keyfence-next detach --policy /run/live.toml --yes
-    rm -rf /run/keyfence /var/lib/keyfence
+    check "$1: a stranger connects" drop connects 1 1
+}
+
+# Starts the older build, which refuses with 1 and names what is to be done, until that is done.
+goes_back() {
+    local options= way
+    for try in 1 2 3 4 5; do
+        if starts_or_ends "after the downgrade" keyfence run --policy /run/live.toml $options; then
+            [ $try -gt 1 ] || say live refused started "downgrade: without being told to"
+            return
+        fi
+        say live 1 $status "downgrade: how start $try ends"
+        if grep -q "keyfence run --downgrade" /run/daemon.log; then
+            options=--downgrade
+        else
+            way=$(tr '`' '\n' </run/daemon.log | grep '^mv ' | head -1)
+            sh -ec "${way:-false}" || say live way none "downgrade: what start $try names"
+        fi
+    done
+    say live started refused "downgrade"
+    cat /run/daemon.log
+    return 1
 }
 
 # live auto|generic

@@ -17,13 +17,18 @@ pub(crate) const SERIES: [&str; 2] = ["6.1", "6.12"];
 pub(crate) const WHY: &str =
     "the kernels that the tests boot under qemu: Debian's cloud kernels, unpacked into the cache";
 /// In the order in which they load; what a kernel has built in is no file.
-const MODULES: [&str; 9] = [
+const MODULES: [&str; 14] = [
     "net/llc/llc",
     "net/802/stp",
     "net/802/garp",
     "net/802/mrp",
     "net/8021q/8021q",
     "net/bridge/bridge",
+    "net/ipv4/tunnel4",
+    "net/ipv4/ip_tunnel",
+    "net/ipv4/ipip",
+    "net/ipv4/gre",
+    "net/ipv4/ip_gre",
     "net/tls/tls",
     "drivers/net/bonding/bonding",
     "drivers/net/veth",

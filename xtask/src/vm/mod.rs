@@ -1,6 +1,6 @@
 //! `cargo xtask vm`: Debian's 6.1 and 6.12 kernels under qemu, in software alone, with a static keyfence as operators
-//! would have it. Each replays every vector, filters live traffic, and upgrades to the build of another layout; what
-//! differs from the contract is a failure.
+//! would have it. Each replays every vector, filters live traffic, and upgrades to the build of another layout and back;
+//! what differs from the contract is a failure.
 //!
 //! `kernels` gets them, `image` packs what they boot, `machine` runs them, `answers` reads what they printed.
 

@@ -60,6 +60,11 @@ pub(super) fn page(explained: &Value, shell: &Shell) -> String {
     let bytes = text("frame").unwrap_or_default().len() / 2;
     let interface = text("interface").unwrap_or_default();
     let _ = writeln!(page, "{packet}, {bytes} bytes on {interface}");
+    if explained["detached"] == true {
+        let warning = "the filter was detached: every packet passes until the daemon is started again; what follows is by the \
+                       policy";
+        let _ = writeln!(page, "{}", shell.paint(Tone::Warning, warning));
+    }
     if explained["filtered"] == false {
         let warning = format!("{interface} is none of the policy's interfaces: nothing there is judged");
         let _ = writeln!(page, "{}", shell.paint(Tone::Warning, &warning));

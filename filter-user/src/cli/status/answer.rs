@@ -96,6 +96,7 @@ pub(super) struct Fill {
 #[derive(Default, Deserialize)]
 pub(super) struct Drift {
     pub(super) entries: u64,
+    pub(super) generation: Option<u64>,
     pub(super) checked_at: Option<jiff::Timestamp>,
 }
 

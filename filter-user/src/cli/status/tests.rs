@@ -158,16 +158,23 @@ fn advice_is_what_helps_here() {
 
 #[test]
 fn read_back_says_when_and_what_it_found() {
-    let page = |entries: u64| {
+    let page = |entries: u64, generation: u64| {
         let (page, _) = shown(|status| {
+            status["generation"] = 7.into();
             status["drift"]["entries"] = entries.into();
+            status["drift"]["generation"] = generation.into();
             status["drift"]["checked_at"] = "2026-11-24T15:29:57Z".into();
         });
-        page.lines().last().unwrap().to_owned()
+        let last = page.lines().last().unwrap();
+        last.strip_prefix("  read back 3s ago: ").unwrap().to_owned()
     };
-    assert_eq!(page(0), "  read back 3s ago: all as written");
-    assert_eq!(page(1), "  read back 3s ago: 1 entry is not as written");
-    assert_eq!(page(1200), "  read back 3s ago: 1,200 entries are not as written");
+    assert_eq!(page(0, 7), "all as written");
+    assert_eq!(page(0, 5), "all as written");
+    assert_eq!(page(1, 7), "1 entry is not as written");
+    assert_eq!(page(1200, 7), "1,200 entries are not as written");
+    let past = "not as written in generation 5, which is in force no more";
+    assert_eq!(page(1, 5), format!("1 entry was {past}"));
+    assert_eq!(page(1200, 5), format!("1,200 entries were {past}"));
 }
 
 #[test]
