@@ -17,7 +17,6 @@ use super::model::view::PublisherFacts;
 const NAMES_SHARED_MAX: usize = 4_096;
 /// Rows changed under one hold of a lock, so that no reader waits long.
 const ROWS_A_HOLD: usize = 256;
-
 /// Rows copied out under one hold of a lock.
 const ROWS_A_SLICE: usize = 4_096;
 

@@ -14,13 +14,12 @@ use std::sync::Arc;
 
 use filter_common::abi::PUBLISHERS_START;
 use filter_common::bounds::{PUBLISHERS_MAX, SERVICES_MAX};
-use foldhash::fast::RandomState;
 use sha2::{Digest, Sha256};
 
 use super::{CompileError, Pushed};
 use crate::policy::model::Policy;
 use given::Given;
-use known::Known;
+use known::{ByHash, Known};
 
 /// The name of a client as an owner.
 pub fn owner_name(client: &str) -> String {
@@ -50,8 +49,6 @@ pub struct Numbers {
 }
 
 type OwnerHash = [u8; 16];
-
-type ByHash = HashMap<OwnerHash, u32, RandomState>;
 
 /// What `assign` gave out anew: the state behind these numbers is another's and must be cleared first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,8 +142,8 @@ impl Numbers {
         self.publishers.get(name).copied()
     }
 
-    /// A number for an owner, by its name's hash, that is added to what is in force, or the one that it has; `None` where
-    /// there is none below `end`.
+    /// A number for an owner, by its name's hash, that is added to what is in force, or the one that it has; `None`
+    /// where there is none below `end`.
     pub fn add_owner(&mut self, hash: [u8; 16], end: u32) -> Option<u32> {
         let number = match self.owner_of(&hash).filter(|number| *number < end) {
             Some(number) => number,
@@ -240,7 +237,7 @@ impl Numbers {
         let (owned, taken) = self.place_owners(&hashes, owners_end, keep);
         assigned.taken = taken;
         assigned.unnumbered = owned.iter().filter(|number| **number == 0).count();
-        let mut owners = ByHash::with_capacity_and_hasher(hashes.len(), RandomState::default());
+        let mut owners = ByHash::with_capacity_and_hasher(hashes.len(), Default::default());
         for (hash, number) in hashes.iter().zip(&owned).filter(|(_, number)| **number != 0) {
             if self.owner_of(hash) != Some(*number) {
                 assigned.owners.push((*hash, *number));

@@ -1,8 +1,13 @@
 //! The owners' numbers by their names' hashes: shared with whoever compiles from them, and changed meanwhile.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{ByHash, OwnerHash};
+use foldhash::fast::RandomState;
+
+use super::OwnerHash;
+
+pub(super) type ByHash = HashMap<OwnerHash, u32, RandomState>;
 
 /// A clone shares what is there, and sees nothing of what is changed after it.
 #[derive(Clone, Debug, Default)]
