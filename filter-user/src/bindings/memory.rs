@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use super::model::content::{Content, Names, Services};
 use super::model::lease::Moment;
-use super::model::owned::Credential;
+use super::model::owned::{Credential, Named, Sought};
 use super::model::row::{Row, Told};
 use super::model::view::PublisherFacts;
 
@@ -17,7 +17,6 @@ use super::model::view::PublisherFacts;
 const NAMES_SHARED_MAX: usize = 4_096;
 /// Rows changed under one hold of a lock, so that no reader waits long.
 const ROWS_A_HOLD: usize = 256;
-
 /// Rows copied out under one hold of a lock.
 const ROWS_A_SLICE: usize = 4_096;
 
@@ -139,10 +138,11 @@ impl Shelf {
     }
 
     pub(crate) fn get_of(&self, which: Which, credential: &str) -> Option<Arc<Row>> {
+        let sought: &dyn Named = &Sought::of(credential);
         let held = self.read();
-        match held.next(which).and_then(|next| next.get(credential)) {
+        match held.next(which).and_then(|next| next.get(sought)) {
             Some(next) => next.clone(),
-            None => held.rows.get(credential).cloned(),
+            None => held.rows.get(sought).cloned(),
         }
     }
 

@@ -1,13 +1,16 @@
-//! Full syncs while they are read: each line is judged and compared as it comes, and only what differs is kept.
+//! Full syncs while they are read: each line is judged as it comes and compared beside that, and only what differs is
+//! kept.
 
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::batch::{Stream, StreamGuard};
 use super::lines::{self, Body, Line, LineFault, Splitter};
+use super::memory::Shelf;
 use super::model::allowance::PolicyView;
-use super::model::body::Wanted;
+use super::model::body::{PutBody, Wanted};
 use super::model::owned::Credential;
 use super::model::row::Told;
 use super::refusal::{Code, FieldFault, Refusal};
@@ -19,6 +22,8 @@ use super::{Bindings, allowance_of, lost};
 
 /// Faults that a refusal names; one is enough to refuse it all.
 const FAULTS_TOLD_MAX: usize = 64;
+/// Lines that are compared at once, beside the reading of the next: to start that takes some ten microseconds.
+const COMPARED_AT_ONCE: usize = 256;
 
 /// A full sync that is being read; dropped before `finish` it changes nothing.
 pub struct SyncInput {
@@ -26,13 +31,28 @@ pub struct SyncInput {
     view: Arc<PolicyView>,
     splitter: Splitter,
     job: Box<SyncJob>,
-    /// The line that was read last; blank ones count.
-    at: u64,
+    /// Lines that are to be compared, with their numbers.
+    puts: Vec<(u64, Credential, PutBody)>,
+    /// All lines before these; nothing before the first.
+    compared: Option<JoinHandle<Compared>>,
     /// The count of the line `end`.
     end: Option<u64>,
-    faults: Vec<FieldFault>,
+    /// The first, with their lines, and the last line that has one.
+    faults: Vec<(u64, FieldFault)>,
+    last_fault: u64,
     refusal: Option<Refusal>,
     _guard: StreamGuard,
+}
+
+/// What differs from what is in force, and what does not.
+#[derive(Default)]
+struct Compared {
+    named: Named,
+    puts: Vec<(u64, Credential, Wanted)>,
+    unchanged: u64,
+    /// Lines of credentials that had one already: the first, and the last.
+    repeated: Vec<u64>,
+    last_repeated: u64,
 }
 
 impl Bindings {
@@ -63,9 +83,11 @@ impl Bindings {
             shared: Arc::clone(&self.shared),
             view,
             splitter: Splitter::default(),
-            at: 0,
+            puts: Vec::new(),
+            compared: None,
             end: None,
             faults: Vec::new(),
+            last_fault: 0,
             refusal: None,
             _guard: guard,
         })
@@ -78,6 +100,9 @@ impl SyncInput {
         let mut splitter = std::mem::take(&mut self.splitter);
         for piece in bytes.chunks(super::requests::LINE_BYTES_MAX) {
             splitter.push(piece, |number, line| self.line(number, line));
+            if self.puts.len() >= COMPARED_AT_ONCE {
+                self.compare().await?;
+            }
             tokio::task::yield_now().await;
         }
         self.splitter = splitter;
@@ -88,11 +113,10 @@ impl SyncInput {
     pub async fn finish(mut self) -> Answer<SyncSummary> {
         let mut splitter = std::mem::take(&mut self.splitter);
         splitter.finish(|number, line| self.line(number, line));
-        if let Some(refusal) = self.refusal {
-            return Err(Refusal {
-                errors: self.faults,
-                ..refusal
-            });
+        self.compare().await?;
+        let compared = self.compared().await?;
+        if let Some(refusal) = self.refusal(&compared) {
+            return Err(refusal);
         }
         match self.end {
             Some(count) if count == self.job.lines => {}
@@ -105,6 +129,8 @@ impl SyncInput {
                 return Err(Refusal::new(Code::SyncIncomplete, detail));
             }
         }
+        (self.job.named, self.job.puts) = (compared.named, compared.puts);
+        self.job.unchanged = compared.unchanged;
         let (reply, answer) = oneshot::channel();
         self.job.reply = Some(reply);
         self.shared.send(Job::Sync(self.job))?;
@@ -112,7 +138,6 @@ impl SyncInput {
     }
 
     fn line(&mut self, number: u64, line: Option<&[u8]>) {
-        self.at = number;
         let read = allowance_of(&self.view, &self.job.options.publisher)
             .map_err(|refusal| LineFault {
                 credential: None,
@@ -131,17 +156,8 @@ impl SyncInput {
         }
         match read {
             Ok(Line::Put { credential, mut body }) => {
-                if !self.job.named.add(&credential) {
-                    self.fault(FieldFault {
-                        code: "repeated-credential",
-                        pointer: "/credential".to_owned(),
-                        detail: "the credential has a line already".to_owned(),
-                        fix: "write it once".to_owned(),
-                    });
-                    return;
-                }
                 self.shared.memory.share(&mut body.content);
-                self.compare(credential, Wanted::from(body));
+                self.puts.push((number, credential, body));
             }
             Ok(_) => {}
             Err(fault) if fault.refusal.errors.is_empty() => {
@@ -153,27 +169,81 @@ impl SyncInput {
             }
             Err(fault) => {
                 for error in fault.refusal.errors {
-                    self.fault(error);
+                    self.fault(number, error);
                 }
             }
         }
     }
 
-    fn fault(&mut self, fault: FieldFault) {
-        let line = self.at;
+    fn fault(&mut self, line: u64, fault: FieldFault) {
+        self.last_fault = self.last_fault.max(line);
         if self.faults.len() < FAULTS_TOLD_MAX {
-            self.faults.push(FieldFault {
-                detail: format!("line {line}: {}", fault.detail),
-                ..fault
-            });
+            let detail = format!("line {line}: {}", fault.detail);
+            self.faults.push((line, FieldFault { detail, ..fault }));
         }
-        let all = Refusal::of_faults(self.faults.clone());
-        self.refusal = Some(all.with("line", line));
     }
 
-    /// Keeps what differs from what is in force.
-    fn compare(&mut self, credential: Credential, wanted: Wanted) {
+    /// Why it is refused, where it is: faults of fields go before all else.
+    fn refusal(&mut self, compared: &Compared) -> Option<Refusal> {
+        // Those that were read; the first of all are among these and the repeated ones.
+        let mut faults = std::mem::take(&mut self.faults);
+        for line in &compared.repeated {
+            self.fault(
+                *line,
+                FieldFault {
+                    code: "repeated-credential",
+                    pointer: "/credential".to_owned(),
+                    detail: "the credential has a line already".to_owned(),
+                    fix: "write it once".to_owned(),
+                },
+            );
+        }
+        faults.append(&mut self.faults);
+        faults.sort_by_key(|(line, _)| *line);
+        let last = self.last_fault.max(compared.last_repeated);
+        let faults: Vec<FieldFault> = faults.into_iter().map(|(_, fault)| fault).collect();
+        match faults.is_empty() {
+            true => self.refusal.take(),
+            false => {
+                let told = faults.into_iter().take(FAULTS_TOLD_MAX).collect();
+                Some(Refusal::of_faults(told).with("line", last))
+            }
+        }
+    }
+
+    /// Begins to compare what has been read.
+    async fn compare(&mut self) -> Answer<()> {
+        let mut compared = self.compared().await?;
+        let puts = std::mem::take(&mut self.puts);
         let shelf = self.shared.memory.shelf_for(&self.job.options.publisher);
+        self.compared = Some(spawn_blocking(move || {
+            for (line, credential, body) in puts {
+                compared.add(line, credential, Wanted::from(body), &shelf);
+            }
+            compared
+        }));
+        Ok(())
+    }
+
+    /// What has been compared so far.
+    async fn compared(&mut self) -> Answer<Compared> {
+        match self.compared.take() {
+            Some(compared) => compared.await.map_err(|_| lost()),
+            None => Ok(Compared::default()),
+        }
+    }
+}
+
+impl Compared {
+    /// Keeps what differs from what is in force.
+    fn add(&mut self, line: u64, credential: Credential, wanted: Wanted, shelf: &Shelf) {
+        if !self.named.add(&credential) {
+            self.last_repeated = line;
+            if self.repeated.len() < FAULTS_TOLD_MAX {
+                self.repeated.push(line);
+            }
+            return;
+        }
         let same = shelf.get(&credential).is_some_and(|row| {
             row.etag == wanted.etag
                 && row.row_version == wanted.row_version
@@ -183,8 +253,8 @@ impl SyncInput {
         });
         match same {
             // Should it change before the end of the sync, that write is newer, and stays.
-            true => self.job.unchanged += 1,
-            false => self.job.puts.push((self.at, credential, wanted)),
+            true => self.unchanged += 1,
+            false => self.puts.push((line, credential, wanted)),
         }
     }
 }

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use super::{CompileError, Pushed};
 use crate::policy::model::Policy;
 use given::Given;
-use known::Known;
+use known::{ByHash, Known};
 
 /// The name of a client as an owner.
 pub fn owner_name(client: &str) -> String {
@@ -38,7 +38,7 @@ pub struct Numbers {
     publishers: HashMap<String, u32>,
     owners: Known,
     /// Of names that only what was in force before has: forgotten by the next assignment.
-    leaving: Arc<HashMap<OwnerHash, u32>>,
+    leaving: Arc<ByHash>,
     given: Given,
     /// Numbers that names have had since these were assigned, and those before them.
     parted: Vec<u32>,
@@ -96,7 +96,7 @@ impl Numbers {
         let (publishers, services) = services
             .into_iter()
             .partition(|(_, number)| *number >= SERVICES_MAX);
-        let owners: HashMap<OwnerHash, u32> = owners.into_iter().collect();
+        let owners: ByHash = owners.into_iter().collect();
         Self {
             services,
             publishers,
@@ -142,9 +142,9 @@ impl Numbers {
         self.publishers.get(name).copied()
     }
 
-    /// A number for an owner added to what is in force, or the one that it has; `None` where there is none below `end`.
-    pub fn add_owner(&mut self, name: &str, end: u32) -> Option<u32> {
-        let hash = owner_hash(name);
+    /// A number for an owner, by its name's hash, that is added to what is in force, or the one that it has; `None`
+    /// where there is none below `end`.
+    pub fn add_owner(&mut self, hash: [u8; 16], end: u32) -> Option<u32> {
         let number = match self.owner_of(&hash).filter(|number| *number < end) {
             Some(number) => number,
             None => self.given.take(end)?,
@@ -237,7 +237,7 @@ impl Numbers {
         let (owned, taken) = self.place_owners(&hashes, owners_end, keep);
         assigned.taken = taken;
         assigned.unnumbered = owned.iter().filter(|number| **number == 0).count();
-        let mut owners = HashMap::with_capacity(hashes.len());
+        let mut owners = ByHash::with_capacity_and_hasher(hashes.len(), Default::default());
         for (hash, number) in hashes.iter().zip(&owned).filter(|(_, number)| **number != 0) {
             if self.owner_of(hash) != Some(*number) {
                 assigned.owners.push((*hash, *number));
@@ -246,7 +246,7 @@ impl Numbers {
         }
         // What only the policy in force has keeps its number for one change more, unless it was the last to be had.
         let given = Set::of(owned.iter().copied());
-        let (mut leaving, mut parted_before) = (HashMap::new(), Vec::new());
+        let (mut leaving, mut parted_before) = (ByHash::default(), Vec::new());
         match keep {
             Keep::Least => {
                 let busy = Set::of(self.owners.iter().map(|(_, number)| number));

@@ -140,13 +140,11 @@ impl Live {
         before: Option<&Grantee>,
         grantee: &Grantee,
     ) -> Result<(u32, Owner), Stop> {
-        let name = binding_name(grantee);
-        let number = numbers
-            .add_owner(&name, self.owners_end)
-            .ok_or(Stop::Generation)?;
+        let hash = owner_hash(&grantee.credential);
+        let number = numbers.add_owner(hash, self.owners_end).ok_or(Stop::Generation)?;
         if before.is_none() {
             // Whatever was counted under this number was another's.
-            state.name_owner(number, owner_hash(&name));
+            state.name_owner(number, hash);
         }
         let planned = self.plan_put(numbers, (number, number), before, grantee)?;
         self.edit.set_owner(number, planned.owner)?;

@@ -5,7 +5,6 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::AuditHead;
@@ -57,7 +56,7 @@ impl Line {
     #[must_use]
     pub(crate) fn by(self, actor: Option<&Actor>) -> Line {
         match actor {
-            Some(actor) => self.with("actor", actor_value(actor)),
+            Some(actor) => self.with("actor", shown(actor)),
             None => self,
         }
     }
@@ -123,18 +122,34 @@ fn told(written: std::io::Result<()>) {
     written.expect("writing to memory cannot fail");
 }
 
-fn actor_value(actor: &Actor) -> Value {
+/// Who did it, as a line says it.
+#[derive(Serialize)]
+struct Shown<'a> {
+    kind: &'static str,
+    name: &'a str,
+    pid: Option<i32>,
+    uid: Option<u32>,
+    user: Option<&'a str>,
+}
+
+fn shown(actor: &Actor) -> Shown<'_> {
     let (kind, name) = match &actor.caller {
         Caller::Publisher(name) => ("publisher", name),
         Caller::Operator(name) => ("operator", name),
         Caller::Other(name) => ("user", name),
     };
-    json!({"kind": kind, "name": name, "pid": actor.peer.pid, "uid": actor.peer.uid, "user": actor.peer.user})
+    Shown {
+        kind,
+        name,
+        pid: actor.peer.pid,
+        uid: actor.peer.uid,
+        user: actor.peer.user.as_deref(),
+    }
 }
 
 #[cfg(test)]
 impl Line {
-    pub(crate) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         let mut text = Vec::new();
         self.write_members(&mut text);
         serde_json::from_slice(&text).unwrap()
@@ -143,6 +158,8 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     #[test]

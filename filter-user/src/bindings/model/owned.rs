@@ -10,12 +10,73 @@ use std::sync::Arc;
 
 use super::view::owner;
 
+/// Bytes of a credential that stand with it: enough to tell a million fingerprints from each other.
+const HEAD: usize = 14;
+
+type Head = [u8; HEAD];
+
 /// Reads, sorts and hashes as the credential alone.
 #[derive(Clone)]
 pub(crate) struct Credential {
     owner: Arc<str>,
-    /// Where the credential begins in it: asked for with each comparison.
+    /// What it begins with: a look into a map of a million would wait for the text of each that it passes.
+    head: Head,
+    /// Where the credential begins in its owner's name.
     start: u16,
+}
+
+/// A credential, or one that is looked for.
+pub(crate) trait Named {
+    fn head(&self) -> &Head;
+    fn text(&self) -> &str;
+}
+
+/// What is looked for.
+pub(crate) struct Sought<'t> {
+    text: &'t str,
+    head: Head,
+}
+
+impl<'t> Sought<'t> {
+    pub(crate) fn of(text: &'t str) -> Sought<'t> {
+        Sought {
+            text,
+            head: head_of(text),
+        }
+    }
+}
+
+/// Its first bytes, and zeros behind a short one, which sort before all others.
+fn head_of(text: &str) -> Head {
+    let mut head = [0; HEAD];
+    let length = text.len().min(HEAD);
+    head[..length].copy_from_slice(&text.as_bytes()[..length]);
+    head
+}
+
+fn compare(one: &(impl Named + ?Sized), other: &(impl Named + ?Sized)) -> Ordering {
+    let heads = one.head().cmp(other.head());
+    heads.then_with(|| one.text().cmp(other.text()))
+}
+
+impl Named for Credential {
+    fn head(&self) -> &Head {
+        &self.head
+    }
+
+    fn text(&self) -> &str {
+        self
+    }
+}
+
+impl Named for Sought<'_> {
+    fn head(&self) -> &Head {
+        &self.head
+    }
+
+    fn text(&self) -> &str {
+        self.text
+    }
 }
 
 impl Credential {
@@ -25,6 +86,7 @@ impl Credential {
         Credential {
             // A publisher's name is a few dozen bytes.
             start: u16::try_from(start).expect("publishers' names are short"),
+            head: head_of(credential),
             owner,
         }
     }
@@ -49,9 +111,35 @@ impl Borrow<str> for Credential {
     }
 }
 
+impl<'t> Borrow<dyn Named + 't> for Credential {
+    fn borrow(&self) -> &(dyn Named + 't) {
+        self
+    }
+}
+
+impl PartialEq for dyn Named + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        compare(self, other).is_eq()
+    }
+}
+
+impl Eq for dyn Named + '_ {}
+
+impl PartialOrd for dyn Named + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for dyn Named + '_ {
+    fn cmp(&self, other: &Self) -> Ordering {
+        compare(self, other)
+    }
+}
+
 impl PartialEq for Credential {
     fn eq(&self, other: &Credential) -> bool {
-        **self == **other
+        self.head == other.head && **self == **other
     }
 }
 
@@ -65,7 +153,7 @@ impl PartialOrd for Credential {
 
 impl Ord for Credential {
     fn cmp(&self, other: &Credential) -> Ordering {
-        (**self).cmp(&**other)
+        compare(self, other)
     }
 }
 
@@ -99,6 +187,33 @@ mod tests {
             (map.get("key-1"), map.first_key_value().unwrap().1),
             (Some(&1), &0)
         );
+        let sought = Sought::of("key-1");
+        assert_eq!(map.get(&sought as &dyn Named), Some(&1));
         assert!(HashSet::from([credential]).contains("key-1"));
+    }
+
+    #[test]
+    fn credentials_sort_as_their_texts() {
+        let mut texts = [
+            "",
+            "a",
+            "a\0",
+            "ab",
+            "key-of-14-byte",
+            "key-of-14-bytes",
+            "key-of-14-bytes-or-more",
+        ];
+        for one in texts {
+            for other in texts {
+                let ordered = Credential::new("p", one).cmp(&Credential::new("another", other));
+                assert_eq!(ordered, one.cmp(other), "{one:?} {other:?}");
+            }
+        }
+        let map: BTreeMap<Credential, &str> = texts.map(|text| (Credential::new("p", text), text)).into();
+        texts.sort_unstable();
+        assert!(map.values().eq(&texts));
+        for text in texts {
+            assert_eq!(map.get(&Sought::of(text) as &dyn Named), Some(&text));
+        }
     }
 }

@@ -62,6 +62,7 @@ macro_rules! from_redb {
 }
 from_redb!(
     CommitError,
+    CursorError,
     DatabaseError,
     StorageError,
     TableError,

@@ -9,6 +9,7 @@ mod copy;
 mod error;
 mod migrate;
 mod open;
+mod sorted;
 mod tables;
 
 use std::path::Path;
@@ -23,6 +24,7 @@ pub(crate) use migrate::set_aside;
 #[cfg(test)]
 pub(crate) use open::open_backend;
 pub(crate) use open::{Opened, Rows, open, path_in, rename_store};
+use sorted::{encode, put_sorted};
 use tables::{CHANGES, LOST, META, NAMES, Tables};
 pub(crate) use tables::{Deleted, StoredChange, StoredDeny, key_of};
 
@@ -84,6 +86,18 @@ impl Batch {
             && self.synced.is_empty()
             && self.unsynced.is_empty()
     }
+
+    /// What takes back another group as well, the one before.
+    pub(crate) fn append(&mut self, other: Batch) {
+        self.tombstones.extend(other.tombstones);
+        self.denies.extend(other.denies);
+        self.unsynced.extend(other.unsynced);
+        let (one, other) = (self.undone.take(), other.undone);
+        self.undone = match (one, other) {
+            (Some(one), Some(other)) => Some(*one.start().min(other.start())..=*one.end().max(other.end())),
+            (one, other) => one.or(other),
+        };
+    }
 }
 
 impl Store {
@@ -114,11 +128,9 @@ impl Store {
             let mut tables = Tables::open(&write)?;
             buried::write(&mut tables, batch, &mut buried)?;
             self.write_facts(&mut tables, batch)?;
-            for (revision, change) in &batch.changes {
-                tables
-                    .changes
-                    .insert(revision, postcard::to_allocvec(change)?.as_slice())?;
-            }
+            let changes = batch.changes.iter();
+            let changes = changes.map(|(revision, change)| (*revision, Some(change)));
+            put_sorted(&mut tables.changes, changes, encode)?;
             if let Some(undone) = &batch.undone {
                 for revision in undone.clone() {
                     tables.changes.remove(revision)?;
@@ -139,7 +151,8 @@ impl Store {
         Ok(())
     }
 
-    /// Rows as they are now, into their table, and the audit log as it is on disk. With `folded`, every change up to that revision is in it.
+    /// Rows as they are now, in the order of their keys, into their table, and the audit log as it is on disk. With
+    /// `folded`, every change up to that revision is in it.
     pub(crate) fn fold(
         &self,
         rows: &[(String, Option<Arc<Row>>)],
@@ -152,17 +165,10 @@ impl Store {
         write.set_quick_repair(true);
         {
             let mut tables = Tables::open(&write)?;
-            for (key, row) in rows {
-                match row {
-                    Some(row) => {
-                        let bytes = postcard::to_allocvec(&row.stored(self.boot_id))?;
-                        tables.bindings.insert(key.as_str(), bytes.as_slice())?;
-                    }
-                    None => {
-                        tables.bindings.remove(key.as_str())?;
-                    }
-                }
-            }
+            let rows = rows.iter().map(|(key, row)| (key.as_str(), row.as_ref()));
+            put_sorted(&mut tables.bindings, rows, |row, bytes| {
+                encode(&row.stored(self.boot_id), bytes)
+            })?;
             if let Some(folded) = folded {
                 tables.meta.insert("folded", folded)?;
             }
@@ -286,34 +292,29 @@ impl Store {
 }
 
 fn trim_changes(tables: &mut Tables<'_>, most: usize, wall_ms: i64) -> Result<(), StoreError> {
-    let mut begin = None;
     // What is not in the table of bindings yet is needed by the next start.
     let folded = tables.meta.get("folded")?.map_or(0, |folded| folded.value());
-    for _ in 0..most {
-        let surplus = tables.changes.len()? > CHANGES_MAX;
-        let Some((revision, changed_ms)) = first_change(tables)? else {
-            break;
-        };
-        let young = wall_ms.saturating_sub(changed_ms) < CHANGES_KEPT_MS;
-        if revision > folded || (young && !surplus) {
+    let surplus = tables.changes.len()?.saturating_sub(CHANGES_MAX);
+    let mut begin = None;
+    for (at, entry) in (0..).zip(tables.changes.iter()?.take(most)) {
+        let (revision, change) = entry?;
+        let is_kept = at >= surplus && is_young(change.value(), wall_ms)?;
+        if revision.value() > folded || is_kept {
             break;
         }
-        tables.changes.remove(revision)?;
-        begin = Some(revision);
+        begin = Some(revision.value());
     }
     if let Some(begin) = begin {
+        tables.changes.retain_in(..=begin, |_, _| false)?;
         tables.meta.insert("changes-begin", begin)?;
     }
     Ok(())
 }
 
-/// The oldest change's revision and when it was: its first field.
-fn first_change(tables: &Tables<'_>) -> Result<Option<(u64, i64)>, StoreError> {
-    let Some((revision, change)) = tables.changes.first()? else {
-        return Ok(None);
-    };
-    let (wall_ms, _) = postcard::take_from_bytes(change.value())?;
-    Ok(Some((revision.value(), wall_ms)))
+/// By a change's first field: when it was.
+fn is_young(change: &[u8], wall_ms: i64) -> Result<bool, StoreError> {
+    let (changed_ms, _): (i64, _) = postcard::take_from_bytes(change)?;
+    Ok(wall_ms.saturating_sub(changed_ms) < CHANGES_KEPT_MS)
 }
 
 fn is_old(deleted_ms: i64, wall_ms: i64) -> bool {

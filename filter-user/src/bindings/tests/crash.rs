@@ -174,7 +174,8 @@ fn fold(opened: &Opened, rows: &Rows, keys: std::ops::Range<u8>, folded: Option<
         let row = rows.get(&credential).cloned().map(Arc::new);
         (key_of("p", &credential), row)
     };
-    let rows: Vec<_> = keys.map(row).collect();
+    let rows: BTreeMap<_, _> = keys.map(row).collect();
+    let rows: Vec<_> = rows.into_iter().collect();
     opened.store.fold(&rows, folded, &Known::default()).unwrap();
 }
 

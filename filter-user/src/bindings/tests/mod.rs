@@ -1,5 +1,6 @@
 //! The bindings from outside: requests in, answers, kernel, store and audit log out.
 
+mod ahead;
 mod crash;
 mod cut;
 mod detached;

@@ -69,9 +69,9 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    /// Whether there is anything new in it.
-    pub(super) fn has_written(&self) -> bool {
-        self.group.revision >= self.group.first_revision
+    /// Whether the kernel is to be asked. What it need not know under this policy it may have to under the next.
+    pub(super) fn asks(&self) -> bool {
+        !self.changes.is_empty() || self.group.revision >= self.group.first_revision
     }
 
     /// Whether it takes too long for a runtime's thread.
@@ -140,10 +140,11 @@ impl Core {
         self.timers.add(at, &key.0, &key.1);
     }
 
-    /// Steps (1) to (3). Blocks.
+    /// Steps (1) to (3), behind a group that is durable and not seen yet, where there is one. Blocks.
     pub(super) fn prepare(
         &mut self,
         jobs: Vec<Job>,
+        before: Option<&Group>,
         (view, standby): (&PolicyView, Option<&PolicyView>),
         now: Now,
     ) -> Result<Ready, Failed> {
@@ -151,7 +152,7 @@ impl Core {
             Ok(()) => jobs,
             Err(error) => return Err(self.failed(jobs, &Fault::Store(error))),
         };
-        match self.group(jobs, view, now) {
+        match self.group(jobs, before, view, now) {
             Ok(group) => self.ready(group, (view, standby), now),
             Err((jobs, error)) => Err(self.failed(jobs, &Fault::Store(error))),
         }
@@ -161,19 +162,22 @@ impl Core {
     pub(super) fn group(
         &self,
         jobs: Vec<Job>,
+        before: Option<&Group>,
         view: &PolicyView,
         now: Now,
     ) -> Result<Group, (Vec<Job>, StoreError)> {
         let denies = self.shared.denies.load_full();
         let ground = Ground {
             memory: &self.shared.memory,
+            before,
             store: &self.shared.store,
             deleted: OnceCell::new(),
             view,
             denies: &denies,
             now,
         };
-        let mut group = Group::new(self.revision, now.boot_id);
+        let revision = before.map_or(self.revision, |group| group.revision);
+        let mut group = Group::new(revision, now.boot_id);
         let mut rest = jobs.into_iter();
         while let Some(job) = rest.next() {
             if let Err(fault) = group.add(job, &ground) {
@@ -216,9 +220,10 @@ impl Core {
     pub(super) fn undo(&mut self, ready: Ready, why: &str) -> Vec<Job> {
         let Ready { group, undo, now, .. } = ready;
         let revisions = (group.first_revision, group.revision);
-        self.take_back(undo, now);
         // Revisions are never given twice: lines of the audit log name them.
         self.revision = self.revision.max(group.revision);
+        let revision = self.revision;
+        self.take_back(Batch { revision, ..undo }, now);
         if !group.lines.is_empty() {
             let line = Line::new("undone", None)
                 .with("first_revision", revisions.0)

@@ -95,9 +95,14 @@ impl Core {
         if undo.is_empty() {
             return;
         }
-        if let Err(error) = self.shared.store.apply(&undo, now) {
+        // What is owed already came later, and goes first.
+        let taken_back = self.settle().and_then(|()| self.shared.store.apply(&undo, now));
+        if let Err(error) = taken_back {
             tracing::error!("{error}");
-            self.owed = Some(undo);
+            match &mut self.owed {
+                Some(owed) => owed.append(undo),
+                None => self.owed = Some(undo),
+            }
         }
     }
 

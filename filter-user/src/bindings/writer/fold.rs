@@ -136,7 +136,9 @@ impl Core {
             let row = self.shared.memory.get(&key.0, &key.1);
             (key_of(&key.0, &key.1), row)
         };
-        let rows: Vec<_> = slice.iter().rev().map(row).collect();
+        let mut rows: Vec<_> = slice.iter().rev().map(row).collect();
+        // A publisher's name may be the beginning of another's: then their keys' order is not that of the names.
+        rows.sort_by(|(one, _), (other, _)| one.cmp(other));
         let folded = keys.is_empty().then_some(until);
         let audit = self.audit.known();
         if let Err(error) = self.shared.store.fold(&rows, folded, &audit) {

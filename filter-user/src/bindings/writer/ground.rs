@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 
 use super::denies::Denies;
-use super::group::Key;
+use super::group::{Group, Key};
 use crate::bindings::clock::Now;
 use crate::bindings::memory::Memory;
 use crate::bindings::model::allowance::PolicyView;
@@ -12,6 +12,8 @@ use crate::bindings::store::{Deleted, Store, StoreError};
 /// What the daemon is at, as the jobs see it.
 pub(crate) struct Ground<'g> {
     pub(crate) memory: &'g Memory,
+    /// A group that is durable and not seen yet: what it leaves is what jobs find.
+    pub(crate) before: Option<&'g Group>,
     pub(crate) store: &'g Store,
     /// Opened by the first credential that is not in memory.
     pub(crate) deleted: OnceCell<Deleted>,

@@ -149,10 +149,13 @@ impl Group {
             return Ok(());
         }
         let shelf = ground.memory.shelf_for(&key.0);
-        let row = shelf.get(&key.1);
-        let tombstone = match row {
-            Some(_) => None,
-            None => ground.tombstone(key)?,
+        let before = ground.before.and_then(|group| group.entries.get(key));
+        let (row, tombstone) = match before {
+            Some(entry) => (entry.row.clone(), entry.tombstone),
+            None => match shelf.get(&key.1) {
+                Some(row) => (Some(row), None),
+                None => (None, ground.tombstone(key)?),
+            },
         };
         let entry = Entry {
             shelf,

@@ -3,7 +3,9 @@
 //!
 //! A group holds single requests first, then at most one chunk of a batch, then what timers and sweeps ask for; a full
 //! sync goes on by a slice between two groups. So neither makes another publisher's request wait for more than a slice.
+//! While nobody else asks for anything, a batch's next group is decided while the kernel takes the one before: `ahead`.
 
+mod ahead;
 mod answers;
 mod change_file;
 mod core;
@@ -15,6 +17,7 @@ mod effects;
 mod fold;
 mod ground;
 mod group;
+mod groups;
 pub(crate) mod job;
 mod large;
 mod pace;
@@ -37,17 +40,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 use self::answers::{refusal_of, refuse};
-use self::core::{Core, Failed, Ready};
+use self::core::{Core, Failed};
 use super::audit::Audit;
 use super::clock::Now;
 use super::model::allowance::PolicyView;
 use super::refusal::Refusal;
-use super::seam::{GrantError, Grants};
+use super::seam::Grants;
 use super::shared::{Phase, Shared};
 use denies::{DenyJob, DenyOp};
+use groups::{decide, put_in_force};
 use job::{BindingJob, Job};
 use pace::Pace;
-use steps::Steps;
 use syncs::Syncs;
 
 /// Single requests in one group.
@@ -145,7 +148,19 @@ impl Writer {
                 false => 0,
             };
             jobs.extend(chunk.drain(..lines).map(Job::Binding));
-            core = turn(core, (jobs, more), &mut syncs, pace.fold_rows(started), &grants).await;
+            let rows = pace.fold_rows(started);
+            // More lines, where they are there already and nobody else waits.
+            let next = || {
+                if *stop.borrow() || !self.singles.is_empty() {
+                    return Vec::new();
+                }
+                if chunk.is_empty() {
+                    chunk.extend(self.chunks.try_recv().into_iter().flatten());
+                }
+                chunk.drain(..).map(Job::Binding).collect()
+            };
+            let next = pace.is_alone(started).then_some(next);
+            core = turn(core, (jobs, more), next, &mut syncs, rows, &grants).await;
             pace.took(lines, started.elapsed());
             if stopping && idle && syncs.is_idle() {
                 break;
@@ -168,6 +183,7 @@ impl Writer {
 async fn turn(
     mut core: Box<Core>,
     (jobs, more): (Vec<Job>, Vec<Job>),
+    next: Option<impl FnMut() -> Vec<Job>>,
     syncs: &mut Syncs,
     rows: usize,
     grants: &Arc<dyn Grants>,
@@ -199,7 +215,11 @@ async fn turn(
     let due = core.due(&view, now);
     waiting.extend(due.into_iter().filter(|job| !syncs.put_off(job)));
     if !waiting.is_empty() {
-        core = decide(core, waiting, grants.as_ref()).await;
+        let next = next.filter(|_| more.is_empty() && syncs.is_idle() && !core.tight.is_on());
+        core = match next {
+            Some(next) => ahead::decide(core, waiting, next, grants.as_ref()).await,
+            None => decide(core, waiting, grants.as_ref()).await,
+        };
     }
     let more: Vec<Job> = more.into_iter().filter_map(|job| syncs.hold(job)).collect();
     if !more.is_empty() {
@@ -213,96 +233,6 @@ async fn turn(
         core = blocking(core, move |core| core.fold(rows)).await.0;
     }
     core
-}
-
-/// Decides jobs as one group. Where the kernel has no room for all, each gets its own answer, some of them with a later
-/// group: others' come between two.
-async fn decide(mut core: Box<Core>, mut jobs: Vec<Job>, grants: &dyn Grants) -> Box<Core> {
-    if core.tight.is_on() {
-        (core, jobs) = tight::sift(core, jobs, grants).await;
-    }
-    let mut left = vec![(jobs, 0)];
-    while let Some((jobs, attempt)) = left.pop() {
-        let jobs = core.without_growth(jobs);
-        if jobs.is_empty() {
-            continue;
-        }
-        let now = core.shared.clock.now();
-        let (epoch, policy) = grants.policy();
-        let view: Arc<PolicyView> = core.shared.view_of(epoch, &policy);
-        let standby = core.shared.standby_of(grants);
-        let mut steps = Steps::begin();
-        let prepared;
-        (core, prepared) = blocking(core, move |core| {
-            core.prepare(jobs, (&view, standby.as_deref()), now)
-        })
-        .await;
-        steps.done();
-        let ready = match prepared {
-            Ok(ready) => ready,
-            Err(failed) => {
-                left.extend(core.after_failure(failed).map(|jobs| (jobs, attempt)));
-                continue;
-            }
-        };
-        let forced;
-        (core, forced) = put_in_force(core, ready, epoch, grants, steps).await;
-        let Err((mut jobs, error)) = forced else {
-            continue;
-        };
-        match error {
-            GrantError::PolicyChanged if attempt < ATTEMPTS_MAX => left.push((jobs, attempt + 1)),
-            GrantError::TableFull { .. } | GrantError::TooManyOwners { .. } if jobs.len() > 1 => {
-                // What cannot be told without trying is tried in halves.
-                if core.tight.is_on() {
-                    core.tight.put_off(jobs.split_off(jobs.len() / 2));
-                }
-                core.tight.begin();
-                core.tight.put_off(jobs);
-            }
-            GrantError::Detached => {
-                let parts = detached::parted(&mut core, jobs, &refusal_of(&error));
-                left.extend(parts.into_iter().map(|jobs| (jobs, attempt)));
-            }
-            error => core.refuse_all(jobs, &refusal_of(&error)),
-        }
-    }
-    core
-}
-
-/// Steps (4) and (5) of a group. What the kernel refuses is taken back: its jobs, and why.
-async fn put_in_force(
-    mut core: Box<Core>,
-    mut ready: Ready,
-    epoch: u64,
-    grants: &dyn Grants,
-    mut steps: Steps,
-) -> (Box<Core>, Result<(), (Vec<Job>, GrantError)>) {
-    let jobs = ready.group.answers.len();
-    let changes = std::mem::take(&mut ready.changes);
-    // What the kernel need not know under this policy it may have to under the next.
-    let asks = !changes.is_empty() || ready.has_written();
-    let in_force = match asks {
-        true => grants.change(epoch, changes).await,
-        false => Ok(()),
-    };
-    steps.done();
-    let Err(error) = in_force else {
-        match ready.is_large() {
-            true => core = blocking(core, |core| core.publish(ready)).await.0,
-            false => core.publish(ready),
-        }
-        steps.done();
-        steps.tell_slow(jobs);
-        if asks {
-            core.shared.settle();
-        }
-        return (core, Ok(()));
-    };
-    let why = error.to_string();
-    let jobs;
-    (core, jobs) = blocking(core, move |core| core.undo(ready, &why)).await;
-    (core, Err((jobs, error)))
 }
 
 /// Tells the kernel its ends anew, where the machine has slept.

@@ -32,19 +32,26 @@ impl Pace {
         self.last_single = Some(now);
     }
 
-    /// Lines of the next group.
+    /// Whether nobody writes singly.
+    pub(super) fn is_alone(&self, now: Instant) -> bool {
+        let since = self.last_single.map(|last| now.saturating_duration_since(last));
+        since.is_none_or(|since| since >= ALONE_AFTER)
+    }
+
+    /// Lines of the next group, at most.
     pub(super) fn lines(&self, now: Instant) -> usize {
-        match self.last_single {
-            Some(last) if now.saturating_duration_since(last) < ALONE_AFTER => self.lines,
-            _ => LINES_A_CHUNK,
+        match self.is_alone(now) {
+            // A whole chunk.
+            true => usize::MAX,
+            false => self.lines,
         }
     }
 
     /// Rows that are folded at once: a single write that comes meanwhile waits for them.
     pub(super) fn fold_rows(&self, now: Instant) -> usize {
-        match self.last_single {
-            Some(last) if now.saturating_duration_since(last) < ALONE_AFTER => FOLD_ROWS / 8,
-            _ => FOLD_ROWS,
+        match self.is_alone(now) {
+            true => FOLD_ROWS,
+            false => FOLD_ROWS / 8,
         }
     }
 
@@ -66,7 +73,7 @@ mod tests {
     fn batch_has_the_groups_for_itself_until_somebody_else_writes() {
         let start = Instant::now();
         let mut pace = Pace::new();
-        assert_eq!(pace.lines(start), LINES_A_CHUNK);
+        assert_eq!(pace.lines(start), usize::MAX);
         assert_eq!(pace.fold_rows(start), FOLD_ROWS);
         pace.single(start);
         assert!(pace.lines(start) < LINES_A_CHUNK);
@@ -85,6 +92,6 @@ mod tests {
         for _ in 0..20 {
             pace.took(pace.lines(start), Duration::from_millis(100));
         }
-        assert_eq!(pace.lines(start + ALONE_AFTER), LINES_A_CHUNK);
+        assert_eq!(pace.lines(start + ALONE_AFTER), usize::MAX);
     }
 }

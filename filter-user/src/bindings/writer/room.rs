@@ -15,7 +15,9 @@ impl Group {
             .map_or(0, |allowance| allowance.publisher.bindings_max);
         let shelf = &self.entries[key].shelf;
         let has = shelf.len().saturating_sub(shelf.ended());
-        let has = has.saturating_add_signed(self.gained.get(&key.0).copied().unwrap_or(0));
+        let groups = ground.before.into_iter().chain([self]);
+        let gained = groups.filter_map(|group| group.gained.get(&key.0)).sum();
+        let has = has.saturating_add_signed(gained);
         if has < most {
             return Ok(());
         }

@@ -20,8 +20,11 @@ impl Steps {
     }
 
     pub(super) fn done(&mut self) {
-        let now = Instant::now();
-        self.took.push(now - self.last);
+        self.done_at(Instant::now());
+    }
+
+    pub(super) fn done_at(&mut self, now: Instant) {
+        self.took.push(now.saturating_duration_since(self.last));
         self.last = now;
     }
 

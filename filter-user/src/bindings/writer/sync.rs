@@ -8,6 +8,7 @@ use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use foldhash::fast::RandomState;
 use tokio::sync::oneshot;
 
 use super::durable::Fault;
@@ -53,7 +54,7 @@ pub(crate) struct SyncJob {
 /// The credentials that a sync names, as keyed 64-bit hashes: a million take 16 MB, and nobody can aim at a clash.
 #[derive(Default)]
 pub(crate) struct Named {
-    hashes: HashSet<u64>,
+    hashes: HashSet<u64, RandomState>,
     keys: std::hash::RandomState,
 }
 
@@ -93,6 +94,7 @@ pub(super) fn decide(job: &mut SyncJob, shared: &Shared, view: &PolicyView, at: 
     let denies = shared.denies.load_full();
     let ground = Ground {
         memory: &shared.memory,
+        before: None,
         store: &shared.store,
         deleted: OnceCell::new(),
         view,
@@ -133,10 +135,10 @@ impl Group {
             ..SyncSummary::default()
         };
         let mut group = Group::new(at.base, at.now.boot_id);
-        let (revoked, of_count) = group.revocations(job, &shelf, ground)?;
+        let (revoked, of_count, newer) = group.revocations(job, &shelf, ground)?;
         // They make room for what the sync adds.
         group.gain(&publisher, -of_count.cast_signed());
-        let (newer, of_unchanged) = newer(job, &shelf, &deleted);
+        let (newer, of_unchanged) = kept_newer(job, newer, &deleted);
         summary.kept_newer += newer;
         summary.unchanged = summary.unchanged.saturating_sub(of_unchanged);
         for (line, credential, wanted) in &job.puts {
@@ -263,19 +265,22 @@ impl Group {
         Ok(())
     }
 
-    /// What the sync does not name and nobody has written since, and how many of them count as bindings.
+    /// What the sync does not name and nobody has written since, and how many of them count as bindings; and what
+    /// another has written since.
     fn revocations(
         &self,
         job: &SyncJob,
         shelf: &Arc<Shelf>,
         ground: &Ground<'_>,
-    ) -> Result<(Vec<Credential>, u64), Unfit> {
-        let mut revoked = Vec::new();
+    ) -> Result<(Vec<Credential>, u64, Vec<Credential>), Unfit> {
+        let (mut revoked, mut newer) = (Vec::new(), Vec::new());
         let (mut in_force, mut counted) = (0, 0);
         shelf.each(|credential, row| {
             let ended = row.told == Told::Ended;
             in_force += u64::from(!ended);
-            if !job.named.contains(credential) && row.revision <= job.as_of {
+            if row.revision > job.as_of {
+                newer.push(credential.clone());
+            } else if !job.named.contains(credential) {
                 counted += u64::from(!ended);
                 revoked.push(credential.clone());
             }
@@ -297,7 +302,7 @@ impl Group {
                 refusal.with("revocations", counted).with("revoke_max", most),
             ));
         }
-        Ok((revoked, counted))
+        Ok((revoked, counted, newer))
     }
 
     /// After a restore: what is kept is in force again.
@@ -331,17 +336,9 @@ impl Group {
 
 /// What another write has made or deleted since the sync's time, beside the sync's own puts: not named, or named with
 /// a line that did not differ when it was read. The second number is of those lines: counted as unchanged before.
-fn newer(job: &SyncJob, shelf: &Shelf, deleted: &HashSet<Credential>) -> (u64, u64) {
-    let mut newer: Vec<Credential> = deleted
-        .iter()
-        .filter(|credential| job.named.contains(credential))
-        .cloned()
-        .collect();
-    shelf.each(|credential, row| {
-        if row.revision > job.as_of {
-            newer.push(credential.clone());
-        }
-    });
+fn kept_newer(job: &SyncJob, mut newer: Vec<Credential>, deleted: &HashSet<Credential>) -> (u64, u64) {
+    let deleted = deleted.iter().filter(|credential| job.named.contains(credential));
+    newer.extend(deleted.cloned());
     if newer.is_empty() {
         return (0, 0);
     }

@@ -59,7 +59,7 @@ pub(super) async fn sift(mut core: Box<Core>, jobs: Vec<Job>, grants: &dyn Grant
     let view = core.shared.view_of(epoch, &policy);
     let decided;
     (core, decided) = blocking(core, move |core| {
-        let group = core.group(jobs, &view, now).map_err(|(jobs, _)| jobs)?;
+        let group = core.group(jobs, None, &view, now).map_err(|(jobs, _)| jobs)?;
         let changes = group.asks((&view, None), now).in_force;
         Ok((into_jobs(group), changes))
     })

@@ -3,21 +3,25 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use super::OwnerHash;
+
+pub(super) type ByHash = HashMap<OwnerHash, u32, RandomState>;
 
 /// A clone shares what is there, and sees nothing of what is changed after it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
-    all: Arc<HashMap<OwnerHash, u32>>,
+    all: Arc<ByHash>,
     /// What was changed while others read the rest.
-    since: HashMap<OwnerHash, u32>,
+    since: ByHash,
 }
 
-impl From<HashMap<OwnerHash, u32>> for Known {
-    fn from(all: HashMap<OwnerHash, u32>) -> Self {
+impl From<ByHash> for Known {
+    fn from(all: ByHash) -> Self {
         Self {
             all: Arc::new(all),
-            since: HashMap::new(),
+            since: ByHash::default(),
         }
     }
 }
@@ -59,7 +63,7 @@ mod tests {
     #[test]
     fn clone_keeps_what_was_and_the_changes_are_one_with_it_later() {
         let hash = |name: u8| [name; 16];
-        let mut known = Known::from(HashMap::from([(hash(1), 10), (hash(2), 20)]));
+        let mut known = Known::from(ByHash::from_iter([(hash(1), 10), (hash(2), 20)]));
         let read = known.clone();
         known.insert(hash(2), 21);
         known.insert(hash(3), 30);

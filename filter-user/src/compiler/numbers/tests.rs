@@ -96,7 +96,7 @@ fn number_of_a_name_that_is_here_again_while_its_tables_were_made_is_not_given_a
     let left_with = 5;
     let before = Numbers {
         given: Given::of([left_with].into_iter()),
-        leaving: Arc::new(HashMap::from([(owner_hash(name), left_with)])),
+        leaving: Arc::new(ByHash::from_iter([(owner_hash(name), left_with)])),
         ..Numbers::default()
     };
     let root = Path::new("keyfence.toml");

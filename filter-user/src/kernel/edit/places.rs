@@ -11,6 +11,7 @@ use filter_common::lookup::prefixes::{
     Block, PROBES_MAX, REMOVED, REMOVED_V4, SLOTS_BLOCK, SLOTS_V4, SLOTS_V6, Shape as _, gate_word_v4,
     gate_word_v6, hash_block, hash_prefix_v4, hash_v4, hash_v6, home_block, home_v4, home_v6, mark, parts,
 };
+use foldhash::fast::RandomState;
 
 use super::{Edit, NoRoom};
 use crate::compiler::Key;
@@ -21,15 +22,15 @@ type Place = (usize, usize);
 /// Places that what is planned is to take, in the order in which it will be written.
 #[derive(Debug)]
 struct Claimed<K> {
-    by_key: HashMap<K, Place>,
-    taken: HashSet<Place>,
+    by_key: HashMap<K, Place, RandomState>,
+    taken: HashSet<Place, RandomState>,
 }
 
 impl<K> Default for Claimed<K> {
     fn default() -> Self {
         Self {
-            by_key: HashMap::new(),
-            taken: HashSet::new(),
+            by_key: HashMap::default(),
+            taken: HashSet::default(),
         }
     }
 }
