@@ -5,6 +5,7 @@
 
 mod places;
 pub mod prefixes;
+mod slots;
 
 use core::borrow::Borrow;
 

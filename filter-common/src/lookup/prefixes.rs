@@ -11,6 +11,7 @@ pub use super::places::{
     gate_word_v4, gate_word_v6, hash_block, hash_prefix_v4, hash_v4, hash_v6, home_block, home_v4, home_v6,
     mark,
 };
+use super::slots::{above_if_equal, above_if_none};
 
 /// Slots of a line of single IPv4 addresses: the value above, the address below.
 pub const SLOTS_V4: usize = 8;
@@ -196,21 +197,6 @@ fn in_line_v4<T: TableV4 + ?Sized>(table: &T, line: u32, address: u32) -> u32 {
         return FURTHER;
     }
     value
-}
-
-/// All of the upper 32 bits where both are equal, and none of them else.
-///
-/// So a line's slots are asked without a branch for each: which one it is cannot be foreseen, and a wrong guess, told only
-/// when the line has come from memory, costs more than to ask them all.
-#[inline(always)]
-fn above_if_equal(one: u32, other: u32) -> u64 {
-    ((one ^ other) as u64).wrapping_sub(1)
-}
-
-/// As `above_if_equal`, where no bit of `differs` is set.
-#[inline(always)]
-fn above_if_none(differs: u64) -> u64 {
-    above_if_equal((differs >> 32) as u32 | differs as u32, 0)
 }
 
 /// The value of an IPv4 address by prefixes alone.

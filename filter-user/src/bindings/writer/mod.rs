@@ -168,14 +168,19 @@ impl Writer {
         }
         // Who asks first counts where this has failed. The store is closed with its end.
         drop(counting.await);
-        let now = shared.clock.now();
-        let flush = move || {
-            core.flush_renewals(now, true);
-            core.store_head();
-        };
-        if tokio::task::spawn_blocking(flush).await.is_err() {
-            tracing::error!("the audit log could not be closed");
-        }
+        end(core).await;
+    }
+}
+
+/// Writes what was put off.
+async fn end(mut core: Box<Core>) {
+    let now = core.shared.clock.now();
+    let flush = move || {
+        core.flush_renewals(now, true);
+        core.store_head();
+    };
+    if tokio::task::spawn_blocking(flush).await.is_err() {
+        tracing::error!("the audit log could not be closed");
     }
 }
 
