@@ -116,6 +116,26 @@ fn reload_does_not_wait_for_a_file_that_is_gone() {
 }
 
 #[test]
+fn pipe_in_the_place_of_the_file_holds_up_neither_a_start_nor_a_reload() {
+    let site = Site::new();
+    Daemon::start(&site, &policy()).kill();
+    std::fs::remove_file(site.policy_file()).expect("it is there");
+    let mode = nix::sys::stat::Mode::S_IRWXU;
+    nix::unistd::mkfifo(&site.policy_file(), mode).expect("a temporary folder can hold a pipe");
+    let daemon = Daemon::start_unready(&site);
+    let answer = daemon.get("/readyz").expect("it answers");
+    assert!(
+        answer.body.contains("the last confirmed policy serves for all"),
+        "{}",
+        answer.body
+    );
+    let error = daemon.status()["policy"]["last_error"].to_string();
+    assert!(error.contains("not a regular file"), "{error}");
+    daemon.reload_in_vain();
+    Probe::open(&site).assert_filtered();
+}
+
+#[test]
 fn policy_that_has_no_tables_is_refused_as_invalid_by_run_and_reload() {
     let site = Site::new();
     let client = |number: u32| {

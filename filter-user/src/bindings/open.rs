@@ -218,7 +218,7 @@ fn fingerprints(credentials: &Credentials) -> Result<Fingerprints, OpenError> {
     }
     let mut secrets = Vec::new();
     for (id, path) in &credentials.secret_files {
-        let secret = std::fs::read(path)
+        let secret = crate::policy::read_regular(path)
             .map_err(|error| OpenError::Credentials(format!("{}: {error}", path.display())))?;
         // The newline that an editor leaves is no part of the secret.
         let secret = secret.trim_ascii_end().to_vec();

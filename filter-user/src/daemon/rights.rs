@@ -3,13 +3,14 @@
 //! What is never had again cannot be taken by who takes over the daemon. Root stays root by its number, and reaches
 //! only what that number's files and modes admit.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::unistd::{AccessFlags, access};
 use thiserror::Error;
+
+use crate::policy::open_regular;
 
 /// To load programs, to attach them, and to have them verified as they are.
 const KEPT: [Capability; 3] = [
@@ -96,7 +97,7 @@ impl Need {
         use std::io::ErrorKind::PermissionDenied;
         match self {
             Self::Read(path) => {
-                let denied = File::open(&path).is_err_and(|error| error.kind() == PermissionDenied);
+                let denied = open_regular(&path).is_err_and(|error| error.kind() == PermissionDenied);
                 denied.then_some(path)
             }
             Self::Write(folder) => {

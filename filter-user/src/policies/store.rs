@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::schema::{self, SCHEMA, Unread, Written};
 use super::text::PolicyText;
+use crate::policy::read_regular;
 
 /// Entries that are kept; older ones go, but for the last two that were confirmed.
 pub(super) const ENTRIES_MAX: usize = 20;
@@ -156,7 +157,7 @@ impl Store {
     pub(super) fn text(&self, hash: &str) -> Result<PolicyText, String> {
         let path = self.text_path(hash);
         let shown = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let bytes = fs::read(&path).map_err(|error| shown(&error))?;
+        let bytes = read_regular(&path).map_err(|error| shown(&error))?;
         let (text, _) = schema::read(&bytes).map_err(|why| shown(&why))?;
         Ok(text)
     }
@@ -265,7 +266,7 @@ impl Store {
 
 /// With the schema that it was written in.
 fn read_entry(path: &Path) -> Result<(Entry, u32), Unread> {
-    let bytes = fs::read(path).map_err(|error| Unread::Fault(error.to_string()))?;
+    let bytes = read_regular(path).map_err(|error| Unread::Fault(error.to_string()))?;
     let (entry, schema) = schema::read::<Entry>(&bytes)?;
     // It is part of a path.
     let plain = !entry.hash.is_empty() && entry.hash.bytes().all(|byte| byte.is_ascii_alphanumeric());

@@ -1,13 +1,15 @@
 //! Where policy files are read: the disk, or a set of files in memory (a policy sent over the API).
 //!
-//! The only file IO of this module is `DiskFiles`; everything else works on what these return.
+//! The only file IO of this module is `DiskFiles` and `open_regular`; everything else works on what these return.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
+use nix::fcntl::OFlag;
 
 use crate::policy::bounds::FILE_BYTES_MAX;
 
@@ -36,12 +38,8 @@ pub struct DiskFiles;
 
 impl Files for DiskFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        // A pipe or a device may never end.
-        if !std::fs::metadata(path)?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
         let mut bytes = Vec::new();
-        File::open(path)?
+        open_regular(path)?
             .take(FILE_BYTES_MAX as u64 + 1)
             .read_to_end(&mut bytes)?;
         Ok(bytes)
@@ -76,6 +74,25 @@ impl Files for DiskFiles {
             })
             .collect()
     }
+}
+
+/// Opens a file that an operator named, to read it. Never waits: a pipe may have nobody at its other end, and neither it
+/// nor a device need ever end.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    // Of a regular file this changes nothing.
+    let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(invalid("not a regular file")),
+    }
+}
+
+/// The whole of such a file.
+pub(crate) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Files given by name: the root and what it includes, with paths relative to the root's folder.
@@ -154,6 +171,17 @@ mod tests {
         }
         assert!(memory.glob(Path::new(""), "[").is_err());
         assert!(DiskFiles.glob(folder.path(), "[").is_err());
+    }
+
+    #[test]
+    fn pipe_without_a_writer_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [pipe.as_path(), Path::new("/dev/zero")] {
+            let error = DiskFiles.read(path).unwrap_err();
+            assert_eq!(error.to_string(), "not a regular file", "{}", path.display());
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The policy file: `load` reads it with all its files, finds every fault at once, and hands out a checked
 //! `Policy` that nothing after it needs to check again.
 //!
-//! Flow: files -> schema (a walk by the table of keys) -> validate -> model. Pure but for `DiskFiles`: no
+//! Flow: files -> schema (a walk by the table of keys) -> validate -> model. Pure but for `files`: no
 //! clock, no network, no interface; what is needed of the host is in `LoadContext`.
 
 pub mod bounds;
@@ -31,6 +31,7 @@ mod tests;
 pub use diagnostic::{Diagnostic, Severity};
 pub use enforced::{NotEnforced, entry_error, not_enforced, not_enforced_warnings};
 pub use files::{DiskFiles, Files, MemoryFiles};
+pub(crate) use files::{open_regular, read_regular};
 pub use load::{LoadContext, Loaded, load, load_from};
 pub use model::Policy;
 pub(crate) use prefix::prefix_from_text;
