@@ -21,7 +21,7 @@ use crate::bindings::requests::AuditNote;
 use crate::bindings::seam::{Effective, Grants};
 use crate::bindings::{self, Bindings, Writer};
 use crate::engine::snapshot::{Snapshot, View};
-use crate::engine::{self, Engine, Filter, FilterError, Options, Pushes};
+use crate::engine::{self, Earlier, Engine, Filter, FilterError, Options};
 use crate::metrics::Metrics;
 use crate::policies::{By, Policies, Seen, Start, Via};
 use crate::policy::Policy;
@@ -119,11 +119,13 @@ pub async fn run(prepared: Prepared, options: Options, mut start: Start) -> Resu
     let hash = start.hash.clone();
     let (bindings, writer) = open_bindings(&policy).await?;
     let effective: Arc<dyn Effective> = Arc::new(bindings.clone());
-    let pushes = match bindings.is_lost() {
-        false => Pushes::Known,
-        true => Pushes::Lost,
+    let earlier = match (bindings.is_lost(), start.is_lost()) {
+        (false, false) => Earlier::Known,
+        (true, false) => Earlier::NoPushes,
+        (_, true) => Earlier::NoPolicy,
     };
-    let (engine, shared) = Engine::start(options, hash, Arc::clone(&policy), Some(effective), pushes).await?;
+    let (engine, shared) =
+        Engine::start(options, hash, Arc::clone(&policy), Some(effective), earlier).await?;
     if engine.is_kept() {
         bindings.keep();
     }

@@ -1,6 +1,8 @@
 //! A policy with a fault changes nothing that runs.
 
-use keyfence_tests::harness::{Attach, Counts, Daemon, Policy, Probe, Site, keyfence, output, until};
+use keyfence_tests::harness::{
+    Attach, Counts, Daemon, Policy, Probe, STRANGER, Site, keyfence, output, until,
+};
 
 const READY: &str = "keyfence_policy_reload_success";
 
@@ -133,6 +135,87 @@ fn pipe_in_the_place_of_the_file_holds_up_neither_a_start_nor_a_reload() {
     assert!(error.contains("not a regular file"), "{error}");
     daemon.reload_in_vain();
     Probe::open(&site).assert_filtered();
+}
+
+/// The last confirmed policy as a power cut leaves it: what can be read is older, and looser.
+#[test]
+fn kernel_keeps_a_policy_whose_record_cannot_be_read_until_another_is_applied() {
+    let site = Site::new();
+    let stranger = STRANGER.v4;
+    let loose = policy().and(&format!(
+        "[[client]]\nname = \"once\"\nsources = [\"{stranger}\"]\nservices = [\"probe\"]\n"
+    ));
+    let daemon = Daemon::start(&site, &loose);
+    site.write(&policy());
+    daemon.reload();
+    let mut probe = Probe::open(&site);
+    probe.assert_filtered();
+    let hash = daemon.status()["policy"]["hash"].clone();
+    let hash = hash.as_str().expect("a hash");
+    let folder = site.state().join("policy");
+    let whole = |name: &str| std::fs::read(folder.join(name)).expect("it is kept");
+    let text = format!("{hash}.policy");
+    let (kept_entry, kept_text) = (whole("000002.json"), whole(&text));
+    let half = &kept_text[..kept_text.len() / 2];
+    let mut daemon = daemon;
+    // With the same file a text is not missed.
+    let other = policy().and(&format!(
+        "[[deny]]\nname = \"other\"\nsources = [\"{stranger}\"]\n"
+    ));
+    for (name, damaged) in [
+        ("000002.json", "{".as_bytes()),
+        ("000002.json", b""),
+        (text.as_str(), half),
+    ] {
+        let generation = daemon.generation();
+        daemon.kill();
+        std::fs::write(folder.join(name), damaged).expect("it can be written");
+        if name == text {
+            site.write(&other);
+        }
+        // Not even a start more lets go of it.
+        for _ in 0..2 {
+            daemon = Daemon::start_unready(&site);
+            probe.assert_filtered();
+            let ready = daemon.get("/readyz").expect("it answers");
+            let lost = "the last confirmed policy cannot be read";
+            assert!(
+                ready.status == 503 && ready.body.contains(lost) && ready.body.contains(name),
+                "{name}: {}",
+                ready.body
+            );
+            let status = daemon.status();
+            assert_eq!(status["policy"]["hash"], "unknown", "{name}");
+            assert_eq!(status["generation"], generation, "{name}");
+            daemon.kill();
+        }
+        daemon = Daemon::start_unready(&site);
+        daemon.reload();
+        probe.assert_filtered();
+        until("it is ready again, and that is on disk", || {
+            daemon.get("/readyz").filter(|answer| answer.status == 200)
+        });
+        daemon.kill();
+        daemon = Daemon::start_again(&site);
+        probe.assert_filtered();
+        // As it was.
+        daemon.kill();
+        for number in 3..9 {
+            let _ = std::fs::remove_file(folder.join(format!("{number:06}.json")));
+        }
+        std::fs::write(folder.join("000002.json"), &kept_entry).expect("it can be written");
+        std::fs::write(folder.join(&text), &kept_text).expect("it can be written");
+        daemon = Daemon::start_again(&site);
+        probe.assert_filtered();
+    }
+    daemon.kill();
+    // The file says what was confirmed, so nothing is lost.
+    std::fs::remove_file(folder.join(&text)).expect("it is kept");
+    site.write(&policy());
+    let daemon = Daemon::start_again(&site);
+    probe.assert_filtered();
+    assert_eq!(daemon.status()["policy"]["hash"], hash);
+    assert!(folder.join(&text).exists(), "it is kept anew");
 }
 
 #[test]

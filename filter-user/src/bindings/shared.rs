@@ -107,10 +107,7 @@ impl Shared {
         self.judge_running()?;
         match self.kept.load(Ordering::Acquire) {
             false => Ok(()),
-            true => Err(Refusal::new(
-                Code::Unavailable,
-                format!("the store could not be read: {KEPT}"),
-            )),
+            true => Err(Refusal::new(Code::Unavailable, self.why_kept())),
         }
     }
 
@@ -125,11 +122,21 @@ impl Shared {
         })
     }
 
+    fn why_kept(&self) -> String {
+        match self.is_lost.load(Ordering::Acquire) {
+            true => format!("the store could not be read: {KEPT}"),
+            false => "the last confirmed policy could not be read: the kernel keeps what was in force, and takes no change \
+                      of it; `keyfence reload` begins anew"
+                .to_owned(),
+        }
+    }
+
     /// The kernel keeps what it had: see `Bindings::keep`.
     pub(crate) fn keep(&self) {
         self.kept.store(true, Ordering::Release);
-        let lost = self.lost.as_deref().unwrap_or("the store could not be read");
-        self.set_alarm(STORE_ALARM, Some(format!("{lost}; {KEPT}")));
+        // Where the store is whole, it is the policy that is not, and that is told with the policy.
+        let alarm = self.lost.as_ref().map(|lost| format!("{lost}; {KEPT}"));
+        self.set_alarm(STORE_ALARM, alarm);
     }
 
     /// It does no longer.

@@ -58,6 +58,8 @@ pub struct FileState {
     pub at_start: bool,
     /// Of what it says; `None` where it is invalid.
     pub hash: Option<String>,
+    /// Why the policy that was confirmed last is not known, until another is: a sentence.
+    pub lost: Option<String>,
 }
 
 impl FileState {
@@ -73,6 +75,7 @@ impl FileState {
         snapshot.policy.reload_ok = self.error.is_none();
         snapshot.policy.last_error.clone_from(&self.error);
         snapshot.policy.file_differs = self.hash.as_ref() != Some(&snapshot.policy.hash);
+        snapshot.not_ready.extend(self.lost.clone());
         if self.error.is_some() {
             let sentence = match self.at_start {
                 true => "the policy file is invalid; the last confirmed policy serves for all",

@@ -39,13 +39,13 @@ pub enum FilterError {
     #[error("the filter was detached while this daemon ran, and every packet passes: restart the daemon")]
     Detached,
     #[error(
-        "the filter of an earlier daemon stays in force as it is, since what was pushed cannot be read: `keyfence \
-         reload` begins anew"
+        "the filter of an earlier daemon stays in force as it is, since what was pushed, or the policy, cannot be \
+         read: `keyfence reload` begins anew"
     )]
     Kept,
     #[error(
-        "the filter in force is of another layout (version {0}), and what was pushed cannot be read: it is left as it \
-         is. Run the release that made it, `keyfence restore` a backup, then start this one"
+        "the filter in force is of another layout (version {0}), and what was pushed, or the policy, cannot be read: it \
+         is left as it is. Run the release that made it, `keyfence restore` a backup or apply a policy, then start this one"
     )]
     Unknown(u32),
     #[error("the bindings do not follow the kernel's tables")]

@@ -87,13 +87,19 @@ pub struct Options {
     pub kernel_log: crate::kernel::load::KernelLog,
 }
 
-/// Whether who knows what was pushed knows all of it.
+/// What is known of what an earlier daemon had in force. Where that is not all, what it left in the kernel stays in force as
+/// it is, until a policy is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pushes {
+pub enum Earlier {
     Known,
-    /// What an earlier daemon left in the kernel stays in force as it is, until a reload.
-    Lost,
+    /// Which policy it was is not known, and the one at hand is older.
+    NoPolicy,
+    /// What was pushed is not known.
+    NoPushes,
 }
+
+/// In the place of a policy's hash, where nobody knows which one is in force.
+const UNKNOWN: &str = "unknown";
 
 /// Asked of the engine by others.
 enum Command {
@@ -145,15 +151,19 @@ impl Engine {
         hash: String,
         policy: Arc<Policy>,
         effective: Option<Arc<dyn Effective>>,
-        pushed: Pushes,
+        earlier: Earlier,
     ) -> Result<(Self, Arc<Shared>), FilterError> {
         // The bindings' view of the policy is wanted once more when it is in force.
         let under = effective.as_ref().map(|effective| effective.under(1, &policy));
-        let pushed = match pushed {
-            Pushes::Known => Some(pushed_at_start(under.as_deref(), &policy)),
-            Pushes::Lost => None,
+        let pushed = match earlier {
+            Earlier::Known | Earlier::NoPolicy => pushed_at_start(under.as_deref(), &policy),
+            Earlier::NoPushes => Pushed::default(),
         };
-        let filter = Filter::start(&options, &policy, pushed).await?;
+        let filter = Filter::start(&options, &policy, (pushed, earlier)).await?;
+        let hash = match (filter.kept, earlier) {
+            (true, Earlier::NoPolicy) => UNKNOWN.to_owned(),
+            _ => hash,
+        };
         let (sender, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
         let started_at = jiff::Timestamp::now();
         let state = PolicyState {

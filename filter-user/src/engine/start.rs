@@ -8,7 +8,6 @@ use std::sync::Arc;
 use filter_common::abi::{self, Meta, names};
 use nix::fcntl::Flock;
 
-use super::Options;
 use super::attachments::{Attachments, by_slot, counted, placed};
 use super::build::{Around, Next, Wanted};
 use super::compile::{Occasion, compile};
@@ -17,6 +16,7 @@ use super::error::FilterError;
 use super::fill::owners_max;
 use super::filter::{Filter, meta, name, names_of, shared};
 use super::tables::Tables;
+use super::{Earlier, Options};
 use crate::compiler::{self, Keep, Numbers, Pushed};
 use crate::kernel::attach::Entry;
 use crate::kernel::capture::Tap;
@@ -34,11 +34,11 @@ use crate::policy::Policy;
 
 impl Filter {
     /// Puts a policy in force on its interfaces, over what an earlier daemon left or from nothing.
-    /// Without `pushed` it is not known what was pushed: then what an earlier daemon left stays as it is.
+    /// Where not all is known of what that one had in force, it stays as it is.
     pub async fn start(
         options: &Options,
         policy: &Arc<Policy>,
-        pushed: Option<Pushed>,
+        (pushed, earlier): (Pushed, Earlier),
     ) -> Result<Self, FilterError> {
         let pins = Pins::of(&options.bpf_fs, &policy.daemon.instance)?;
         let held = || FilterError::Instance(policy.daemon.instance.clone());
@@ -58,9 +58,9 @@ impl Filter {
         match found {
             Found::Other(theirs) => {
                 let lock = lock.ok_or_else(held)?;
-                let Some(pushed) = pushed else {
+                if earlier != Earlier::Known {
                     return Err(FilterError::Unknown(theirs.layout_version));
-                };
+                }
                 tokio::task::block_in_place(|| {
                     Self::succeed((pins, lock), options, (policy, pushed), around, theirs)
                 })
@@ -68,6 +68,7 @@ impl Filter {
             Found::Ours(meta) => {
                 pins.check_shapes()?;
                 let lock = lock.ok_or_else(held)?;
+                let pushed = (earlier == Earlier::Known).then_some(pushed);
                 tokio::task::block_in_place(|| {
                     Self::adopt(pins, lock, options, (policy, pushed), around, meta)
                 })
@@ -81,7 +82,7 @@ impl Filter {
                     pins.clear()?;
                 }
                 pins.create()?;
-                let (lock, pushed) = (pins.lock()?.ok_or_else(held)?, pushed.unwrap_or_default());
+                let lock = pins.lock()?.ok_or_else(held)?;
                 pins.settle()?;
                 tokio::task::block_in_place(|| Self::create(pins, lock, options, (policy, pushed), around))
             }
@@ -273,7 +274,7 @@ impl Filter {
         self.slots = names_of(&placed).into_iter().zip(slots).collect();
         tracing::warn!(
             generation = self.number,
-            "the filter of an earlier daemon stays in force as it is: what was pushed cannot be read"
+            "the filter of an earlier daemon stays in force as it is: what it had in force cannot be read"
         );
         Ok(())
     }

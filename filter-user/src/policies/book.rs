@@ -15,6 +15,8 @@ pub(super) struct Book {
     pub(super) store: Store,
     /// The entry that waits to be confirmed.
     pub(super) pending: Option<u64>,
+    /// Whether the policy that was confirmed last is not known.
+    pub(super) is_lost: bool,
     /// The last reload: when it began, and what became of it, for those who asked meanwhile.
     pub(super) reloaded: Option<(Instant, Result<Done, PolicyError>)>,
 }

@@ -145,6 +145,11 @@ impl Inner {
         let mut plan = self.plan(&checked, by.via == Via::Apply).await?;
         plan.warnings
             .extend(owners_lacking(&checked.policy, &self.view.snapshot()));
+        if book.is_lost && terms.confirm.is_some() {
+            let why = "which policy would come back is not known, since the last confirmed one cannot be read: apply it \
+                       without --confirm-within";
+            return Err(PolicyError::Failed(why.to_owned()));
+        }
         let (epoch, in_force) = self.grants.policy();
         // What is in force already needs no way back.
         let confirm = terms.confirm.filter(|_| plan.base != plan.hash);
@@ -188,6 +193,8 @@ impl Inner {
                         "it is in force and could not be written down as confirmed, so a restart brings the one before \
                          back: {error}; apply it again"
                     ));
+                } else if std::mem::take(&mut book.is_lost) {
+                    self.note(|known| known.state.lost = None);
                 }
                 noted(settled);
             }
@@ -213,7 +220,8 @@ impl Inner {
         checked: &Checked,
         by: &By,
     ) -> Result<Option<u64>, PolicyError> {
-        let last = book.store.confirmed().next();
+        // One that cannot be read may have come after it.
+        let last = book.store.confirmed().next().filter(|_| !book.is_lost);
         if last.is_some_and(|last| last.hash == checked.hash) {
             return Ok(None);
         }

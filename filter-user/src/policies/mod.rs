@@ -135,6 +135,7 @@ impl Policies {
             mut store,
             first,
             file_state,
+            is_lost,
             state_given,
             ..
         } = start;
@@ -167,6 +168,7 @@ impl Policies {
             book: TaskMutex::new(Book {
                 store,
                 pending: None,
+                is_lost,
                 reloaded: None,
             }),
             known: Mutex::new(known),

@@ -29,9 +29,11 @@ pub struct Start {
     pub files: Vec<PathBuf>,
     pub(super) file: PathBuf,
     pub(super) store: Store,
-    /// The file's text, where it is what is in force and nothing was confirmed before.
+    /// The file's text, where it is what is in force, and no text that was confirmed before says so.
     pub(super) first: Option<PolicyText>,
     pub(super) file_state: FileState,
+    /// Whether the policy that was confirmed last is not known: this one may be older.
+    pub(super) is_lost: bool,
     /// Whether the command named the state's folder.
     pub(super) state_given: bool,
 }
@@ -86,13 +88,13 @@ impl Start {
         if let Some(newer) = store.newer() {
             return Err(NoStart::Newer(newer));
         }
-        let kept = last(&store);
         // As status names it, from whatever folder that is asked.
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         let own = match fault {
             None => loaded.policy.take(),
             Some(_) => None,
         };
+        let Last { kept, is_file, lost } = last(&store, own.as_ref().map(|_| loaded.hash.as_str()));
         let (mut policy, hash, warnings) = match (own, kept) {
             (None, None) => return Err(NoStart::Policy(Box::new(loaded))),
             (Some(own), None) => (own, loaded.hash.clone(), engine::warnings(&loaded)),
@@ -104,12 +106,20 @@ impl Start {
             (None, Some(kept)) => (kept.policy, kept.hash, kept.warnings),
         };
         policy.daemon.state = folder;
-        let first = store.confirmed().next().is_none() && fault.is_none();
+        // Not where it may be another that was confirmed: the next start would take this one for the last.
+        let nothing = store.confirmed().next().is_none() && lost.is_none();
+        let first = (nothing || is_file) && fault.is_none();
         let first = first.then(|| PolicyText::of(&loaded, file.parent())).flatten();
         let file_state = FileState {
             at_start: fault.is_some(),
             hash: fault.is_none().then(|| loaded.hash.clone()),
             error: fault,
+            lost: lost.as_ref().map(|why| {
+                format!(
+                    "the last confirmed policy cannot be read ({why}): what the kernel had stays in force as it is, and \
+                     where it had nothing, what can be read serves; `keyfence reload` or `keyfence apply FILE` begins anew"
+                )
+            }),
         };
         let files = loaded.files.iter().map(|file| file.name.as_ref().into());
         Ok(Start {
@@ -121,8 +131,14 @@ impl Start {
             store,
             first,
             file_state,
+            is_lost: lost.is_some(),
             state_given: state.is_some(),
         })
+    }
+
+    /// Whether the policy that was confirmed last is not known: this one may be older.
+    pub fn is_lost(&self) -> bool {
+        self.is_lost
     }
 
     /// Brings policies that an older release has kept into this one's form.
@@ -138,12 +154,15 @@ impl Start {
         for unreadable in self.store.unreadable() {
             tracing::error!("of the policies that were in force, one cannot be read: {unreadable}");
         }
+        if let Some(lost) = &self.file_state.lost {
+            tracing::error!("{lost}");
+        }
         if let Some(error) = &self.file_state.error {
             tracing::error!(
                 hash = self.hash,
                 "the policy file is invalid, and the last confirmed policy serves for all: {error}"
             );
-        } else if self.file_state.hash.as_ref() != Some(&self.hash) {
+        } else if !self.is_lost && self.file_state.hash.as_ref() != Some(&self.hash) {
             tracing::warn!(
                 hash = self.hash,
                 "the policy file says something else than the last confirmed policy, which is in force: `keyfence reload` \
@@ -160,32 +179,58 @@ struct Kept {
     warnings: Vec<String>,
 }
 
-/// The last confirmed policy that can be read; each that cannot is told.
-fn last(store: &Store) -> Option<Kept> {
-    store.confirmed().find_map(|entry| {
-        let loaded = match store.text(&entry.hash) {
-            Ok(text) => text.load(),
-            Err(why) => {
-                tracing::error!("a confirmed policy cannot be read, the one before it is taken: {why}");
-                return None;
+/// What was confirmed last.
+#[derive(Default)]
+struct Last {
+    /// The last that can be read.
+    kept: Option<Kept>,
+    /// Whether the file says what was confirmed last, whose own text cannot be read.
+    is_file: bool,
+    /// Why that is not the last, or may not be.
+    lost: Option<String>,
+}
+
+/// The last confirmed policy that can be read; each that cannot is told. `own` is the hash of the file.
+fn last(store: &Store, own: Option<&str>) -> Last {
+    let mut last = Last {
+        lost: store.lacks_the_last().map(str::to_owned),
+        ..Last::default()
+    };
+    for entry in store.confirmed() {
+        match kept(store, &entry.hash) {
+            Ok(kept) => {
+                last.kept = Some(kept);
+                break;
             }
-        };
-        let refusal = engine::refusal(&loaded);
-        let warnings = engine::warnings(&loaded);
-        match (refusal, loaded.policy) {
-            (None, Some(policy)) if loaded.hash == entry.hash => Some(Kept {
-                policy,
-                hash: loaded.hash,
-                warnings,
-            }),
-            (refusal, _) => {
-                let why = refusal.unwrap_or_else(|| "its text is not what was confirmed".to_owned());
-                let hash = &entry.hash;
-                tracing::error!("confirmed policy {hash} cannot serve, the one before it is taken: {why}");
-                None
+            Err(why) if last.lost.is_none() && own == Some(entry.hash.as_str()) => {
+                tracing::error!("the confirmed policy is kept anew, since the file says the same: {why}");
+                last.is_file = true;
+                break;
+            }
+            Err(why) => {
+                tracing::error!("a confirmed policy cannot serve, the one before it is taken: {why}");
+                last.lost.get_or_insert(why);
             }
         }
-    })
+    }
+    last
+}
+
+fn kept(store: &Store, hash: &str) -> Result<Kept, String> {
+    let loaded = store.text(hash)?.load();
+    let refusal = engine::refusal(&loaded);
+    let warnings = engine::warnings(&loaded);
+    match (refusal, loaded.policy) {
+        (None, Some(policy)) if loaded.hash == hash => Ok(Kept {
+            policy,
+            hash: loaded.hash,
+            warnings,
+        }),
+        (refusal, _) => {
+            let why = refusal.unwrap_or_else(|| "its text is not what was confirmed".to_owned());
+            Err(format!("{hash}: {why}"))
+        }
+    }
 }
 
 /// A policy as a daemon with this file has it in force: what is read at start only is the file's.
@@ -340,8 +385,47 @@ mod tests {
         let first = host.confirm(&text("first", "root"));
         let second = host.confirm(&text("second", "root"));
         assert_eq!(host.start().hash, second);
+        assert!(!host.start().is_lost());
         let kept = host.state().join("policy").join(format!("{second}.policy"));
-        std::fs::write(kept, "{}").unwrap();
-        assert_eq!(host.start().hash, first);
+        std::fs::write(&kept, "{}").unwrap();
+        let start = host.start();
+        assert_eq!(start.hash, first);
+        assert!(start.is_lost() && start.first.is_none());
+        let lost = start.file_state.lost.unwrap();
+        assert!(
+            lost.contains(&second) && lost.contains("`keyfence reload`"),
+            "{lost}"
+        );
+        // The file says what was confirmed: it is kept anew.
+        host.write(&text("second", "root"));
+        let start = host.start();
+        assert_eq!(start.hash, second);
+        assert!(!start.is_lost() && start.first.is_some());
+    }
+
+    #[test]
+    fn entry_that_cannot_be_read_may_have_been_the_last_unless_another_was_confirmed_since() {
+        let host = Host::new();
+        host.write(&text("new", "root"));
+        let first = host.confirm(&text("first", "root"));
+        host.confirm(&text("second", "root"));
+        let entry = host.state().join("policy/000002.json");
+        std::fs::write(entry, "").unwrap();
+        let start = host.start();
+        assert_eq!(start.hash, first);
+        assert!(start.is_lost());
+        assert!(start.file_state.lost.unwrap().contains("000002.json"));
+        let third = host.confirm(&text("third", "root"));
+        let start = host.start();
+        assert_eq!(start.hash, third);
+        assert!(!start.is_lost());
+        // Where none can be read, the file is not what was confirmed.
+        for number in [1, 2, 3] {
+            let entry = host.state().join(format!("policy/00000{number}.json"));
+            std::fs::write(entry, "{").unwrap();
+        }
+        let start = host.start();
+        assert_eq!(told(&start), ("new", "root"));
+        assert!(start.is_lost() && start.first.is_none());
     }
 }

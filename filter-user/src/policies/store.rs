@@ -82,6 +82,8 @@ pub(super) struct Store {
     entries: Vec<Entry>,
     /// A sentence for each file that cannot be read.
     unreadable: Vec<String>,
+    /// The highest number of an entry that cannot be read, and its sentence; of the folder, the highest there is.
+    unreadable_last: Option<(u64, String)>,
     /// The oldest schema that an entry is written in, and the newest.
     schemas: Option<(u32, u32)>,
 }
@@ -94,13 +96,16 @@ impl Store {
             folder: folder.clone(),
             entries: Vec::new(),
             unreadable: Vec::new(),
+            unreadable_last: None,
             schemas: None,
         };
         let listed = match fs::read_dir(&folder) {
             Ok(listed) => listed,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return store,
             Err(error) => {
-                store.unreadable.push(format!("{}: {error}", folder.display()));
+                let why = format!("{}: {error}", folder.display());
+                store.unreadable.push(why.clone());
+                store.unreadable_last = Some((u64::MAX, why));
                 return store;
             }
         };
@@ -115,7 +120,10 @@ impl Store {
                     if let Unread::Newer(schema) = why {
                         store.met(schema);
                     }
-                    store.unreadable.push(format!("{}: {why}", path.display()));
+                    let why = format!("{}: {why}", path.display());
+                    let number = number_of(&path).map(|number| (number, why.clone()));
+                    store.unreadable_last = store.unreadable_last.max(number);
+                    store.unreadable.push(why);
                 }
             }
         }
@@ -145,6 +153,13 @@ impl Store {
 
     pub(super) fn unreadable(&self) -> &[String] {
         &self.unreadable
+    }
+
+    /// One that cannot be read and may have been confirmed after all that can, a sentence.
+    pub(super) fn lacks_the_last(&self) -> Option<&str> {
+        let last = self.confirmed().next().map_or(0, |entry| entry.number);
+        let (number, why) = self.unreadable_last.as_ref()?;
+        (*number > last).then_some(why)
     }
 
     /// Those that were confirmed, the last first.
@@ -234,10 +249,7 @@ impl Store {
     fn next_number(&self) -> io::Result<u64> {
         let mut last = 0;
         for file in fs::read_dir(&self.folder)? {
-            let path = file?.path();
-            let stem = path.file_stem().and_then(|stem| stem.to_str());
-            let number = stem.filter(|_| path.extension().is_some_and(|end| end == ENTRY));
-            last = last.max(number.and_then(|number| number.parse().ok()).unwrap_or(0));
+            last = last.max(number_of(&file?.path()).unwrap_or(0));
         }
         Ok(last + 1)
     }
@@ -262,6 +274,13 @@ impl Store {
     fn text_path(&self, hash: &str) -> PathBuf {
         self.folder.join(format!("{hash}.{TEXT}"))
     }
+}
+
+/// Of an entry's file.
+fn number_of(path: &Path) -> Option<u64> {
+    let stem = path.file_stem().and_then(|stem| stem.to_str());
+    let number = stem.filter(|_| path.extension().is_some_and(|end| end == ENTRY))?;
+    number.parse().ok()
 }
 
 /// With the schema that it was written in.

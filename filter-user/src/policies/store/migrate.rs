@@ -36,6 +36,7 @@ impl Store {
             folder: copy.path().to_owned(),
             entries: Vec::new(),
             unreadable: Vec::new(),
+            unreadable_last: None,
             schemas: None,
         };
         for entry in &self.entries {
