@@ -1,7 +1,10 @@
 //! Observing for a while: what would be dropped passes until the kernel ends it, whatever becomes of the daemon. And
 //! detaching by the daemon.
 
+use std::fs::{Permissions, set_permissions};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::Output;
 
 use filter_common::verdict::{Reason, Verdict};
@@ -152,6 +155,50 @@ fn daemon_takes_the_filter_off_and_tells_its_audit_log() {
         let answer = daemon.get("/readyz")?;
         (answer.status == 503 && answer.body.contains("srv0")).then_some(())
     });
+}
+
+/// An operator who is not root sees none of the pins: the daemon is asked. Without it, the folders are told to be another's,
+/// and not to be removed.
+#[test]
+fn operator_who_is_not_root_detaches_by_the_daemon_alone() {
+    let site = Site::new();
+    let operators = "operators = [\"root\", \"daemon\"]";
+    let daemon = Daemon::start(&site, &policy().daemon(operators));
+    set_permissions(site.folder(), Permissions::from_mode(0o755)).expect("the folder is ours");
+    set_permissions(site.socket(), Permissions::from_mode(0o666)).expect("the socket is ours");
+    let detach = |instance: &str| {
+        let mut command = keyfence();
+        command.args(["detach", "--yes", "--instance", instance, "--socket"]);
+        command.arg(site.socket()).arg("--bpf-fs").arg(site.bpf.path());
+        let output = output(command.uid(1).gid(1));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    let mut probe = Probe::open(&site);
+    probe.assert_filtered();
+    let (code, said) = detach("main");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("srv0"), "{said}");
+    probe.assert_open();
+    daemon.kill();
+    let daemon = Daemon::start_again(&site);
+    probe.assert_filtered();
+    let other = Daemon::detach(&site, &["--yes", "--instance", "other"]);
+    assert_eq!(other.code, Some(0), "{}", other.log);
+    assert!(
+        other.log.contains("still in force: instance main"),
+        "{}",
+        other.log
+    );
+    daemon.kill();
+    let (code, said) = detach("main");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("another user (uid 0)") && said.contains("an operator"),
+        "{said}"
+    );
+    assert!(!said.contains("remove"), "{said}");
+    probe.assert_filtered();
 }
 
 /// A policy of its own file, beside the daemon's; its plan, and all that the command says of it.

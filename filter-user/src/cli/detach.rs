@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper::Method;
+use nix::unistd::geteuid;
 use serde_json::Value;
 
 use super::client::{self, Call};
@@ -56,13 +57,18 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         Some(name) => name.clone(),
         None => instance_of(&arguments.policy)?,
     };
-    let failed = |error: PinError| Failure::new(Exit::Failed, error);
-    let pins = Pins::to_clear(&arguments.bpf_fs, &instance).map_err(failed)?;
-    let linked = pins.linked().map_err(failed)?;
-    if linked.is_empty() && !pins.root().exists() {
-        shell.say(&format!("instance {instance} filters nothing"));
-        return Ok(Exit::Done);
-    }
+    // Who may ask the daemon need not be able to see the pins.
+    let asked = asked(&arguments.socket, &instance);
+    let linked = match &asked {
+        Some(attached) if !attached.is_empty() => attached.clone(),
+        _ => match pinned(&arguments.bpf_fs, &instance)? {
+            Some((_, linked)) => linked,
+            None => {
+                shell.say(&nothing(&arguments.bpf_fs, &instance));
+                return Ok(Exit::Done);
+            }
+        },
+    };
     let names = if linked.is_empty() {
         String::from("no interface")
     } else {
@@ -80,9 +86,11 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
             return Err(Failure::new(Exit::Refused, "not confirmed: nothing was changed"));
         }
     }
-    if !by_daemon(&arguments.socket, &instance, shell) {
+    if (asked.is_none() || !by_daemon(&arguments.socket, shell))
+        && let Some((pins, _)) = pinned(&arguments.bpf_fs, &instance)?
+    {
         let last = Last::before(&pins, &arguments.policy, &instance);
-        for line in last.write_after(|| pins.clear().map_err(failed))? {
+        for line in last.write_after(|| pins.clear().map_err(not_allowed))? {
             shell.say(&line);
         }
     }
@@ -90,15 +98,53 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     Ok(Exit::Done)
 }
 
-/// Asks the daemon of this instance, if it runs. Whoever may clear the pins may do so without it.
-fn by_daemon(socket: &Path, instance: &str, shell: &Shell) -> bool {
-    let Ok(status) = client::ask(socket, Method::GET, "/v1/status", PATIENCE) else {
-        return false;
+/// The pins of an instance, and the interfaces that it filters by them; `None` where it filters nothing.
+fn pinned(bpf_fs: &Path, instance: &str) -> Result<Option<(Pins, Vec<String>)>, Failure> {
+    let pins = Pins::to_clear(bpf_fs, instance).map_err(not_allowed)?;
+    let linked = pins.linked().map_err(not_allowed)?;
+    let is_there = !linked.is_empty() || pins.root().exists();
+    Ok(is_there.then_some((pins, linked)))
+}
+
+/// With what becomes of it, where it is for want of a right.
+fn not_allowed(error: PinError) -> Failure {
+    let text = match geteuid().is_root() {
+        true => error.to_string(),
+        false => format!(
+            "{error}\nWithout the daemon, root or the user whose daemon filters can detach; with it, an operator ([daemon] \
+             operators), by --socket"
+        ),
     };
-    let status: Value = serde_json::from_str(&status).unwrap_or_default();
-    if status["instance"] != instance {
-        return false;
+    Failure::new(Exit::Failed, text)
+}
+
+/// Which others do filter: the name may be wrong.
+fn nothing(bpf_fs: &Path, instance: &str) -> String {
+    let others = Pins::filtering(bpf_fs);
+    match others.as_slice() {
+        [] => format!("instance {instance} filters nothing"),
+        others => format!(
+            "instance {instance} filters nothing; still in force: instance {}",
+            others.join(", ")
+        ),
     }
+}
+
+/// The interfaces that the daemon of this instance filters, if it runs.
+fn asked(socket: &Path, instance: &str) -> Option<Vec<String>> {
+    let status = client::ask(socket, Method::GET, "/v1/status", PATIENCE).ok()?;
+    let status: Value = serde_json::from_str(&status).ok()?;
+    if status["instance"] != instance {
+        return None;
+    }
+    let interfaces = status["interfaces"].as_array().into_iter().flatten();
+    let attached = interfaces.filter(|interface| interface["attached"] == true);
+    let names = attached.filter_map(|interface| interface["name"].as_str());
+    Some(names.map(str::to_owned).collect())
+}
+
+/// Asks the daemon. Whoever may clear the pins may do so without it.
+fn by_daemon(socket: &Path, shell: &Shell) -> bool {
     let call = Call {
         method: Method::POST,
         path: "/v1/detach".to_owned(),

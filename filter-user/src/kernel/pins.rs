@@ -46,6 +46,10 @@ pub enum PinError {
          look at it, remove it, and mount the BPF file system with mode=0700"
     )]
     Foreign(PathBuf),
+    #[error(
+        "{0} belongs to another user (uid {1}), who alone may change the filter there, or root may take it off"
+    )]
+    Others(PathBuf, u32),
     #[error("{path}: {error}")]
     Io { path: PathBuf, error: io::Error },
     #[error(
@@ -140,9 +144,11 @@ impl Pins {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(self.io(folder, error)),
             };
-            let alone = trusted(Uid::from_raw(found.uid())) && found.mode() & 0o022 == 0;
-            if !alone || !found.is_dir() {
+            if found.mode() & 0o022 != 0 || !found.is_dir() {
                 return Err(PinError::Foreign(folder.into()));
+            }
+            if !trusted(Uid::from_raw(found.uid())) {
+                return Err(PinError::Others(folder.into(), found.uid()));
             }
         }
         Ok(())
