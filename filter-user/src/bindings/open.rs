@@ -21,6 +21,7 @@ use super::shared::{CHUNKS_MAX, Phase, SINGLES_MAX, STORE_ALARM, Shared};
 use super::store::{self, Opened, Rows, StoreError};
 use super::writer::Writer;
 use super::writer::denies::{Denies, Deny};
+use super::writer::reserve::give_up;
 use super::{Bindings, OpenError, Options};
 use crate::policy::Policy;
 use crate::policy::model::{Credentials, Scheme};
@@ -45,7 +46,7 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
         .map_err(|error| OpenError::Credentials(error.to_string()))?;
     let fingerprints = fingerprints(&policy.credentials)?;
     let path = store::path_in(&folder);
-    let opened = open_store(&path, now)?;
+    let opened = open_store(&folder, now)?;
     let mut audit = Audit::open(&audit::path_in(&folder), now.wall_ms).map_err(at_folder)?;
     let cut = tell_missing(&mut audit, &opened, now).map_err(|error| OpenError::Store {
         path: path.clone(),
@@ -104,18 +105,36 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
     Ok((Bindings { shared }, writer))
 }
 
-fn open_store(path: &Path, now: Now) -> Result<Opened, OpenError> {
-    store::open(path, now).map_err(|error| match error {
+fn open_store(folder: &Path, now: Now) -> Result<Opened, OpenError> {
+    let path = store::path_in(folder);
+    let opened = match store::open(&path, now) {
+        // Whom to keep out must not wait for space either.
+        Err(error) if error.is_full() && give_up(folder) => {
+            tracing::warn!(
+                "{}: the disk is full: what was kept back is used",
+                folder.display()
+            );
+            store::open(&path, now)
+        }
+        opened => opened,
+    };
+    opened.map_err(|error| match error {
         StoreError::Newer { found, known } => OpenError::Newer {
-            back: way_back(path),
-            path: path.to_owned(),
+            back: way_back(&path),
+            path,
             found,
             known,
         },
-        error => OpenError::Store {
-            path: path.to_owned(),
-            error: error.to_string(),
-        },
+        error => {
+            let room = match error.is_full() {
+                true => "; make room there, or name another folder with --state or [daemon] state",
+                false => "",
+            };
+            OpenError::Store {
+                path,
+                error: format!("{error}{room}"),
+            }
+        }
     })
 }
 

@@ -108,6 +108,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         kernel_log: *kernel_log,
     };
     // Rights are a thread's own: given up before the runtime starts its own threads.
+    let ended = |error: DaemonError| still_filtering(ended(error), bpf_fs);
     let prepared = daemon::prepare(&options, &start).map_err(ended)?;
     let runtime = tokio::runtime::Runtime::new().map_err(|error| ended(DaemonError::Runtime(error)))?;
     let run = daemon::run(prepared, options, start);

@@ -104,6 +104,38 @@ fn full_disk_takes_deletes_and_renewals_alone_and_the_daemon_says_why_it_is_not_
     }
 }
 
+/// After a crash, and with a store that has room for nothing more.
+#[test]
+fn daemon_starts_on_a_full_disk_by_what_was_kept_back() {
+    let site = Site::new();
+    let tiny = Tiny::mount(site.state(), "80m");
+    let daemon = Daemon::start(&site, &policy());
+    let put = daemon.ask("PUT", "/v1/bindings/key-1", &binding(&["10.77.0.66"]));
+    assert_eq!(put.expect("the daemon answers").status, 201);
+    daemon.kill();
+    let filler = tiny.fill_but(0);
+    let daemon = Daemon::start_unready(&site);
+    let delete = daemon.ask("DELETE", "/v1/bindings/key-1", &Value::Null);
+    assert_eq!(delete.expect("the daemon answers").status, 200);
+    let ready = daemon.get("/readyz").expect("the daemon answers");
+    assert!(
+        ready.status == 503 && ready.body.contains("too little space"),
+        "{}",
+        ready.body
+    );
+    daemon.kill();
+    // Nothing is kept back any more.
+    fs::remove_file(filler).expect("it is there");
+    fs::write(site.state().join("reserve"), "").expect("it can be emptied");
+    fs::remove_file(site.state().join("bindings.redb")).expect("it is there");
+    tiny.fill_but(0);
+    let ended = Daemon::refused(&site, &mut Daemon::command(&site));
+    assert_eq!(ended.code, Some(1), "{}", ended.log);
+    for part in ["make room there", "stays in force (instance main)"] {
+        assert!(ended.log.contains(part), "{}", ended.log);
+    }
+}
+
 /// Something else stands where the log should be.
 #[test]
 fn drop_log_that_cannot_be_read_is_told_of() {

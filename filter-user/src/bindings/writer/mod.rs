@@ -21,7 +21,7 @@ mod groups;
 pub(crate) mod job;
 mod large;
 mod pace;
-mod reserve;
+pub(crate) mod reserve;
 pub(crate) mod restore;
 mod room;
 mod slices;

@@ -1,7 +1,7 @@
 //! Space kept back: 64 MiB in a file of their own, given up when the disk is full, so that deletes and renewals still
 //! succeed. Of a disk that is small as a whole, half.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -21,10 +21,21 @@ pub(crate) struct Reserve {
     held: bool,
 }
 
+/// Gives the space up for a start on a full disk; false where none was kept back.
+pub(crate) fn give_up(folder: &Path) -> bool {
+    let file = OpenOptions::new().write(true).open(path_in(folder));
+    let held = |file: &File| file.metadata().is_ok_and(|metadata| metadata.len() > 0);
+    file.is_ok_and(|file| held(&file) && file.set_len(0).is_ok())
+}
+
+fn path_in(folder: &Path) -> PathBuf {
+    folder.join("reserve")
+}
+
 impl Reserve {
     pub(crate) fn open(folder: &Path) -> Reserve {
         let mut reserve = Reserve {
-            path: folder.join("reserve"),
+            path: path_in(folder),
             held: false,
         };
         reserve.hold();
