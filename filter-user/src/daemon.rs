@@ -120,6 +120,7 @@ pub async fn run(prepared: Prepared, options: Options, mut start: Start) -> Resu
     let (bindings, writer) = open_bindings(&policy).await?;
     let effective: Arc<dyn Effective> = Arc::new(bindings.clone());
     let earlier = match (bindings.is_lost(), start.is_lost()) {
+        (false, false) if bindings.is_new() => Earlier::NewStore,
         (false, false) => Earlier::Known,
         (true, false) => Earlier::NoPushes,
         (_, true) => Earlier::NoPolicy,
@@ -127,6 +128,9 @@ pub async fn run(prepared: Prepared, options: Options, mut start: Start) -> Resu
     let (engine, shared) =
         Engine::start(options, hash, Arc::clone(&policy), Some(effective), earlier).await?;
     if engine.is_kept() {
+        if earlier == Earlier::NewStore {
+            tokio::task::block_in_place(|| bindings.lose());
+        }
         bindings.keep();
     }
     let metrics = Arc::new(Metrics::new());

@@ -111,6 +111,21 @@ impl Bindings {
         self.shared.is_lost.load(Ordering::Acquire)
     }
 
+    /// Whether there was none before.
+    pub fn is_new(&self) -> bool {
+        self.shared.is_new
+    }
+
+    /// The kernel holds what was pushed, and the store, which is new, does not. Blocks.
+    pub fn lose(&self) {
+        let why = open::missing(&self.shared.folder);
+        if let Err(error) = self.shared.store.lose(&why) {
+            tracing::error!("{error}");
+        }
+        self.shared.lost.store(Some(Arc::new(why)));
+        self.shared.is_lost.store(true, Ordering::Release);
+    }
+
     /// The kernel keeps what it had, which nobody here knows: until a policy is applied, nothing can be pushed.
     pub fn keep(&self) {
         self.shared.keep();

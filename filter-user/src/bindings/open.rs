@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::audit::{self, Audit, Line};
@@ -46,12 +46,20 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
         .map_err(|error| OpenError::Credentials(error.to_string()))?;
     let fingerprints = fingerprints(&policy.credentials)?;
     let path = store::path_in(&folder);
-    let opened = open_store(&folder, now)?;
+    let is_new = is_missing(&path);
+    let mut opened = open_store(&folder, now)?;
     let mut audit = Audit::open(&audit::path_in(&folder), now.wall_ms).map_err(at_folder)?;
-    let cut = tell_missing(&mut audit, &opened, now).map_err(|error| OpenError::Store {
+    let at_store = |error| OpenError::Store {
         path: path.clone(),
         error,
-    })?;
+    };
+    if is_new && audit.revision > 0 {
+        let why = missing(&folder);
+        let noted = opened.store.lose(&why);
+        noted.map_err(|error| at_store(error.to_string()))?;
+        opened.lost = Some(why);
+    }
+    let cut = tell_missing(&mut audit, &opened, now).map_err(at_store)?;
     // Files that were made just now have names on the disk too, before anything in them is acknowledged.
     let synced = std::fs::File::open(&folder).and_then(|folder| folder.sync_all());
     synced.map_err(at_folder)?;
@@ -89,7 +97,8 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
         next_view: Mutex::default(),
         successes: Mutex::default(),
         is_lost: AtomicBool::new(opened.lost.is_some()),
-        lost: opened.lost.clone(),
+        lost: ArcSwapOption::from_pointee(opened.lost.clone()),
+        is_new,
         kept: AtomicBool::new(false),
         nudge: Notify::new(),
     });
@@ -103,6 +112,20 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
         chunks_in,
     );
     Ok((Bindings { shared }, writer))
+}
+
+/// Whether there is no store, and none was moved away, as `way_back` says.
+fn is_missing(path: &Path) -> bool {
+    matches!(path.try_exists(), Ok(false)) && !path.with_extension("redb.newer").exists()
+}
+
+/// What is said of a store that was there once.
+pub(super) fn missing(folder: &Path) -> String {
+    format!(
+        "the store of bindings is not there, though something was pushed: is the volume of {} mounted? Then start the daemon \
+         anew; else publishers must sync, and the daemon is unready until its next start",
+        folder.display()
+    )
 }
 
 fn open_store(folder: &Path, now: Now) -> Result<Opened, OpenError> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use regex::Regex;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -78,8 +78,10 @@ pub(crate) struct Shared {
     pub(crate) applied: AtomicBool,
     /// Publishers with held leases whose request has succeeded.
     pub(crate) successes: Mutex<HashSet<Arc<str>>>,
-    /// Why the store was set aside, where one was.
-    pub(crate) lost: Option<String>,
+    /// Why the store was set aside or is missing, where it is.
+    pub(crate) lost: ArcSwapOption<String>,
+    /// Whether it was made by this start.
+    pub(crate) is_new: bool,
     /// What it held may count in the kernel still, until something else is applied.
     pub(crate) is_lost: AtomicBool,
     /// It does.
@@ -135,14 +137,15 @@ impl Shared {
     pub(crate) fn keep(&self) {
         self.kept.store(true, Ordering::Release);
         // Where the store is whole, it is the policy that is not, and that is told with the policy.
-        let alarm = self.lost.as_ref().map(|lost| format!("{lost}; {KEPT}"));
+        let alarm = self.lost.load_full().map(|lost| format!("{lost}; {KEPT}"));
         self.set_alarm(STORE_ALARM, alarm);
     }
 
     /// It does no longer.
     pub(crate) fn let_go(&self) {
         if self.kept.swap(false, Ordering::AcqRel) {
-            self.set_alarm(STORE_ALARM, self.lost.clone());
+            let lost = self.lost.load_full();
+            self.set_alarm(STORE_ALARM, lost.map(|lost| lost.as_ref().clone()));
         }
     }
 

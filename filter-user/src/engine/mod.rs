@@ -92,6 +92,8 @@ pub struct Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Earlier {
     Known,
+    /// The store of what was pushed was made just now: all, unless the kernel has an owner that the policy has not.
+    NewStore,
     /// Which policy it was is not known, and the one at hand is older.
     NoPolicy,
     /// What was pushed is not known.
@@ -156,7 +158,9 @@ impl Engine {
         // The bindings' view of the policy is wanted once more when it is in force.
         let under = effective.as_ref().map(|effective| effective.under(1, &policy));
         let pushed = match earlier {
-            Earlier::Known | Earlier::NoPolicy => pushed_at_start(under.as_deref(), &policy),
+            Earlier::Known | Earlier::NewStore | Earlier::NoPolicy => {
+                pushed_at_start(under.as_deref(), &policy)
+            }
             Earlier::NoPushes => Pushed::default(),
         };
         let filter = Filter::start(&options, &policy, (pushed, earlier)).await?;

@@ -1,6 +1,7 @@
 //! How a filter begins: from nothing, over what an earlier daemon has left, or (`succession`) in the place of a filter of
 //! another layout. Until the last step what was in force still is.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,10 +15,10 @@ use super::compile::{Occasion, compile};
 use super::drift::TablesInForce;
 use super::error::FilterError;
 use super::fill::owners_max;
-use super::filter::{Filter, meta, name, names_of, shared};
+use super::filter::{Filter, meta, name, names_of, read, shared};
 use super::tables::Tables;
 use super::{Earlier, Options};
-use crate::compiler::{self, Keep, Numbers, Pushed};
+use crate::compiler::{self, Keep, Numbers, Pushed, owner_hash, owner_name};
 use crate::kernel::attach::Entry;
 use crate::kernel::capture::Tap;
 use crate::kernel::choice::Choice;
@@ -58,7 +59,7 @@ impl Filter {
         match found {
             Found::Other(theirs) => {
                 let lock = lock.ok_or_else(held)?;
-                if earlier != Earlier::Known {
+                if !matches!(earlier, Earlier::Known | Earlier::NewStore) {
                     return Err(FilterError::Unknown(theirs.layout_version));
                 }
                 tokio::task::block_in_place(|| {
@@ -68,9 +69,9 @@ impl Filter {
             Found::Ours(meta) => {
                 pins.check_shapes()?;
                 let lock = lock.ok_or_else(held)?;
-                let pushed = (earlier == Earlier::Known).then_some(pushed);
                 tokio::task::block_in_place(|| {
-                    Self::adopt(pins, lock, options, (policy, pushed), around, meta)
+                    let what = (policy, pushed, earlier);
+                    Self::adopt(pins, lock, options, what, around, meta)
                 })
             }
             Found::Nothing | Found::Half => {
@@ -180,7 +181,7 @@ impl Filter {
         pins: Pins,
         lock: Flock<File>,
         options: &Options,
-        (policy, pushed): (&Arc<Policy>, Option<Pushed>),
+        (policy, pushed, earlier): (&Arc<Policy>, Pushed, Earlier),
         around: Around,
         meta: Meta,
     ) -> Result<Self, FilterError> {
@@ -204,11 +205,15 @@ impl Filter {
             maps,
             log: options.kernel_log,
         })?;
-        filter.kept = pushed.is_none();
-        let Some(pushed) = pushed else {
+        filter.kept = match earlier {
+            Earlier::Known => false,
+            Earlier::NewStore => filter.has_other_owners(policy),
+            Earlier::NoPolicy | Earlier::NoPushes => true,
+        };
+        if filter.kept {
             filter.keep(policy, around.choice)?;
             return Ok(filter);
-        };
+        }
         let wanted = Wanted {
             policy: Arc::clone(policy),
             before: Vec::new(),
@@ -260,6 +265,17 @@ impl Filter {
             switch,
             standby: None,
         })
+    }
+
+    /// Whether the kernel has owners that are no clients of this policy.
+    fn has_other_owners(&self, policy: &Policy) -> bool {
+        let clients = policy.clients.iter();
+        let clients: HashSet<[u8; 16]> = clients
+            .map(|client| owner_hash(&owner_name(&client.name)))
+            .collect();
+        let owners = read(&self.numbers);
+        let mut owners = owners.owners();
+        owners.any(|(owner, _)| !clients.contains(&owner))
     }
 
     /// What an earlier daemon left stays in force: it is looked at, and nothing of it is changed.

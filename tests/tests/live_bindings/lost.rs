@@ -69,6 +69,52 @@ fn kernel_keeps_what_a_store_held_that_cannot_be_read_until_a_reload() {
     assert!(stage.passes(STRANGER4));
 }
 
+/// As when its volume is not mounted yet: the whole state, or the store alone.
+#[test]
+fn kernel_keeps_what_a_store_held_that_is_not_there() {
+    for whole in [true, false] {
+        let mut stage = Stage::new();
+        stage.bind("key-1", &["10.77.0.66"]);
+        let generation = stage.daemon().generation();
+        stage.kill();
+        let (state, away) = (stage.site.state(), stage.site.folder().join("away"));
+        let there = match whole {
+            true => state,
+            false => state.join("bindings.redb"),
+        };
+        fs::rename(&there, &away).expect("it is there");
+        for _ in 0..2 {
+            stage.daemon = Some(Daemon::start_unready(&stage.site));
+            let ready = stage.daemon().get("/readyz").expect("the daemon answers");
+            assert!(
+                ready.status == 503 && ready.body.contains("the store of bindings is not there"),
+                "{}",
+                ready.body
+            );
+            assert_in_force(&mut stage, generation);
+            stage.kill();
+        }
+        // It is mounted.
+        match whole {
+            true => fs::remove_dir_all(&there),
+            false => fs::remove_file(&there),
+        }
+        .expect("another was made");
+        fs::rename(&away, &there).expect("it is there");
+        stage.start_again();
+        assert_eq!(stage.passing(&[STRANGER4, GREEDY4], 9000), [true, false]);
+        stage.kill();
+        fs::rename(&there, &away).expect("it is there");
+        stage.daemon = Some(Daemon::start_unready(&stage.site));
+        stage.daemon().reload();
+        assert_eq!(stage.passing(&[STRANGER4, GREEDY4], 9000), [false, false]);
+        stage.bind("key-1", &["10.77.0.66"]);
+        stage.kill();
+        stage.start_again();
+        assert!(stage.passes(STRANGER4));
+    }
+}
+
 #[test]
 fn backup_is_put_in_force_with_a_reload_where_the_store_could_not_be_read() {
     let mut stage = Stage::new();

@@ -178,6 +178,17 @@ impl Store {
         Ok(())
     }
 
+    /// The kernel may hold what is not here.
+    pub(crate) fn lose(&self, why: &str) -> Result<(), StoreError> {
+        let db = self.db();
+        let mut write = db.get()?.begin_write()?;
+        write.set_two_phase_commit(true);
+        write.set_quick_repair(true);
+        write.open_table(NAMES)?.insert(LOST, why)?;
+        write.commit()?;
+        Ok(())
+    }
+
     /// What it holds is in force: whatever was set aside counts no more.
     pub(crate) fn find(&self) -> Result<(), StoreError> {
         let db = self.db();
