@@ -16,7 +16,7 @@ use crate::policies::Terms;
 use crate::policies::guard::{Connection, PEERS_MAX};
 
 /// How long an applied policy may wait to be confirmed.
-const CONFIRM_SECONDS_MAX: u64 = 86_400;
+const CONFIRM_SECONDS: std::ops::RangeInclusive<f64> = 0.001..=86_400.0;
 const HOLDER_BYTES_MAX: usize = 256;
 
 /// Code, pointer, detail and fix.
@@ -33,7 +33,7 @@ struct ReloadBody {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RollbackBody {
-    confirm_seconds: Option<u64>,
+    confirm_seconds: Option<f64>,
     #[serde(default)]
     force: bool,
     #[serde(default)]
@@ -61,7 +61,7 @@ pub(super) async fn of_rollback(
     refuse(confirm_fault(sent.confirm_seconds).or(connections_fault(&sent.connections)))?;
     Ok(Terms {
         base: None,
-        confirm: sent.confirm_seconds.map(Duration::from_secs),
+        confirm: sent.confirm_seconds.map(Duration::from_secs_f64),
         force: sent.force,
         connections: sent.connections,
     })
@@ -102,12 +102,12 @@ pub(super) fn told((code, pointer, detail, fix): Fault) -> FieldFault {
     }
 }
 
-pub(super) fn confirm_fault(seconds: Option<u64>) -> Option<Fault> {
-    let wrong = seconds.is_some_and(|seconds| !(1..=CONFIRM_SECONDS_MAX).contains(&seconds));
+pub(super) fn confirm_fault(seconds: Option<f64>) -> Option<Fault> {
+    let wrong = seconds.is_some_and(|seconds| !CONFIRM_SECONDS.contains(&seconds));
     wrong.then_some((
         "range",
         "/confirm_seconds",
-        "the time to confirm is 1 to 86400 seconds",
+        "the time to confirm is 0.001 to 86400 seconds",
         "leave it out to apply for good",
     ))
 }

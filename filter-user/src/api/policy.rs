@@ -36,7 +36,7 @@ struct Sent {
     #[serde(deserialize_with = "each_once")]
     files: BTreeMap<String, String>,
     base: Option<String>,
-    confirm_seconds: Option<u64>,
+    confirm_seconds: Option<f64>,
     #[serde(default)]
     force: bool,
     #[serde(default)]
@@ -173,7 +173,7 @@ impl Sent {
         };
         let terms = Terms {
             base: self.base,
-            confirm: self.confirm_seconds.map(Duration::from_secs),
+            confirm: self.confirm_seconds.map(Duration::from_secs_f64),
             force: self.force,
             connections: self.connections,
         };

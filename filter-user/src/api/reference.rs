@@ -350,6 +350,9 @@ fn kind(schema: &Value) -> String {
 
 fn range(schema: &Value) -> String {
     match (schema["minimum"].as_u64(), schema["maximum"].as_u64()) {
+        (None, Some(most)) if schema["minimum"].is_number() => {
+            format!(" from {} to {most}", schema["minimum"])
+        }
         (Some(least), Some(most)) if most < i64::MAX as u64 => format!(" from {least} to {most}"),
         (Some(least), _) if least > 0 => format!(" from {least}"),
         _ => String::new(),

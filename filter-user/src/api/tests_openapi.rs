@@ -97,6 +97,7 @@ fn requests_take_no_further_members_and_all_that_they_take_is_bounded() {
                 assert!(bounded, "{at} has no bound");
             }
             Some("integer") => assert!(schema["minimum"].is_i64() || schema["minimum"].is_u64(), "{at}"),
+            Some("number") => assert!(schema["minimum"].is_number(), "{at}"),
             Some("boolean" | "null") | None => {}
             Some(other) => panic!("{at} is of type {other}"),
         };

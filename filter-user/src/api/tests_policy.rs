@@ -230,6 +230,20 @@ async fn pending_policy_is_confirmed_or_rolled_back_and_others_wait_for_that() {
 }
 
 #[tokio::test]
+async fn time_to_confirm_is_kept_to_the_millisecond() {
+    let running = operated().await;
+    let sent = body(&policy_text(CLIENT), &json!({ "confirm_seconds": 1.5 }));
+    let before = jiff::Timestamp::now();
+    let applied = running.post("apply", &sent).await;
+    assert_eq!(applied.status, 200, "{}", applied.body);
+    let after = jiff::Timestamp::now();
+    let deadline = applied.json()["pending"]["deadline"].as_str().unwrap().to_owned();
+    let deadline: jiff::Timestamp = deadline.parse().unwrap();
+    let asked = jiff::SignedDuration::from_millis(1500);
+    assert!((before + asked..=after + asked).contains(&deadline), "{deadline}");
+}
+
+#[tokio::test]
 async fn policy_that_nobody_confirms_in_time_is_told_as_reverted() {
     let running = operated().await;
     let first = running.in_force();
@@ -318,6 +332,8 @@ async fn what_is_sent_is_read_strictly_and_faults_of_the_policy_are_told_with_th
         json!({ "root": "a.toml" }),
         json!({ "files": { "keyfence.toml": "", "../x": "" } }),
         json!({ "confirm_seconds": 0 }),
+        json!({ "confirm_seconds": 0.0005 }),
+        json!({ "confirm_seconds": 86401 }),
         json!({ "more": 1 }),
         json!({ "base": "a".repeat(65) }),
         json!({ "connections": [{ "from": "198.51.100.9:1", "to": "[2001:db8::1]:22" }] }),

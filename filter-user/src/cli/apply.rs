@@ -75,13 +75,19 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
 /// How the change is guarded: by its time, or by the connections that it may not cut.
 fn guard(body: &mut Value, confirm_within: Option<Duration>, force: bool, shell: &Shell) {
     if let Some(time) = confirm_within {
-        // Rounded up: never less time than was asked for.
-        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
-        body["confirm_seconds"] = seconds.into();
+        body["confirm_seconds"] = seconds(time);
     } else if !force {
         body["connections"] = policy::held(shell);
     }
     body["force"] = force.into();
+}
+
+/// As the API has it, to the millisecond, which is as fine as a duration can be written.
+fn seconds(time: Duration) -> Value {
+    match time.subsec_millis() {
+        0 => time.as_secs().into(),
+        _ => time.as_secs_f64().into(),
+    }
 }
 
 fn outcome(applied: &Value) -> String {
@@ -195,6 +201,12 @@ pub(crate) fn rollback(arguments: &RollbackArguments, shell: &Shell) -> Result<E
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn time_to_confirm_is_sent_as_it_was_written() {
+        let sent = |text: &str| seconds(duration(text).unwrap());
+        assert_eq!([sent("1m"), sent("1500ms"), sent("1ms")], [json!(60), json!(1.5), json!(0.001)]);
+    }
 
     #[test]
     fn outcome_says_until_when_it_is_in_force() {
