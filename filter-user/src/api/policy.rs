@@ -198,7 +198,9 @@ impl From<PolicyError> for Problem {
                 members: vec![("pending", json!(pending))],
                 ..Problem::new(Code::PolicyPending, detail)
             },
-            PolicyError::NothingPending => Problem::new(Code::NothingPending, detail),
+            PolicyError::NothingPending | PolicyError::TrialOver { .. } => {
+                Problem::new(Code::NothingPending, detail)
+            }
             PolicyError::NothingEarlier => Problem::new(Code::NoEarlierPolicy, detail),
             PolicyError::Full(_) => Problem::new(Code::Refused(refusal::Code::StoreFull), detail),
             PolicyError::Failed(_) => Problem::new(Code::ReloadFailed, detail),

@@ -277,6 +277,48 @@ async fn policy_that_nobody_confirms_in_time_is_told_as_reverted() {
 }
 
 #[tokio::test]
+async fn rollback_just_after_a_trial_ended_by_itself_goes_no_further_back_unless_it_means_to() {
+    let running = operated().await;
+    let first = running.in_force();
+    running
+        .post("apply", &body(&policy_text(CLIENT), &json!({})))
+        .await;
+    let second = running.in_force();
+    let deny = "[[deny]]\nname = \"abuse\"\nsources = [\"198.51.100.9\"]\n";
+    let sent = body(&policy_text(deny), &json!({ "confirm_seconds": 600 }));
+    running.post("apply", &sent).await;
+    let trial = running.in_force();
+    running
+        .view
+        .change(|snapshot| snapshot.policy.hash.clone_from(&second));
+    running.view.pending.send_replace(None);
+    // Before its end is written down, and after.
+    for _ in 0..2 {
+        let refused = running.ask("POST /v1/policy/rollback", "").await;
+        refused.is_problem(409, "nothing-pending");
+        let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+        for part in [&trial, &second, &first, &"rollback --force".to_owned()] {
+            assert!(detail.contains(part.as_str()), "{detail}");
+        }
+        assert_eq!(running.in_force(), second);
+        let reverted = async {
+            while running.history().await[0].2 != "reverted" {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(super::tests::PATIENCE, reverted)
+            .await
+            .unwrap();
+    }
+    let meant = format!("POST /v1/policy/rollback?base={second}");
+    let back = running.ask(&meant, "").await;
+    assert_eq!(back.json()["hash"], first.as_str(), "{}", back.body);
+    // Whatever was put in force since is what a rollback is meant for.
+    let back = running.ask("POST /v1/policy/rollback", "").await;
+    assert_eq!(back.json()["hash"], second.as_str(), "{}", back.body);
+}
+
+#[tokio::test]
 async fn policy_that_cuts_the_callers_connection_is_refused_by_name_unless_it_is_forced() {
     let running = operated().await;
     let base = running.in_force();

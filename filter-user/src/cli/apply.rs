@@ -146,9 +146,12 @@ A policy confirmed before is refused, as by `keyfence apply`, if it would drop t
 management port of this host, or held by this command's own ancestors. `--force` puts it in force all the same; \
 `--confirm-within` does so for so long.
 
+In the ten minutes after a policy that was not confirmed in time has gone by itself, nothing is done, since the one before is \
+in force already: `--force` goes back further.
+
 Exit codes:
   0  the policy before is in force
-  1  there is none, none waits (--pending), it could not be applied, or the caller is no operator
+  1  there is none, none waits (--pending), a trial has just ended by itself, it could not be applied, or the caller is no operator
   3  it is invalid on this host now
   4  it would cut a connection
   5  the daemon is not reachable
@@ -167,7 +170,7 @@ pub(crate) struct RollbackArguments {
     /// Put the policy of now back after this time, unless `keyfence confirm` comes first
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     confirm_within: Option<Duration>,
-    /// Whatever connection it cuts
+    /// Whatever connection it cuts, and also just after a trial that ended by itself
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -205,7 +208,10 @@ mod tests {
     #[test]
     fn time_to_confirm_is_sent_as_it_was_written() {
         let sent = |text: &str| seconds(duration(text).unwrap());
-        assert_eq!([sent("1m"), sent("1500ms"), sent("1ms")], [json!(60), json!(1.5), json!(0.001)]);
+        assert_eq!(
+            [sent("1m"), sent("1500ms"), sent("1ms")],
+            [json!(60), json!(1.5), json!(0.001)]
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use super::store::Store;
+use super::trial::Over;
 use super::{By, Done, Entry, Inner, PolicyError, State, Via, noted};
 use crate::engine::apply::Pending;
 
@@ -15,6 +16,8 @@ pub(super) struct Book {
     pub(super) store: Store,
     /// The entry that waits to be confirmed.
     pub(super) pending: Option<u64>,
+    /// The last trial, where it ended by itself.
+    pub(super) trial_over: Option<Over>,
     /// Whether the policy that was confirmed last is not known.
     pub(super) is_lost: bool,
     /// The last reload: when it began, and what became of it, for those who asked meanwhile.
@@ -58,6 +61,7 @@ pub(super) async fn watch_pending(inner: Weak<Inner>, mut pending: watch::Receiv
             let mut book = inner.book.lock().await;
             // Whoever confirmed it or rolled it back has taken it.
             if let Some(number) = book.pending.take() {
+                book.trial_over = Some(Over::now(&was.hash));
                 let note = "not confirmed in time".to_owned();
                 noted(book.store.settle(number, State::Reverted, Some(note)));
                 tracing::warn!(

@@ -11,7 +11,7 @@ use super::observing::Observing;
 use super::plan::{Ground, Plan};
 use super::{
     Back, Book, By, Checked, Done, Inner, Known, PolicyError, PolicyText, State, Terms, Via, entry, failed,
-    noted, stamps, start, unkept,
+    noted, stamps, start, trial, unkept,
 };
 use crate::bindings::requests::AuditNote;
 use crate::compiler::Pushed;
@@ -180,6 +180,7 @@ impl Inner {
                 return Err(error.into());
             }
         };
+        book.trial_over = None;
         let pending = self.view.pending().borrow().clone();
         match (number, &pending) {
             // Its time was over before it was written down.
@@ -269,6 +270,14 @@ impl Inner {
         let in_force = self.in_force();
         let before = book.store.confirmed().find(|entry| entry.hash != in_force);
         let hash = before.ok_or(PolicyError::NothingEarlier)?.hash.clone();
+        let known = terms.force || terms.base.is_some();
+        if let Some(trial) = trial::over(book).filter(|_| !known) {
+            return Err(PolicyError::TrialOver {
+                trial,
+                in_force,
+                earlier: hash,
+            });
+        }
         let text = book.store.text(&hash).map_err(PolicyError::Failed)?;
         let checked = self.check(text).await?;
         let done = self.put(book, checked, terms, by).await?;

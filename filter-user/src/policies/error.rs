@@ -21,6 +21,16 @@ pub enum PolicyError {
         "it was confirmed, rolled back, or its time ended, which a restart of the daemon does as well: `keyfence history`"
     )]
     NothingPending,
+    /// The rollback was meant for a trial that has ended by itself.
+    #[error(
+        "nothing was done: policy {trial} has gone by itself, not confirmed in time or by a restart of the daemon, and \
+         {in_force} is in force again. To go back further, to {earlier}: `keyfence rollback --force`"
+    )]
+    TrialOver {
+        trial: String,
+        in_force: String,
+        earlier: String,
+    },
     #[error("no earlier policy was confirmed")]
     NothingEarlier,
     /// The disk has no room to keep it.

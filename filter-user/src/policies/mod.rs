@@ -18,6 +18,7 @@ mod stamps;
 mod start;
 mod store;
 mod text;
+mod trial;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,6 +38,7 @@ use book::{Book, unkept, watch_pending};
 use guard::Connection;
 use plan::Plan;
 use stamps::{Stamp, stamps, stamps_of};
+use trial::Over;
 
 pub use error::PolicyError;
 pub use start::{NoStart, STATE, Seen, Start};
@@ -168,6 +170,7 @@ impl Policies {
             book: TaskMutex::new(Book {
                 store,
                 pending: None,
+                trial_over: left.last().map(|(_, hash)| Over::now(hash)),
                 is_lost,
                 reloaded: None,
             }),
@@ -270,7 +273,7 @@ impl Policies {
     }
 
     /// Back to what was in force before the pending policy; where none is pending, to the one confirmed before, which the
-    /// guard may refuse.
+    /// guard may refuse; soon after a trial that ended by itself, only by force or by who names what is in force.
     pub async fn rollback(&self, by: By, terms: Terms) -> Result<Back, PolicyError> {
         let inner = Arc::clone(&self.inner);
         finish(async move {
