@@ -171,7 +171,7 @@ impl Inner {
             warnings: plan.warnings.clone(),
             confirm,
         };
-        let applied = match self.view.apply(proposed).await {
+        let mut applied = match self.view.apply(proposed).await {
             Ok(applied) => applied,
             Err(error) => {
                 if let Some(number) = number {
@@ -201,6 +201,8 @@ impl Inner {
             }
             (number, _) => book.pending = number,
         }
+        // Whoever is told of this alone must know what became of it on disk.
+        applied.warnings.clone_from(&plan.warnings);
         let what = if by.via == Via::Rollback {
             "rollback"
         } else {
