@@ -68,6 +68,7 @@ impl Filter {
             }
             Found::Ours(meta) => {
                 pins.check_shapes()?;
+                pins.check_program()?;
                 let lock = lock.ok_or_else(held)?;
                 tokio::task::block_in_place(|| {
                     let what = (policy, pushed, earlier);

@@ -10,6 +10,14 @@ use super::pins::{PinError, Pins};
 use super::records;
 
 impl Pins {
+    /// Whether the program that judges is pinned beside its maps.
+    pub fn check_program(&self) -> Result<(), PinError> {
+        match self.entry_program() {
+            Some(_) => Ok(()),
+            None => Err(self.other(format!("its program, {}, is not there", self.entry().display()))),
+        }
+    }
+
     /// Whether the maps pinned here have them.
     pub fn check_shapes(&self) -> Result<(), PinError> {
         for (name, key, value) in shapes() {
