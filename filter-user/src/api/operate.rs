@@ -14,7 +14,7 @@ use super::problem::{Code, Problem};
 use super::query::Query;
 use super::who::Who;
 use crate::bindings::Bindings;
-use crate::bindings::refusal::{self, FieldFault, Refusal};
+use crate::bindings::refusal::{self, FieldFault};
 use crate::bindings::requests::{Actor, AuditNote};
 use crate::engine::snapshot::ObserveError;
 
@@ -61,6 +61,13 @@ fn fault(code: &'static str, pointer: &str, detail: &str, fix: &str) -> FieldFau
     }
 }
 
+fn refused(faults: Vec<FieldFault>) -> Problem {
+    Problem {
+        errors: faults,
+        ..Problem::new(Code::Refused(refusal::Code::Invalid), "the request has faults")
+    }
+}
+
 pub(super) async fn observe(
     context: &Arc<Context>,
     who: &Who,
@@ -78,14 +85,14 @@ pub(super) async fn observe(
     let asked: Observe = body::object(&body).map_err(|_| invalid())?;
     let faults = asked.faults();
     if !faults.is_empty() {
-        return Err(Refusal::of_faults(faults).into());
+        return Err(refused(faults));
     }
     match context.view.observe(asked.service.clone(), asked.seconds).await {
         Ok(()) => {}
         Err(ObserveError::NoSuchService(_)) => {
             let fix = "name a service of the policy in force, or leave it out for everything";
             let fault = fault("unknown-service", "/service", "there is no such service", fix);
-            return Err(Refusal::of_faults(vec![fault]).into());
+            return Err(refused(vec![fault]));
         }
         Err(ObserveError::Failed(detail)) => return Err(Problem::new(Code::OperationFailed, detail)),
     }

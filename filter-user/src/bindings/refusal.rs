@@ -127,7 +127,7 @@ impl Code {
             Code::Gone => ("too-old", 410, "These revisions are no longer kept"),
             Code::ConditionFailed => ("condition-failed", 412, "The condition does not hold"),
             Code::LineTooLong => ("line-too-long", 413, "A line is too long"),
-            Code::Invalid => ("invalid", 422, "The binding is invalid"),
+            Code::Invalid => ("invalid", 422, "The request is invalid"),
             Code::SyncIncomplete => ("sync-incomplete", 422, "The sync is incomplete"),
             Code::Busy => ("busy", 503, "Too much is under way"),
             Code::Starting => ("starting", 503, "The daemon is starting"),
@@ -208,6 +208,7 @@ impl Refusal {
     /// The title where it is not the code's.
     pub const fn title(&self) -> Option<&'static str> {
         match (self.about, self.code) {
+            (About::Binding, Code::Invalid) => Some("The binding is invalid"),
             (About::Path, Code::Invalid) => Some("The path cannot be used"),
             (About::Deny, Code::Invalid) => Some("The deny is invalid"),
             (About::Deny, Code::PrefixTooWide) => Some("A source is wider than may be denied"),
