@@ -119,12 +119,7 @@ pub async fn run(prepared: Prepared, options: Options, mut start: Start) -> Resu
     let hash = start.hash.clone();
     let (bindings, writer) = open_bindings(&policy).await?;
     let effective: Arc<dyn Effective> = Arc::new(bindings.clone());
-    let earlier = match (bindings.is_lost(), start.is_lost()) {
-        (false, false) if bindings.is_new() => Earlier::NewStore,
-        (false, false) => Earlier::Known,
-        (true, false) => Earlier::NoPushes,
-        (_, true) => Earlier::NoPolicy,
-    };
+    let earlier = earlier(&bindings, &start);
     let (engine, shared) =
         Engine::start(options, hash, Arc::clone(&policy), Some(effective), earlier).await?;
     if engine.is_kept() {
@@ -208,6 +203,16 @@ pub async fn run(prepared: Prepared, options: Options, mut start: Start) -> Resu
         tracing::error!("the records ended badly: {error}; what they have not written stays in the kernel");
     }
     left
+}
+
+/// What is known of what was in force before this start.
+fn earlier(bindings: &Bindings, start: &Start) -> Earlier {
+    match (bindings.is_lost(), start.is_lost()) {
+        (false, false) if bindings.is_new() => Earlier::NewStore,
+        (false, false) => Earlier::Known,
+        (true, false) => Earlier::NoPushes,
+        (_, true) => Earlier::NoPolicy,
+    }
 }
 
 /// What an older release has kept becomes this one's; what a newer one has left stays as it is, and stops a start before

@@ -63,6 +63,8 @@ mod tests_quick;
 mod tests_readers;
 #[cfg(test)]
 mod tests_streams;
+#[cfg(test)]
+mod tests_trial;
 mod top;
 mod who;
 mod why;

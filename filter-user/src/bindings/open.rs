@@ -36,12 +36,7 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
         path: folder.clone(),
         error,
     };
-    // Bindings tell who calls from where: nobody else's to read.
-    let made = std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&folder);
-    made.map_err(at_folder)?;
+    make(&folder).map_err(at_folder)?;
     let id_pattern = crate::policy::compile_id_pattern(&policy.credentials.id_pattern)
         .map_err(|error| OpenError::Credentials(error.to_string()))?;
     let fingerprints = fingerprints(&policy.credentials)?;
@@ -49,17 +44,13 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
     let is_new = is_missing(&path);
     let mut opened = open_store(&folder, now)?;
     let mut audit = Audit::open(&audit::path_in(&folder), now.wall_ms).map_err(at_folder)?;
-    let at_store = |error| OpenError::Store {
+    if is_new {
+        note_missing(&mut opened, &audit, &folder)?;
+    }
+    let cut = tell_missing(&mut audit, &opened, now).map_err(|error| OpenError::Store {
         path: path.clone(),
         error,
-    };
-    if is_new && audit.revision > 0 {
-        let why = missing(&folder);
-        let noted = opened.store.lose(&why);
-        noted.map_err(|error| at_store(error.to_string()))?;
-        opened.lost = Some(why);
-    }
-    let cut = tell_missing(&mut audit, &opened, now).map_err(at_store)?;
+    })?;
     // Files that were made just now have names on the disk too, before anything in them is acknowledged.
     let synced = std::fs::File::open(&folder).and_then(|folder| folder.sync_all());
     synced.map_err(at_folder)?;
@@ -112,6 +103,26 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
         chunks_in,
     );
     Ok((Bindings { shared }, writer))
+}
+
+/// Bindings tell who calls from where: nobody else's to read.
+fn make(folder: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(folder)
+}
+
+/// A store that was made just now, where the audit log tells of what was pushed.
+fn note_missing(opened: &mut Opened, audit: &Audit, folder: &Path) -> Result<(), OpenError> {
+    if audit.revision == 0 {
+        return Ok(());
+    }
+    let why = missing(folder);
+    opened.store.lose(&why).map_err(|error| OpenError::Store {
+        path: store::path_in(folder),
+        error: error.to_string(),
+    })?;
+    opened.lost = Some(why);
+    Ok(())
 }
 
 /// Whether there is no store, and none was moved away, as `way_back` says.

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::store::Store;
 use super::trial::Over;
-use super::{By, Done, Entry, Inner, PolicyError, State, Via, noted};
+use super::{By, Done, Entry, Inner, PolicyError, State, Terms, Via, noted};
 use crate::engine::apply::Pending;
 
 /// What is written down.
@@ -25,6 +25,16 @@ pub(super) struct Book {
 }
 
 impl Book {
+    /// Where nobody knows what would come back.
+    pub(super) fn refuse_a_trial(&self, terms: &Terms) -> Result<(), PolicyError> {
+        if !self.is_lost || terms.confirm.is_none() {
+            return Ok(());
+        }
+        let why = "which policy would come back is not known, since the last confirmed one cannot be read: apply it \
+                   without --confirm-within";
+        Err(PolicyError::Failed(why.to_owned()))
+    }
+
     pub(super) fn keep_confirmed(&mut self, number: u64) -> Result<(), PolicyError> {
         let settled = self.store.settle(number, State::Confirmed, None);
         let is_confirmed = |entry: &Entry| entry.number == number && entry.state == State::Confirmed;

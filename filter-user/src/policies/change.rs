@@ -145,11 +145,7 @@ impl Inner {
         let mut plan = self.plan(&checked, by.via == Via::Apply).await?;
         plan.warnings
             .extend(owners_lacking(&checked.policy, &self.view.snapshot()));
-        if book.is_lost && terms.confirm.is_some() {
-            let why = "which policy would come back is not known, since the last confirmed one cannot be read: apply it \
-                       without --confirm-within";
-            return Err(PolicyError::Failed(why.to_owned()));
-        }
+        book.refuse_a_trial(&terms)?;
         let (epoch, in_force) = self.grants.policy();
         // What is in force already needs no way back.
         let confirm = terms.confirm.filter(|_| plan.base != plan.hash);
@@ -187,18 +183,7 @@ impl Inner {
             (Some(number), None) if confirm.is_some() => {
                 noted(book.store.settle(number, State::Reverted, None));
             }
-            (Some(number), None) => {
-                let settled = book.store.settle(number, State::Confirmed, None);
-                if let Err(error) = &settled {
-                    plan.warnings.push(format!(
-                        "it is in force and could not be written down as confirmed, so a restart brings the one before \
-                         back: {error}; apply it again"
-                    ));
-                } else if std::mem::take(&mut book.is_lost) {
-                    self.note(|known| known.state.lost = None);
-                }
-                noted(settled);
-            }
+            (Some(number), None) => self.settled(book, number, &mut plan),
             (number, _) => book.pending = number,
         }
         // Whoever is told of this alone must know what became of it on disk.
@@ -214,6 +199,20 @@ impl Inner {
             applied,
             pending,
         })
+    }
+
+    /// Writes down that what is in force is confirmed.
+    fn settled(&self, book: &mut Book, number: u64, plan: &mut Plan) {
+        let settled = book.store.settle(number, State::Confirmed, None);
+        if let Err(error) = &settled {
+            plan.warnings.push(format!(
+                "it is in force and could not be written down as confirmed, so a restart brings the one before back: \
+                 {error}; apply it again"
+            ));
+        } else if std::mem::take(&mut book.is_lost) {
+            self.note(|known| known.state.lost = None);
+        }
+        noted(settled);
     }
 
     /// Writes the policy down before it is in force. One that was confirmed last is there already.

@@ -76,6 +76,7 @@ pub struct Entry {
     pub sources: usize,
 }
 
+#[derive(Default)]
 pub(super) struct Store {
     folder: PathBuf,
     /// By number.
@@ -94,18 +95,14 @@ impl Store {
         let folder = state.join("policy");
         let mut store = Store {
             folder: folder.clone(),
-            entries: Vec::new(),
-            unreadable: Vec::new(),
-            unreadable_last: None,
-            schemas: None,
+            ..Store::default()
         };
         let listed = match fs::read_dir(&folder) {
             Ok(listed) => listed,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return store,
             Err(error) => {
-                let why = format!("{}: {error}", folder.display());
-                store.unreadable.push(why.clone());
-                store.unreadable_last = Some((u64::MAX, why));
+                store.unreadable.push(format!("{}: {error}", folder.display()));
+                store.unreadable_last = store.unreadable.last().map(|why| (u64::MAX, why.clone()));
                 return store;
             }
         };
@@ -121,8 +118,8 @@ impl Store {
                         store.met(schema);
                     }
                     let why = format!("{}: {why}", path.display());
-                    let number = number_of(&path).map(|number| (number, why.clone()));
-                    store.unreadable_last = store.unreadable_last.max(number);
+                    let numbered = number_of(&path).map(|number| (number, why.clone()));
+                    store.unreadable_last = store.unreadable_last.max(numbered);
                     store.unreadable.push(why);
                 }
             }
@@ -278,9 +275,10 @@ impl Store {
 
 /// Of an entry's file.
 fn number_of(path: &Path) -> Option<u64> {
-    let stem = path.file_stem().and_then(|stem| stem.to_str());
-    let number = stem.filter(|_| path.extension().is_some_and(|end| end == ENTRY))?;
-    number.parse().ok()
+    let stem = path.file_stem()?.to_str()?;
+    stem.parse()
+        .ok()
+        .filter(|_| path.extension().is_some_and(|end| end == ENTRY))
 }
 
 /// With the schema that it was written in.

@@ -1,0 +1,173 @@
+//! Which policy a start takes, of the file and of what was kept.
+
+use super::*;
+use crate::policies::store::tests::entry;
+
+fn text(client: &str, operator: &str) -> String {
+    format!(
+        "version = 1\n[filter]\ninterfaces = [\"eth0\"]\n[daemon]\noperators = [\"{operator}\"]\n\
+         [[service]]\nname = \"a\"\nprotocol = \"tcp\"\nports = [443]\n\
+         [[management]]\nname = \"ssh\"\nsources = [\"192.0.2.0/24\"]\nprotocol = \"tcp\"\nports = [22]\n\
+         [[client]]\nname = \"{client}\"\nsources = [\"198.51.100.7\"]\nservices = [\"a\"]\n"
+    )
+}
+
+struct Host {
+    folder: tempfile::TempDir,
+}
+
+impl Host {
+    fn new() -> Host {
+        let folder = tempfile::tempdir().unwrap();
+        Host { folder }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("keyfence.toml")
+    }
+
+    fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    fn write(&self, text: &str) {
+        std::fs::write(self.file(), text).unwrap();
+    }
+
+    /// As an apply of this text did.
+    fn confirm(&self, text: &str) -> String {
+        let of = PolicyText {
+            root: "keyfence.toml".to_owned(),
+            folder: None,
+            files: [("keyfence.toml".to_owned(), text.to_owned())].into(),
+        };
+        let hash = of.load().hash;
+        let mut store = Store::read(&self.state());
+        store.add(entry(&hash, State::Confirmed), &of).unwrap();
+        hash
+    }
+
+    fn start(&self) -> Start {
+        Start::of(&self.file(), Some(&self.state())).unwrap_or_else(|_| panic!("there is a policy"))
+    }
+}
+
+fn told(start: &Start) -> (&str, &str) {
+    let policy = &start.policy;
+    (&policy.clients[0].name, &policy.daemon.operators[0])
+}
+
+fn differs(start: &Start) -> bool {
+    start.file_state.hash.as_ref() != Some(&start.hash)
+}
+
+#[test]
+fn file_is_in_force_where_none_was_confirmed() {
+    let host = Host::new();
+    host.write(&text("new", "root"));
+    let start = host.start();
+    assert_eq!(told(&start), ("new", "root"));
+    assert!(start.first.is_some(), "it counts as confirmed");
+    assert!(!differs(&start) && start.file_state.error.is_none());
+    assert_eq!(start.policy.daemon.state, host.state());
+}
+
+#[test]
+fn confirmed_policy_is_in_force_with_what_the_file_says_of_the_daemon() {
+    let host = Host::new();
+    host.write(&text("new", "alice"));
+    let hash = host.confirm(&text("old", "root"));
+    let start = host.start();
+    assert_eq!(told(&start), ("old", "alice"));
+    assert_eq!(start.hash, hash);
+    assert!(start.first.is_none());
+    assert!(differs(&start) && start.file_state.error.is_none());
+}
+
+#[test]
+fn file_that_says_the_same_does_not_differ() {
+    let host = Host::new();
+    host.write(&text("old", "root"));
+    host.confirm(&text("old", "root"));
+    let start = host.start();
+    assert!(!differs(&start) && start.file_state.error.is_none());
+    let file = start.policy.clients[0].origin.file.as_ref();
+    assert_eq!(file, host.file().to_str().unwrap(), "places are the file's");
+}
+
+#[test]
+fn confirmed_policy_serves_for_all_where_the_file_is_invalid_or_gone() {
+    let host = Host::new();
+    host.confirm(&text("old", "root"));
+    for broken in [Some("version = 1\nnonsense = 2\n"), None] {
+        match broken {
+            Some(text) => host.write(text),
+            None => std::fs::remove_file(host.file()).unwrap(),
+        }
+        let start = host.start();
+        assert_eq!(told(&start), ("old", "root"));
+        assert!(differs(&start) && start.file_state.error.is_some());
+    }
+}
+
+#[test]
+fn without_file_and_without_confirmed_policy_there_is_nothing_to_start_with() {
+    let host = Host::new();
+    host.write("version = 1\nnonsense = 2\n");
+    match Start::of(&host.file(), Some(&host.state())).err() {
+        Some(NoStart::Policy(loaded)) => assert!(loaded.errors > 0),
+        _ => panic!("the file has faults"),
+    }
+    assert!(!host.state().exists(), "nothing is written");
+}
+
+#[test]
+fn one_that_cannot_be_read_gives_its_place_to_the_one_confirmed_before() {
+    let host = Host::new();
+    host.write(&text("new", "root"));
+    let first = host.confirm(&text("first", "root"));
+    let second = host.confirm(&text("second", "root"));
+    assert_eq!(host.start().hash, second);
+    assert!(!host.start().is_lost());
+    let kept = host.state().join("policy").join(format!("{second}.policy"));
+    std::fs::write(&kept, "{}").unwrap();
+    let start = host.start();
+    assert_eq!(start.hash, first);
+    assert!(start.is_lost() && start.first.is_none());
+    let lost = start.file_state.lost.unwrap();
+    assert!(
+        lost.contains(&second) && lost.contains("`keyfence reload`"),
+        "{lost}"
+    );
+    // The file says what was confirmed: it is kept anew.
+    host.write(&text("second", "root"));
+    let start = host.start();
+    assert_eq!(start.hash, second);
+    assert!(!start.is_lost() && start.first.is_some());
+}
+
+#[test]
+fn entry_that_cannot_be_read_may_have_been_the_last_unless_another_was_confirmed_since() {
+    let host = Host::new();
+    host.write(&text("new", "root"));
+    let first = host.confirm(&text("first", "root"));
+    host.confirm(&text("second", "root"));
+    let entry = host.state().join("policy/000002.json");
+    std::fs::write(entry, "").unwrap();
+    let start = host.start();
+    assert_eq!(start.hash, first);
+    assert!(start.is_lost());
+    assert!(start.file_state.lost.unwrap().contains("000002.json"));
+    let third = host.confirm(&text("third", "root"));
+    let start = host.start();
+    assert_eq!(start.hash, third);
+    assert!(!start.is_lost());
+    // Where none can be read, the file is not what was confirmed.
+    for number in [1, 2, 3] {
+        let entry = host.state().join(format!("policy/00000{number}.json"));
+        std::fs::write(entry, "{").unwrap();
+    }
+    let start = host.start();
+    assert_eq!(told(&start), ("new", "root"));
+    assert!(start.is_lost() && start.first.is_none());
+}
