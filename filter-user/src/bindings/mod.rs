@@ -20,6 +20,7 @@ pub mod refusal;
 mod replay;
 pub mod requests;
 pub mod seam;
+mod secret;
 mod shared;
 mod sources;
 mod status;
@@ -60,6 +61,7 @@ pub use batch::{BatchInput, BatchOutput};
 pub use feed::WatchFeed;
 pub use planned::Planned;
 pub use replay::{BadLine, grantees_of_lines};
+pub use secret::read_secret;
 pub use sync::SyncInput;
 pub use writer::Writer;
 

@@ -5,6 +5,7 @@
 
 mod ancestors;
 mod apply;
+mod at_start;
 mod audit;
 mod backup;
 mod bind;

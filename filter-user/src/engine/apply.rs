@@ -58,6 +58,8 @@ pub struct FileState {
     pub at_start: bool,
     /// Of what it says; `None` where it is invalid.
     pub hash: Option<String>,
+    /// What the start could not open, a sentence each: it goes on without.
+    pub unopened: Vec<String>,
 }
 
 impl FileState {
@@ -80,6 +82,7 @@ impl FileState {
             };
             snapshot.not_ready.push(sentence.to_owned());
         }
+        snapshot.not_ready.extend(self.unopened.iter().cloned());
     }
 }
 

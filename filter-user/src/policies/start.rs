@@ -110,6 +110,7 @@ impl Start {
             at_start: fault.is_some(),
             hash: fault.is_none().then(|| loaded.hash.clone()),
             error: fault,
+            unopened: Vec::new(),
         };
         let files = loaded.files.iter().map(|file| file.name.as_ref().into());
         Ok(Start {
@@ -128,6 +129,12 @@ impl Start {
     /// Brings policies that an older release has kept into this one's form.
     pub fn migrate(&mut self) -> std::io::Result<()> {
         self.store.migrate()
+    }
+
+    /// The daemon goes on without something that is no part of the filter: told until it is started anew.
+    pub fn goes_without(&mut self, what: String) {
+        tracing::error!("{what}");
+        self.file_state.unopened.push(what);
     }
 
     /// What an operator should know: files that cannot be read, and a file that is not what is in force.
