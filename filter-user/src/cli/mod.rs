@@ -31,6 +31,7 @@ mod policy;
 mod reload;
 mod replay;
 mod run;
+mod service;
 mod shell;
 mod status;
 mod stop;

@@ -42,10 +42,12 @@ pub enum PinError {
     )]
     Name(String),
     #[error(
-        "{0} is not a folder of this user's alone, and whoever may write there could take the filter away: \
-         look at it, remove it, and mount the BPF file system with mode=0700"
+        "{path} is not a folder of this user's alone (owner {owner}, mode {mode:04o}), and whoever may write there could \
+         take the filter away. If it is the service's own (owner keyfence): `systemctl start keyfence`. Else see who made \
+         it, and mount the BPF file system with mode=0700. Its pins are the filter: whoever removes the folder opens the \
+         host, every packet passes then"
     )]
-    Foreign(PathBuf),
+    Foreign { path: PathBuf, owner: String, mode: u32 },
     #[error("{path}: {error}")]
     Io { path: PathBuf, error: io::Error },
     #[error(
@@ -142,7 +144,13 @@ impl Pins {
             };
             let alone = trusted(Uid::from_raw(found.uid())) && found.mode() & 0o022 == 0;
             if !alone || !found.is_dir() {
-                return Err(PinError::Foreign(folder.into()));
+                let uid = Uid::from_raw(found.uid());
+                let user = nix::unistd::User::from_uid(uid).ok().flatten();
+                return Err(PinError::Foreign {
+                    path: folder.into(),
+                    owner: user.map_or_else(|| uid.to_string(), |user| user.name),
+                    mode: found.mode() & 0o7777,
+                });
             }
         }
         Ok(())
