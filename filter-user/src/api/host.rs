@@ -86,5 +86,6 @@ pub(super) async fn restore(
     let actor = who.operator(context).await?;
     let copy = copy(context, request, body).await?;
     let status = bindings.restore(&actor, copy.path, copy.trust).await?;
-    Ok(axum::Json(json!({ "schema": 1, "bindings": status })).into_response())
+    let in_force = !bindings.is_kept();
+    Ok(axum::Json(json!({ "schema": 1, "bindings": status, "in_force": in_force })).into_response())
 }

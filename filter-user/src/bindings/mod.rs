@@ -118,6 +118,11 @@ impl Bindings {
         self.shared.keep();
     }
 
+    /// It does: nobody here knows who is let in.
+    pub fn is_kept(&self) -> bool {
+        self.shared.kept.load(Ordering::Acquire)
+    }
+
     /// Durable, audited and in force when it returns.
     pub async fn put(&self, actor: &Actor, put: Put) -> Answer<PutAnswer> {
         let view = self.shared.view.load_full();

@@ -53,10 +53,14 @@ Puts a backup in place of what is there, under a new store id: watchers list ane
 their publisher has synced, since a backup may hold what was revoked after it; --trust puts them in force at once. \
 The caller must be an operator.
 
+Where the store could not be read, the kernel keeps what it has until the next `keyfence reload`, and with it what is \
+restored comes into force.
+
 Exit codes:
-  0  restored
+  0  restored and in force
   1  refused or failed
   5  the daemon is not reachable
+  6  restored, and in force only with the next `keyfence reload`
 
 Example:
   keyfence restore /var/lib/keyfence/backups/monday";
@@ -85,6 +89,10 @@ pub(crate) fn restore(arguments: &RestoreArguments, shell: &Shell) -> Result<Exi
     let exit = told(&status, "restored:", arguments.json, shell)?;
     for line in suspended(&status) {
         shell.say(&line);
+    }
+    if status["in_force"] == false {
+        shell.say("not in force yet, the kernel keeps what it has: now `keyfence reload`");
+        return Ok(Exit::Degraded);
     }
     Ok(exit)
 }
