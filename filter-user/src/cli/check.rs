@@ -76,7 +76,11 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         (false, false) => Exit::PolicyInvalid,
     };
     let lacking = match &loaded.policy {
-        Some(policy) => at_start::lacking(policy),
+        Some(policy) => {
+            let absolute = |file: &policy::SourceFile| std::path::absolute(&*file.name).ok();
+            let files: Vec<PathBuf> = loaded.files.iter().filter_map(|file| absolute(file)).collect();
+            at_start::lacking(files.iter().map(PathBuf::as_path), policy)
+        }
         None => Vec::new(),
     };
     if arguments.json {

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+/// As whom its unit runs; its group has the same name.
+pub(super) const USER: &str = "keyfence";
 /// Where packages and administrators put units.
 const UNITS: [&str; 3] = [
     "/etc/systemd/system/keyfence.service",
