@@ -172,6 +172,8 @@ pub enum About {
     Deny,
     /// A file that the caller names.
     Path,
+    /// What an operator asks of the daemon as a whole.
+    Request,
 }
 
 impl Refusal {
@@ -209,6 +211,7 @@ impl Refusal {
     pub const fn title(&self) -> Option<&'static str> {
         match (self.about, self.code) {
             (About::Path, Code::Invalid) => Some("The path cannot be used"),
+            (About::Request, Code::Invalid) => Some("The request is invalid"),
             (About::Deny, Code::Invalid) => Some("The deny is invalid"),
             (About::Deny, Code::PrefixTooWide) => Some("A source is wider than may be denied"),
             _ => None,
