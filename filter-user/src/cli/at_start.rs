@@ -1,7 +1,6 @@
 //! What `check` can see of this host that a start of the service would go without.
 
 use std::ffi::CString;
-use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -25,7 +24,12 @@ pub(super) fn lacking<'f>(files: impl Iterator<Item = &'f Path>, policy: &Policy
     if geteuid().is_root()
         && let Ok(Some(user)) = User::from_name(USER)
     {
-        told.extend(policy.listeners.iter().filter_map(|listener| barred(listener, &user)));
+        told.extend(
+            policy
+                .listeners
+                .iter()
+                .filter_map(|listener| barred(listener, &user)),
+        );
         // Elsewhere are drafts, which `plan` and `apply` send.
         let folder = Path::new(super::POLICY_FILE).parent().unwrap_or(Path::new("/"));
         let own = files.filter(|file| file.starts_with(folder));
@@ -40,15 +44,20 @@ fn unread(file: &Path, user: &User) -> Option<String> {
     const ENTER: u32 = 1;
     let groups = groups(user)?;
     let may = |path: &Path, right: u32| {
-        let found: Metadata = path.metadata().ok()?;
-        let shift = match () {
-            () if found.uid() == user.uid.as_raw() => 6,
-            () if groups.contains(&Gid::from_raw(found.gid())) => 3,
-            () => 0,
+        let found = path.metadata().ok()?;
+        let shift = if found.uid() == user.uid.as_raw() {
+            6
+        } else if groups.contains(&Gid::from_raw(found.gid())) {
+            3
+        } else {
+            0
         };
         Some(found.mode() >> shift & right == right)
     };
-    let folder = file.ancestors().skip(1).find(|folder| may(folder, ENTER) == Some(false));
+    let folder = file
+        .ancestors()
+        .skip(1)
+        .find(|folder| may(folder, ENTER) == Some(false));
     let name = &user.name;
     let fix = match (folder, may(file, READ)) {
         (Some(folder), _) => format!("chgrp {name} {0} && chmod 750 {0}", folder.display()),
@@ -89,9 +98,13 @@ fn supplemented(folder: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
     };
-    let texts = entries.flatten().filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
+    let texts = entries
+        .flatten()
+        .filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
     let groups = texts.flat_map(|text| {
-        let lines = text.lines().filter_map(|line| line.trim().strip_prefix("SupplementaryGroups="));
+        let lines = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("SupplementaryGroups="));
         let words = lines.flat_map(|line| line.split_whitespace().map(str::to_owned));
         words.collect::<Vec<String>>()
     });
@@ -124,7 +137,10 @@ mod tests {
         assert_eq!(unread(&file, &nobody), None);
         mode(&file, 0o640).unwrap();
         let told = unread(&file, &nobody).unwrap();
-        assert!(told.contains("user nobody") && told.contains("chmod 640"), "{told}");
+        assert!(
+            told.contains("user nobody") && told.contains("chmod 640"),
+            "{told}"
+        );
         mode(folder.path(), 0o750).unwrap();
         assert!(unread(&file, &nobody).unwrap().contains("chmod 750"));
     }

@@ -77,8 +77,9 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     };
     let lacking = match &loaded.policy {
         Some(policy) => {
-            let absolute = |file: &policy::SourceFile| std::path::absolute(&*file.name).ok();
-            let files: Vec<PathBuf> = loaded.files.iter().filter_map(|file| absolute(file)).collect();
+            let files = loaded.files.iter();
+            let files = files.filter_map(|file| std::path::absolute(&*file.name).ok());
+            let files: Vec<PathBuf> = files.collect();
             at_start::lacking(files.iter().map(PathBuf::as_path), policy)
         }
         None => Vec::new(),

@@ -297,8 +297,8 @@ fn unreachable(socket: &Path, fault: &Fault) -> Failure {
     );
     let fix = match fault {
         Fault::Connect(error) => match error.kind() {
-            ErrorKind::NotFound => &elsewhere,
-            ErrorKind::ConnectionRefused => &gone,
+            ErrorKind::NotFound => elsewhere.as_str(),
+            ErrorKind::ConnectionRefused => gone.as_str(),
             ErrorKind::PermissionDenied => {
                 "your user may not open it: use sudo, or join the group of the socket (`keyfence`, unless the policy \
                  names another)"

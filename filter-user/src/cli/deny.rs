@@ -186,7 +186,13 @@ pub(crate) fn undeny(arguments: &UndenyArguments, shell: &Shell) -> Result<Exit,
     };
     shell.write(&line)?;
     if let Ok(address) = arguments.name.parse::<IpAddr>() {
-        still_denied(address, &arguments.daemon.socket, shell)?;
+        // What was asked for is done.
+        if let Err(failure) = still_denied(address, &arguments.daemon.socket, shell) {
+            shell.say(&format!(
+                "what else denies {address} cannot be told: {}",
+                failure.text
+            ));
+        }
     }
     Ok(Exit::Done)
 }

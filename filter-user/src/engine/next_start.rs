@@ -13,15 +13,14 @@ const THEN: &str = "the next start goes without it, and is not ready";
 /// Of `policy`. The listeners of `open` are open by this process: what they can be is known.
 pub fn lacking_at_start(open: &[Listener], policy: &Policy) -> Vec<String> {
     let is_open = |listener: &&Listener| {
-        let same =
-            |open: &Listener| open.address == listener.address && open.group == listener.group;
+        let same = |open: &Listener| open.address == listener.address && open.group == listener.group;
         open.iter().any(same)
     };
     let new = policy.listeners.iter().filter(|listener| !is_open(listener));
     let faults = new.filter_map(lacking);
     let secrets = match policy.credentials.scheme {
         Scheme::Sha256 => &[][..],
-        Scheme::HmacSha256 => &policy.credentials.secret_files,
+        Scheme::HmacSha256 => policy.credentials.secret_files.as_slice(),
     };
     let unread = secrets.iter().filter_map(|(_, path)| read_secret(path).err());
     let unread = unread.map(|why| format!("[credentials]: {why}"));
@@ -94,7 +93,10 @@ mod tests {
         let [told] = told.as_slice() else {
             panic!("{told:?}")
         };
-        assert!(told.starts_with(&format!("listener tcp:{address} could not")), "{told}");
+        assert!(
+            told.starts_with(&format!("listener tcp:{address} could not")),
+            "{told}"
+        );
         assert!(told.contains("in use") && told.ends_with(THEN), "{told}");
         assert_eq!(lacking_at_start(&policy.listeners, &policy), [String::new(); 0]);
         drop(taken);
