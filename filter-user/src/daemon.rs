@@ -37,8 +37,6 @@ use rights::Need;
 pub enum DaemonError {
     #[error(transparent)]
     Filter(#[from] FilterError),
-    #[error(transparent)]
-    Listen(#[from] api::ListenError),
     #[error("{path}: {error}; name another folder with --state or [daemon] state")]
     State { path: String, error: std::io::Error },
     #[error(
@@ -55,8 +53,6 @@ pub enum DaemonError {
     Records(#[from] records::RecordsError),
     #[error("signals cannot be received: {0}")]
     Signals(std::io::Error),
-    #[error("the sockets that the service manager has kept cannot be taken over: {0}")]
-    HandedOver(std::io::Error),
     #[error("the runtime cannot start: {0}")]
     Runtime(std::io::Error),
     #[error(transparent)]
@@ -71,16 +67,25 @@ pub struct Prepared {
 
 /// What may take more rights than the daemon keeps: its folder, and its listeners, with their groups. Then gives up the
 /// others. To be called before there is a second thread.
-pub fn prepare(options: &Options, start: &Start) -> Result<Prepared, DaemonError> {
-    let policy = &start.policy;
+///
+/// A listener that cannot be opened keeps nothing from being filtered: a port that somebody has taken would open the host.
+pub fn prepare(options: &Options, start: &mut Start) -> Result<Prepared, DaemonError> {
+    let policy = Arc::clone(&start.policy);
     let lock = Lock::take(&policy.daemon.state, &policy.daemon.instance)?;
     raise_descriptors();
-    // A socket that is taken stops the start before anything is filtered.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let handed = sys::handed_over().map_err(DaemonError::HandedOver)?;
-    let mut bound = runtime
+    let handed = sys::handed_over().unwrap_or_else(|error| {
+        tracing::error!("the sockets that the service manager has kept cannot be taken over: {error}");
+        Vec::new()
+    });
+    let (mut bound, faults) = runtime
         .map_err(DaemonError::Runtime)?
-        .block_on(api::bind_or_take(&policy.listeners, handed))?;
+        .block_on(api::bind_each(&policy.listeners, handed));
+    for fault in faults {
+        start.goes_without(format!(
+            "{fault}; nobody is answered there until the daemon is restarted"
+        ));
+    }
     service::keep(&mut bound);
     rights::keep_few(needs(options, start))?;
     Ok(Prepared { lock, bound })

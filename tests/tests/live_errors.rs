@@ -42,6 +42,40 @@ fn interface_that_does_not_exist_is_named_with_those_that_do() {
     assert_says(&log, &["no interface matches wl*", "`ip link`"]);
 }
 
+/// Whoever may take a port, or a secret away, must not decide whether the host is filtered.
+#[test]
+fn filter_comes_before_listeners_and_secrets() {
+    let site = Site::new();
+    // A socket's folder cannot be made below a file, nor a secret read there.
+    let file = site.folder().join("file");
+    std::fs::write(&file, "").expect("a temporary folder");
+    let below = file.display();
+    let tables = format!(
+        "[[listener]]\naddress = \"unix:{below}/gw.sock\"\nroles = [\"authorize\"]\ngroup = \"root\"\n\
+         [credentials]\nscheme = \"hmac-sha256\"\nsecret-files = [{{ id = \"k1\", file = \"{below}/k1\" }}]\n"
+    );
+    site.write(&policy().and(&tables));
+    let daemon = Daemon::start_unready(&site);
+    Probe::open(&site).assert_filtered();
+    let ready = daemon.get("/readyz").expect("it answers");
+    assert_eq!(ready.status, 503);
+    assert_says(
+        &ready.body,
+        &[
+            "/gw.sock: ",
+            "nobody is answered there until the daemon is restarted",
+            "[credentials]: ",
+            "authorize refuses",
+        ],
+    );
+    daemon.kill();
+    std::fs::remove_file(&file).expect("ours");
+    std::fs::create_dir(&file).expect("a temporary folder");
+    std::fs::write(file.join("k1"), "secret\n").expect("a temporary folder");
+    let daemon = Daemon::start_again(&site);
+    assert_eq!(daemon.get("/readyz").expect("it answers").status, 200);
+}
+
 #[test]
 fn interface_that_is_not_ethernet_is_refused() {
     let site = Site::raw();

@@ -100,26 +100,31 @@ impl Bound {
 }
 
 /// Binds all of `listeners`, or none: on an error those bound before are closed and their files removed.
-pub async fn bind(listeners: &[Listener]) -> Result<Vec<Bound>, ListenError> {
-    bind_or_take(listeners, Vec::new()).await
+#[cfg(test)]
+pub(crate) async fn bind(listeners: &[Listener]) -> Result<Vec<Bound>, ListenError> {
+    let (bound, faults) = bind_each(listeners, Vec::new()).await;
+    match faults.into_iter().next() {
+        None => Ok(bound),
+        Some(fault) => Err(fault),
+    }
 }
 
-/// The same; of the sockets handed over, those that the listeners name are taken up, and the others closed.
-pub async fn bind_or_take(
-    listeners: &[Listener],
-    mut handed: Vec<OwnedFd>,
-) -> Result<Vec<Bound>, ListenError> {
-    let mut all = Vec::with_capacity(listeners.len());
+/// Binds each of `listeners` that can be, and tells of each that cannot. Of the sockets handed over, those that the
+/// listeners name are taken up, and the others closed.
+pub async fn bind_each(listeners: &[Listener], mut handed: Vec<OwnedFd>) -> (Vec<Bound>, Vec<ListenError>) {
+    let (mut all, mut faults) = (Vec::with_capacity(listeners.len()), Vec::new());
     for listener in listeners {
         let taken = handed.iter().position(|socket| is_of(socket, &listener.address));
         let taken = taken.map(|at| handed.swap_remove(at));
-        let bound = bind_one(listener, taken)
-            .await
-            .map_err(|fault| ListenError::new(listener, fault))?;
-        tracing::info!(listener = bound.name, "listening");
-        all.push(bound);
+        match bind_one(listener, taken).await {
+            Ok(bound) => {
+                tracing::info!(listener = bound.name, "listening");
+                all.push(bound);
+            }
+            Err(fault) => faults.push(ListenError::new(listener, fault)),
+        }
     }
-    Ok(all)
+    (all, faults)
 }
 
 /// Whether a socket is bound to this address, and can be reached there.

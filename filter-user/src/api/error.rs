@@ -63,8 +63,8 @@ pub enum Fault {
     #[error("the group {group:?} cannot be looked up: {error}; check /etc/nsswitch.conf")]
     GroupLookup { group: String, error: io::Error },
     #[error(
-        "mode {mode:04o} and group {group:?} cannot be set: {error}; run as root or as a member of the group, or name \
-         a group of yours in `group`"
+        "mode {mode:04o} and group {group:?} cannot be set: {error}; make the daemon a member of the group (the service by \
+         `SupplementaryGroups={group}` in a drop-in), or name a group of its own in `group`"
     )]
     Permit {
         mode: u32,

@@ -8,6 +8,7 @@ use super::problem::{Code, Problem};
 use super::query::Query;
 use super::why::{bindings_at, pushed_deny};
 use super::{Backing, Context};
+use crate::bindings::refusal;
 use crate::engine::ExplainError;
 use crate::judge::asked::{self, Destination, Endpoint, Hex};
 use crate::judge::in_force::{self, By, InForce, Question};
@@ -80,6 +81,13 @@ async fn gather(context: &Context, backing: &Backing, frame: Vec<u8>) -> Result<
         match context.view.explain(question).await {
             Ok(in_force) => return Ok(in_force),
             Err(ExplainError::Policy(_)) if asked < POLICIES_MAX => {}
+            // Not even who is let in is known, let alone counted.
+            Err(error) if backing.bindings.is_kept() => {
+                return Err(Problem::new(
+                    Code::Refused(refusal::Code::Unavailable),
+                    error.to_string(),
+                ));
+            }
             Err(error) => return Err(Problem::new(Code::CountersUnreadable, error.to_string())),
         }
     }

@@ -11,10 +11,11 @@ use serde_json::json;
 
 use super::Context;
 use super::body::{self, NDJSON};
-use super::problem::{Code, Problem};
+use super::operate::about_request;
+use super::problem::Problem;
 use super::query::Query;
 use super::who::Who;
-use crate::bindings::refusal;
+use crate::bindings::refusal::{self, Refusal};
 
 /// Lines of the audit log in one answer.
 const AUDIT_LINES_MAX: usize = 1_000;
@@ -52,7 +53,7 @@ struct Copy {
 
 async fn copy(context: &Context, request: &Parts, body: &mut Body) -> Result<Copy, Problem> {
     let body = body::json(&request.headers, body, context.bounds.line_timeout).await?;
-    let invalid = |detail: &str| Problem::new(Code::Refused(refusal::Code::Invalid), detail);
+    let invalid = |detail: &str| Problem::from(about_request(Refusal::new(refusal::Code::Invalid, detail)));
     let copy: Copy = body::object(&body)
         .map_err(|_| invalid("the body is {\"path\": \"/…\"}, for a restore also \"trust\""))?;
     if !copy.path.is_absolute() {
@@ -86,5 +87,6 @@ pub(super) async fn restore(
     let actor = who.operator(context).await?;
     let copy = copy(context, request, body).await?;
     let status = bindings.restore(&actor, copy.path, copy.trust).await?;
-    Ok(axum::Json(json!({ "schema": 1, "bindings": status })).into_response())
+    let in_force = !bindings.is_kept();
+    Ok(axum::Json(json!({ "schema": 1, "bindings": status, "in_force": in_force })).into_response())
 }

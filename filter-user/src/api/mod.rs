@@ -76,7 +76,9 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-pub use bind::{Bound, bind, bind_or_take};
+#[cfg(test)]
+pub(crate) use bind::bind;
+pub use bind::{Bound, bind_each};
 pub use error::{Fault, ListenError};
 pub use peer::{Operators, Peer};
 pub use problem::{Code, Problem};

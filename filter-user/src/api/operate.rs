@@ -14,7 +14,7 @@ use super::problem::{Code, Problem};
 use super::query::Query;
 use super::who::Who;
 use crate::bindings::Bindings;
-use crate::bindings::refusal::{self, FieldFault};
+use crate::bindings::refusal::{self, About, FieldFault, Refusal};
 use crate::bindings::requests::{Actor, AuditNote};
 use crate::engine::snapshot::ObserveError;
 
@@ -61,10 +61,11 @@ fn fault(code: &'static str, pointer: &str, detail: &str, fix: &str) -> FieldFau
     }
 }
 
-fn refused(faults: Vec<FieldFault>) -> Problem {
-    Problem {
-        errors: faults,
-        ..Problem::new(Code::Refused(refusal::Code::Invalid), "the request has faults")
+/// No binding is meant.
+pub(super) fn about_request(refusal: Refusal) -> Refusal {
+    Refusal {
+        about: About::Request,
+        ..refusal
     }
 }
 
@@ -80,19 +81,19 @@ pub(super) async fn observe(
     let body = body::json(&request.headers, body, context.bounds.line_timeout).await?;
     let invalid = || {
         let detail = "the body is {\"seconds\": 900, \"service\": \"NAME\" or null, \"reason\": \"…\"}";
-        Problem::new(Code::Refused(refusal::Code::Invalid), detail)
+        Problem::from(about_request(Refusal::new(refusal::Code::Invalid, detail)))
     };
     let asked: Observe = body::object(&body).map_err(|_| invalid())?;
     let faults = asked.faults();
     if !faults.is_empty() {
-        return Err(refused(faults));
+        return Err(about_request(Refusal::of_faults(faults)).into());
     }
     match context.view.observe(asked.service.clone(), asked.seconds).await {
         Ok(()) => {}
         Err(ObserveError::NoSuchService(_)) => {
             let fix = "name a service of the policy in force, or leave it out for everything";
             let fault = fault("unknown-service", "/service", "there is no such service", fix);
-            return Err(refused(vec![fault]));
+            return Err(about_request(Refusal::of_faults(vec![fault])).into());
         }
         Err(ObserveError::Failed(detail)) => return Err(Problem::new(Code::OperationFailed, detail)),
     }

@@ -236,7 +236,7 @@ pub(super) async fn plan(
     let policies = policies(context)?;
     let _turn = context.policy_bodies.acquire().await;
     let (text, terms) = Sent::read(context, request, body).await?.text();
-    let plan = policies.plan(text, terms.base).await?;
+    let plan = policies.plan(text, terms).await?;
     Ok(axum::Json(plan).into_response())
 }
 

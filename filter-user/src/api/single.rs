@@ -293,6 +293,13 @@ impl Context {
         }
     }
 
+    /// Why packets go another way than is known here; `None` where they do not.
+    pub(super) fn caution(&self, backing: &super::Backing) -> Option<String> {
+        let kept = "the store could not be read, and the kernel goes on by what it was told before: what was pushed passes \
+                    as it did, and is not shown here (`keyfence status` says what to do)";
+        backing.bindings.is_kept().then(|| kept.to_owned())
+    }
+
     /// Counts a request of this publisher against what it may ask; of one that left the policy, those in flight alone.
     pub(super) fn admit(&self, publisher: &str) -> Result<rates::Admitted, Problem> {
         let policy = self.backing.as_ref().map(|backing| backing.grants.policy().1);

@@ -144,6 +144,29 @@ async fn socket_file_goes_with_its_listener_and_another_at_its_path_stays() {
 }
 
 #[tokio::test]
+async fn listener_that_cannot_be_opened_takes_no_other_with_it() {
+    let (_folder, path) = folder();
+    let occupied = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let taken = listener(
+        ListenerAddress::Tcp(occupied.local_addr().unwrap()),
+        &[Role::Metrics],
+    );
+    let (bound, faults) = bind_each(&[taken, unix(&path)], Vec::new()).await;
+    assert_eq!(bound.len(), 1);
+    assert!(bound[0].name().starts_with("unix:") && path.exists());
+    assert!(
+        matches!(
+            faults[..],
+            [ListenError {
+                fault: Fault::Tcp(_),
+                ..
+            }]
+        ),
+        "{faults:?}"
+    );
+}
+
+#[tokio::test]
 async fn fault_of_one_listener_closes_all_and_names_its_place() {
     let (folder, path) = folder();
     let occupied = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -72,6 +72,7 @@ pub(super) async fn why(context: &Context, who: &Who, request: &Parts) -> Result
             false => by_policy,
         },
         "detached": is_detached,
+        "caution": context.caution(backing),
         "grants": grants,
         "more_grants": more,
         "denies": denies,

@@ -20,6 +20,7 @@ pub mod refusal;
 mod replay;
 pub mod requests;
 pub mod seam;
+mod secret;
 mod shared;
 mod sources;
 mod status;
@@ -60,6 +61,7 @@ pub use batch::{BatchInput, BatchOutput};
 pub use feed::WatchFeed;
 pub use planned::Planned;
 pub use replay::{BadLine, grantees_of_lines};
+pub use secret::read_secret;
 pub use sync::SyncInput;
 pub use writer::Writer;
 
@@ -129,6 +131,11 @@ impl Bindings {
     /// The kernel keeps what it had, which nobody here knows: until a policy is applied, nothing can be pushed.
     pub fn keep(&self) {
         self.shared.keep();
+    }
+
+    /// It does: nobody here knows who is let in.
+    pub fn is_kept(&self) -> bool {
+        self.shared.kept.load(Ordering::Acquire)
     }
 
     /// Durable, audited and in force when it returns.

@@ -17,7 +17,8 @@ use super::model::credential::Fingerprints;
 use super::model::lease::Moment;
 use super::model::owned::Credential;
 use super::requests::AuditHead;
-use super::shared::{CHUNKS_MAX, Phase, SINGLES_MAX, STORE_ALARM, Shared};
+use super::secret::read_secret;
+use super::shared::{CHUNKS_MAX, Phase, SECRETS_ALARM, SINGLES_MAX, STORE_ALARM, Shared};
 use super::store::{self, Opened, Rows, StoreError};
 use super::writer::Writer;
 use super::writer::denies::{Denies, Deny};
@@ -39,7 +40,7 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
     make(&folder).map_err(at_folder)?;
     let id_pattern = crate::policy::compile_id_pattern(&policy.credentials.id_pattern)
         .map_err(|error| OpenError::Credentials(error.to_string()))?;
-    let fingerprints = fingerprints(&policy.credentials)?;
+    let (fingerprints, unread) = fingerprints(&policy.credentials);
     let path = store::path_in(&folder);
     let is_new = is_missing(&path);
     let mut opened = open_store(&folder, now)?;
@@ -95,6 +96,7 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
     });
     shared.set_alarm(STORE_ALARM, opened.lost);
     shared.set_alarm("audit", cut);
+    shared.set_alarm(SECRETS_ALARM, unread);
     let writer = Writer::new(
         Arc::clone(&shared),
         audit,
@@ -265,21 +267,23 @@ fn tell_missing(audit: &mut Audit, opened: &Opened, now: Now) -> Result<Option<S
     }
 }
 
-fn fingerprints(credentials: &Credentials) -> Result<Fingerprints, OpenError> {
+/// The scheme with those of its secrets that can be read, and what is wrong with the others: packets are judged without.
+fn fingerprints(credentials: &Credentials) -> (Fingerprints, Option<String>) {
     if credentials.scheme == Scheme::Sha256 {
-        return Ok(Fingerprints::Sha256);
+        return (Fingerprints::Sha256, None);
     }
-    let mut secrets = Vec::new();
+    let (mut secrets, mut faults) = (Vec::new(), Vec::new());
     for (id, path) in &credentials.secret_files {
-        let secret = crate::policy::read_regular(path)
-            .map_err(|error| OpenError::Credentials(format!("{}: {error}", path.display())))?;
-        // The newline that an editor leaves is no part of the secret.
-        let secret = secret.trim_ascii_end().to_vec();
-        if secret.is_empty() {
-            let text = format!("{} is empty: write a secret into it", path.display());
-            return Err(OpenError::Credentials(text));
+        match read_secret(path) {
+            Ok(secret) => secrets.push((id.clone(), secret)),
+            Err(why) => faults.push(why),
         }
-        secrets.push((id.clone(), secret));
     }
-    Ok(Fingerprints::hmac(secrets))
+    let unread = (!faults.is_empty()).then(|| {
+        format!(
+            "[credentials]: {}; authorize refuses the keys that are known by it until the daemon is restarted with it",
+            faults.join("; ")
+        )
+    });
+    (Fingerprints::hmac(secrets), unread)
 }

@@ -172,6 +172,8 @@ pub enum About {
     Deny,
     /// A file that the caller names.
     Path,
+    /// What an operator asks of the daemon as a whole.
+    Request,
 }
 
 impl Refusal {

@@ -34,6 +34,9 @@ pub(crate) const SPACE_ALARM: &str = "space";
 /// The store was set aside: bindings are not in force that were acknowledged. Until the next start.
 pub(crate) const STORE_ALARM: &str = "store";
 
+/// A secret of hmac-sha256 cannot be read.
+pub(crate) const SECRETS_ALARM: &str = "secrets";
+
 /// Bindings are left out: more would grant an address than the kernel walks.
 pub(crate) const CROWDED_ALARM: &str = "crowded";
 

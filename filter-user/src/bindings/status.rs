@@ -7,7 +7,7 @@ use super::Bindings;
 use super::memory::Shelf;
 use super::model::view::{state, timestamp};
 use super::requests::{PublisherStatus, State, StoreStatus};
-use super::shared::{SPACE_ALARM, STORE_ALARM};
+use super::shared::{SECRETS_ALARM, SPACE_ALARM, STORE_ALARM};
 
 /// Bindings that end within these are counted.
 const ENDING_WITHIN_MS: [i64; 3] = [300_000, 3_600_000, 86_400_000];
@@ -34,10 +34,11 @@ impl Bindings {
         }
     }
 
-    /// Which alarms make the daemon unready, a sentence each: changes would be refused, or bindings were lost.
+    /// Which alarms make the daemon unready, a sentence each: changes would be refused,
+    /// bindings were lost, or keys are.
     pub fn not_ready(&self) -> Vec<String> {
         let alarms = self.shared.alarms.lock().unwrap_or_else(PoisonError::into_inner);
-        let unready = [SPACE_ALARM, STORE_ALARM];
+        let unready = [SPACE_ALARM, STORE_ALARM, SECRETS_ALARM];
         unready
             .iter()
             .filter_map(|kind| alarms.get(kind).cloned())

@@ -35,6 +35,10 @@ Examples:
   keyfence apply keyfence.toml
   keyfence apply keyfence.toml --confirm-within 60s && keyfence confirm";
 
+/// Those that stand may go on as replies, with the daemon's next policy as with this one.
+const PROOF: &str =
+    "only a new connection shows that you still get in: one that stands may go on whatever the policy says";
+
 /// Put a policy file in force
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
@@ -66,6 +70,8 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         shell.write(&outcome(&applied))?;
         if applied["pending"].is_null() {
             policy::remind(&arguments.daemon.socket, shell);
+        } else {
+            shell.say(PROOF);
         }
     }
     past::warn(&arguments.file, shell);

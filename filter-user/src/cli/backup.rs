@@ -49,14 +49,19 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
 }
 
 const AFTER_RESTORE: &str = "\
-Puts a backup in place of what is there, under a new store id: watchers list anew. Its bindings stay suspended until \
+Puts a backup in place of what is there, under a new store id: watchers list anew. The daemon reads it, so the file must be \
+where it may, and its user's: `install -o keyfence -g keyfence -m 600 COPY /var/lib/keyfence/backups/NAME`. Its bindings stay suspended until \
 their publisher has synced, since a backup may hold what was revoked after it; --trust puts them in force at once. \
 The caller must be an operator.
 
+Where the store could not be read, the kernel keeps what it has until the next `keyfence reload`, and with it what is \
+restored comes into force.
+
 Exit codes:
-  0  restored
+  0  restored and in force
   1  refused or failed
   5  the daemon is not reachable
+  6  restored, and in force only with the next `keyfence reload`
 
 Example:
   keyfence restore /var/lib/keyfence/backups/monday";
@@ -85,6 +90,10 @@ pub(crate) fn restore(arguments: &RestoreArguments, shell: &Shell) -> Result<Exi
     let exit = told(&status, "restored:", arguments.json, shell)?;
     for line in suspended(&status) {
         shell.say(&line);
+    }
+    if status["in_force"] == false {
+        shell.say("not in force yet, the kernel keeps what it has: now `keyfence reload`");
+        return Ok(Exit::Degraded);
     }
     Ok(exit)
 }

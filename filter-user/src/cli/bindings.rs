@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::bind::{PublisherArguments, parsed, prefix};
-use super::client::{self, SocketArguments, query};
+use super::client::{self, Call, SocketArguments, query};
 use super::exit::{Exit, Failure};
 use super::shell::{Shell, Tone};
 use super::words::count;
@@ -95,8 +95,28 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
             lines(&table, shell) + "\n"
         };
         shell.write(&format!("{table}{}\n", summary(shown, after.is_some())))?;
+        if shown == 0 {
+            not_ready(&arguments.daemon.socket, shell);
+        }
     }
     Ok(Exit::Done)
+}
+
+/// Where a store could not be read there are none, and the kernel may have them all the same.
+fn not_ready(socket: &std::path::Path, shell: &Shell) {
+    let call = Call {
+        method: Method::GET,
+        path: "/readyz".to_owned(),
+        body: None,
+    };
+    // The list itself has been answered.
+    if let Ok(answer) = client::answer(socket, call, client::PATIENCE)
+        && !answer.is_success()
+    {
+        for reason in answer.body.lines() {
+            shell.say(&format!("! {reason}"));
+        }
+    }
 }
 
 /// A table with its head in the heading's tone.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use super::at_start;
 use super::exit::{Exit, Failure};
 use super::shell::Shell;
 use super::words::count;
@@ -74,9 +75,19 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         (false, true) => Exit::Failed,
         (false, false) => Exit::PolicyInvalid,
     };
+    let lacking = match &loaded.policy {
+        Some(policy) => {
+            let files = loaded.files.iter();
+            let files = files.filter_map(|file| std::path::absolute(&*file.name).ok());
+            let files: Vec<PathBuf> = files.collect();
+            at_start::lacking(files.iter().map(PathBuf::as_path), policy)
+        }
+        None => Vec::new(),
+    };
     if arguments.json {
         let mut report = policy::check_report_json(&loaded);
         report["valid"] = valid.into();
+        report["lacking_at_start"] = lacking.into();
         report["expects"] = tried.outcomes.iter().map(outcome).collect();
         report["expects_kernel_not_asked"] = tried.kernel_missing.into();
         shell.write(&format!("{report:#}\n"))?;
@@ -94,6 +105,9 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         (None, 0) if loaded.diagnostics.is_empty() => {}
         (None, 0) => shell.say(&policy::render(&loaded, colour)),
         (None, _) => shell.complain(&policy::render(&loaded, colour)),
+    }
+    for lacking in &lacking {
+        shell.say(&format!("warning: {lacking}"));
     }
     if let Some(policy) = &loaded.policy {
         shell.write(&format!(

@@ -16,6 +16,7 @@ use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::{Exit, Failure};
+use super::service;
 
 /// The longest answer that is read.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -286,15 +287,18 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 fn unreachable(socket: &Path, fault: &Fault) -> Failure {
+    let start = service::start();
+    let (elsewhere, gone) = (
+        format!(
+            "is the daemon running? Start it with `{start}`; where the policy has its listener elsewhere, give \
+             `--socket PATH`"
+        ),
+        format!("the daemon that left this socket is gone; start it with `{start}`"),
+    );
     let fix = match fault {
         Fault::Connect(error) => match error.kind() {
-            ErrorKind::NotFound => {
-                "is the daemon running? Start it with `keyfence run`; where the policy has its listener \
-                 elsewhere, give `--socket PATH`"
-            }
-            ErrorKind::ConnectionRefused => {
-                "the daemon that left this socket is gone; start it with `keyfence run`"
-            }
+            ErrorKind::NotFound => elsewhere.as_str(),
+            ErrorKind::ConnectionRefused => gone.as_str(),
             ErrorKind::PermissionDenied => {
                 "your user may not open it: use sudo, or join the group of the socket (`keyfence`, unless the policy \
                  names another)"

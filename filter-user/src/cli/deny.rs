@@ -2,6 +2,8 @@
 
 mod guard;
 
+use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
@@ -183,7 +185,36 @@ pub(crate) fn undeny(arguments: &UndenyArguments, shell: &Shell) -> Result<Exit,
         _ => format!("there was no deny {name}\n"),
     };
     shell.write(&line)?;
+    if let Ok(address) = arguments.name.parse::<IpAddr>() {
+        // What was asked for is done.
+        if let Err(failure) = still_denied(address, &arguments.daemon.socket, shell) {
+            shell.say(&format!(
+                "what else denies {address} cannot be told: {}",
+                failure.text
+            ));
+        }
+    }
     Ok(Exit::Done)
+}
+
+/// What else denies the address: a wider deny, one of another name, one of the policy.
+fn still_denied(address: IpAddr, socket: &Path, shell: &Shell) -> Result<(), Failure> {
+    let path = format!("/v1/why?address={}", encoded(&address.to_string()));
+    let why = parsed(&client::ask(socket, Method::GET, &path, client::PATIENCE)?)?;
+    for deny in why["denied_by"].as_array().into_iter().flatten() {
+        shell.say(&denied(address, deny));
+    }
+    Ok(())
+}
+
+fn denied(address: IpAddr, deny: &Value) -> String {
+    let text = |name: &str| deny[name].as_str().unwrap_or("?");
+    let (name, prefix) = (text("name"), text("prefix"));
+    let way = match deny["owner"].as_str() {
+        Some(_) => format!("`keyfence undeny {name}` takes it away"),
+        None => "it stands in the policy".to_owned(),
+    };
+    format!("{address} is still denied by {name} ({prefix}): {way}")
 }
 
 #[cfg(test)]
@@ -204,6 +235,18 @@ mod tests {
             assert!(row.contains(part), "{page}");
         }
         assert!(listed(&json!({ "items": [] }), &plain).starts_with("Nothing is denied"));
+    }
+
+    #[test]
+    fn deny_that_is_left_is_told_with_the_way_out() {
+        let address: IpAddr = "198.51.100.66".parse().unwrap();
+        let wider = json!({ "name": "net", "prefix": "198.51.100.0/24", "owner": "operator/root" });
+        assert_eq!(
+            denied(address, &wider),
+            "198.51.100.66 is still denied by net (198.51.100.0/24): `keyfence undeny net` takes it away"
+        );
+        let written = json!({ "name": "abuse", "prefix": "198.51.100.0/24", "owner": null });
+        assert!(denied(address, &written).ends_with("it stands in the policy"));
     }
 
     #[test]

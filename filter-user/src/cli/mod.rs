@@ -5,6 +5,7 @@
 
 mod ancestors;
 mod apply;
+mod at_start;
 mod audit;
 mod backup;
 mod bind;
@@ -30,6 +31,7 @@ mod policy;
 mod reload;
 mod replay;
 mod run;
+mod service;
 mod shell;
 mod status;
 mod stop;

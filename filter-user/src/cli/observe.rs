@@ -59,7 +59,12 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
             "reason": arguments.reason,
         })),
     };
-    let answer = client::send(&arguments.daemon.socket, call, client::PATIENCE)?;
+    let flags = [
+        ("seconds", "--for"),
+        ("service", "--service"),
+        ("reason", "--reason"),
+    ];
+    let answer = client::send_as(&arguments.daemon.socket, call, client::PATIENCE, &flags)?;
     if arguments.json {
         shell.write(&with_schema(&answer)?)?;
         return Ok(Exit::Done);

@@ -10,7 +10,8 @@ use super::shell::Shell;
 const AFTER_HELP: &str = "\
 Nothing is changed. The file and what it includes are read with the caller's rights and sent to the daemon, which tries \
 each `[[expect]]` in the kernel program. Sources that sent traffic in the last day and would be cut are listed, and \
-bindings that would be suspended. The caller must be one of `[daemon] operators` (default: root).
+bindings that would be suspended; a warning says where `keyfence apply` would refuse the policy for a connection that stands. \
+The caller must be one of `[daemon] operators` (default: root).
 
 Exit codes:
   0  told
@@ -41,7 +42,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
-    let body = policy::body(&arguments.file, arguments.json, shell)?;
+    let mut body = policy::body(&arguments.file, arguments.json, shell)?;
+    body["connections"] = policy::held(shell);
     let asked = ("/v1/policy/plan", Some(body));
     let plan = policy::ask(&arguments.daemon.socket, asked, arguments.json, shell)?;
     if !arguments.json {

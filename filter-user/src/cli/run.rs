@@ -20,7 +20,8 @@ Loads the policy, attaches to its interfaces and answers on its listeners. What 
 file without a gap, and a file with faults changes nothing. Where the file is invalid at a start, the last confirmed \
 policy serves for all; `--state` says where it is. SIGTERM and SIGINT drain and end; the filter stays \
 attached unless `[daemon] on-exit` says otherwise. Where an `[[expect]]` differs, it starts all the same and says so \
-in the log; `keyfence reload` refuses such a file.
+in the log; `keyfence reload` refuses such a file. Where a listener cannot be opened or a secret cannot be read, it filters \
+all the same, goes on without, and is not ready: `keyfence status` names it.
 
 Needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; all other rights are given up once the listeners are bound. \
 Root keeps the right to other users' files only where the policy has it use some, and says so. KEYFENCE_LOG sets the log's level where --log-level does not.
@@ -83,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     crate::logging::init(log_level.as_deref(), *log_format, shell.colour_errors)
         .map_err(|error| Failure::new(Exit::Usage, error))?;
     crate::sys::bound_heaps();
-    let start = Start::of(file, state.as_deref()).map_err(|no| match no {
+    let mut start = Start::of(file, state.as_deref()).map_err(|no| match no {
         NoStart::Newer(why) => still_filtering(Failure::new(Exit::Failed, why), bpf_fs),
         NoStart::Policy(loaded) => match (&loaded.policy, engine::refusal(&loaded)) {
             (Some(_), Some(refusal)) => Failure::new(Exit::Failed, refusal),
@@ -109,7 +110,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     };
     // Rights are a thread's own: given up before the runtime starts its own threads.
     let ended = |error: DaemonError| still_filtering(ended(error), bpf_fs);
-    let prepared = daemon::prepare(&options, &start).map_err(ended)?;
+    let prepared = daemon::prepare(&options, &mut start).map_err(ended)?;
     let runtime = tokio::runtime::Runtime::new().map_err(|error| ended(DaemonError::Runtime(error)))?;
     let run = daemon::run(prepared, options, start);
     let ran = runtime.block_on(run).map_err(ended);

@@ -60,10 +60,12 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
 }
 
 fn page(why: &Value) -> String {
-    let mut page = format!(
+    let caution = why["caution"].as_str();
+    let mut page = caution.map_or_else(String::new, |caution| format!("! {caution}\n"));
+    page.push_str(&format!(
         "{}\n",
         why["sentence"].as_str().unwrap_or("The daemon gave no sentence.")
-    );
+    ));
     if let Some(drops) = why["drops"].as_object().filter(|drops| !drops.is_empty()) {
         let drops: Vec<String> = drops
             .iter()

@@ -62,8 +62,10 @@ definitions! {
         "Without a BPF file system nothing can be pinned: the filter would end with the daemon.",
         "Mount one: `mount -t bpf -o mode=0700 bpf /sys/fs/bpf`, or name another with --bpf-fs.";
     BPFFS_SHARED: "bpffs-shared", Error,
-        "Another user may write where the filter is pinned, and could take it away. The daemon refuses to start there.",
-        "Look at the folder, remove it, and mount the BPF file system with mode=0700.";
+        "Another user may write where the filter is pinned, and could take it away. A daemon of this user refuses to start there.",
+        "Look at the folder with `ls -ld`. If the service made it (owner keyfence, mode 0700): `systemctl start keyfence`, \
+         and no start as root. Else see who made it, and mount the BPF file system with mode=0700. Its pins are the filter: \
+         whoever removes the folder opens the host, every packet passes then.";
     NOT_FILTERING: "not-filtering", Warning,
         "Nothing of this instance is in the kernel: every packet passes.",
         "Start the daemon: `systemctl start keyfence`, or `keyfence run --policy FILE`.";

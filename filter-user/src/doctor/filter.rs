@@ -85,7 +85,7 @@ fn of_error(error: &PinError) -> (Held, Option<Finding>) {
     let what = error.to_string();
     let (held, definition) = match error {
         PinError::NotBpfFs(_) => (Held::Nothing, &all::BPFFS_MISSING),
-        PinError::Foreign(_) => (Held::Unseen, &all::BPFFS_SHARED),
+        PinError::Foreign { .. } | PinError::Others { .. } => (Held::Unseen, &all::BPFFS_SHARED),
         PinError::Newer { .. } | PinError::OtherLayout { .. } => (Held::Other, &all::LAYOUT_OTHER),
         PinError::Io { error, .. } if error.kind() == ErrorKind::NotFound => {
             (Held::Nothing, &all::BPFFS_MISSING)

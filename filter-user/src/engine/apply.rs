@@ -60,6 +60,8 @@ pub struct FileState {
     pub hash: Option<String>,
     /// Why the policy that was confirmed last is not known, until another is: a sentence.
     pub lost: Option<String>,
+    /// What the start could not open, a sentence each: it goes on without.
+    pub unopened: Vec<String>,
 }
 
 impl FileState {
@@ -83,6 +85,7 @@ impl FileState {
             };
             snapshot.not_ready.push(sentence.to_owned());
         }
+        snapshot.not_ready.extend(self.unopened.iter().cloned());
     }
 }
 

@@ -25,6 +25,7 @@ mod gate;
 mod live;
 #[cfg(test)]
 mod live_tests;
+mod next_start;
 mod operate;
 mod reader;
 #[cfg(test)]
@@ -50,6 +51,7 @@ pub use error::FilterError;
 pub use explain::ExplainError;
 pub use filter::Filter;
 pub use gate::{load_policy, load_policy_from, refusal, unexpected};
+pub use next_start::lacking_at_start;
 pub use shared::Shared;
 pub use told::{restart_keys, warnings};
 

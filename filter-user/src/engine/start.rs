@@ -246,7 +246,7 @@ impl Filter {
             tap: Arc::new(Tap::new(was.maps.join(names::DESK))),
             pins: was.pins,
             _lock: was.lock,
-            tables: Tables::unknown(was.generation, was.limits),
+            tables: Tables::unknown(was.generation, was.limits, state.owners_max()),
             number: was.number,
             numbers: shared(state.numbers()),
             state,

@@ -64,9 +64,9 @@ impl Tables {
         })
     }
 
-    /// Of a generation that an earlier daemon left: nothing is known of it but the limits.
-    pub(super) fn unknown(generation: Generation, limits: Limits) -> Self {
-        let fill = Fill::of(&Compiled::default(), 0, 1);
+    /// Of a generation that an earlier daemon left: nothing is known of it but the limits, and how many owners there may be.
+    pub(super) fn unknown(generation: Generation, limits: Limits, owners_max: u32) -> Self {
+        let fill = Fill::of(&Compiled::default(), 0, owners_max);
         Self {
             generation,
             limits,

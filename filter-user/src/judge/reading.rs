@@ -323,7 +323,8 @@ impl Reader<'_> {
         };
         let sockets = match says {
             PassDrop::Drop => {
-                "; a reply to a connection of this host would pass: sockets are not looked at here"
+                "; a packet of a connection that stands on this host, whoever opened it, would pass (reply): sockets are not looked \
+                 at here"
             }
             PassDrop::Pass => "",
         };

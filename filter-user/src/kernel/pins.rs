@@ -42,14 +42,17 @@ pub enum PinError {
     )]
     Name(String),
     #[error(
-        "{0} is not a folder of this user's alone, and whoever may write there could take the filter away: \
-         look at it, remove it, and mount the BPF file system with mode=0700"
+        "{path} is not a folder of this user's alone (owner {owner}, mode {mode:04o}), and whoever may write there could \
+         take the filter away. If it is the service's own (owner keyfence): `systemctl start keyfence`. Else see who made \
+         it, and mount the BPF file system with mode=0700. Its pins are the filter: whoever removes the folder opens the \
+         host, every packet passes then"
     )]
-    Foreign(PathBuf),
+    Foreign { path: PathBuf, owner: String, mode: u32 },
     #[error(
-        "{0} belongs to another user (uid {1}), who alone may change the filter there, or root may take it off"
+        "{path} belongs to another user ({owner}), who alone may change the filter there, or root may take it off. If it is \
+         the service's own (owner keyfence): `systemctl start keyfence`"
     )]
-    Others(PathBuf, u32),
+    Others { path: PathBuf, owner: String },
     #[error("{path}: {error}")]
     Io { path: PathBuf, error: io::Error },
     #[error(
@@ -144,11 +147,16 @@ impl Pins {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(self.io(folder, error)),
             };
+            let uid = Uid::from_raw(found.uid());
+            let user = nix::unistd::User::from_uid(uid).ok().flatten();
+            let owner = user.map_or_else(|| uid.to_string(), |user| user.name);
+            let path = PathBuf::from(folder);
             if found.mode() & 0o022 != 0 || !found.is_dir() {
-                return Err(PinError::Foreign(folder.into()));
+                let mode = found.mode() & 0o7777;
+                return Err(PinError::Foreign { path, owner, mode });
             }
-            if !trusted(Uid::from_raw(found.uid())) {
-                return Err(PinError::Others(folder.into(), found.uid()));
+            if !trusted(uid) {
+                return Err(PinError::Others { path, owner });
             }
         }
         Ok(())

@@ -69,6 +69,7 @@ impl Inner {
             policy.daemon.state.clone_from(&self.serving.daemon.state);
         }
         warnings.extend(engine::restart_keys(&self.serving, &policy));
+        warnings.extend(engine::lacking_at_start(&self.serving.listeners, &policy));
         let policy = Arc::new(start::serving(policy, &self.serving));
         let tried = Arc::clone(&policy);
         let tried = tokio::task::spawn_blocking(move || engine::unexpected(&tried));
@@ -334,7 +335,7 @@ impl Inner {
 }
 
 /// What a policy may hold more than the kernel's table of owners, which is as large as the first policy asked for.
-fn owners_lacking(policy: &Policy, snapshot: &Snapshot) -> Option<String> {
+pub(super) fn owners_lacking(policy: &Policy, snapshot: &Snapshot) -> Option<String> {
     let table = snapshot
         .tables
         .iter()

@@ -54,7 +54,7 @@ impl From<ReloadError> for PolicyError {
 fn refused(cut: &[CutConnection]) -> String {
     let lines: Vec<String> = cut.iter().map(ToString::to_string).collect();
     format!(
-        "it would cut connections that stand, and perhaps you off:\n  {}\nadd a [[management]] entry for the peer, or \
+        "it would cut connections that stand, or those that follow them, and perhaps you off:\n  {}\nadd a [[management]] entry for the peer, or \
          apply it with --confirm-within, or with --force",
         lines.join("\n  ")
     )

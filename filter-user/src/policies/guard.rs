@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
+use filter_common::verdict::Reason;
 use glob::Pattern;
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +57,13 @@ impl std::fmt::Display for CutConnection {
             write!(f, ", held by {held_by},")?;
         }
         let (rule, reason) = (self.rule, self.reason);
+        // Rule 7 lets packets of connections that stand pass, whoever opened them.
+        if reason == Reason::Other.name() {
+            write!(
+                f,
+                " would go on for as long as it stands (reply), and a new one from there"
+            )?;
+        }
         write!(f, " would be dropped ({reason}) by rule {rule}: {}", self.detail)
     }
 }

@@ -9,6 +9,7 @@ mod cover;
 mod cut;
 mod entries;
 mod error;
+mod foretold;
 pub mod guard;
 mod observing;
 mod opens;
@@ -190,13 +191,16 @@ impl Policies {
         Policies { inner }
     }
 
-    /// What a policy would change.
-    pub async fn plan(&self, text: PolicyText, base: Option<String>) -> Result<Plan, PolicyError> {
+    /// What a policy would change, and what would be said of it if it were applied.
+    pub async fn plan(&self, text: PolicyText, terms: Terms) -> Result<Plan, PolicyError> {
         let inner = &self.inner;
-        inner.is_base(base.as_deref())?;
+        inner.is_base(terms.base.as_deref())?;
         let checked = inner.check(text).await?;
         inner.compiled(&checked).await?;
-        inner.plan(&checked, true).await
+        let mut plan = inner.plan(&checked, true).await?;
+        plan.warnings
+            .extend(inner.foretell(&checked, terms.connections).await);
+        Ok(plan)
     }
 
     /// Puts a policy in force.

@@ -123,6 +123,7 @@ impl Start {
                      where it had nothing, what can be read serves; `keyfence reload` or `keyfence apply FILE` begins anew"
                 )
             }),
+            unopened: Vec::new(),
         };
         let files = loaded.files.iter().map(|file| file.name.as_ref().into());
         Ok(Start {
@@ -147,6 +148,12 @@ impl Start {
     /// Brings policies that an older release has kept into this one's form.
     pub fn migrate(&mut self) -> std::io::Result<()> {
         self.store.migrate()
+    }
+
+    /// The daemon goes on without something that is no part of the filter: told until it is started anew.
+    pub fn goes_without(&mut self, what: String) {
+        tracing::error!("{what}");
+        self.file_state.unopened.push(what);
     }
 
     /// What an operator should know: files that cannot be read, and a file that is not what is in force.

@@ -56,6 +56,9 @@ pub struct Loaded {
 }
 
 const UNREADABLE_FIX: &str = "correct the path or the file's permissions";
+/// Root reads all, and seldom sees it.
+const BARRED_FIX: &str = "let the user read it that asks, and enter its folders; the daemon of the service is the user keyfence: \
+                          `chgrp keyfence FILE && chmod 640 FILE`";
 
 /// Loads a policy from this host's files.
 pub fn load(root: &Path, context: &LoadContext) -> Loaded {
@@ -320,8 +323,11 @@ impl Loader<'_> {
 
     fn unreadable(&mut self, place: Place, name: &str, error: &std::io::Error) {
         let message = format!("{} cannot be read: {error}", quoted(name));
-        self.faults
-            .error(place, "file-unreadable", message, UNREADABLE_FIX);
+        let fix = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => BARRED_FIX,
+            _ => UNREADABLE_FIX,
+        };
+        self.faults.error(place, "file-unreadable", message, fix);
     }
 
     fn finish(self, policy: Option<Policy>) -> Loaded {

@@ -34,8 +34,8 @@ impl Listeners {
         let socket = folder.path().join("api.sock");
         let policy = read(&policy.replace("SOCKET", &socket.display().to_string()));
         let runtime = Runtime::new().expect("an event loop can be made");
-        let bound = runtime.block_on(api::bind(&policy.listeners));
-        let bound = bound.expect("the listeners can be bound");
+        let (bound, faults) = runtime.block_on(api::bind_each(&policy.listeners, Vec::new()));
+        assert!(faults.is_empty(), "{faults:?}");
         let options = Options {
             folder: folder.path().join("state"),
             clock: Arc::new(SystemClock::new().expect("the clocks can be read")),

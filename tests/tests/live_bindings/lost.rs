@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::IpAddr;
 
-use keyfence_tests::harness::{Daemon, GREEDY};
+use keyfence_tests::harness::{Daemon, GREEDY, keyfence, output};
 use serde_json::{Value, json};
 
 use super::stage::{STRANGER4, Stage, binding};
@@ -25,6 +25,14 @@ fn start_unready(stage: &mut Stage) {
     assert!(ready.body.contains("could not be read"), "{}", ready.body);
 }
 
+/// What the kernel's table of clients and bindings holds, as the status has it.
+fn owners_max(stage: &Stage) -> u64 {
+    let status = stage.daemon().status();
+    let tables = status["tables"].as_array().into_iter().flatten();
+    let owners = tables.filter(|table| table["table"] == "OWNER_STATE");
+    owners.filter_map(|table| table["capacity"].as_u64()).sum()
+}
+
 /// The bound address passes, and nobody else does.
 fn assert_in_force(stage: &mut Stage, generation: u64) {
     assert_eq!(stage.passing(&[STRANGER4, GREEDY4], 9000), [true, false]);
@@ -43,6 +51,27 @@ fn kernel_keeps_what_a_store_held_that_cannot_be_read_until_a_reload() {
         assert_in_force(&mut stage, generation);
         let status = stage.daemon().status().to_string();
         assert!(status.contains("keyfence reload"), "{status}");
+        assert!(owners_max(&stage) > 1000, "{status}");
+        let why = stage.done("GET", "/v1/why?address=10.77.0.66", &Value::Null);
+        assert!(
+            why["caution"]
+                .as_str()
+                .unwrap_or_default()
+                .contains("could not be read"),
+            "{why:#}"
+        );
+        let packet = "/v1/explain?from=10.77.0.66:4000&to=10.77.0.1:443/tcp";
+        let explained = stage.ask("GET", packet, &Value::Null);
+        assert_eq!(explained.status, 503, "{}", explained.body);
+        assert!(explained.body.contains("\"unavailable\""), "{}", explained.body);
+        let listed = output(
+            keyfence()
+                .arg("bindings")
+                .arg("--socket")
+                .arg(stage.site.socket()),
+        );
+        let said = String::from_utf8_lossy(&listed.stderr).into_owned();
+        assert!(said.contains("could not be read"), "{said}");
         let sync = "{\"op\": \"end\", \"count\": 0}\n";
         for answer in [
             stage.ask("PUT", "/v1/bindings/key-2", &binding(&["10.77.0.99"])),
@@ -60,8 +89,11 @@ fn kernel_keeps_what_a_store_held_that_cannot_be_read_until_a_reload() {
         stage.kill();
     }
     start_unready(&mut stage);
-    stage.daemon().reload();
+    let reloaded = stage.done("POST", "/v1/reload", &Value::Null).to_string();
+    assert!(!reloaded.contains("table of owners"), "{reloaded}");
     assert_eq!(stage.passing(&[STRANGER4, GREEDY4], 9000), [false, false]);
+    let why = stage.done("GET", "/v1/why?address=10.77.0.66", &Value::Null);
+    assert_eq!(why["caution"], Value::Null, "{why:#}");
     stage.bind("key-1", &["10.77.0.66"]);
     assert!(stage.passes(STRANGER4));
     stage.kill();
@@ -125,12 +157,18 @@ fn backup_is_put_in_force_with_a_reload_where_the_store_could_not_be_read() {
     lose(&mut stage);
     start_unready(&mut stage);
     let restored = stage.ask("POST", "/v1/restore", &json!({"path": path, "trust": true}));
-    assert_eq!(restored.status, 503, "{}", restored.body);
-    assert!(
-        restored.body.contains("the store is restored"),
-        "{}",
-        restored.body
+    assert_eq!(restored.status, 200, "{}", restored.body);
+    assert!(restored.body.contains("\"in_force\":false"), "{}", restored.body);
+    let again = output(
+        keyfence()
+            .args(["restore", "--trust"])
+            .arg(&path)
+            .arg("--socket")
+            .arg(stage.site.socket()),
     );
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert_eq!(again.status.code(), Some(6), "{said}");
+    assert!(said.contains("now `keyfence reload`"), "{said}");
     assert_in_force(&mut stage, generation);
     stage.daemon().reload();
     assert_in_force(&mut stage, generation + 1);

@@ -1,6 +1,7 @@
 //! Copies of a store: for a backup, consistent while it is written, and from one.
 
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -13,18 +14,45 @@ use super::tables::{
 };
 use super::{Store, StoreError};
 
-/// The fault of a path that an operator named, unless the disk is full.
-fn named(path: &Path, error: std::io::Error) -> StoreError {
+/// The fault of a path that an operator named, unless the disk is full. `barred` is what to do where it is this process
+/// that may not use it, whatever the operator may.
+fn named(path: &Path, error: std::io::Error, barred: &str) -> StoreError {
     let error = StoreError::File(path.to_owned(), error);
     match (error.is_full(), error) {
-        (false, StoreError::File(path, error)) => StoreError::Named(path, error.to_string()),
+        (false, StoreError::File(path, error)) => {
+            let why = match error.kind() {
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                    format!("{error} for the daemon, which is the user {}; {barred}", user())
+                }
+                ErrorKind::AlreadyExists => format!("{error}; name a new file"),
+                _ => error.to_string(),
+            };
+            StoreError::Named(path, why)
+        }
         (_, error) => error,
     }
 }
 
-/// Copies the file that an operator names.
+/// As whom the daemon runs.
+fn user() -> String {
+    let uid = nix::unistd::geteuid();
+    let user = nix::unistd::User::from_uid(uid).ok().flatten();
+    user.map_or_else(|| uid.to_string(), |user| user.name)
+}
+
+/// Copies the file that an operator names, into the daemon's own folder.
 pub(crate) fn copy_from(from: &Path, to: &Path) -> Result<(), StoreError> {
-    let file = std::fs::File::open(from).map_err(|error| named(from, error))?;
+    let barred = || {
+        let backups = to.with_file_name(BACKUPS);
+        let (user, name) = (user(), from.file_name().unwrap_or_default());
+        let inside = backups.join(name);
+        format!(
+            "let it read a copy: `install -o {user} -g {user} -m 600 {} {}.copy`, and restore that",
+            from.display(),
+            inside.display(),
+        )
+    };
+    let file = std::fs::File::open(from).map_err(|error| named(from, error, &barred()))?;
     if !file.metadata().is_ok_and(|what| what.is_file()) {
         return Err(StoreError::Named(
             from.to_owned(),
@@ -45,7 +73,11 @@ const BACKUPS: &str = "backups";
 
 /// A consistent copy in a new file, on disk when it returns. `state` is the daemon's own folder.
 pub(crate) fn copy_to(store: &Store, state: &Path, to: &Path) -> Result<(), StoreError> {
-    let fail = |error| named(to, error);
+    let barred = format!(
+        "it writes where it may, such as {}",
+        state.join(BACKUPS).join("NAME").display()
+    );
+    let fail = |error| named(to, error, &barred);
     match to.parent() {
         Some(folder) if folder == state.join(BACKUPS) => {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
@@ -135,4 +167,25 @@ fn fold(read: &ReadTransaction, tables: &mut Tables<'_>) -> Result<u64, StoreErr
         }
     }
     Ok(revision)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_barred_and_what_to_do_is_told() {
+        let told = |kind: ErrorKind| named(Path::new("/root/off"), kind.into(), "do this").to_string();
+        let barred = told(ErrorKind::PermissionDenied);
+        assert!(
+            barred.starts_with("/root/off: permission denied for the daemon"),
+            "{barred}"
+        );
+        assert!(
+            barred.contains("the user ") && barred.ends_with("; do this"),
+            "{barred}"
+        );
+        assert!(told(ErrorKind::AlreadyExists).ends_with("name a new file"));
+        assert!(!told(ErrorKind::NotFound).contains("do this"));
+    }
 }

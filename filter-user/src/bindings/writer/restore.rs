@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
@@ -107,6 +108,11 @@ impl Core {
 
     /// Takes out of the kernel what was there, and puts in what is there now.
     async fn put_in_force(&mut self, grants: &dyn Grants, now: Now) -> Answer<()> {
+        if self.shared.kept.load(Ordering::Acquire) {
+            // What the kernel has is not known here: the policy that is applied next puts all of it in force.
+            (self.gone, self.gone_denies) = Default::default();
+            return Ok(());
+        }
         let (epoch, policy) = grants.policy();
         let view = self.shared.view_of(epoch, &policy);
         let standby = self.shared.standby_of(grants);

@@ -66,7 +66,10 @@ fn write_new(file: &Path, policy: &str) -> Result<(), Failure> {
         )
     };
     let mut new = std::fs::File::create_new(file).map_err(fault)?;
-    let written = new.write_all(policy.as_bytes()).and_then(|()| new.sync_all());
+    let written = new.write_all(policy.as_bytes());
+    let written = written
+        .and_then(|()| for_service(&new, file))
+        .and_then(|()| new.sync_all());
     written.map_err(|error| {
         // Half a policy is worse than none; the first error is the one to tell.
         let _ = std::fs::remove_file(file);
@@ -74,9 +77,35 @@ fn write_new(file: &Path, policy: &str) -> Result<(), Failure> {
     })
 }
 
+/// Where the service looks for it, its group may read it, whatever the umask of who writes it.
+fn for_service(new: &std::fs::File, file: &Path) -> std::io::Result<()> {
+    if file.parent() != Path::new(super::POLICY_FILE).parent() || !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    match nix::unistd::Group::from_name(super::service::USER)? {
+        Some(group) => readable_by(new, group.gid),
+        None => Ok(()),
+    }
+}
+
+fn readable_by(new: &std::fs::File, group: nix::unistd::Gid) -> std::io::Result<()> {
+    std::os::unix::fs::fchown(new, None, Some(group.as_raw()))?;
+    new.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o640))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn service_may_read_what_is_written_for_it() {
+        use std::os::unix::fs::MetadataExt as _;
+        let file = tempfile::tempfile().unwrap();
+        let sys = nix::unistd::Group::from_name("sys").unwrap().unwrap();
+        readable_by(&file, sys.gid).unwrap();
+        let found = file.metadata().unwrap();
+        assert_eq!((found.mode() & 0o777, found.gid()), (0o640, sys.gid.as_raw()));
+    }
 
     #[test]
     fn commented_publisher_and_listeners_are_what_the_daemon_would_take() {

@@ -63,7 +63,8 @@ fn head(page: &mut String, host: &Host) {
 # Next:
 #   1. Read it through: remove services that should stay open to all, add your clients.
 #   2. keyfence check FILE               says whether it is valid
-#   3. keyfence run --policy FILE        as root; watches and counts, and lets everything through
+#   3. systemctl start keyfence          watches and counts, and lets everything through; where it is no service,
+#                                        as root: keyfence run --policy FILE
 #   4. keyfence status                   what would have been dropped is "observed"
 #   5. When only strangers are observed: mode = "enforce" below, then `keyfence reload`.
 
