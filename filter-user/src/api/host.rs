@@ -15,6 +15,7 @@ use super::problem::{Code, Problem};
 use super::query::Query;
 use super::who::Who;
 use crate::bindings::refusal;
+use crate::bindings::requests::Restored;
 
 /// Lines of the audit log in one answer.
 const AUDIT_LINES_MAX: usize = 1_000;
@@ -85,6 +86,6 @@ pub(super) async fn restore(
     let bindings = context.bindings()?;
     let actor = who.operator(context).await?;
     let copy = copy(context, request, body).await?;
-    let status = bindings.restore(&actor, copy.path, copy.trust).await?;
-    Ok(axum::Json(json!({ "schema": 1, "bindings": status })).into_response())
+    let Restored { status, kept } = bindings.restore(&actor, copy.path, copy.trust).await?;
+    Ok(axum::Json(json!({ "schema": 1, "bindings": status, "kept": kept })).into_response())
 }

@@ -333,6 +333,21 @@ pub struct StoreStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PublisherStatus {
     pub name: String,
+/// What a restore has kept of the store before, so that nobody it kept out gets in: of what the backup has not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    pub denies: u64,
+    /// Row versions of deleted bindings.
+    pub deletions: u64,
+}
+
+/// The answer to a restore.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Restored {
+    pub status: StoreStatus,
+    pub kept: Kept,
+}
+
     pub active: u64,
     pub held: u64,
     pub ended: u64,

@@ -236,7 +236,8 @@ async fn restored_backup_has_a_new_id_and_waits_for_its_publishers_unless_truste
         .bindings
         .restore(&operator(), backup.clone(), false)
         .await
-        .unwrap();
+        .unwrap()
+        .status;
     assert_ne!(after.store, before.store);
     assert_eq!(f.state("gateway", "key-1"), State::Suspended);
     assert!(f.kernel.owners().is_empty());

@@ -114,6 +114,14 @@ impl Denies {
     }
 
     /// Those whose time is over.
+    /// What has not ended, as the store has it.
+    pub(crate) fn running(&self, now: Now) -> BTreeMap<String, StoredDeny> {
+        let running = self.by_name.iter().filter(|(_, deny)| !deny.is_over(now));
+        running
+            .map(|(name, deny)| (name.clone(), deny.stored(now.boot_id)))
+            .collect()
+    }
+
     pub(crate) fn over(&self, now: Now) -> Vec<String> {
         let over = self.by_name.iter().filter(|(_, deny)| deny.is_over(now));
         over.map(|(name, _)| name.clone()).collect()
