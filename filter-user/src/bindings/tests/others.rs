@@ -163,6 +163,9 @@ async fn wide_denies_are_an_operators_and_faults_come_at_once() {
     let bad = deny(&f, &operator(), "a b", r#"{"sources": [], "seconds": 0, "x": 1}"#).await;
     let told: Vec<_> = faults(bad).into_iter().map(|(code, _)| code).collect();
     assert_eq!(told, ["bad-name", "unknown-member", "empty-list", "bad-lease"]);
+    let key = "sk_live_aaaaaaaaaaaaaaaaaaaaaaaa";
+    let key = deny(&f, &operator(), key, r#"{"sources": ["192.0.2.1"]}"#).await;
+    assert_eq!(faults(key)[0].0, "looks-like-a-key");
 }
 
 #[tokio::test]
