@@ -115,6 +115,9 @@ pub struct BindingView {
     pub created: jiff::Timestamp,
     /// `None`: without an end.
     pub ends_at: Option<jiff::Timestamp>,
+    /// What is left of its lease by what decides: this boot's time, whatever the wall clock says. Negative once it is over.
+    #[serde(skip)]
+    pub ends_in_ms: Option<i64>,
     /// When its grant last passed a packet.
     pub last_seen: Option<jiff::Timestamp>,
     pub state: State,
@@ -330,9 +333,6 @@ pub struct StoreStatus {
     pub audit: AuditHead,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct PublisherStatus {
-    pub name: String,
 /// What a restore has kept of the store before, so that nobody it kept out gets in: of what the backup has not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Kept {
@@ -348,6 +348,9 @@ pub struct Restored {
     pub kept: Kept,
 }
 
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct PublisherStatus {
+    pub name: String,
     pub active: u64,
     pub held: u64,
     pub ended: u64,

@@ -151,6 +151,7 @@ pub(crate) fn show(
         row_version: row.row_version,
         created: timestamp(row.created_ms),
         ends_at: row.end.map(|end| timestamp(end.wall_ms)),
+        ends_in_ms: row.end.map(|end| end.boot_ms.saturating_sub(now.boot_ms)),
         last_seen,
         state,
         suspended_because,

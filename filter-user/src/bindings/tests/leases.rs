@@ -54,6 +54,9 @@ async fn jumps_of_the_wall_clock_change_no_lease() {
         f.clock.change(|now| now.wall_ms += years * 365 * 86_400_000);
         f.settle().await;
         assert_eq!(f.state("gateway", "key-1"), State::Active);
+        // Nor what is told to be left of it.
+        let shown = f.bindings.get("gateway", "key-1").unwrap();
+        assert_eq!(shown.ends_in_ms, Some(60_000));
     }
     let f = f.restart().await;
     assert_eq!(f.kernel.owners().len(), 1);
@@ -187,11 +190,8 @@ async fn held_leases_admit_until_their_publisher_succeeds_and_never_hold_a_delet
     assert_eq!(f.kernel.owners(), ["binding/holding/key-1"]);
     f.bindings.succeeded("holding");
     f.settle().await;
-    assert!(f.kernel.owners().is_empty() && f.bindings.status().alarms.is_empty());
-}
-
     assert_eq!(f.state("holding", "key-1"), State::Ended);
-#[tokio::test]
+    assert!(f.kernel.owners().is_empty() && f.bindings.status().alarms.is_empty());
     // It has written nothing else, and yet a restart changes nothing.
     let f = f.restart().await;
     f.settle().await;
@@ -236,6 +236,9 @@ async fn success_between_an_end_and_its_timer_ends_the_lease() {
     assert_eq!(f.state("holding", "key-1"), State::Ended);
     let f = f.restart().await;
     assert_eq!(f.state("holding", "key-1"), State::Ended);
+}
+
+#[tokio::test]
 async fn hold_ends_by_itself() {
     let f = start();
     let text = body("192.0.2.1", 30);
