@@ -172,6 +172,8 @@ pub enum About {
     Deny,
     /// A file that the caller names.
     Path,
+    /// An address, or a prefix, that has too many owners.
+    Prefix,
 }
 
 impl Refusal {
@@ -209,6 +211,7 @@ impl Refusal {
     pub const fn title(&self) -> Option<&'static str> {
         match (self.about, self.code) {
             (About::Path, Code::Invalid) => Some("The path cannot be used"),
+            (About::Prefix, Code::TableFull) => Some("An address has as many owners as it can"),
             (About::Deny, Code::Invalid) => Some("The deny is invalid"),
             (About::Deny, Code::PrefixTooWide) => Some("A source is wider than may be denied"),
             _ => None,
