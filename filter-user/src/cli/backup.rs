@@ -113,8 +113,8 @@ fn kept(status: &Value) -> Option<String> {
     let (denies, deletions) = (count("denies"), count("deletions"));
     (denies + deletions > 0).then(|| {
         format!(
-            "kept of the store before, as the backup has less: {} denies (`keyfence status`, GET /v1/denies), {} \
-             deletions with a row version",
+            "kept of the store before, beyond what the backup has: denies: {} (`keyfence deny --list`), deletions with a \
+             row version: {}",
             thousands(denies),
             thousands(deletions)
         )
@@ -155,7 +155,7 @@ mod tests {
     fn what_is_kept_of_the_store_before_is_told() {
         let told = kept(&json!({ "kept": { "denies": 1_200, "deletions": 0 } })).unwrap();
         assert!(
-            told.contains("1,200 denies") && told.contains("0 deletions"),
+            told.contains("denies: 1,200 (") && told.ends_with("row version: 0"),
             "{told}"
         );
         assert_eq!(kept(&json!({ "kept": { "denies": 0, "deletions": 0 } })), None);

@@ -6,6 +6,7 @@ use super::fixture::*;
 use super::streams::batch;
 use crate::bindings::refusal::Code;
 use crate::bindings::requests::*;
+use crate::bindings::store::path_in;
 
 async fn backup(f: &Fixture) -> std::path::PathBuf {
     let path = f.folder.path().join("backup");
@@ -135,4 +136,22 @@ async fn deletions_with_a_row_version_stand_against_the_backup_unless_it_is_trus
     assert_eq!(f.state("gateway", "revoked"), State::Active);
     let late = f.put("absent", &versioned("192.0.2.1", 3)).await;
     assert_eq!(code(late), Code::StaleRowVersion);
+}
+
+#[tokio::test]
+async fn store_that_was_in_use_is_restored_whole() {
+    let f = start();
+    f.put("key-1", &body("192.0.2.1", 600)).await.unwrap();
+    f.put("key-2", &body("192.0.2.2", 600)).await.unwrap();
+    // As a crash would leave it: the last changes are not in the table of bindings yet.
+    let copy = f.folder.path().join("copy");
+    std::fs::copy(path_in(f.folder.path()), &copy).unwrap();
+    f.delete("key-1", None).await.unwrap();
+    f.delete("key-2", None).await.unwrap();
+    restore(&f, &copy, true).await;
+    let f = f.restart().await;
+    assert_eq!(
+        f.kernel.owners(),
+        ["binding/gateway/key-1", "binding/gateway/key-2"]
+    );
 }
