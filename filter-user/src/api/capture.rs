@@ -310,7 +310,7 @@ mod tests {
         let problem = asked(given).err().unwrap();
         assert_eq!(problem.code, Code::BadQuery);
         let parts = [
-            "verdict", "reason", "source", "sample", "snap", "rate", "count", "seconds", "bytes", "more",
+            "verdict", "reason", "source", "sample", "snap", "rate", "count", "seconds", "bytes",
         ];
         for part in parts {
             assert!(
@@ -319,6 +319,8 @@ mod tests {
                 problem.detail
             );
         }
+        let unknown = "parameter 10 is not known here";
+        assert!(problem.detail.contains(unknown), "{}", problem.detail);
     }
 
     #[test]

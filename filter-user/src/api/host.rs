@@ -16,6 +16,7 @@ use super::problem::Problem;
 use super::query::Query;
 use super::who::Who;
 use crate::bindings::refusal::{self, Refusal};
+use crate::bindings::requests::Restored;
 
 /// Lines of the audit log in one answer.
 const AUDIT_LINES_MAX: usize = 1_000;
@@ -86,7 +87,8 @@ pub(super) async fn restore(
     let bindings = context.bindings()?;
     let actor = who.operator(context).await?;
     let copy = copy(context, request, body).await?;
-    let status = bindings.restore(&actor, copy.path, copy.trust).await?;
+    let Restored { status, kept } = bindings.restore(&actor, copy.path, copy.trust).await?;
     let in_force = !bindings.is_kept();
-    Ok(axum::Json(json!({ "schema": 1, "bindings": status, "in_force": in_force })).into_response())
+    let answer = json!({ "schema": 1, "bindings": status, "in_force": in_force, "kept": kept });
+    Ok(axum::Json(answer).into_response())
 }

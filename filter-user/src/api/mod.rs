@@ -23,6 +23,7 @@ mod operate;
 mod peer;
 mod policy;
 mod problem;
+mod prose;
 mod publisher;
 mod query;
 mod rates;

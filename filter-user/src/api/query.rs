@@ -10,7 +10,8 @@ use super::problem::{Code, Problem};
 /// A request's query. Each parameter is taken; what is left when it is closed is unknown.
 #[derive(Debug)]
 pub(super) struct Query {
-    given: BTreeMap<String, String>,
+    /// With its number among them: an unknown name is never quoted, it may be a key.
+    given: BTreeMap<String, (usize, String)>,
     known: Vec<&'static str>,
     faults: Vec<String>,
 }
@@ -27,17 +28,16 @@ impl Query {
             .unwrap_or_default()
             .split('&')
             .filter(|pair| !pair.is_empty());
-        for pair in pairs {
+        for (number, pair) in (1..).zip(pairs) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             match (decoded(name), decoded(value)) {
                 (Some(name), Some(value)) => {
-                    if query.given.insert(name.clone(), value).is_some() {
-                        query
-                            .faults
-                            .push(format!("`{}` stands there twice", shown(&name)));
+                    if let Some((first, _)) = query.given.insert(name, (number, value)) {
+                        let fault = format!("parameter {number} has the name of parameter {first}");
+                        query.faults.push(fault);
                     }
                 }
-                _ => query.faults.push("a part of it is no text".to_owned()),
+                _ => query.faults.push(format!("parameter {number} is no text")),
             }
         }
         query
@@ -45,7 +45,7 @@ impl Query {
 
     pub(super) fn text(&mut self, name: &'static str) -> Option<String> {
         self.known.push(name);
-        self.given.remove(name)
+        self.given.remove(name).map(|(_, value)| value)
     }
 
     /// `what` completes "`name` is …".
@@ -71,30 +71,27 @@ impl Query {
     /// After the last parameter.
     pub(super) fn close(mut self) -> Result<(), Problem> {
         if !self.given.is_empty() {
-            let unknown: Vec<String> = self
-                .given
-                .keys()
-                .map(|name| format!("`{}`", shown(name)))
-                .collect();
+            let mut numbers: Vec<usize> = self.given.values().map(|(number, _)| *number).collect();
+            numbers.sort_unstable();
+            let unknown: Vec<String> = numbers.iter().map(usize::to_string).collect();
+            let (parameters, are) = match numbers.len() {
+                1 => ("parameter", "is"),
+                _ => ("parameters", "are"),
+            };
             let known: Vec<String> = self.known.iter().map(|name| format!("`{name}`")).collect();
             let known = match known.as_slice() {
                 [] => "it takes none".to_owned(),
                 known => format!("it takes {}", known.join(", ")),
             };
+            let unknown = unknown.join(", ");
             self.faults
-                .push(format!("{} is no parameter here; {known}", unknown.join(", ")));
+                .push(format!("{parameters} {unknown} {are} not known here; {known}"));
         }
         match self.faults.as_slice() {
             [] => Ok(()),
             faults => Err(Problem::new(Code::BadQuery, faults.join("; "))),
         }
     }
-}
-
-/// A caller's word in an answer: cut, and not at all where it could be a key.
-fn shown(name: &str) -> &str {
-    let plain = name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-    if plain { name } else { "…" }
 }
 
 /// Percent-encoding undone (RFC 3986, 2.1); a plus is a plus.
@@ -132,18 +129,21 @@ mod tests {
     }
 
     #[test]
-    fn all_faults_are_told_at_once_and_no_value_is_quoted() {
+    fn all_faults_are_told_at_once_and_nothing_of_the_callers_is_quoted() {
         let mut given = query("limit=ten&limit=11&sk_live_0123456789=1&more=2&x=%ff&y=%4");
         assert_eq!(given.parsed::<usize>("limit", "a number"), Some(11));
         let problem = given.close().unwrap_err();
         assert_eq!(problem.code, Code::BadQuery);
         for part in [
-            "`limit` stands there twice",
-            "`more`, `…` is no parameter here; it takes `limit`",
-            "no text",
+            "parameter 2 has the name of parameter 1",
+            "parameters 3, 4 are not known here; it takes `limit`",
+            "parameter 5 is no text; parameter 6 is no text",
         ] {
             assert!(problem.detail.contains(part), "{}", problem.detail);
         }
+        assert!(!problem.detail.contains("more"), "{}", problem.detail);
+        let key = query("sk_live_aaaaaaaaaaaaaaaaaaaaaaaa=1").close().unwrap_err();
+        assert_eq!(key.detail, "parameter 1 is not known here; it takes none");
         let mut given = query("row_version=%2B7");
         assert_eq!(given.parsed::<u64>("row_version", "a number"), None);
         assert!(given.close().is_err());

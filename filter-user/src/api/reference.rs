@@ -4,11 +4,13 @@
 
 use std::fmt::Write as _;
 
+use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
 use serde_json::Value;
 
 use super::Bounds;
 use super::openapi::DOCUMENT;
 use super::problem::Code;
+use super::prose::{DETACHED, FIRST_STEPS, RESTARTED};
 use super::rates::{self, IN_FLIGHT_MAX};
 use super::routes::{Route, Verb, documented, methods, role_names};
 use super::slots::{KEPT, SHARE};
@@ -19,28 +21,6 @@ const HEAD: &str = "\
 # The API
 
 Written by `keyfence generate api-reference` from the OpenAPI document, which every listener serves at `/openapi.json`.
-";
-
-const FIRST_STEPS: &str = "\
-```
-curl --unix-socket /run/keyfence/api.sock http://keyfence/v1/status
-curl --unix-socket /run/keyfence/api.sock -X PUT http://keyfence/v1/bindings/key-1 -H 'Content-Type: application/json' \\
-     -d '{\"sources\": [\"198.51.100.7\"], \"services\": [\"payments\"], \"lease_seconds\": 3600}'
-```
-
-Who may ask is told by the listener's `roles`, and for bindings by who the caller is: a `[[publisher]]` of the policy sees
-and touches its own; one of `[daemon] operators`, on a listener with the role `operate`, all, and names one with
-`?publisher=NAME`. A lost answer to a change means unknown: repeat it, each is the same when it is made twice.
-";
-
-const DETACHED: &str = "
-## While the filter is detached
-
-From the moment on that somebody takes the filter off (`keyfence detach`), `/readyz` answers 503 and says so, until the
-daemon is started again; meanwhile every packet passes. What lets nobody in is taken, stored and audited: a DELETE of a
-binding, a deny and its end are answered 200 with a `warning`. They hold for packets from the next start on, and for
-authorize, which goes on, at once. What lets somebody in (a PUT, a renewal, a full sync) is 503 `unavailable`: nothing was
-done.
 ";
 
 const BODY: &str = "Body";
@@ -107,11 +87,14 @@ fn bounds(page: &mut String) {
          | a caller's requests | a publisher's `requests`; who is neither publisher nor operator and denies: {rate} a \
          second, {burst} at once | 429 |\n\
          | a publisher's bindings | `bindings-max` | 409 `bindings-max` |\n\
+         | owners of an address: bindings of all publishers, and clients, whose sources hold it | {OWNERS_PER_SOURCE_MAX} | \
+         507 `table-full` with the `prefix`, a full sync as a whole; push what shares an address as one binding |\n\
          | row versions of deleted bindings, for a day | a DELETE of what is there leaves its own always; of what is not \
          there, while the publisher has fewer than `bindings-max` of them | 409 `bindings-max` |\n\
          | denied prefixes, but operators' | {DENY_PREFIXES_MAX} in all, and {DENY_PREFIXES_KEPT} more for callers with at \
          most {DENY_PREFIXES_FEW} | 409 `denies-max` |\n"
     );
+    page.push_str(RESTARTED);
     page.push_str(DETACHED);
 }
 

@@ -61,6 +61,15 @@ async fn what_the_kernel_does_not_take_is_told_and_undone() {
     let answer = running.put("key-1", &binding("198.51.100.7")).await;
     answer.is_problem(507, "table-full");
     assert_eq!(answer.json()["table"], "owners");
+    // No table is full, and the caller can do something about it.
+    *running.grants.answer.lock().unwrap() = Kernel::Refuses(GrantError::TooManyOwners {
+        prefix: "198.51.100.7/32".to_owned(),
+        max: 256,
+    });
+    let answer = running.put("key-1", &binding("198.51.100.7")).await;
+    answer.is_problem(507, "table-full");
+    assert_eq!(answer.json()["title"], "An address has as many owners as it can");
+    assert_eq!(answer.json()["prefix"], "198.51.100.7/32");
     *running.grants.answer.lock().unwrap() = Kernel::Refuses(GrantError::Failed("no kernel".to_owned()));
     let answer = running.put("key-1", &binding("198.51.100.7")).await;
     answer.is_problem(503, "unavailable");

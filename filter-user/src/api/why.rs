@@ -166,6 +166,7 @@ fn client_at(policy: &Policy, client: &Client, address: IpAddr) -> Option<Value>
         "services": services,
         "state": if client.enabled { "active" } else { "disabled" },
         "ends_at": client.expires,
+        "seconds_left": client.expires.map(|end| end.duration_since(jiff::Timestamp::now()).as_secs().max(0)),
     }))
 }
 
@@ -183,6 +184,8 @@ fn binding_at(binding: &BindingView, address: IpAddr) -> Value {
         "state": binding.state,
         "suspended_because": binding.suspended_because,
         "ends_at": binding.ends_at,
+        // Not by the wall clock, which may have been set since.
+        "seconds_left": binding.ends_in_ms.map(|left| left.max(0) / 1_000),
     })
 }
 
@@ -231,11 +234,6 @@ fn add_use(backing: &Backing, levels: Option<&HashMap<String, Vec<Value>>>, gran
         let wall = i128::from(used.last_seen) + offset;
         jiff::Timestamp::from_nanosecond(wall - wall.rem_euclid(1_000_000_000)).ok()
     });
-    let end = grant["ends_at"]
-        .as_str()
-        .and_then(|end| end.parse::<jiff::Timestamp>().ok());
-    let left = end.map(|end| end.duration_since(jiff::Timestamp::now()).as_secs().max(0));
-    grant["seconds_left"] = json!(left);
     grant["last_seen"] = json!(seen);
     grant["packets"] = json!(used.map(|used| used.packets));
     grant["bytes"] = json!(used.map(|used| used.bytes));

@@ -8,7 +8,7 @@ use serde_json::Map;
 use tokio::sync::oneshot;
 
 use super::refusal::{Code, Refusal};
-use super::requests::{Actor, Answer, AuditNote, StoreStatus};
+use super::requests::{Actor, Answer, AuditNote, Restored, StoreStatus};
 use super::writer::job::Job;
 use super::writer::restore::RestoreJob;
 use super::{Bindings, audit, lost, store};
@@ -51,8 +51,8 @@ impl Bindings {
     }
 
     /// Puts a backup in place of what is there, under a new store id. Without `trust`, its bindings are suspended
-    /// until their publisher has synced. What was there is kept beside it.
-    pub async fn restore(&self, actor: &Actor, from: PathBuf, trust: bool) -> Answer<StoreStatus> {
+    /// until their publisher has synced. What was there is kept beside it, its denies and deletions in force.
+    pub async fn restore(&self, actor: &Actor, from: PathBuf, trust: bool) -> Answer<Restored> {
         let (reply, answer) = oneshot::channel();
         self.shared.send(Job::Restore(RestoreJob {
             from,
@@ -60,7 +60,8 @@ impl Bindings {
             actor: Arc::new(actor.clone()),
             reply,
         }))?;
-        answer.await.map_err(|_| lost())??;
-        Ok(self.status())
+        let kept = answer.await.map_err(|_| lost())??;
+        let status = self.status();
+        Ok(Restored { status, kept })
     }
 }

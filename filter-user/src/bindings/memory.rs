@@ -75,6 +75,8 @@ pub(crate) struct Shelf {
     /// Of its last success, in this boot's time and by the wall; `i64::MIN` is never.
     success_boot_ms: AtomicI64,
     success_wall_ms: AtomicI64,
+    /// Of the last success that is on disk: it alone ends held leases, or a restart would put them in force again.
+    counted_boot_ms: AtomicI64,
     pub(crate) unsynced: AtomicU64,
     /// How many were told to have ended.
     ended: AtomicU64,
@@ -89,6 +91,7 @@ impl Shelf {
             held: RwLock::default(),
             success_boot_ms: AtomicI64::new(i64::MIN),
             success_wall_ms: AtomicI64::new(i64::MIN),
+            counted_boot_ms: AtomicI64::new(i64::MIN),
             unsynced: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             past_end: AtomicU64::new(0),
@@ -105,7 +108,7 @@ impl Shelf {
 
     pub(crate) fn facts(&self) -> PublisherFacts {
         PublisherFacts {
-            last_success_boot_ms: self.success_boot_ms.load(Ordering::Acquire),
+            last_success_boot_ms: self.counted_boot_ms.load(Ordering::Acquire),
             unsynced: self.unsynced.load(Ordering::Acquire),
         }
     }
@@ -131,6 +134,17 @@ impl Shelf {
     pub(crate) fn succeeded(&self, at: Moment) {
         self.success_wall_ms.store(at.wall_ms, Ordering::Release);
         self.success_boot_ms.fetch_max(at.boot_ms, Ordering::AcqRel);
+    }
+
+    /// This success is on disk.
+    pub(crate) fn count_success(&self, at: Moment) {
+        self.counted_boot_ms.fetch_max(at.boot_ms, Ordering::AcqRel);
+    }
+
+    /// Whether leases are held that a success ends which does not count yet.
+    pub(crate) fn owes_ends(&self) -> bool {
+        let counted = self.counted_boot_ms.load(Ordering::Acquire);
+        self.past_end.load(Ordering::Acquire) > 0 && self.success_boot_ms.load(Ordering::Acquire) > counted
     }
 
     pub(crate) fn get(&self, credential: &str) -> Option<Arc<Row>> {

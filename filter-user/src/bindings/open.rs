@@ -205,7 +205,9 @@ pub(super) fn fill(
         }));
     }
     for (publisher, at) in successes {
-        memory.shelf_for(publisher).succeeded(*at);
+        let shelf = memory.shelf_for(publisher);
+        shelf.succeeded(*at);
+        shelf.count_success(*at);
     }
     for (publisher, restored) in unsynced {
         let shelf = memory.shelf_for(publisher);

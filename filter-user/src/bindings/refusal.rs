@@ -174,6 +174,8 @@ pub enum About {
     Path,
     /// What an operator asks of the daemon as a whole.
     Request,
+    /// An address, or a prefix, that has too many owners.
+    Prefix,
 }
 
 impl Refusal {
@@ -212,6 +214,7 @@ impl Refusal {
         match (self.about, self.code) {
             (About::Binding, Code::Invalid) => Some("The binding is invalid"),
             (About::Path, Code::Invalid) => Some("The path cannot be used"),
+            (About::Prefix, Code::TableFull) => Some("An address has as many owners as it can"),
             (About::Deny, Code::Invalid) => Some("The deny is invalid"),
             (About::Deny, Code::PrefixTooWide) => Some("A source is wider than may be denied"),
             _ => None,

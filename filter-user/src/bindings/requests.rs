@@ -115,6 +115,9 @@ pub struct BindingView {
     pub created: jiff::Timestamp,
     /// `None`: without an end.
     pub ends_at: Option<jiff::Timestamp>,
+    /// What is left of its lease by what decides: this boot's time, whatever the wall clock says. Negative once it is over.
+    #[serde(skip)]
+    pub ends_in_ms: Option<i64>,
     /// When its grant last passed a packet.
     pub last_seen: Option<jiff::Timestamp>,
     pub state: State,
@@ -328,6 +331,21 @@ pub struct StoreStatus {
     pub publishers: Vec<PublisherStatus>,
     pub denies: u64,
     pub audit: AuditHead,
+}
+
+/// What a restore has kept of the store before, so that nobody it kept out gets in: of what the backup has not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    pub denies: u64,
+    /// Row versions of deleted bindings.
+    pub deletions: u64,
+}
+
+/// The answer to a restore.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Restored {
+    pub status: StoreStatus,
+    pub kept: Kept,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

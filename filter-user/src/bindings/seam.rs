@@ -109,7 +109,10 @@ pub enum GrantError {
         needed: u64,
         max: u64,
     },
-    #[error("{prefix} would have more than {max} owners")]
+    #[error(
+        "{prefix} would have more than {max} owners: bindings and clients whose sources hold it, of all publishers; end some, \
+         name narrower prefixes, or push what shares an address as one binding"
+    )]
     TooManyOwners { prefix: String, max: u32 },
     /// The epoch is old: compute again under the policy now in force.
     #[error("the policy has changed meanwhile")]

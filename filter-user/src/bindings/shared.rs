@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::batch::Streams;
 use super::clock::Clock;
-use super::memory::Memory;
+use super::memory::{Memory, Shelf};
 use super::model::allowance::PolicyView;
 use super::model::credential::Fingerprints;
 use super::model::lease::Moment;
@@ -79,7 +79,7 @@ pub(crate) struct Shared {
     pub(crate) phase: AtomicU8,
     /// Another policy is in force: what it suspends and resumes is to be told.
     pub(crate) applied: AtomicBool,
-    /// Publishers with held leases whose request has succeeded.
+    /// Publishers with held leases whose request has succeeded: the writer makes that durable, then ends them.
     pub(crate) successes: Mutex<HashSet<Arc<str>>>,
     /// Why the store was set aside or is missing, where it is.
     pub(crate) lost: ArcSwapOption<String>,
@@ -214,13 +214,18 @@ impl Shared {
         Some(self.view_to_be(epoch, &policy))
     }
 
-    /// A publisher's request has succeeded: leases that are held end.
+    /// A publisher's request has succeeded: leases that are held end, as soon as that is on disk.
     pub(crate) fn succeeded(&self, publisher: &str) {
         let Some(shelf) = self.memory.shelf(publisher) else {
             return;
         };
         shelf.succeeded(Moment::at(self.clock.now()));
-        if shelf.past_end.load(Ordering::Acquire) > 0 {
+        self.end_held(&shelf);
+    }
+
+    /// Asks the writer for it, where there is something to end.
+    pub(crate) fn end_held(&self, shelf: &Shelf) {
+        if shelf.owes_ends() {
             let mut successes = self.successes.lock().unwrap_or_else(PoisonError::into_inner);
             successes.insert(Arc::clone(&shelf.publisher));
             self.nudge.notify_one();

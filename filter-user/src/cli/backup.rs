@@ -52,7 +52,8 @@ const AFTER_RESTORE: &str = "\
 Puts a backup in place of what is there, under a new store id: watchers list anew. The daemon reads it, so the file must be \
 where it may, and its user's: `install -o keyfence -g keyfence -m 600 COPY /var/lib/keyfence/backups/NAME`. Its bindings stay suspended until \
 their publisher has synced, since a backup may hold what was revoked after it; --trust puts them in force at once. \
-The caller must be an operator.
+Denies that were made since the backup are kept: of one name, what either denies, until the later of both ends. So are \
+deletions with a row version, which --trust takes back where the backup has the binding. The caller must be an operator.
 
 Where the store could not be read, the kernel keeps what it has until the next `keyfence reload`, and with it what is \
 restored comes into force.
@@ -88,7 +89,7 @@ pub(crate) fn restore(arguments: &RestoreArguments, shell: &Shell) -> Result<Exi
     let body = json!({ "path": path, "trust": arguments.trust });
     let status = ask("/v1/restore", body, &arguments.daemon)?;
     let exit = told(&status, "restored:", arguments.json, shell)?;
-    for line in suspended(&status) {
+    for line in suspended(&status).into_iter().chain(kept(&status)) {
         shell.say(&line);
     }
     if status["in_force"] == false {
@@ -113,6 +114,20 @@ fn suspended(status: &Value) -> Vec<String> {
         ))
     });
     lines.collect()
+}
+
+/// What was kept of the store before.
+fn kept(status: &Value) -> Option<String> {
+    let count = |what: &str| status["kept"][what].as_u64().unwrap_or(0);
+    let (denies, deletions) = (count("denies"), count("deletions"));
+    (denies + deletions > 0).then(|| {
+        format!(
+            "kept of the store before, beyond what the backup has: denies: {} (`keyfence deny --list`), deletions with a \
+             row version: {}",
+            thousands(denies),
+            thousands(deletions)
+        )
+    })
 }
 
 /// The daemon has a working folder of its own.
@@ -144,6 +159,16 @@ fn told(status: &Value, what: &str, as_json: bool, shell: &Shell) -> Result<Exit
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_of_the_store_before_is_told() {
+        let told = kept(&json!({ "kept": { "denies": 1_200, "deletions": 0 } })).unwrap();
+        assert!(
+            told.contains("denies: 1,200 (") && told.ends_with("row version: 0"),
+            "{told}"
+        );
+        assert_eq!(kept(&json!({ "kept": { "denies": 0, "deletions": 0 } })), None);
+    }
 
     #[test]
     fn what_waits_for_its_publisher_is_told() {

@@ -12,6 +12,8 @@ use crate::bindings::requests::{Conditions, Event, IfMatch, Outcome};
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Stored<'a> {
     Row(&'a Row),
+    /// Restored, and not written since: its content may be older than its publisher's.
+    Restored(&'a Row),
     /// Deleted at this row version.
     Tombstone(u64),
     Nothing,
@@ -20,7 +22,7 @@ pub(crate) enum Stored<'a> {
 impl<'a> Stored<'a> {
     fn row(self) -> Option<&'a Row> {
         match self {
-            Stored::Row(row) => Some(row),
+            Stored::Row(row) | Stored::Restored(row) => Some(row),
             _ => None,
         }
     }
@@ -29,6 +31,7 @@ impl<'a> Stored<'a> {
 /// What a PUT or a renewal comes to; `Unchanged` has neither row nor event.
 #[derive(Clone, Debug)]
 pub(crate) struct Written {
+    /// Its revision is 0 where it is to be that of the change.
     pub(crate) row: Row,
     pub(crate) outcome: Outcome,
     pub(crate) event: Event,
@@ -66,7 +69,8 @@ pub(crate) fn put(
             event: Event::Put,
         }));
     };
-    if before.row_version == wanted.row_version && before.end.is_none() && end.is_none() {
+    let same = before.row_version == wanted.row_version && before.end.is_none() && end.is_none();
+    if same && !matches!(stored, Stored::Restored(_)) {
         return Ok(None);
     }
     row.told = before.told;
@@ -82,7 +86,8 @@ pub(crate) fn put(
     }))
 }
 
-/// A batch's `renew`: the content stays, the end is new, and the row version that it writes.
+/// A batch's `renew`: the content stays, the end is new, and the row version that it writes. It says nothing of content
+/// that was restored: that stays suspended.
 pub(crate) fn renew(
     stored: Stored<'_>,
     standing: Standing,
@@ -109,6 +114,10 @@ pub(crate) fn renew(
     let row = Row {
         end,
         row_version,
+        revision: match stored {
+            Stored::Restored(before) => before.revision,
+            _ => 0,
+        },
         ..before.clone()
     };
     Ok(Some(Written {
@@ -133,7 +142,7 @@ pub(crate) fn delete(
 ) -> Result<Deleted, Refusal> {
     judge_conditions(stored, conditions)?;
     match stored {
-        Stored::Row(row) => {
+        Stored::Row(row) | Stored::Restored(row) => {
             // At the row's own version as well: who deletes a row knows the version it had.
             judge_row_version(stored, row_version, true)?;
             Ok(Deleted {
@@ -174,10 +183,12 @@ fn judge_conditions(stored: Stored<'_>, conditions: &Conditions) -> Result<(), R
 }
 
 fn judge_row_version(stored: Stored<'_>, given: Option<u64>, same_content: bool) -> Result<(), Refusal> {
-    let (known, deleted) = match stored {
-        Stored::Row(row) => (row.row_version, false),
-        Stored::Tombstone(version) => (Some(version), true),
-        Stored::Nothing => (None, false),
+    let (known, deleted, same_content) = match stored {
+        Stored::Row(row) => (row.row_version, false, same_content),
+        // A renewal may have brought the version of content that was lost.
+        Stored::Restored(row) => (row.row_version, false, true),
+        Stored::Tombstone(version) => (Some(version), true, same_content),
+        Stored::Nothing => (None, false, same_content),
     };
     let Some(known) = known else { return Ok(()) };
     let what = match deleted {

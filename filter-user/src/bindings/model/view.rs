@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::allowance::PolicyView;
 use super::content::{Services, etag_text};
+use super::decide::Stored;
 use super::lease::{Hold, Standing, kernel_end, monotonic, standing};
 use super::limits;
 use super::owned::Credential;
@@ -22,6 +23,30 @@ pub(crate) struct PublisherFacts {
 }
 
 impl PublisherFacts {
+    /// Whether a row is of a backup, and nobody has written it since, nor its publisher synced.
+    pub(crate) fn restored(self, row: &Row) -> bool {
+        self.unsynced != 0 && row.revision <= self.unsynced
+    }
+
+    pub(crate) fn stored(self, row: &Row) -> Stored<'_> {
+        match self.restored(row) {
+            true => Stored::Restored(row),
+            false => Stored::Row(row),
+        }
+    }
+
+    /// Where the lease of what is stored stands.
+    pub(crate) fn standing(
+        self,
+        view: &PolicyView,
+        publisher: &str,
+        row: Option<&Row>,
+        now: Now,
+    ) -> Standing {
+        let hold = self.hold(view, publisher);
+        row.map_or(Standing::Running, |row| standing(row.end, hold, now.boot_ms))
+    }
+
     pub(crate) fn hold(self, view: &PolicyView, publisher: &str) -> Hold {
         Hold {
             hold_ms: view
@@ -49,7 +74,7 @@ pub(crate) fn suspended(
     facts: PublisherFacts,
     row: &Row,
 ) -> Option<String> {
-    if facts.unsynced != 0 && row.revision <= facts.unsynced {
+    if facts.restored(row) {
         let why = "the store was restored: suspended until its publisher has synced, or written it again";
         return Some(why.to_owned());
     }
@@ -126,6 +151,7 @@ pub(crate) fn show(
         row_version: row.row_version,
         created: timestamp(row.created_ms),
         ends_at: row.end.map(|end| timestamp(end.wall_ms)),
+        ends_in_ms: row.end.map(|end| end.boot_ms.saturating_sub(now.boot_ms)),
         last_seen,
         state,
         suspended_because,

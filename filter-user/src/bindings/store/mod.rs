@@ -7,6 +7,7 @@
 mod buried;
 mod copy;
 mod error;
+mod kept;
 mod migrate;
 mod open;
 mod sorted;
@@ -20,6 +21,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMet
 use buried::{Buried, Difference};
 pub(crate) use copy::{copy_from, copy_to};
 pub(crate) use error::StoreError;
+pub(crate) use kept::Live;
 pub(crate) use migrate::set_aside;
 #[cfg(test)]
 pub(crate) use open::open_backend;

@@ -12,13 +12,14 @@ use redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable a
 
 use super::tables::{
     BINDINGS, CHANGES, DENIES, FORMAT, LOST, META, NAMES, SUCCESSES, StoredChange, StoredDeny, Tables,
-    UNSYNCED, split_key,
+    UNSYNCED, key_of, split_key,
 };
-use super::{CACHE_BYTES, Store, StoreError, migrate};
+use super::{CACHE_BYTES, Live, Store, StoreError, migrate};
 use crate::bindings::audit::Known;
 use crate::bindings::clock::Now;
 use crate::bindings::model::lease::{LastWrite, Moment, StoredMoment};
 use crate::bindings::model::row::{Row, StoredRow};
+use crate::bindings::requests::Kept;
 
 /// By publisher, then by credential.
 pub(crate) type Rows = BTreeMap<String, BTreeMap<String, Row>>;
@@ -295,8 +296,15 @@ fn new_id() -> Result<String, StoreError> {
     Ok(crate::bindings::model::credential::hex(&bytes))
 }
 
-/// Gives a copy a new id, and revisions above those of what it replaces; without trust its publishers are unsynced.
-pub(crate) fn rename_store(path: &Path, trust: bool, revision: u64, now: Now) -> Result<(), StoreError> {
+/// Gives a copy a new id, and revisions above those of what it replaces; without trust its publishers are unsynced. What
+/// the one before kept out stays out.
+pub(crate) fn rename_store(
+    path: &Path,
+    trust: bool,
+    revision: u64,
+    live: &Live<'_>,
+    now: Now,
+) -> Result<Kept, StoreError> {
     let db = open_file(path)?;
     if format_of(&db)?.is_none() {
         return Err(StoreError::Named(
@@ -308,8 +316,11 @@ pub(crate) fn rename_store(path: &Path, trust: bool, revision: u64, now: Now) ->
     let db = opened.store.db();
     let mut write = db.get()?.begin_write()?;
     write.set_two_phase_commit(true);
+    let kept;
     {
         let mut tables = Tables::open(&write)?;
+        fold_dirty(&mut tables, &opened, now)?;
+        kept = live.keep(&mut tables, &opened, trust, now)?;
         // Of its own: who watched up to the last one lists again as well.
         let revision = revision.max(opened.revision) + 1;
         tables.meta.insert("revision", revision)?;
@@ -326,6 +337,22 @@ pub(crate) fn rename_store(path: &Path, trust: bool, revision: u64, now: Now) ->
         }
     }
     write.commit()?;
+    Ok(kept)
+}
+
+/// A store that was in use, and is restored, has changes that its table has not.
+fn fold_dirty(tables: &mut Tables<'_>, opened: &Opened, now: Now) -> Result<(), StoreError> {
+    for (publisher, credential) in &opened.dirty {
+        let key = key_of(publisher, credential);
+        let row = opened.rows.get(publisher).and_then(|rows| rows.get(credential));
+        match row {
+            Some(row) => {
+                let bytes = postcard::to_allocvec(&row.stored(now.boot_id))?;
+                tables.bindings.insert(key.as_str(), bytes.as_slice())?;
+            }
+            None => drop(tables.bindings.remove(key.as_str())?),
+        }
+    }
     Ok(())
 }
 

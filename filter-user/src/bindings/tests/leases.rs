@@ -54,6 +54,9 @@ async fn jumps_of_the_wall_clock_change_no_lease() {
         f.clock.change(|now| now.wall_ms += years * 365 * 86_400_000);
         f.settle().await;
         assert_eq!(f.state("gateway", "key-1"), State::Active);
+        // Nor what is told to be left of it.
+        let shown = f.bindings.get("gateway", "key-1").unwrap();
+        assert_eq!(shown.ends_in_ms, Some(60_000));
     }
     let f = f.restart().await;
     assert_eq!(f.kernel.owners().len(), 1);
@@ -186,9 +189,53 @@ async fn held_leases_admit_until_their_publisher_succeeds_and_never_hold_a_delet
     f.bindings.delete(&operator(), delete).await.unwrap();
     assert_eq!(f.kernel.owners(), ["binding/holding/key-1"]);
     f.bindings.succeeded("holding");
-    assert_eq!(f.state("holding", "key-1"), State::Ended);
     f.settle().await;
+    assert_eq!(f.state("holding", "key-1"), State::Ended);
     assert!(f.kernel.owners().is_empty() && f.bindings.status().alarms.is_empty());
+    // It has written nothing else, and yet a restart changes nothing.
+    let f = f.restart().await;
+    f.settle().await;
+    assert_eq!(f.state("holding", "key-1"), State::Ended);
+    assert!(f.kernel.owners().is_empty());
+    let last = events(&f.audit_lines()).pop();
+    assert_eq!(last.as_deref(), Some("expire key-1"));
+}
+
+#[tokio::test]
+async fn success_counts_for_nobody_before_it_is_on_disk() {
+    let f = start();
+    let text = body("192.0.2.1", 30);
+    f.put_as("holding", "key-1", &text, Conditions::default())
+        .await
+        .unwrap();
+    f.clock.pass(40);
+    f.settle().await;
+    f.bindings.succeeded("holding");
+    // The writer has not run since: a crash now leaves it held, and nobody was told otherwise.
+    assert_eq!(f.state("holding", "key-1"), State::Held);
+    let (folder, clock) = f.kill().await;
+    let f = start_in(folder, clock, POLICY);
+    assert_eq!(f.state("holding", "key-1"), State::Held);
+    assert_eq!(f.kernel.owners().len(), 1);
+}
+
+#[tokio::test]
+async fn success_between_an_end_and_its_timer_ends_the_lease() {
+    let f = start();
+    let text = body("192.0.2.1", 30);
+    f.clock.change(|now| now.boot_ms += 300);
+    f.put_as("holding", "key-1", &text, Conditions::default())
+        .await
+        .unwrap();
+    f.clock.pass(30);
+    f.clock.change(|now| now.boot_ms += 100);
+    f.bindings.succeeded("holding");
+    f.clock.pass(1);
+    f.settle().await;
+    f.settle().await;
+    assert_eq!(f.state("holding", "key-1"), State::Ended);
+    let f = f.restart().await;
+    assert_eq!(f.state("holding", "key-1"), State::Ended);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod leases;
 mod lines;
 mod model_based;
 mod others;
+mod restores;
 mod single;
 mod standby;
 mod streams;

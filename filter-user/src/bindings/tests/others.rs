@@ -163,6 +163,9 @@ async fn wide_denies_are_an_operators_and_faults_come_at_once() {
     let bad = deny(&f, &operator(), "a b", r#"{"sources": [], "seconds": 0, "x": 1}"#).await;
     let told: Vec<_> = faults(bad).into_iter().map(|(code, _)| code).collect();
     assert_eq!(told, ["bad-name", "unknown-member", "empty-list", "bad-lease"]);
+    let key = "sk_live_aaaaaaaaaaaaaaaaaaaaaaaa";
+    let key = deny(&f, &operator(), key, r#"{"sources": ["192.0.2.1"]}"#).await;
+    assert_eq!(faults(key)[0].0, "looks-like-a-key");
 }
 
 #[tokio::test]
@@ -236,7 +239,8 @@ async fn restored_backup_has_a_new_id_and_waits_for_its_publishers_unless_truste
         .bindings
         .restore(&operator(), backup.clone(), false)
         .await
-        .unwrap();
+        .unwrap()
+        .status;
     assert_ne!(after.store, before.store);
     assert_eq!(f.state("gateway", "key-1"), State::Suspended);
     assert!(f.kernel.owners().is_empty());

@@ -377,7 +377,7 @@ async fn restore_ends_every_watch_and_makes_all_watchers_list_again() {
     let before = f.bindings.backup(&operator(), backup.clone()).await.unwrap();
     f.delete("key-1", None).await.unwrap();
     let mut feed = f.bindings.watch(Watch::default()).await.unwrap();
-    let after = f.bindings.restore(&operator(), backup, true).await.unwrap();
+    let Restored { status: after, .. } = f.bindings.restore(&operator(), backup, true).await.unwrap();
     let last = feed.next().await;
     assert!(
         matches!(last, Some(WatchLine::Ended { error: "too-old", .. })),

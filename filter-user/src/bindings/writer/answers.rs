@@ -2,7 +2,7 @@
 
 use super::group::{Answered, Group};
 use super::job::Job;
-use crate::bindings::refusal::{Code, Refusal};
+use crate::bindings::refusal::{About, Code, Refusal};
 use crate::bindings::seam::GrantError;
 use crate::bindings::shared::Shared;
 
@@ -69,7 +69,10 @@ pub(super) fn refusal_of(error: &GrantError) -> Refusal {
     let refusal = Refusal::new(code, error.to_string());
     match error {
         GrantError::TableFull { table, .. } => refusal.with("table", *table),
-        GrantError::TooManyOwners { prefix, .. } => refusal.with("prefix", prefix.as_str()),
+        GrantError::TooManyOwners { prefix, .. } => Refusal {
+            about: About::Prefix,
+            ..refusal.with("prefix", prefix.as_str())
+        },
         _ => refusal,
     }
 }

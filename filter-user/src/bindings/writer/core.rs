@@ -269,12 +269,18 @@ impl Core {
                 false => shelf.change(changes),
             }
         }
+        let mut holding = BTreeSet::new();
         for (key, until) in std::mem::take(&mut group.held) {
             self.timers.add(until, &key.0, &key.1);
+            holding.insert(Arc::clone(&key.0));
             self.held.entry(key.0).or_default().insert(key.1);
         }
         publish_synced(&group);
         self.publish_held();
+        // A success may have come between a lease's end and its timer.
+        for publisher in holding {
+            self.shared.end_held(&self.shared.memory.shelf_for(&publisher));
+        }
         if let Some(denies) = group.denies.take() {
             self.shared.denies.store(Arc::new(denies));
         }

@@ -22,6 +22,7 @@ use crate::bindings::requests::{
 };
 use crate::bindings::seam::{Change, DenyGrant};
 use crate::bindings::store::StoredDeny;
+use crate::policy::secret::is_key;
 
 /// The widest that anybody but an operator denies.
 const WIDEST_IPV4: u8 = 24;
@@ -113,6 +114,14 @@ impl Denies {
             .collect()
     }
 
+    /// What has not ended, as the store has it.
+    pub(crate) fn running(&self, now: Now) -> BTreeMap<String, StoredDeny> {
+        let running = self.by_name.iter().filter(|(_, deny)| !deny.is_over(now));
+        running
+            .map(|(name, deny)| (name.clone(), deny.stored(now.boot_id)))
+            .collect()
+    }
+
     /// Those whose time is over.
     pub(crate) fn over(&self, now: Now) -> Vec<String> {
         let over = self.by_name.iter().filter(|(_, deny)| deny.is_over(now));
@@ -176,6 +185,15 @@ pub(crate) fn read(name: &str, bytes: &[u8], actor: &Actor) -> Answer<DenyBody> 
     if !good_name {
         let fix = "write letters, digits, dots, underscores and dashes";
         faults.add("bad-name", "", "this is no name", fix);
+    }
+    if is_key(name) {
+        let detail = "this looks like a key itself, and a deny's name is shown to all who may read";
+        faults.add(
+            "looks-like-a-key",
+            "",
+            detail,
+            "write a ticket's number, or a word for the cause",
+        );
     }
     let body = Members::open(&json, "", &["sources", "seconds", "reason"], &mut faults)
         .map(|members| read_members(&members, actor, &mut faults));

@@ -15,7 +15,7 @@ use crate::bindings::audit::Line;
 use crate::bindings::clock::Now;
 use crate::bindings::memory::Shelf;
 use crate::bindings::model::decide::{self, Stored, Written};
-use crate::bindings::model::lease::{Standing, kernel_end, standing};
+use crate::bindings::model::lease::{Standing, kernel_end};
 use crate::bindings::model::owned::Credential;
 use crate::bindings::model::row::{Row, Told, told_of};
 use crate::bindings::model::view::{PublisherFacts, state};
@@ -189,14 +189,11 @@ impl Group {
         let facts = entry.shelf.facts();
         let row = entry.row.clone();
         let stored = match (&row, entry.tombstone) {
-            (Some(row), _) => Stored::Row(row),
+            (Some(row), _) => facts.stored(row),
             (None, Some((version, _))) => Stored::Tombstone(version),
             (None, None) => Stored::Nothing,
         };
-        let hold = facts.hold(ground.view, &key.0);
-        let standing_now = row.as_ref().map_or(Standing::Running, |row| {
-            standing(row.end, hold, ground.now.boot_ms)
-        });
+        let standing_now = facts.standing(ground.view, &key.0, row.as_deref(), ground.now);
         match op {
             Op::Put {
                 wanted,
@@ -259,7 +256,9 @@ impl Group {
         let revision = self.next_revision();
         let entry = self.entries.get_mut(key).expect("it was loaded above");
         let mut row = written.row;
-        row.revision = revision;
+        if row.revision == 0 {
+            row.revision = revision;
+        }
         row.told = Told::Active;
         let (state, _) = state(ground.view, &key.0, entry.shelf.facts(), &row, ground.now.boot_ms);
         row.told = told_of(state);

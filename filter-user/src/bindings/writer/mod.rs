@@ -26,6 +26,7 @@ pub(crate) mod restore;
 mod room;
 mod slices;
 mod steps;
+mod successes;
 mod sweep;
 pub(crate) mod sync;
 mod syncs;
@@ -33,8 +34,8 @@ mod tight;
 mod timers;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -217,6 +218,9 @@ async fn turn(
     core.tell_space();
     let (epoch, policy) = grants.policy();
     let view = core.shared.view_of(epoch, &policy);
+    let ended;
+    (core, ended) = successes::count(core, now).await;
+    waiting.extend(ended.into_iter().filter(|job| !syncs.put_off(job)));
     let due = core.due(&view, now);
     waiting.extend(due.into_iter().filter(|job| !syncs.put_off(job)));
     if !waiting.is_empty() {
@@ -284,7 +288,7 @@ impl Core {
         next.map_or(TURN, |next| TURN.min(Duration::from_millis(next)))
     }
 
-    /// What time, a new policy and the publishers' successes ask for.
+    /// What time and a new policy ask for.
     fn due(&mut self, view: &PolicyView, now: Now) -> Vec<Job> {
         if self.shared.applied.swap(false, Ordering::AcqRel) {
             self.sweeps.policy_changed();
@@ -292,19 +296,6 @@ impl Core {
         }
         self.sweeps.notice(now);
         let mut jobs = self.sweep_policy(view, now);
-        let successes = std::mem::take(
-            &mut *self
-                .shared
-                .successes
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-        for publisher in successes {
-            for credential in self.held.get(&publisher).into_iter().flatten() {
-                let review = BindingJob::review(Arc::clone(&publisher), credential.clone());
-                jobs.push(Job::Binding(review));
-            }
-        }
         let room = REVIEWS_A_GROUP.saturating_sub(jobs.len());
         for (publisher, credential) in self.timers.due(now.boot_ms, room) {
             jobs.push(Job::Binding(BindingJob::review(publisher, credential)));

@@ -17,10 +17,10 @@ use crate::bindings::model::allowance::PolicyView;
 use crate::bindings::model::view;
 use crate::bindings::open;
 use crate::bindings::refusal::{Code, Refusal};
-use crate::bindings::requests::{Actor, Answer};
+use crate::bindings::requests::{Actor, Answer, Kept};
 use crate::bindings::seam::{Change, Changes, GrantError, Grants};
 use crate::bindings::shared::DISK_ALARM;
-use crate::bindings::store::{self, Opened, StoreError};
+use crate::bindings::store::{self, Live, Opened, StoreError};
 use crate::bindings::writer::denies::{Denies, Deny};
 
 /// Asks for a restore.
@@ -28,7 +28,7 @@ pub(crate) struct RestoreJob {
     pub(crate) from: PathBuf,
     pub(crate) trust: bool,
     pub(crate) actor: Arc<Actor>,
-    pub(crate) reply: oneshot::Sender<Answer<()>>,
+    pub(crate) reply: oneshot::Sender<Answer<Kept>>,
 }
 
 /// Swaps the store, then the kernel's content. Where the kernel has no room for it, all of it is suspended.
@@ -41,25 +41,29 @@ pub(super) async fn restore(core: Box<Core>, job: RestoreJob, grants: &dyn Grant
     } = job;
     let now = core.shared.clock.now();
     let (mut core, swapped) = super::blocking(core, move |core| core.swap(&from, trust, &actor, now)).await;
-    let Err(error) = swapped else {
-        let answer = core.put_in_force(grants, now).await;
-        // Who has left does not need the answer.
-        let _ = reply.send(answer);
-        return core;
+    let answer = match swapped {
+        Ok(kept) => core.put_in_force(grants, now).await.map(|()| kept),
+        Err(error) => Err(error.into()),
     };
-    let _ = reply.send(Err(error.into()));
+    // Who has left does not need the answer.
+    let _ = reply.send(answer);
     core
 }
 
 impl Core {
     /// The store on disk and memory. Blocks. On an error nothing has changed.
-    fn swap(&mut self, from: &Path, trust: bool, actor: &Actor, now: Now) -> Result<(), StoreError> {
+    fn swap(&mut self, from: &Path, trust: bool, actor: &Actor, now: Now) -> Result<Kept, StoreError> {
         let shared = Arc::clone(&self.shared);
         let path = store::path_in(&shared.folder);
         let new = path.with_extension("restoring");
         let at_new = |error| StoreError::File(new.clone(), error);
         store::copy_from(from, &new)?;
-        store::rename_store(&new, trust, self.revision, now).map_err(|error| match error.is_full() {
+        let live = Live {
+            store: &shared.store,
+            denies: shared.denies.load().running(now),
+        };
+        let renamed = store::rename_store(&new, trust, self.revision, &live, now);
+        let kept = renamed.map_err(|error| match error.is_full() {
             true => error,
             false => StoreError::Named(from.to_owned(), format!("no backup that can be used: {error}")),
         })?;
@@ -75,12 +79,14 @@ impl Core {
         let line = Line::new("restore", Some(actor))
             .with("trust", trust)
             .with("replaced", aside.display().to_string())
+            .with("kept_denies", kept.denies)
+            .with("kept_deletions", kept.deletions)
             .at(self.revision);
         if let Err(error) = self.audit.append(&[line], now.wall_ms) {
             shared.set_alarm(DISK_ALARM, Some(format!("the audit log: {error}")));
         }
         shared.audit_head.store(Arc::new(self.audit.head()));
-        Ok(())
+        Ok(kept)
     }
 
     /// Memory becomes what the store holds.

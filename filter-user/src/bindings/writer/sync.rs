@@ -21,7 +21,6 @@ use crate::bindings::memory::Shelf;
 use crate::bindings::model::allowance::PolicyView;
 use crate::bindings::model::body::Wanted;
 use crate::bindings::model::decide::{self, Stored};
-use crate::bindings::model::lease::{Standing, standing};
 use crate::bindings::model::owned::Credential;
 use crate::bindings::model::row::{Row, Told};
 use crate::bindings::refusal::{Code, Refusal};
@@ -240,15 +239,15 @@ impl Group {
             summary.kept_newer += 1;
             return Ok(());
         }
+        let facts = entry.shelf.facts();
         let stored = match (&row, entry.tombstone) {
-            (Some(row), _) => Stored::Row(row),
+            // It is confirmed with the whole set, and need not be written for that.
+            (Some(row), _) if row.etag == wanted.etag => Stored::Row(row),
+            (Some(row), _) => facts.stored(row),
             (None, Some((version, _))) => Stored::Tombstone(version),
             (None, None) => Stored::Nothing,
         };
-        let hold = entry.shelf.facts().hold(ground.view, &key.0);
-        let standing = row.as_ref().map_or(Standing::Running, |row| {
-            standing(row.end, hold, ground.now.boot_ms)
-        });
+        let standing = facts.standing(ground.view, &key.0, row.as_deref(), ground.now);
         let written = decide::put(stored, standing, wanted, &Conditions::default(), ground.now);
         let written = written.map_err(at_line)?;
         let done = self
