@@ -56,7 +56,7 @@ mod tests {
     fn findings_are_named_up_to_a_bound_and_notes_are_left_to_doctor() {
         let tunnel = |name: usize| Finding::new(&definitions::UNWRAPS, format!("vx{name} (vxlan)"));
         let note = Finding::new(&definitions::NAT_OTHER, "NAT");
-        assert_eq!(lines(&[note.clone()], &[]), [""; 0]);
+        assert_eq!(lines(std::slice::from_ref(&note), &[]), [""; 0]);
         let advice = "note: `keyfence doctor` says what each means and what to do";
         assert_eq!(
             lines(&[tunnel(0), note], &["a: 1".to_owned(), "b".to_owned()]),

@@ -98,9 +98,9 @@ mod tests {
             "{told}"
         );
         assert!(told.contains("in use") && told.ends_with(THEN), "{told}");
-        assert_eq!(lacking_at_start(&policy.listeners, &policy), [String::new(); 0]);
+        assert_eq!(lacking_at_start(&policy.listeners, &policy), Vec::<String>::new());
         drop(taken);
-        assert_eq!(lacking_at_start(&[], &policy), [String::new(); 0]);
+        assert_eq!(lacking_at_start(&[], &policy), Vec::<String>::new());
     }
 
     #[test]
@@ -117,6 +117,6 @@ mod tests {
         assert!(told[0].contains("no group \"nobody-is-in-this\""), "{told:?}");
         assert!(told[1].contains("k1: No such file"), "{told:?}");
         std::fs::write(&secret, "s\n").unwrap();
-        assert_eq!(lacking_at_start(&policy.listeners, &policy), [String::new(); 0]);
+        assert_eq!(lacking_at_start(&policy.listeners, &policy), Vec::<String>::new());
     }
 }

@@ -3,13 +3,11 @@
 //! The only file IO of this module is `DiskFiles` and `open_regular`; everything else works on what these return.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
-use nix::fcntl::OFlag;
 
 use crate::policy::bounds::FILE_BYTES_MAX;
 
@@ -76,14 +74,11 @@ impl Files for DiskFiles {
     }
 }
 
-/// Opens a file that an operator named, to read it. Never waits: a pipe may have nobody at its other end, and neither it
-/// nor a device need ever end.
+/// Opens a file that an operator named, to read it. Never a pipe or a device: nobody may be at a pipe's other end, and neither
+/// need ever end.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
-    // Of a regular file this changes nothing.
-    let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
+    match path.metadata()?.is_file() {
+        true => File::open(path),
         false => Err(invalid("not a regular file")),
     }
 }

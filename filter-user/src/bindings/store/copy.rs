@@ -175,10 +175,10 @@ mod tests {
 
     #[test]
     fn who_is_barred_and_what_to_do_is_told() {
-        let told = |kind: ErrorKind| named(Path::new("/root/off"), kind.into(), "do this").to_string();
+        let told = |kind: ErrorKind| named(Path::new("/srv/off"), kind.into(), "do this").to_string();
         let barred = told(ErrorKind::PermissionDenied);
         assert!(
-            barred.starts_with("/root/off: permission denied for the daemon"),
+            barred.starts_with("/srv/off: permission denied for the daemon"),
             "{barred}"
         );
         assert!(
