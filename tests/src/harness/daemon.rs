@@ -228,7 +228,8 @@ impl Daemon {
         kill(Pid::from_raw(id), signal).expect("the daemon runs");
     }
 
-    /// Lets it read its policy file again; returns as soon as the file is in force.
+    /// Lets it read its policy file again; returns as soon as the file is in force, and written down as confirmed: one that is
+    /// killed before goes back.
     pub fn reload(&self) {
         let before = self.generation();
         self.signal(Signal::SIGHUP);
@@ -236,6 +237,13 @@ impl Daemon {
             let status = self.status();
             let ok = status["policy"]["reload_ok"] == true;
             (ok && status["generation"].as_u64() > Some(before)).then_some(())
+        });
+        until("the policy is on disk", || {
+            let answer = self.get("/v1/policy/history")?;
+            let history: serde_json::Value = serde_json::from_str(&answer.body).ok()?;
+            let mut entries = history["items"].as_array()?.iter();
+            let confirmed = entries.find(|entry| entry["state"] == "confirmed")?;
+            (confirmed["hash"] == history["in_force"]).then_some(())
         });
     }
 
