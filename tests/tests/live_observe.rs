@@ -194,7 +194,7 @@ fn operator_who_is_not_root_detaches_by_the_daemon_alone() {
     let (code, said) = detach("main");
     assert_eq!(code, Some(1), "{said}");
     assert!(
-        said.contains("another user (uid 0)") && said.contains("an operator"),
+        said.contains("another user (root)") && said.contains("an operator"),
         "{said}"
     );
     assert!(!said.contains("remove"), "{said}");

@@ -89,8 +89,12 @@ fn for_service(new: &std::fs::File, file: &Path) -> std::io::Result<()> {
 }
 
 fn readable_by(new: &std::fs::File, group: nix::unistd::Gid) -> std::io::Result<()> {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
     std::os::unix::fs::fchown(new, None, Some(group.as_raw()))?;
-    new.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o640))
+    // No bit less than the umask leaves: a copy of it is to be the service's to read as well.
+    let mode = new.metadata()?.permissions().mode() | 0o040;
+    new.set_permissions(Permissions::from_mode(mode & 0o777))
 }
 
 #[cfg(test)]
