@@ -48,6 +48,17 @@ fn status_exit(site: &Site) -> Option<i32> {
     output(&mut command).status.code()
 }
 
+/// Writes into the tables in force what nobody said.
+fn spoil(site: &Site, daemon: &Daemon) {
+    let generation = format!("generation-{}", daemon.generation());
+    let tables = site.pins("main").join(generation);
+    bpftool(
+        &tables.join("OWNERS"),
+        "update",
+        &[&OWNER[..], &SPOILT[..]].concat(),
+    );
+}
+
 #[test]
 fn entries_that_another_program_changed_are_told_of_until_they_are_written_anew() {
     let site = Site::new();
@@ -56,14 +67,7 @@ fn entries_that_another_program_changed_are_told_of_until_they_are_written_anew(
     assert_eq!(daemon.metric("keyfence_drift_entries"), 0.0);
     assert_eq!(status_exit(&site), Some(0));
 
-    let tables = site
-        .pins("main")
-        .join(format!("generation-{}", daemon.generation()));
-    bpftool(
-        &tables.join("OWNERS"),
-        "update",
-        &[&OWNER[..], &SPOILT[..]].concat(),
-    );
+    spoil(&site, &daemon);
     let found = drift(&daemon, 1);
     assert_eq!(found["tables"][0]["table"], "OWNERS", "{found}");
     assert_eq!(daemon.metric("keyfence_drift_entries"), 1.0);
@@ -105,16 +109,7 @@ fn generations_that_follow_each_other_faster_than_a_read_back_are_read_back_all_
     let clean = until(&|drift| !drift["checked_at"].is_null(), &|| ());
     assert_eq!(clean["drift"]["entries"], 0, "{}", clean["drift"]);
 
-    let spoil = || {
-        let tables = site
-            .pins("main")
-            .join(format!("generation-{}", daemon.generation()));
-        bpftool(
-            &tables.join("OWNERS"),
-            "update",
-            &[&OWNER[..], &SPOILT[..]].concat(),
-        );
-    };
+    let spoil = || spoil(&site, &daemon);
     let found = until(&|drift| drift["entries"] != 0, &spoil);
     assert_eq!(
         found["drift"]["tables"][0]["table"], "OWNERS",
