@@ -355,15 +355,10 @@ impl BatchOutput {
                 if let Some(failure) = inner.failures.pop_front() {
                     return Some(BatchLine::Failure(failure));
                 }
-                match inner.finished {
-                    Some(Finish::Whole) => {
-                        inner.finished = Some(Finish::Told);
-                        let summary = inner.summary.clone();
-                        return Some(BatchLine::Summary { summary });
-                    }
-                    Some(Finish::Told | Finish::Broken) => return None,
-                    None => {}
+                if matches!(inner.finished, Some(Finish::Told | Finish::Broken)) {
+                    return None;
                 }
+                // Before the summary too: the last commit is told as every other.
                 if self.progress && inner.done > inner.done_told {
                     inner.done_told = inner.done;
                     let revision = inner.revision;
@@ -371,6 +366,11 @@ impl BatchOutput {
                         done: inner.done,
                         revision,
                     });
+                }
+                if inner.finished.is_some() {
+                    inner.finished = Some(Finish::Told);
+                    let summary = inner.summary.clone();
+                    return Some(BatchLine::Summary { summary });
                 }
             }
             told.await;

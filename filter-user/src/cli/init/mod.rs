@@ -103,12 +103,16 @@ mod tests {
 
     #[test]
     fn service_may_read_what_is_written_for_it() {
-        use std::os::unix::fs::MetadataExt as _;
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
         let file = tempfile::tempfile().unwrap();
         let sys = nix::unistd::Group::from_name("sys").unwrap().unwrap();
-        readable_by(&file, sys.gid).unwrap();
-        let found = file.metadata().unwrap();
-        assert_eq!((found.mode() & 0o777, found.gid()), (0o640, sys.gid.as_raw()));
+        for (left, becomes) in [(0o600, 0o640), (0o644, 0o644)] {
+            file.set_permissions(std::fs::Permissions::from_mode(left))
+                .unwrap();
+            readable_by(&file, sys.gid).unwrap();
+            let found = file.metadata().unwrap();
+            assert_eq!((found.mode() & 0o777, found.gid()), (becomes, sys.gid.as_raw()));
+        }
     }
 
     #[test]
