@@ -19,6 +19,11 @@ fn repository(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
 }
 
+/// As the images of clouds have it: it is behind the network, and before what services are behind.
+const EARLY: &str = "early.service";
+const EARLY_UNIT: &str = "[Unit]\nDefaultDependencies=no\nAfter=network-pre.target\nWants=network-pre.target\n\
+                          Before=sysinit.target\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n";
+
 /// With all that the package brings.
 fn installed(site: &Site, policy: &str) -> Files {
     let files = Files::new();
@@ -80,7 +85,9 @@ fn code(machine: &Machine, path: &str) -> String {
 fn service_filters_before_the_network_with_no_right_too_many() {
     let site = Site::new();
     let mut probe = Probe::open(&site);
-    let machine = boot(&site, &policy(INSIDE));
+    let files = installed(&site, &policy(INSIDE));
+    files.write(&format!("usr/lib/systemd/system/{EARLY}"), EARLY_UNIT);
+    let machine = files.boot(&[UNIT, EARLY], &site.server, site.bpf.path());
     probe.assert_filtered();
     let moment = |unit: &str| -> u64 {
         let moment = machine.show(unit, "ActiveEnterTimestampMonotonic");
@@ -91,6 +98,10 @@ fn service_filters_before_the_network_with_no_right_too_many() {
         moment(UNIT) <= moment("network-pre.target"),
         "the network comes later"
     );
+    assert!(moment(UNIT) <= moment(EARLY), "nor before what else is early");
+    let circles = machine.run(&["systemd-analyze", "verify", UNIT, EARLY]);
+    let circles = String::from_utf8_lossy(&circles.stderr).into_owned();
+    assert!(!circles.contains("ordering cycle"), "{circles}");
     assert_eq!(machine.show(UNIT, "StatusText"), format!("filters {INSIDE}"));
     assert_eq!(code(&machine, "/readyz"), "200");
 
