@@ -53,6 +53,20 @@ impl Socket {
         }
     }
 
+    /// A TCP connection that stands, as tests need one.
+    #[cfg(test)]
+    pub(crate) fn connected(local: &str, peer: &str) -> Socket {
+        let (local, remote) = (local.parse().unwrap(), peer.parse().unwrap());
+        Socket {
+            protocol: Protocol::Tcp,
+            local,
+            remote,
+            state: ESTABLISHED,
+            inode: 0,
+            process: None,
+        }
+    }
+
     /// Whether strangers reach it.
     pub(crate) fn is_listening(&self) -> bool {
         match self.protocol {

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 
+use crate::cli::ancestors;
 use crate::kernel::devices::{self, Device};
 use crate::sockets::{self, Protocol, Socket};
 
@@ -17,7 +18,7 @@ const FLAG_LOOPBACK: u32 = 0x8;
 const FLAG_NO_ARP: u32 = 0x80;
 /// What devices are that see the traffic of others again, unwrapped or passed on.
 const KINDS_NOT_FILTERED: [&str; 6] = ["vxlan", "geneve", "vrf", "gre", "wwan", "hsr"];
-const SSH_PORT: u16 = 22;
+pub(super) const SSH_PORT: u16 = 22;
 const EPHEMERAL_DEFAULT: (u16, u16) = (32768, 60999);
 
 /// What was found.
@@ -25,8 +26,10 @@ const EPHEMERAL_DEFAULT: (u16, u16) = (32768, 60999);
 pub(super) struct Host {
     pub(super) interfaces: Vec<String>,
     pub(super) listening: Vec<Socket>,
-    /// Peers of SSH sessions, and the ports here that they came to.
+    /// The peer that this command hangs on, and the port here that it came to.
     pub(super) sessions: BTreeSet<(IpAddr, u16)>,
+    /// Where that is not known: whoever has a connection to an SSH server, logged in or not.
+    pub(super) strangers: BTreeSet<(IpAddr, u16)>,
     /// Ports that this host takes for its own connections, first and last.
     pub(super) ephemeral: (u16, u16),
 }
@@ -35,7 +38,12 @@ impl Host {
     pub(super) fn read() -> Host {
         let proc = Path::new("/proc");
         let sockets = sockets::read_all(proc);
-        let own = own_session();
+        let sessions = own_sessions();
+        let strangers = if sessions.is_empty() {
+            connected(&sockets)
+        } else {
+            BTreeSet::new()
+        };
         let ephemeral = std::fs::read_to_string(proc.join("sys/net/ipv4/ip_local_port_range"));
         let routed = default_route_interfaces(
             &std::fs::read_to_string(proc.join("net/route")).unwrap_or_default(),
@@ -43,7 +51,8 @@ impl Host {
         );
         Host {
             interfaces: choose(&devices().unwrap_or_default(), &routed),
-            sessions: sessions(own, &sockets),
+            sessions,
+            strangers,
             listening: sockets.into_iter().filter(Socket::is_listening).collect(),
             ephemeral: ephemeral
                 .ok()
@@ -53,13 +62,29 @@ impl Host {
     }
 }
 
-/// Peers of SSH sessions, and the ports here that they came to.
-pub(super) fn ssh_sessions() -> BTreeSet<(IpAddr, u16)> {
-    sessions(own_session(), &sockets::read_all(Path::new("/proc")))
+/// Whoever has a connection to an SSH server, or is who this command hangs on.
+pub(super) fn ssh_peers() -> BTreeSet<IpAddr> {
+    let connected = connected(&sockets::read_all(Path::new("/proc")));
+    let all = connected.into_iter().chain(own_sessions());
+    all.map(|(peer, _)| peer).collect()
 }
 
-fn own_session() -> Option<(IpAddr, u16)> {
-    ssh_connection(&std::env::var("SSH_CONNECTION").ok()?)
+/// As the environment has it, or (sudo hides that) by the connections that an ancestor of this command holds.
+fn own_sessions() -> BTreeSet<(IpAddr, u16)> {
+    let told = std::env::var("SSH_CONNECTION").ok();
+    if let Some(own) = told
+        .and_then(|text| ssh_connection(&text))
+        .filter(|(peer, _)| is_remote(peer))
+    {
+        return BTreeSet::from([own]);
+    }
+    let held = ancestors::connections(Path::new("/proc")).connections.into_iter();
+    let held = held.map(|connection| (connection.from.ip().to_canonical(), connection.to.port()));
+    held.filter(|(peer, _)| is_remote(peer)).collect()
+}
+
+fn is_remote(peer: &IpAddr) -> bool {
+    !peer.is_loopback() && !peer.is_unspecified()
 }
 
 fn devices() -> anyhow::Result<Vec<Device>> {
@@ -83,12 +108,8 @@ fn ssh_connection(text: &str) -> Option<(IpAddr, u16)> {
     Some((peer.to_canonical(), port))
 }
 
-/// This session's, or (sudo hides that) those that stand on a port on which an SSH server listens.
-fn sessions(own: Option<(IpAddr, u16)>, sockets: &[Socket]) -> BTreeSet<(IpAddr, u16)> {
-    let is_remote = |peer: &IpAddr| !peer.is_loopback() && !peer.is_unspecified();
-    if let Some((peer, port)) = own.filter(|(peer, _)| is_remote(peer)) {
-        return BTreeSet::from([(peer, port)]);
-    }
+/// Peers of connections to a port on which an SSH server listens, and these ports: a connection is no session yet.
+fn connected(sockets: &[Socket]) -> BTreeSet<(IpAddr, u16)> {
     let is_ssh = |socket: &&Socket| {
         let port = socket.local.port();
         let sshd = |process: &Option<String>| process.as_ref().is_some_and(|name| name.starts_with("sshd"));
@@ -104,7 +125,7 @@ fn sessions(own: Option<(IpAddr, u16)>, sockets: &[Socket]) -> BTreeSet<(IpAddr,
     let standing = sockets
         .iter()
         .filter(|socket| ports.contains(&socket.local.port()));
-    let peers = standing.filter_map(|socket| Some((socket.peer()?.ip(), socket.local.port())));
+    let peers = standing.filter_map(|socket| Some((socket.peer()?.ip().to_canonical(), socket.local.port())));
     peers.filter(|(peer, _)| is_remote(peer)).collect()
 }
 
@@ -266,6 +287,18 @@ mod tests {
         let ipv6 =
             format!("{zero} 00 {zero} 00 {zero} 1 1 0 3 eth2\n{zero} 00 {zero} 00 {zero} 1 1 0 200200 lo\n");
         assert_eq!(default_route_interfaces(ipv4, &ipv6), ["eth0", "eth2"]);
+    }
+
+    #[test]
+    fn whoever_is_connected_to_an_ssh_server_is_seen_and_not_taken_for_a_session() {
+        let sockets = [
+            Socket::listening(Protocol::Tcp, "0.0.0.0:2222", Some("sshd")),
+            Socket::listening(Protocol::Tcp, "0.0.0.0:443", Some("nginx")),
+            Socket::connected("203.0.113.10:2222", "198.51.100.66:4000"),
+            Socket::connected("203.0.113.10:443", "198.51.100.67:4000"),
+        ];
+        let expected = BTreeSet::from([("198.51.100.66".parse().unwrap(), 2222)]);
+        assert_eq!(connected(&sockets), expected);
     }
 
     #[test]

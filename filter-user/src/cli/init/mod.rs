@@ -5,15 +5,18 @@
 mod host;
 mod render;
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::exit::{Exit, Failure};
 use super::shell::Shell;
 
 const AFTER_HELP: &str = "\
-Interfaces that are up become the filter's, listening sockets become services, and the peers of SSH sessions become \
-management entries, which are never dropped. The policy is in observe mode: it drops nothing until you say so. Run it \
+Interfaces that are up become the filter's, listening sockets become services, and the peer of the session that this runs in, \
+which is found under sudo as well, becomes a management entry, which is never dropped; where there is none, whoever is \
+connected to an SSH server stands there as a comment. The policy is in observe mode: it drops nothing until you say so. Run it \
 as root to see the names of the programs that listen.
 
 Exit codes:
@@ -22,7 +25,7 @@ Exit codes:
 
 Examples:
   keyfence init
-  sudo -E keyfence init --output /etc/keyfence/keyfence.toml";
+  sudo keyfence init --output /etc/keyfence/keyfence.toml";
 
 /// Write a first, commented policy from this host, in observe mode
 #[derive(Debug, clap::Args)]
@@ -34,12 +37,14 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
-    let policy = render::policy(&host::Host::read());
+    let host = host::Host::read();
+    let policy = render::policy(&host);
     match &arguments.output {
         None => shell.write(&policy)?,
         Some(file) => {
             write_new(file, &policy)?;
             let file = file.display();
+            shell.say(&way_back(&host));
             shell.say(&format!(
                 "{file} is written; review it, then `keyfence check {file}`"
             ));
@@ -48,9 +53,30 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     Ok(Exit::Done)
 }
 
-/// Whoever has an SSH session here: this one's peer, or (sudo hides that) all.
-pub(super) fn ssh_peers() -> Vec<std::net::IpAddr> {
-    host::ssh_sessions().into_iter().map(|(peer, _)| peer).collect()
+/// Whoever has a connection to an SSH server here.
+pub(super) fn ssh_peers() -> Vec<IpAddr> {
+    host::ssh_peers().into_iter().collect()
+}
+
+/// Who is let in for ever is told, and who is not.
+fn way_back(host: &host::Host) -> String {
+    let listed = |peers: &BTreeSet<(IpAddr, u16)>| {
+        let peers: BTreeSet<String> = peers.iter().map(|(peer, _)| peer.to_string()).collect();
+        peers.into_iter().collect::<Vec<_>>().join(", ")
+    };
+    if !host.sessions.is_empty() {
+        return format!("management, never denied nor limited: {}", listed(&host.sessions));
+    }
+    let seen = match host.strangers.is_empty() {
+        true => String::new(),
+        false => format!(
+            "; {} connected to an SSH server of this host, which may be anybody's doing, and stand in the file as a comment",
+            listed(&host.strangers)
+        ),
+    };
+    format!(
+        "management: nobody, as this command hangs on no session from elsewhere{seen}: write your own network there"
+    )
 }
 
 fn write_new(file: &Path, policy: &str) -> Result<(), Failure> {
@@ -152,7 +178,8 @@ mod tests {
 
     #[test]
     fn policy_of_this_host_is_toml_in_observe_mode() {
-        let policy = render::policy(&host::Host::read());
+        let host = host::Host::read();
+        let policy = render::policy(&host);
         let table: toml::Table = policy.parse().unwrap_or_else(|error| panic!("{error}\n{policy}"));
         assert_eq!(table["version"].as_integer(), Some(1));
         assert_eq!(table["filter"]["mode"].as_str(), Some("observe"));

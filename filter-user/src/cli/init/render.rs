@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use super::host::Host;
+use super::host::{Host, SSH_PORT};
 use crate::sockets::Protocol;
 
 /// As many services as a policy may have.
@@ -155,13 +155,20 @@ fn management(page: &mut String, host: &Host) {
         by_port.entry(*port).or_default().push(quote(&peer.to_string()));
     }
     if by_port.is_empty() {
-        page.push_str(
-            "# No SSH session was found. Write the network that you administer this host from before you enforce:\n\
-             # [[management]]\n# name = \"ssh\"\n# sources = [\"192.0.2.0/24\"]\n# protocol = \"tcp\"\n# ports = [22]\n",
+        page.push_str("# Write the network that you administer this host from before you enforce");
+        let seen: BTreeSet<String> = host.strangers.iter().map(|(peer, _)| peer.to_string()).collect();
+        if !seen.is_empty() {
+            let seen = Vec::from_iter(seen).join(", ");
+            let _ = write!(page, "; connected to an SSH server, by whomever: {seen}");
+        }
+        let port = host.strangers.iter().next().map_or(SSH_PORT, |(_, port)| *port);
+        let _ = writeln!(
+            page,
+            ":\n# [[management]]\n# name = \"ssh\"\n# sources = [\"192.0.2.0/24\"]\n# protocol = \"tcp\"\n# ports = [{port}]"
         );
         return;
     }
-    page.push_str("# From the SSH sessions of now; widen the sources to the network that you come from.\n");
+    page.push_str("# From the SSH session of now; widen the sources to the network that you come from.\n");
     for (index, (port, sources)) in by_port.iter().enumerate() {
         let name = if index == 0 {
             "ssh".to_owned()
@@ -199,7 +206,8 @@ fn tail(page: &mut String) {
 
 /// The services, and the UDP ports that are probably none.
 fn collect(host: &Host) -> (Vec<Service>, BTreeSet<u16>) {
-    let management: BTreeSet<u16> = host.sessions.iter().map(|(_, port)| *port).collect();
+    let management = host.sessions.iter().chain(&host.strangers);
+    let management: BTreeSet<u16> = management.map(|(_, port)| *port).collect();
     let ephemeral = host.ephemeral.0..=host.ephemeral.1;
     let mut left_out = BTreeSet::new();
     let mut found: BTreeMap<(u16, Protocol), Found> = BTreeMap::new();
@@ -310,6 +318,7 @@ mod tests {
                 .iter()
                 .map(|(peer, port)| (peer.parse().unwrap(), *port))
                 .collect(),
+            strangers: BTreeSet::new(),
             ephemeral: (32768, 60999),
         }
     }
@@ -357,6 +366,19 @@ mod tests {
         let table = table(&Host::default());
         assert_eq!(table["filter"]["interfaces"][0].as_str(), Some("eth0"));
         assert!(!table.contains_key("service") && !table.contains_key("management"));
+    }
+
+    #[test]
+    fn who_is_only_connected_is_let_in_by_nobody() {
+        let mut host = host(&[("0.0.0.0:2222", Protocol::Tcp, Some("sshd"))], &[]);
+        host.strangers.insert(("198.51.100.66".parse().unwrap(), 2222));
+        let page = policy(&host);
+        assert!(!table(&host).contains_key("management"), "{page}");
+        assert!(
+            page.contains("by whomever: 198.51.100.66:\n# [[management]]"),
+            "{page}"
+        );
+        assert!(page.contains("# ports = [2222]"), "{page}");
     }
 
     #[test]
