@@ -118,6 +118,11 @@ impl Bindings {
         self.shared.is_new
     }
 
+    /// Whether an earlier daemon has written to the audit log here.
+    pub fn has_past(&self) -> bool {
+        self.shared.has_past
+    }
+
     /// The kernel holds what was pushed, and the store, which is new, does not. Blocks.
     pub fn lose(&self) {
         let why = open::missing(&self.shared.folder);

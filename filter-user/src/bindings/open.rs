@@ -44,7 +44,8 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
     let path = store::path_in(&folder);
     let is_new = is_missing(&path);
     let mut opened = open_store(&folder, now)?;
-    let mut audit = Audit::open(&audit::path_in(&folder), now.wall_ms).map_err(at_folder)?;
+    let mut audit = open_audit(&folder, now)?;
+    let has_past = audit.head().line > 0;
     if is_new {
         note_missing(&mut opened, &audit, &folder)?;
     }
@@ -91,6 +92,7 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
         is_lost: AtomicBool::new(opened.lost.is_some()),
         lost: ArcSwapOption::from_pointee(opened.lost.clone()),
         is_new,
+        has_past,
         kept: AtomicBool::new(false),
         nudge: Notify::new(),
     });
@@ -113,6 +115,26 @@ fn make(folder: &Path) -> std::io::Result<()> {
     builder.recursive(true).mode(0o700).create(folder)
 }
 
+fn open_audit(folder: &Path, now: Now) -> Result<Audit, OpenError> {
+    let path = audit::path_in(folder);
+    let opened = set_irregular_aside(&path, now).and_then(|()| Audit::open(&path, now.wall_ms));
+    opened.map_err(|error| OpenError::Folder { path, error })
+}
+
+/// A folder or a pipe where a file is to be: it would end the start, or hold it up for ever.
+fn set_irregular_aside(path: &Path, now: Now) -> std::io::Result<()> {
+    if std::fs::metadata(path).map_or(true, |found| found.is_file()) {
+        return Ok(());
+    }
+    let aside = path.with_extension(format!("unreadable-{}", now.wall_ms));
+    tracing::error!(
+        "{} is not a regular file: it is set aside as {}, and a new one begun",
+        path.display(),
+        aside.display()
+    );
+    std::fs::rename(path, aside)
+}
+
 /// A store that was made just now, where the audit log tells of what was pushed.
 fn note_missing(opened: &mut Opened, audit: &Audit, folder: &Path) -> Result<(), OpenError> {
     if audit.revision == 0 {
@@ -127,9 +149,13 @@ fn note_missing(opened: &mut Opened, audit: &Audit, folder: &Path) -> Result<(),
     Ok(())
 }
 
-/// Whether there is no store, and none was moved away, as `way_back` says.
+/// Whether there is no store, or an empty file in its place, and none was moved away, as `way_back` says.
 fn is_missing(path: &Path) -> bool {
-    matches!(path.try_exists(), Ok(false)) && !path.with_extension("redb.newer").exists()
+    let nothing = match std::fs::metadata(path) {
+        Ok(found) => found.is_file() && found.len() == 0,
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    };
+    nothing && !path.with_extension("redb.newer").exists()
 }
 
 /// What is said of a store that was there once.

@@ -85,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) lost: ArcSwapOption<String>,
     /// Whether it was made by this start.
     pub(crate) is_new: bool,
+    /// Whether the audit log had lines when it was opened: an earlier daemon ran here.
+    pub(super) has_past: bool,
     /// What it held may count in the kernel still, until something else is applied.
     pub(crate) is_lost: AtomicBool,
     /// It does.

@@ -62,7 +62,9 @@ impl Lock {
 /// The file, and whether it was not there.
 fn open(path: &Path) -> io::Result<(File, bool)> {
     let mut options = OpenOptions::new();
-    options.write(true).mode(0o600);
+    // A pipe in its place is refused, and not waited for.
+    let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
+    options.write(true).mode(0o600).custom_flags(flags);
     match options.clone().create_new(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let file = options.create(true).truncate(false).open(path)?;

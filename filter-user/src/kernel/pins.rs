@@ -321,9 +321,14 @@ impl Pins {
 
     /// Removes everything: links first, so that no interface is left with an entry without a generation.
     pub fn clear(&self) -> Result<(), PinError> {
-        for interface in self.linked()? {
+        // What is no link of ours keeps none of ours in place: it goes with the folder, or is told at the end.
+        let unpinned = self.linked()?.into_iter().map(|interface| {
             self.unpin_link(&interface)
-                .map_err(|error| self.io(&self.link(&interface), error))?;
+                .map_err(|error| self.io(&self.link(&interface), error))
+        });
+        let stray = unpinned.collect::<Vec<_>>().into_iter().find_map(Result::err);
+        if let Some(error) = stray.filter(|_| remove(&self.links()).is_err()) {
+            return Err(error);
         }
         for root in [self.beside().root, self.root.clone()] {
             remove(&root).map_err(|error| self.io(&root, error))?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
@@ -45,8 +46,19 @@ pub(crate) struct Opened {
 
 /// Opens the file, or makes it. One that cannot be read is set aside under another name, and a new one begun.
 pub(crate) fn open(path: &Path, now: Now) -> Result<Opened, StoreError> {
-    refuse_newer(path)?;
-    match open_migrating(path, now) {
+    // A pipe would hold up the start for ever.
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return set_aside(path, "it is not a regular file", now);
+    }
+    // Damage that redb meets only where it stumbles over it.
+    let tried = catch_unwind(|| {
+        refuse_newer(path)?;
+        open_migrating(path, now)
+    });
+    let Ok(opened) = tried else {
+        return set_aside(path, "it is damaged inside", now);
+    };
+    match opened {
         Err(StoreError::Redb(error)) if is_unreadable(&error) => set_aside(path, &error.to_string(), now),
         Err(StoreError::Entry(error)) => set_aside(path, &error.to_string(), now),
         other => other,
@@ -124,8 +136,8 @@ fn set_aside(path: &Path, why: &str, now: Now) -> Result<Opened, StoreError> {
     std::fs::rename(path, &aside).map_err(|error| StoreError::File(path.to_owned(), error))?;
     let db = open_file(path)?;
     let why = format!(
-        "the store could not be read ({why}): it is kept as {}; publishers must sync, and the daemon is \
-         unready until its next start",
+        "the store could not be read ({why}): it is kept as {}; `keyfence restore` a backup if there is one, \
+         then `keyfence reload`, then publishers must sync, and a restart of the daemon after that ends this",
         aside.display()
     );
     let write = db.begin_write()?;

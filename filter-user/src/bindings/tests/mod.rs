@@ -13,6 +13,7 @@ mod model_based;
 mod others;
 mod restores;
 mod single;
+mod spoilt;
 mod standby;
 mod streams;
 mod tight;

@@ -23,9 +23,18 @@ pub(crate) struct Reserve {
 
 /// Gives the space up for a start on a full disk; false where none was kept back.
 pub(crate) fn give_up(folder: &Path) -> bool {
-    let file = OpenOptions::new().write(true).open(path_in(folder));
+    let file = writing().open(path_in(folder));
     let held = |file: &File| file.metadata().is_ok_and(|metadata| metadata.len() > 0);
     file.is_ok_and(|file| held(&file) && file.set_len(0).is_ok())
+}
+
+/// A pipe in its place is refused, and not waited for.
+fn writing() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits());
+    options
 }
 
 fn path_in(folder: &Path) -> PathBuf {
@@ -51,8 +60,7 @@ impl Reserve {
         if self.held {
             return;
         }
-        let file = OpenOptions::new()
-            .write(true)
+        let file = writing()
             .create(true)
             .truncate(false)
             .mode(0o600)
@@ -81,10 +89,7 @@ impl Reserve {
 
     /// Gives the space up; false where it had been already.
     pub(crate) fn release(&mut self) -> bool {
-        let freed = OpenOptions::new()
-            .write(true)
-            .open(&self.path)
-            .and_then(|file| file.set_len(0));
+        let freed = writing().open(&self.path).and_then(|file| file.set_len(0));
         std::mem::replace(&mut self.held, false) && freed.is_ok()
     }
 }
