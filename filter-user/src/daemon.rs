@@ -123,15 +123,15 @@ pub async fn run(prepared: Prepared, options: Options, mut start: Start) -> Resu
     take_kept(&options, &mut start)?;
     let hash = start.hash.clone();
     let (bindings, writer) = open_bindings(&policy).await?;
+    if start.is_unwritten() && bindings.has_past() {
+        start.lose();
+    }
     let effective: Arc<dyn Effective> = Arc::new(bindings.clone());
     let earlier = earlier(&bindings, &start);
     let (engine, shared) =
         Engine::start(options, hash, Arc::clone(&policy), Some(effective), earlier).await?;
     if engine.is_kept() {
-        if earlier == Earlier::NewStore {
-            tokio::task::block_in_place(|| bindings.lose());
-        }
-        bindings.keep();
+        keep(earlier, &bindings, &mut start);
     }
     let metrics = Arc::new(Metrics::new());
     let captures = open_captures(&engine, &shared, &bindings)?;
@@ -210,9 +210,21 @@ pub async fn run(prepared: Prepared, options: Options, mut start: Start) -> Resu
     left
 }
 
+/// What an earlier daemon left in the kernel stays in force as it is.
+fn keep(earlier: Earlier, bindings: &Bindings, start: &mut Start) {
+    if matches!(earlier, Earlier::NewStore | Earlier::Nothing) {
+        tokio::task::block_in_place(|| bindings.lose());
+    }
+    if earlier == Earlier::Nothing {
+        start.lose();
+    }
+    bindings.keep();
+}
+
 /// What is known of what was in force before this start.
 fn earlier(bindings: &Bindings, start: &Start) -> Earlier {
     match (bindings.is_lost(), start.is_lost()) {
+        (false, false) if bindings.is_new() && start.is_unwritten() => Earlier::Nothing,
         (false, false) if bindings.is_new() => Earlier::NewStore,
         (false, false) => Earlier::Known,
         (true, false) => Earlier::NoPushes,

@@ -245,7 +245,7 @@ fn plan_names_who_is_only_observed_and_what_would_open() {
     assert_eq!(plan["cut"][0]["services"][1], "probe", "{plan:#}");
     assert_eq!(plan["counts"]["cut"], 1);
     assert!(
-        shown.contains("1 source that sent traffic in the last day would be cut")
+        shown.contains("1 source would be cut whose owner sent traffic in the last day")
             && shown.contains(&stranger)
     );
     let client = format!(

@@ -122,7 +122,7 @@ fn confirmed_policy_serves_for_all_where_the_file_is_invalid_at_a_start() {
     assert_eq!(status["policy"]["file_differs"], true);
     let shown = ended(&asked(&site, &["status"]));
     assert_eq!(shown.0, Some(6), "{}", shown.1);
-    assert!(shown.1.contains("`keyfence check "), "{}", shown.1);
+    assert!(shown.1.contains("`keyfence plan "), "{}", shown.1);
     site.write(&policy());
     daemon.reload();
     let ready = daemon.get("/readyz").expect("it answers");

@@ -129,7 +129,7 @@ async fn respond(context: &Arc<Context>, action: &Action, request: &Parts, body:
         Action::Reload => reload::reload(context, who, request, body).await,
         Action::Plan => policy::plan(context, who, request, body).await,
         Action::Apply => policy::apply(context, who, request, body).await,
-        Action::Confirm => policy::confirm(context, who, request).await,
+        Action::Confirm => policy::confirm(context, who, request, body).await,
         Action::Rollback => policy::rollback(context, who, request, body).await,
         Action::History => policy::history(context, request).await,
         Action::OpenApi => Ok(openapi::answer()),

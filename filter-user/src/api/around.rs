@@ -30,6 +30,11 @@ struct ReloadBody {
     connections: Vec<Connection>,
 }
 
+/// What a confirmation is to be of stands in the query: nothing that is sent is passed over.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfirmBody {}
+
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RollbackBody {
@@ -49,6 +54,12 @@ pub(super) async fn of_reload(
     let sent: ReloadBody = read(context, request, body, form).await?;
     refuse(connections_fault(&sent.connections))?;
     Ok(sent.connections)
+}
+
+pub(super) async fn of_confirm(context: &Context, request: &Parts, body: &mut Body) -> Result<(), Problem> {
+    let form = "empty: the policy that is meant is named by the parameter `hash`";
+    let ConfirmBody {} = read(context, request, body, form).await?;
+    Ok(())
 }
 
 pub(super) async fn of_rollback(

@@ -194,10 +194,15 @@ impl From<PolicyError> for Problem {
                 members: vec![("in_force", in_force.into())],
                 ..Problem::new(Code::Refused(refusal::Code::PolicyChanged), detail)
             },
+            PolicyError::OtherPending { pending } => Problem {
+                members: vec![("waiting", pending.into())],
+                ..Problem::new(Code::Refused(refusal::Code::PolicyChanged), detail)
+            },
             PolicyError::Pending(pending) => Problem {
                 members: vec![("pending", json!(pending))],
                 ..Problem::new(Code::PolicyPending, detail)
             },
+            PolicyError::NoWayBack => Problem::new(Code::ReloadRefused, detail),
             PolicyError::NothingPending | PolicyError::TrialOver { .. } => {
                 Problem::new(Code::NothingPending, detail)
             }
@@ -247,7 +252,7 @@ struct Applied {
     plan: Plan,
     detail: String,
     generation: u64,
-    mode: Mode,
+    mode: Option<Mode>,
     /// The mode before, where it was another.
     mode_was: Option<Mode>,
     pending: Option<Pending>,
@@ -276,15 +281,23 @@ pub(super) async fn apply(
         detail: applied.detail,
         generation: now.generation,
         mode: now.mode,
-        mode_was: (mode_before != now.mode).then_some(mode_before),
+        mode_was: mode_before.filter(|before| now.mode != Some(*before)),
         pending,
     };
     Ok(axum::Json(applied).into_response())
 }
 
-pub(super) async fn confirm(context: &Context, who: &Who, request: &Parts) -> Result<Response, Problem> {
-    let by = by(context, who, Query::of(&request.uri), Via::Apply).await?;
-    let hash = policies(context)?.confirm(by).await?;
+pub(super) async fn confirm(
+    context: &Context,
+    who: &Who,
+    request: &Parts,
+    body: &mut Body,
+) -> Result<Response, Problem> {
+    let mut query = Query::of(&request.uri);
+    let named = query.text("hash");
+    let by = by(context, who, query, Via::Apply).await?;
+    around::of_confirm(context, request, body).await?;
+    let hash = policies(context)?.confirm(named, by).await?;
     let generation = context.view.snapshot().generation;
     Ok(axum::Json(json!({ "schema": 1, "hash": hash, "generation": generation })).into_response())
 }
@@ -295,7 +308,7 @@ struct RolledBack {
     schema: u32,
     hash: String,
     generation: u64,
-    mode: Mode,
+    mode: Option<Mode>,
     /// The mode before, where it was another.
     mode_was: Option<Mode>,
     warnings: Vec<String>,
@@ -327,7 +340,7 @@ pub(super) async fn rollback(
         hash,
         generation: now.generation,
         mode: now.mode,
-        mode_was: (mode_before != now.mode).then_some(mode_before),
+        mode_was: mode_before.filter(|before| now.mode != Some(*before)),
         warnings,
         pending,
     };

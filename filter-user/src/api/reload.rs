@@ -22,7 +22,7 @@ struct Reloaded {
     detail: String,
     generation: u64,
     hash: String,
-    mode: Mode,
+    mode: Option<Mode>,
     /// The mode before, where it was another.
     mode_was: Option<Mode>,
     services: usize,
@@ -52,7 +52,7 @@ pub(super) async fn reload(
         generation: now.generation,
         hash: now.policy.hash.clone(),
         mode: now.mode,
-        mode_was: (mode_before != now.mode).then_some(mode_before),
+        mode_was: mode_before.filter(|before| now.mode != Some(*before)),
         services: now.services.len(),
         clients: applied.clients,
         warnings: applied.warnings,

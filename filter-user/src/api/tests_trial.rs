@@ -20,6 +20,30 @@ async fn time_to_confirm_is_kept_to_the_millisecond() {
 }
 
 #[tokio::test]
+async fn confirmation_of_another_policy_than_the_one_that_waits_is_refused() {
+    let running = operated().await;
+    let first = running.in_force();
+    let sent = body(&policy_text(CLIENT), &json!({ "confirm_seconds": 600 }));
+    running.post("apply", &sent).await;
+    let waiting = running.in_force();
+    let confirm = |hash: &str| format!("POST /v1/policy/confirm?hash={hash}");
+    let of_another = running.ask(&confirm(&first), "").await;
+    assert_eq!(
+        of_another.json()["waiting"],
+        waiting.as_str(),
+        "{}",
+        of_another.body
+    );
+    of_another.is_problem(409, "policy-changed");
+    let with_body = running.post("confirm", &json!({ "hash": waiting })).await;
+    with_body.is_problem(422, "invalid");
+    assert_eq!(running.history().await[0].2, "pending");
+    let confirmed = running.ask(&confirm(&waiting), "").await;
+    assert_eq!(confirmed.json()["hash"], waiting.as_str(), "{}", confirmed.body);
+    assert_eq!(running.history().await[0].2, "confirmed");
+}
+
+#[tokio::test]
 async fn rollback_just_after_a_trial_ended_by_itself_goes_no_further_back_unless_it_means_to() {
     let running = operated().await;
     let first = running.in_force();

@@ -1,6 +1,6 @@
 //! `keyfence apply`, `confirm` and `rollback`: a policy put in force, for good or until it is confirmed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -61,6 +61,9 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
     let mut body = policy::body(&arguments.file, arguments.json, shell)?;
+    if arguments.confirm_within.is_some() && !arguments.json {
+        forewarn(&body, &arguments.daemon.socket, shell)?;
+    }
     guard(&mut body, arguments.confirm_within, arguments.force, shell);
     let asked = ("/v1/policy/apply", Some(body));
     let applied = policy::ask(&arguments.daemon.socket, asked, arguments.json, shell)?;
@@ -76,6 +79,15 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     }
     past::warn(&arguments.file, shell);
     Ok(Exit::Done)
+}
+
+/// Before the swap, since over a connection that it cuts nothing more is told.
+fn forewarn(body: &Value, socket: &Path, shell: &Shell) -> Result<(), Failure> {
+    let mut body = body.clone();
+    body["connections"] = policy::held(shell);
+    let plan = policy::ask(socket, ("/v1/policy/plan", Some(body)), false, shell)?;
+    policy::warn_of_cut(&plan, shell);
+    Ok(())
 }
 
 /// How the change is guarded: by its time, or by the connections that it may not cut.
@@ -116,7 +128,7 @@ fn outcome(applied: &Value) -> String {
 const AFTER_CONFIRM: &str = "\
 Exit codes:
   0  the policy stays in force
-  1  no policy waits to be confirmed, or the caller is no operator
+  1  no policy waits to be confirmed, another than the one named does, or the caller is no operator
   5  the daemon is not reachable
 
 Example:
@@ -126,6 +138,9 @@ Example:
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_CONFIRM)]
 pub(crate) struct ConfirmArguments {
+    /// Only if it is this policy that waits: the hash that `keyfence apply` or `history` names, or its first 8 digits or more
+    #[arg(value_name = "HASH", value_parser = policy::digits)]
+    hash: Option<String>,
     #[command(flatten)]
     daemon: SocketArguments,
     /// One JSON object: what stays in force, or the problem
@@ -134,8 +149,21 @@ pub(crate) struct ConfirmArguments {
 }
 
 pub(crate) fn confirm(arguments: &ConfirmArguments, shell: &Shell) -> Result<Exit, Failure> {
-    let asked = ("/v1/policy/confirm", None);
-    let answer = policy::ask(&arguments.daemon.socket, asked, arguments.json, shell)?;
+    let socket = &arguments.daemon.socket;
+    let path = match &arguments.hash {
+        None => "/v1/policy/confirm".to_owned(),
+        Some(named) => {
+            let waiting = policy::waiting(socket, arguments.json, shell)?;
+            // What it begins is it; else what was given, for the daemon to refuse.
+            let meant = if waiting.starts_with(named) {
+                &waiting
+            } else {
+                named
+            };
+            format!("/v1/policy/confirm?hash={meant}")
+        }
+    };
+    let answer = policy::ask(socket, (&path, None), arguments.json, shell)?;
     if !arguments.json {
         shell.write(&format!("policy {} is confirmed\n", short(&answer["hash"])))?;
         policy::remind(&arguments.daemon.socket, shell);

@@ -33,13 +33,16 @@ pub(super) fn lacking<'f>(files: impl Iterator<Item = &'f Path>, policy: &Policy
         // Elsewhere are drafts, which `plan` and `apply` send.
         let folder = Path::new(super::POLICY_FILE).parent().unwrap_or(Path::new("/"));
         let own = files.filter(|file| file.starts_with(folder));
-        told.extend(own.filter_map(|file| unread(file, &user)));
+        told.extend(own.filter_map(|file| unread(file, "its start, and each reload, would fail", &user)));
+        let secrets = policy.credentials.secret_files.iter();
+        let without = "its start goes without, and keys that are known by it are answered 401";
+        told.extend(secrets.filter_map(|(_, file)| unread(file, without, &user)));
     }
     told
 }
 
 /// A file that the user may not read; access lists are not looked at.
-fn unread(file: &Path, user: &User) -> Option<String> {
+fn unread(file: &Path, then: &str, user: &User) -> Option<String> {
     const READ: u32 = 4;
     const ENTER: u32 = 1;
     let groups = groups(user)?;
@@ -65,7 +68,7 @@ fn unread(file: &Path, user: &User) -> Option<String> {
         (None, _) => return None,
     };
     Some(format!(
-        "{} cannot be read by the service's user {name}: its start, and each reload, would fail; `{fix}`",
+        "{} cannot be read by the service's user {name}: {then}; `{fix}`",
         file.display()
     ))
 }
@@ -134,15 +137,19 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         mode(folder.path(), 0o755).unwrap();
         mode(&file, 0o644).unwrap();
-        assert_eq!(unread(&file, &nobody), None);
+        assert_eq!(unread(&file, "it would fail", &nobody), None);
         mode(&file, 0o640).unwrap();
-        let told = unread(&file, &nobody).unwrap();
+        let told = unread(&file, "it would fail", &nobody).unwrap();
         assert!(
             told.contains("user nobody") && told.contains("chmod 640"),
             "{told}"
         );
         mode(folder.path(), 0o750).unwrap();
-        assert!(unread(&file, &nobody).unwrap().contains("chmod 750"));
+        assert!(
+            unread(&file, "it would fail", &nobody)
+                .unwrap()
+                .contains("chmod 750")
+        );
     }
 
     #[test]

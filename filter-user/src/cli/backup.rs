@@ -50,7 +50,8 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
 
 const AFTER_RESTORE: &str = "\
 Puts a backup in place of what is there, under a new store id: watchers list anew. The daemon reads it, so the file must be \
-where it may, and its user's: `install -o keyfence -g keyfence -m 600 COPY /var/lib/keyfence/backups/NAME`. Its bindings stay suspended until \
+where it may, and its user's: `install -d -o keyfence -g keyfence -m 700 /var/lib/keyfence/backups` on a new host, then \
+`install -o keyfence -g keyfence -m 600 COPY /var/lib/keyfence/backups/NAME`. Its bindings stay suspended until \
 their publisher has synced, since a backup may hold what was revoked after it; --trust puts them in force at once. \
 Denies that were made since the backup are kept: of one name, what either denies, until the later of both ends. So are \
 deletions with a row version, which --trust takes back where the backup has the binding. The caller must be an operator.

@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     /// The BPF file system
     #[arg(long, value_name = "DIR", default_value = super::BPF_FS)]
     pub(crate) bpf_fs: PathBuf,
-    /// The instance, where the policy file cannot be read or names another
+    /// The instance, where the policy file names another, or cannot be read and there are several
     #[arg(long, value_name = "NAME", value_parser = instance_name)]
     pub(crate) instance: Option<String>,
     /// The daemon's Unix socket
@@ -55,7 +55,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {
     let instance = match &arguments.instance {
         Some(name) => name.clone(),
-        None => instance_of(&arguments.policy)?,
+        None => instance_of(arguments)?,
     };
     // Who may ask the daemon need not be able to see the pins.
     let asked = asked(&arguments.socket, &instance);
@@ -172,13 +172,31 @@ fn instance_name(text: &str) -> Result<String, String> {
     Err("a name is a letter or digit, then up to 62 of letters, digits, `.`, `_` and `-`".to_owned())
 }
 
-fn instance_of(file: &std::path::Path) -> Result<String, Failure> {
-    let loaded = engine::load_policy(file);
-    loaded.policy.map(|policy| policy.daemon.instance).ok_or_else(|| {
-        let file = file.display();
-        Failure::new(
-            Exit::Failed,
-            format!("{file} cannot be read as a policy; name the instance with --instance"),
-        )
-    })
+/// Of the policy file; where that is broken, as in a lock-out it may be, of the daemon or of the only filter there is.
+fn instance_of(arguments: &Arguments) -> Result<String, Failure> {
+    let loaded = engine::load_policy(&arguments.policy);
+    if let Some(policy) = loaded.policy {
+        return Ok(policy.daemon.instance);
+    }
+    if let Some(name) = running(&arguments.socket) {
+        return Ok(name);
+    }
+    let file = arguments.policy.display();
+    let filtering = Pins::filtering(&arguments.bpf_fs);
+    let text = match filtering.as_slice() {
+        [only] => return Ok(only.clone()),
+        [] => format!("{file} cannot be read as a policy; name the instance with --instance"),
+        several => format!(
+            "{file} cannot be read as a policy; name the instance: --instance {}",
+            several.join(", or --instance ")
+        ),
+    };
+    Err(Failure::new(Exit::Failed, text))
+}
+
+/// The instance of the daemon that answers.
+fn running(socket: &Path) -> Option<String> {
+    let status = client::ask(socket, Method::GET, "/v1/status", PATIENCE).ok()?;
+    let status: Value = serde_json::from_str(&status).ok()?;
+    status["instance"].as_str().map(str::to_owned)
 }

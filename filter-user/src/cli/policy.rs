@@ -15,12 +15,13 @@ use super::run;
 use super::shell::{Shell, Tone};
 use super::words::{count, thousands};
 use crate::engine;
-use crate::policies::PolicyText;
+use crate::policies::{PolicyText, REFUSED};
 
 /// A policy of millions of sources takes its time; the daemon gives up at the same time.
 pub(super) const PATIENCE: Duration = Duration::from_secs(605);
 /// Characters of a hash that tell it from others.
 const HASH_CHARACTERS_SHOWN: usize = 12;
+const HASH_DIGITS_MIN: usize = 8;
 /// Changes shown; the rest is counted, and `--json` has more.
 const CHANGES_SHOWN_MAX: usize = 50;
 
@@ -62,6 +63,17 @@ pub(super) fn ask(
     told(client::answer(socket, call, PATIENCE), json, shell)
 }
 
+/// A policy's hash, or enough of its beginning to be no accident.
+pub(super) fn digits(text: &str) -> Result<String, String> {
+    let hexadecimal = text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    match hexadecimal && (HASH_DIGITS_MIN..=64).contains(&text.len()) {
+        true => Ok(text.to_owned()),
+        false => Err("a policy's hash is 8 to 64 digits of 0-9 and a-f".to_owned()),
+    }
+}
+
 /// The hash of the policy that waits to be confirmed; fails where none does.
 pub(super) fn waiting(socket: &Path, json: bool, shell: &Shell) -> Result<String, Failure> {
     let call = Call {
@@ -100,8 +112,12 @@ pub(super) fn remind(socket: &Path, shell: &Shell) {
     };
     let status: Value = serde_json::from_str(&status).unwrap_or_default();
     let policy = &status["policy"];
-    if policy["file_differs"] == true {
-        let file = text(policy, "file");
+    let file = text(policy, "file");
+    if let Some(fault) = policy["file_error"].as_str() {
+        shell.say(&format!(
+            "note: the next reload or start would not take {file}, which the daemon runs with: {fault}"
+        ));
+    } else if policy["file_differs"] == true {
         shell.say(&format!(
             "note: {file}, which the daemon runs with, says something else, and `keyfence reload` would go back to it: \
              write what is in force there as well (`keyfence plan {file}` shows what differs)"
@@ -187,7 +203,7 @@ pub(super) fn page(plan: &Value, shell: &Shell) -> String {
     let cut = list(plan, "cut");
     if !cut.is_empty() {
         let head = format!(
-            "{} that sent traffic in the last day would be cut:",
+            "{} would be cut whose owner sent traffic in the last day (its figures are of all its sources):",
             total(number("cut"), "source")
         );
         page.push_str(&format!("\n{}\n", shell.paint(Tone::Bad, &head)));
@@ -196,8 +212,8 @@ pub(super) fn page(plan: &Value, shell: &Shell) -> String {
             "services",
             "owner",
             "reason",
-            "last seen",
-            "packets so far",
+            "owner last seen",
+            "owner's packets",
         ]);
         for one in cut.iter().take(CHANGES_SHOWN_MAX) {
             table.add_row([
@@ -270,6 +286,16 @@ pub(super) fn warn(plan: &Value, shell: &Shell) {
     }
 }
 
+/// Of a plan's warnings, the one of connections that the guard would not let it cut.
+pub(super) fn warn_of_cut(plan: &Value, shell: &Shell) {
+    for refused in list(plan, "warnings")
+        .iter()
+        .filter_map(|warning| warning.as_str()?.strip_prefix(REFUSED))
+    {
+        shell.say(&format!("warning: {refused}"));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::ColorChoice;
@@ -299,7 +325,7 @@ mod tests {
             "  ~ client acme: limit, services\n",
             "  - source 198.51.100.0/24 for payments (client/acme)\n",
             "sources: 0 gained, 1 lost\n",
-            "1 source that sent traffic in the last day would be cut:",
+            "1 source would be cut whose owner sent traffic in the last day",
             "12,345",
             "1 binding would be suspended:",
             "key-1",

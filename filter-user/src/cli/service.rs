@@ -13,13 +13,16 @@ const UNITS: [&str; 3] = [
 
 /// How the daemon is started on this host. By hand it would run as another user than the one whose pins are there.
 pub(super) fn start() -> &'static str {
-    command(UNITS.iter().any(|unit| Path::new(unit).exists()))
+    let is_installed = UNITS.iter().any(|unit| Path::new(unit).exists());
+    command(is_installed, Path::new(super::POLICY_FILE).exists())
 }
 
-fn command(is_installed: bool) -> &'static str {
-    match is_installed {
-        true => "systemctl start keyfence",
-        false => "keyfence run",
+fn command(is_installed: bool, has_policy: bool) -> &'static str {
+    match (is_installed, has_policy) {
+        (true, true) => "systemctl start keyfence",
+        // Its condition is a policy: it would not start, and not say so.
+        (true, false) => "keyfence init --output /etc/keyfence/keyfence.toml && systemctl start keyfence",
+        (false, _) => "keyfence run",
     }
 }
 
@@ -29,7 +32,8 @@ mod tests {
 
     #[test]
     fn service_is_started_by_its_manager() {
-        assert_eq!(command(true), "systemctl start keyfence");
-        assert_eq!(command(false), "keyfence run");
+        assert_eq!(command(true, true), "systemctl start keyfence");
+        assert!(command(true, false).starts_with("keyfence init"));
+        assert_eq!(command(false, true), "keyfence run");
     }
 }

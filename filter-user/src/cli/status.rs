@@ -1,6 +1,7 @@
 //! `keyfence status`: what is in force, as the daemon tells it.
 
 mod answer;
+mod reloads;
 #[cfg(test)]
 mod tests;
 
@@ -8,7 +9,8 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use self::answer::{Interface, Publisher, Status, parse};
+use self::answer::{Publisher, Status, parse};
+use self::reloads::{reloads, taken_off};
 use super::client::{self, SocketArguments};
 use super::exit::{Exit, Failure};
 use super::shell::{Shell, Tone};
@@ -207,57 +209,9 @@ fn head(page: &mut String, status: &Status, now: jiff::Timestamp, shell: &Shell)
             pending.deadline
         );
     }
+    let mode = mode.as_deref().unwrap_or("unknown");
     let _ = writeln!(page, "mode {mode}, generation {generation}");
     bindings(page, status, shell);
-}
-
-/// What became of the last reload, and what to do about it.
-fn reloads(page: &mut String, status: &Status, gone: bool, shell: &Shell) {
-    let policy = &status.policy;
-    if !policy.reload_ok {
-        let error = policy.last_error.as_deref().unwrap_or("see the daemon's log");
-        let mark = shell.paint(Tone::Bad, "!");
-        let at_start = status
-            .not_ready
-            .iter()
-            .any(|reason| reason.starts_with(FILE_INVALID));
-        let what = match at_start {
-            true => "the policy file was invalid at the start, and the last confirmed policy serves for all",
-            false => "the last reload changed nothing",
-        };
-        let mut lines = error.lines().map(str::trim_end).filter(|line| !line.is_empty());
-        let first = lines.next().unwrap_or_default();
-        let _ = writeln!(page, "  {mark} {what}: {first}");
-        if lines.next().is_some() {
-            let _ = writeln!(page, "    `keyfence check {}` shows all", policy.file);
-        }
-    }
-    let advice = match (gone, policy.reload_ok) {
-        (true, _) => "the policy's file is gone: put it back, then `keyfence reload`",
-        // What to do is said already.
-        (false, _) if taken_off(status) || was_detached(status) => return,
-        (false, false) => "mend the file, then `keyfence reload`",
-        (false, true) if policy.file_differs => {
-            "the file says something else than what is in force: `keyfence plan FILE` shows what `keyfence reload` would change"
-        }
-        (false, true) => return,
-    };
-    let _ = writeln!(page, "  {} {advice}", shell.paint(Tone::Warning, "!"));
-}
-
-/// Whether no interface is filtered any more, and for no cause that the daemon knows.
-fn taken_off(status: &Status) -> bool {
-    let unexplained = |interface: &Interface| {
-        let bare = format!("interface {} is not filtered", interface.name);
-        !interface.attached && status.not_ready.contains(&bare)
-    };
-    !status.interfaces.is_empty() && status.interfaces.iter().all(unexplained)
-}
-
-/// Whether a reload has met no filter; its error says what to do.
-fn was_detached(status: &Status) -> bool {
-    let error = status.policy.last_error.as_deref().unwrap_or_default();
-    error.contains("restart the daemon")
 }
 
 fn table(header: &[&str], numbers_from: usize) -> Table {
@@ -295,7 +249,10 @@ fn services(status: &Status) -> Table {
         3,
     );
     let rows = status.services.iter();
-    let rows = rows.map(|service| (Some(service.name.as_str()), &*service.environment, &*service.mode));
+    let rows = rows.map(|service| {
+        let mode = service.mode.as_deref().unwrap_or("?");
+        (Some(service.name.as_str()), &*service.environment, mode)
+    });
     for (name, environment, mode) in rows.chain([(None, "", "")]) {
         let sum = |verdict: &str| {
             let counters = status.counters.as_ref()?;

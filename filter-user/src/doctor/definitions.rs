@@ -68,7 +68,8 @@ definitions! {
          whoever removes the folder opens the host, every packet passes then.";
     NOT_FILTERING: "not-filtering", Warning,
         "Nothing of this instance is in the kernel: every packet passes.",
-        "Start the daemon: `systemctl start keyfence`, or `keyfence run --policy FILE`.";
+        "Restart the daemon, which may be running without its filter: `systemctl restart keyfence`; or `keyfence run --policy \
+         FILE`. Where there is no policy yet: `keyfence init --output /etc/keyfence/keyfence.toml` first.";
     LAYOUT_OTHER: "layout-other", Error,
         "The filter in the kernel was made by a newer release with other tables. It goes on judging; this program can \
          neither read nor change it.",

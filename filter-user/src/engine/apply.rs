@@ -58,6 +58,8 @@ pub struct FileState {
     pub at_start: bool,
     /// Of what it says; `None` where it is invalid.
     pub hash: Option<String>,
+    /// Why it would not be taken, as it was seen last.
+    pub fault: Option<String>,
     /// Why the policy that was confirmed last is not known, until another is: a sentence.
     pub lost: Option<String>,
     /// What the start could not open, a sentence each: it goes on without.
@@ -77,6 +79,7 @@ impl FileState {
         snapshot.policy.reload_ok = self.error.is_none();
         snapshot.policy.last_error.clone_from(&self.error);
         snapshot.policy.file_differs = self.hash.as_ref() != Some(&snapshot.policy.hash);
+        snapshot.policy.file_error.clone_from(&self.fault);
         snapshot.not_ready.extend(self.lost.clone());
         if self.error.is_some() {
             let sentence = match self.at_start {

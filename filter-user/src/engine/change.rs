@@ -141,7 +141,10 @@ impl Filter {
         let mut back = back.into_iter().rev();
         let whole = back.all(|change| self.tables.change(&self.numbers, &self.state, change).is_ok());
         if !whole {
-            tracing::error!("a change that was refused is in force in part, until the tables are made anew");
+            // Nobody is answered before they are; what is in force meanwhile is either as it was or as it will be.
+            tracing::warn!(
+                "a group of changes found no room half-way: part of it is in force, and tables with more room are made"
+            );
             self.in_part = true;
             self.tables.close();
         }

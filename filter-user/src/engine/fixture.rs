@@ -140,10 +140,11 @@ pub fn snapshot() -> Snapshot {
             reload_ok: true,
             last_error: None,
             file_differs: false,
+            file_error: None,
             pending: None,
         },
         generation: 7,
-        mode: Mode::Enforce,
+        mode: Some(Mode::Enforce),
         interfaces: vec![InterfaceState {
             name: "eth0".to_owned(),
             ifindex: 2,
@@ -153,7 +154,7 @@ pub fn snapshot() -> Snapshot {
         services: vec![ServiceState {
             name: "payments".to_owned(),
             environment: "production".to_owned(),
-            mode: Mode::Observe,
+            mode: Some(Mode::Observe),
             number: 0,
         }],
         tables: vec![TableFill {

@@ -142,11 +142,14 @@ impl Live {
     ) -> Result<(u32, Owner), Stop> {
         let hash = owner_hash(&grantee.credential);
         let number = numbers.add_owner(hash, self.owners_end).ok_or(Stop::Generation)?;
-        if before.is_none() {
-            // Whatever was counted under this number was another's.
+        let named = state.owner_hash(number) == Some(hash);
+        let planned = self.plan_put(numbers, (number, number), before, grantee)?;
+        // Who comes back under the same limits, as by a renewal after the end, finds its buckets and counts as it left them:
+        // a burst is not had twice. Else whatever was counted under this number was another's.
+        let comes_back = named && self.edit.limits_of(number) == Some(planned.owner.limits);
+        if before.is_none() && !comes_back {
             state.name_owner(number, hash);
         }
-        let planned = self.plan_put(numbers, (number, number), before, grantee)?;
         self.edit.set_owner(number, planned.owner)?;
         self.commit(&planned.writes)?;
         Ok((number, planned.owner))

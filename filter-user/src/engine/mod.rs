@@ -96,6 +96,8 @@ pub enum Earlier {
     Known,
     /// The store of what was pushed was made just now: all, unless the kernel has an owner that the policy has not.
     NewStore,
+    /// The same, and no policy was ever written down beside it.
+    Nothing,
     /// Which policy it was is not known, and the one at hand is older.
     NoPolicy,
     /// What was pushed is not known.
@@ -104,6 +106,12 @@ pub enum Earlier {
 
 /// In the place of a policy's hash, where nobody knows which one is in force.
 const UNKNOWN: &str = "unknown";
+
+/// Why a reload would find no way to attach this policy to the interfaces of now.
+pub async fn lacking_interfaces(policy: &Policy) -> Option<String> {
+    let around = build::Around::read(policy, compile::Occasion::Reload).await;
+    around.err().map(|error| error.to_string())
+}
 
 /// Asked of the engine by others.
 enum Command {
@@ -160,27 +168,19 @@ impl Engine {
         // The bindings' view of the policy is wanted once more when it is in force.
         let under = effective.as_ref().map(|effective| effective.under(1, &policy));
         let pushed = match earlier {
-            Earlier::Known | Earlier::NewStore | Earlier::NoPolicy => {
+            Earlier::Known | Earlier::NewStore | Earlier::Nothing | Earlier::NoPolicy => {
                 pushed_at_start(under.as_deref(), &policy)
             }
             Earlier::NoPushes => Pushed::default(),
         };
         let filter = Filter::start(&options, &policy, (pushed, earlier)).await?;
         let hash = match (filter.kept, earlier) {
-            (true, Earlier::NoPolicy) => UNKNOWN.to_owned(),
+            (true, Earlier::NoPolicy | Earlier::Nothing) => UNKNOWN.to_owned(),
             _ => hash,
         };
         let (sender, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
         let started_at = jiff::Timestamp::now();
-        let state = PolicyState {
-            file: options.policy_file.display().to_string(),
-            hash: hash.clone(),
-            in_force_since: started_at,
-            reload_ok: true,
-            last_error: None,
-            file_differs: false,
-            pending: None,
-        };
+        let state = PolicyState::at_start(&options.policy_file, &hash, started_at);
         let snapshot = picture(&filter, &policy, state, started_at);
         let shared = Arc::new(Shared {
             reader: RwLock::new(Arc::new(filter.reader(&policy)?)),
@@ -329,10 +329,12 @@ fn pushed_at_start(under: Option<&dyn Under>, policy: &Policy) -> Pushed {
 }
 
 fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jiff::Timestamp) -> Snapshot {
+    let known = |mode| (state.hash != UNKNOWN).then_some(mode);
+    let mode = known(policy.filter.mode);
     let services = policy.services.iter().map(|service| ServiceState {
         name: service.name.clone(),
         environment: service.environment.clone(),
-        mode: crate::compiler::service_mode(policy, service),
+        mode: known(crate::compiler::service_mode(policy, service)),
         number: filter.service_number(&service.name).unwrap_or(u32::MAX),
     });
     let interfaces: Vec<InterfaceState> = filter.interfaces().to_vec();
@@ -344,11 +346,11 @@ fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jif
         instance: policy.daemon.instance.clone(),
         version: env!("CARGO_PKG_VERSION"),
         started_at,
+        services: services.collect(),
         policy: state,
         generation: filter.generation(),
-        mode: policy.filter.mode,
+        mode,
         interfaces,
-        services: services.collect(),
         tables: filter.fill().shown(),
         drift: Drift::default(),
         canary: Canary::default(),

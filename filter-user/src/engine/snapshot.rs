@@ -26,8 +26,8 @@ pub struct Snapshot {
     pub policy: PolicyState,
     /// Number of the kernel tables in force; rises by one a swap.
     pub generation: u64,
-    /// The filter's; a service may have its own.
-    pub mode: Mode,
+    /// The filter's; a service may have its own. `None` where nobody knows which policy is in force, here and below.
+    pub mode: Option<Mode>,
     pub interfaces: Vec<InterfaceState>,
     pub services: Vec<ServiceState>,
     pub tables: Vec<TableFill>,
@@ -53,8 +53,25 @@ pub struct PolicyState {
     pub last_error: Option<String>,
     /// Whether the file says something else than what is in force.
     pub file_differs: bool,
+    /// Why a reload would not take the file as it is now: it cannot be read, or has faults.
+    pub file_error: Option<String>,
     /// The policy in force comes to its end then, unless it is confirmed; null where it is confirmed.
     pub pending: Option<Pending>,
+}
+
+impl PolicyState {
+    pub(super) fn at_start(file: &std::path::Path, hash: &str, since: jiff::Timestamp) -> Self {
+        Self {
+            file: file.display().to_string(),
+            hash: hash.to_owned(),
+            in_force_since: since,
+            reload_ok: true,
+            last_error: None,
+            file_differs: false,
+            file_error: None,
+            pending: None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -87,7 +104,7 @@ pub struct ServiceState {
     pub name: String,
     pub environment: String,
     /// Its own, or the filter's.
-    pub mode: Mode,
+    pub mode: Option<Mode>,
     /// Its number in the kernel's tables.
     pub number: u32,
 }

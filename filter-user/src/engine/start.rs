@@ -59,7 +59,7 @@ impl Filter {
         match found {
             Found::Other(theirs) => {
                 let lock = lock.ok_or_else(held)?;
-                if !matches!(earlier, Earlier::Known | Earlier::NewStore) {
+                if !matches!(earlier, Earlier::Known | Earlier::NewStore | Earlier::Nothing) {
                     return Err(FilterError::Unknown(theirs.layout_version));
                 }
                 tokio::task::block_in_place(|| {
@@ -208,7 +208,7 @@ impl Filter {
         })?;
         filter.kept = match earlier {
             Earlier::Known => false,
-            Earlier::NewStore => filter.has_other_owners(policy),
+            Earlier::NewStore | Earlier::Nothing => filter.has_other_owners(policy),
             Earlier::NoPolicy | Earlier::NoPushes => true,
         };
         if filter.kept {

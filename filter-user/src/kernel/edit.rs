@@ -165,6 +165,16 @@ impl Edit {
             .ok_or(NoRoom)
     }
 
+    /// The number of the limits of an owner that is there or was.
+    pub fn limits_of(&self, number: u32) -> Option<u32> {
+        Some(
+            self.owners
+                .words(number as usize)?
+                .get(1)?
+                .load(Ordering::Relaxed) as u32,
+        )
+    }
+
     pub fn set_end(&self, number: u32, end: u64) -> Result<(), NoRoom> {
         self.owners.store(number as usize, 0, end).ok_or(NoRoom)
     }

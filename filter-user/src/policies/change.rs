@@ -24,6 +24,11 @@ use crate::judge::names_host;
 use crate::kernel::addresses;
 use crate::policy::{self, Colour, Loaded, Policy};
 
+/// Of what an earlier daemon told the kernel and nobody can read any more.
+const LETS_GO: &str = "what the kernel goes on with cannot be read any more: to put a policy in force, this one too, lets go of it, \
+                       and what was pushed then passes only as the store has it now (suspended after a restore, until its \
+                       publisher has synced)";
+
 impl Inner {
     pub(super) fn in_force(&self) -> String {
         self.view.snapshot().policy.hash.clone()
@@ -119,6 +124,9 @@ impl Inner {
             ));
             Vec::new()
         });
+        if self.bindings.is_kept() {
+            warnings.push(LETS_GO.to_owned());
+        }
         let plan = tokio::task::spawn_blocking(move || {
             let ground = Ground {
                 old: &old,
@@ -147,6 +155,9 @@ impl Inner {
         plan.warnings
             .extend(owners_lacking(&checked.policy, &self.view.snapshot()));
         book.refuse_a_trial(&terms)?;
+        if terms.confirm.is_some() && self.bindings.is_kept() {
+            return Err(PolicyError::NoWayBack);
+        }
         let (epoch, in_force) = self.grants.policy();
         // What is in force already needs no way back.
         let confirm = terms.confirm.filter(|_| plan.base != plan.hash);
@@ -313,6 +324,7 @@ impl Inner {
         let stamps = stamps(&self.file, &files);
         self.note(|known| {
             known.state.hash = invalid.is_none().then(|| loaded.hash.clone());
+            known.state.fault = invalid;
             known.stamps = stamps;
         });
     }

@@ -17,6 +17,8 @@ pub enum PolicyError {
     Changed { in_force: String },
     #[error("policy {} waits to be confirmed until {}: confirm it or roll it back first", .0.hash, .0.deadline)]
     Pending(Pending),
+    #[error("policy {pending} waits to be confirmed, and not the one that is named: nothing was done")]
+    OtherPending { pending: String },
     #[error(
         "it was confirmed, rolled back, or its time ended, which a restart of the daemon does as well: `keyfence history`"
     )]
@@ -31,6 +33,11 @@ pub enum PolicyError {
         in_force: String,
         earlier: String,
     },
+    #[error(
+        "nothing was done: what the kernel goes on with cannot be read any more, so that nothing could put it back in time. \
+         Without --confirm-within, `keyfence apply` and `keyfence reload` let go of it for good"
+    )]
+    NoWayBack,
     #[error("no earlier policy was confirmed")]
     NothingEarlier,
     /// The disk has no room to keep it.

@@ -5,8 +5,12 @@ use std::sync::Arc;
 use super::change::owners_lacking;
 use super::guard::{self, Connection};
 use super::{Checked, Inner, PolicyError};
+use crate::engine;
 use crate::policy::Policy;
 use crate::policy::model::{Mode, PassDrop};
+
+/// How a plan begins what it says of connections that the guard protects.
+pub const REFUSED: &str = "`keyfence apply` would refuse it: ";
 
 impl Inner {
     /// Sentences; `sent` are the connections that the caller hangs on.
@@ -20,10 +24,13 @@ impl Inner {
         if self.in_force() == checked.hash {
             return said;
         }
+        if let Some(lacking) = engine::lacking_interfaces(planned).await {
+            said.push(format!("`keyfence apply` would fail: {lacking}"));
+        }
         let found = guard::look(&self.bindings, &in_force, (epoch + 1, planned), sent).await;
         if !found.cut.is_empty() {
             let refused = PolicyError::Refused(found.cut);
-            said.push(format!("`keyfence apply` would refuse it: {refused}"));
+            said.push(format!("{REFUSED}{refused}"));
         }
         said.extend(found.unseen);
         said

@@ -42,6 +42,7 @@ use stamps::{Stamp, stamps, stamps_of};
 use trial::Over;
 
 pub use error::PolicyError;
+pub use foretold::REFUSED;
 pub use start::{NoStart, STATE, Seen, Start};
 pub use store::{Entry, State, Via};
 pub use text::{PolicyText, TextFault};
@@ -250,14 +251,18 @@ impl Policies {
         .await
     }
 
-    /// The pending policy stays.
-    pub async fn confirm(&self, by: By) -> Result<String, PolicyError> {
+    /// The pending policy stays; where one is named, that one or none.
+    pub async fn confirm(&self, named: Option<String>, by: By) -> Result<String, PolicyError> {
         let inner = Arc::clone(&self.inner);
         finish(async move {
             let mut book = inner.book.lock().await;
             let Some(pending) = inner.view.pending().borrow().clone() else {
                 return Err(PolicyError::NothingPending);
             };
+            if named.is_some_and(|named| named != pending.hash) {
+                let pending = pending.hash;
+                return Err(PolicyError::OtherPending { pending });
+            }
             // On disk first: what is not there would be gone after a restart, and its time goes on meanwhile.
             if let Some(number) = book.pending {
                 book.keep_confirmed(number)?;

@@ -1,9 +1,10 @@
 //! By what a change of the policy's files is seen without reading them.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// A file's or folder's name, size and last change; no size where it is not there.
-pub(super) type Stamp = (PathBuf, Option<(u64, std::time::SystemTime)>);
+/// A file's or folder's name, size and last change, of its rights too; no size where it is not there.
+pub(super) type Stamp = (PathBuf, Option<(u64, i64, i64)>);
 
 /// Of the file, the files it was read with, and the folders that they are in: a new one there may be included.
 pub(super) fn stamps(file: &Path, others: &[&str]) -> Vec<Stamp> {
@@ -24,7 +25,7 @@ pub(super) fn stamps(file: &Path, others: &[&str]) -> Vec<Stamp> {
 pub(super) fn stamps_of(paths: &[PathBuf]) -> Vec<Stamp> {
     let stamp = |path: &PathBuf| {
         let metadata = std::fs::metadata(path).ok()?;
-        Some((metadata.len(), metadata.modified().ok()?))
+        Some((metadata.len(), metadata.ctime(), metadata.ctime_nsec()))
     };
     paths.iter().map(|path| (path.clone(), stamp(path))).collect()
 }

@@ -116,13 +116,9 @@ impl Start {
         let file_state = FileState {
             at_start: fault.is_some(),
             hash: fault.is_none().then(|| loaded.hash.clone()),
-            error: fault,
-            lost: lost.as_ref().map(|why| {
-                format!(
-                    "the last confirmed policy cannot be read ({why}): what the kernel had stays in force as it is, and \
-                     where it had nothing, what can be read serves; `keyfence reload` or `keyfence apply FILE` begins anew"
-                )
-            }),
+            error: fault.clone(),
+            fault,
+            lost: lost.as_deref().map(lost_sentence),
             unopened: Vec::new(),
         };
         let files = loaded.files.iter().map(|file| file.name.as_ref().into());
@@ -143,6 +139,17 @@ impl Start {
     /// Whether the policy that was confirmed last is not known: this one may be older.
     pub fn is_lost(&self) -> bool {
         self.is_lost
+    }
+
+    /// Whether no policy was ever written down here: as before the very first start, or all of it is gone.
+    pub fn is_unwritten(&self) -> bool {
+        self.store.entries().is_empty() && !self.is_lost
+    }
+
+    /// It is not the first start, and what was confirmed is gone: the file is not taken for it.
+    pub fn lose(&mut self) {
+        (self.is_lost, self.first) = (true, None);
+        self.file_state.lost = Some(lost_sentence("nothing is written down of any"));
     }
 
     /// Brings policies that an older release has kept into this one's form.
@@ -201,6 +208,13 @@ struct Last {
 }
 
 /// The last confirmed policy that can be read; each that cannot is told. `own` is the hash of the file.
+fn lost_sentence(why: &str) -> String {
+    format!(
+        "the last confirmed policy cannot be read ({why}): what the kernel had stays in force as it is, and where it had \
+         nothing, what can be read serves; `keyfence reload` or `keyfence apply FILE` begins anew"
+    )
+}
+
 fn last(store: &Store, own: Option<&str>) -> Last {
     let mut last = Last {
         lost: store.lacks_the_last().map(str::to_owned),

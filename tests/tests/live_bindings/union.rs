@@ -2,6 +2,7 @@
 //! limit; and the levels behind them.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use filter_common::verdict::{Reason, Verdict};
 use keyfence_tests::harness::{Policy, STRANGER, until};
@@ -182,6 +183,25 @@ fn level_of_a_limit_is_kept_over_other_writes_and_over_reloads() {
     stage.kill();
     stage.start_again();
     assert_eq!(stage.passed_of(STRANGER4, 3), 1, "six in all");
+}
+
+#[test]
+fn renewal_after_the_end_brings_no_second_burst() {
+    let mut stage = Stage::new();
+    let mut body = limited(&["10.77.0.66"], 4);
+    body["lease_seconds"] = json!(1);
+    stage.put("key-1", &body);
+    assert_eq!(stage.passed_of(STRANGER4, 5), 4);
+    until("the lease has ended", || {
+        (stage.state("key-1") == "ended").then_some(())
+    });
+    // The engine has removed it by then.
+    std::thread::sleep(Duration::from_millis(1500));
+    body["lease_seconds"] = json!(600);
+    stage.put("key-1", &body);
+    assert_eq!(stage.passed_of(STRANGER4, 2), 0, "four in all");
+    let told = stage.done("GET", "/v1/bindings/key-1", &Value::Null);
+    assert!(told["last_seen"].is_string(), "{told}");
 }
 
 #[test]

@@ -13,7 +13,8 @@ pub(super) struct Status {
     pub(super) started_at: jiff::Timestamp,
     pub(super) policy: Policy,
     pub(super) generation: u64,
-    pub(super) mode: String,
+    /// `None` where nobody knows which policy is in force, here and below.
+    pub(super) mode: Option<String>,
     pub(super) interfaces: Vec<Interface>,
     pub(super) services: Vec<Service>,
     pub(super) tables: Vec<Fill>,
@@ -39,6 +40,8 @@ pub(super) struct Policy {
     pub(super) last_error: Option<String>,
     pub(super) file_differs: bool,
     #[serde(default)]
+    pub(super) file_error: Option<String>,
+    #[serde(default)]
     pub(super) pending: Option<Pending>,
 }
 
@@ -61,7 +64,7 @@ pub(super) struct Interface {
 pub(super) struct Service {
     pub(super) name: String,
     pub(super) environment: String,
-    pub(super) mode: String,
+    pub(super) mode: Option<String>,
 }
 
 /// Of the store of bindings.

@@ -66,7 +66,7 @@ fn what_is_not_ready_is_named_and_ends_with_degraded() {
     assert_eq!(exit, Exit::Degraded);
     for part in [
         ": degraded\n  ! eth0 is not attached",
-        "changed nothing: keyfence.toml:3:1: unknown key\n    `keyfence check /etc/keyfence/keyfence.toml` shows all\n",
+        "changed nothing: keyfence.toml:3:1: unknown key\n      and where\n",
         "! mend the file, then `keyfence reload`\n",
     ] {
         assert!(page.contains(part), "{part} is not in\n{page}");
@@ -132,6 +132,16 @@ fn advice_is_what_helps_here() {
     assert!(
         differs.contains("what `keyfence reload` would change"),
         "{differs}"
+    );
+    let unreadable = |status: &mut serde_json::Value| {
+        status["policy"]["file_differs"] = true.into();
+        status["policy"]["file_error"] = "it cannot be read: Permission denied\n".into();
+    };
+    let shut = page(&parse(&answer(unreadable)).unwrap(), (now, false), &PLAIN);
+    assert!(
+        shut.contains("would not take the file: it cannot be read: Permission denied\n")
+            && !shut.contains("says something else"),
+        "{shut}"
     );
     let gone = page(&parsed, (now, true), &PLAIN);
     assert!(

@@ -8,7 +8,8 @@ use serde::Deserialize;
 pub(super) struct Top {
     pub(super) at: String,
     pub(super) instance: String,
-    pub(super) mode: String,
+    /// `None` where nobody knows which policy is in force.
+    pub(super) mode: Option<String>,
     pub(super) generation: u64,
     pub(super) not_ready: Vec<String>,
     pub(super) verdicts: Vec<Verdict>,

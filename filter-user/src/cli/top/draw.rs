@@ -78,7 +78,9 @@ fn title(frame: &mut Frame<'_>, area: Rect, state: &State) {
     let top = &state.top;
     let left = format!(
         "keyfence top  instance {}, {}, generation {}",
-        top.instance, top.mode, top.generation
+        top.instance,
+        top.mode.as_deref().unwrap_or("mode unknown"),
+        top.generation
     );
     let time = top.at.get(11..19).unwrap_or_default();
     let right = match state.paused {

@@ -171,3 +171,16 @@ fn entry_that_cannot_be_read_may_have_been_the_last_unless_another_was_confirmed
     assert_eq!(told(&start), ("new", "root"));
     assert!(start.is_lost() && start.first.is_none());
 }
+
+#[test]
+fn first_start_is_told_from_one_whose_records_are_gone() {
+    let host = Host::new();
+    host.write(&text("draft", "root"));
+    let mut start = host.start();
+    assert!(start.is_unwritten() && start.first.is_some());
+    start.lose();
+    assert!(start.is_lost() && start.first.is_none() && !start.is_unwritten());
+    assert!(start.file_state.lost.unwrap().contains("`keyfence reload`"));
+    host.confirm(&text("draft", "root"));
+    assert!(!host.start().is_unwritten());
+}
