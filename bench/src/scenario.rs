@@ -220,7 +220,7 @@ pub(crate) fn compiled(policy: &Policy) -> Result<Compiled> {
         host_addresses: &[],
         end: &|_| u64::MAX,
         pushed: &pushed,
-        grows: false,
+        grows: None,
     };
     Ok(compile(policy, &numbers, &around)?)
 }

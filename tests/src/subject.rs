@@ -80,7 +80,7 @@ impl Subject {
             host_addresses: &host_addresses,
             end: &end,
             pushed: &Pushed::default(),
-            grows: false,
+            grows: None,
         };
         let compiled = compile(&policy, &numbers, &around).map_err(|error| error.to_string())?;
         let owners = policy.clients.iter().map(|client| owner_name(&client.name));

@@ -83,7 +83,7 @@ fn limited(level: Level, rate: u64, burst: u64) -> Generation {
         host_addresses: &[],
         end: &|_| u64::MAX,
         pushed: &pushed,
-        grows: false,
+        grows: None,
     };
     let compiled = compile(&policy, &numbers, &around).expect("it fits the tables");
     let setting = Setting {

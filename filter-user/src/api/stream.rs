@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -40,7 +40,10 @@ pub(super) async fn batch(
     let bindings = context.bindings()?;
     let (actor, publisher) = who.writes(context, named).await?;
     let admitted = context.admit(&publisher)?;
-    let (input, output) = bindings.batch(&actor, &publisher, progress)?;
+    let (mut input, output) = bindings.batch(&actor, &publisher, progress)?;
+    if let Some(bytes) = body.size_hint().exact() {
+        input.is_of(bytes);
+    }
     let lines = Lines::new(std::mem::take(body), context.bounds.line_timeout);
     tokio::spawn(feed(lines, input, admitted));
     Ok(streamed(stream::unfold(output, next_of_batch)))

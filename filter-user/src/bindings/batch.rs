@@ -2,14 +2,17 @@
 //!
 //! The input never waits for whoever reads the output: what is not read is counted.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
+use super::guard::{Stream, StreamGuard, lock};
 use super::lines::{self, Body, Line, LineFault, Splitter};
+use super::memory::Shelf;
 use super::model::body::Wanted;
 use super::model::owned::Credential;
+use super::outlook::Outlook;
 use super::refusal::{Code, Refusal};
 use super::requests::{Actor, Answer, BatchLine, BatchSummary, Conditions, LineFailure, Outcome};
 use super::shared::Shared;
@@ -20,60 +23,16 @@ use super::{Bindings, allowance_of, lost};
 /// Failures that wait for the reader.
 const FAILURES_KEPT_MAX: usize = 1_000;
 
-/// What a publisher has under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stream {
-    Batch,
-    Sync,
-}
-
-/// The place of a batch or a sync; given back when it is dropped.
-pub(super) struct StreamGuard {
-    shared: Arc<Shared>,
-    publisher: String,
-}
-
-impl StreamGuard {
-    pub(super) fn take(shared: &Arc<Shared>, publisher: &str, stream: Stream) -> Answer<StreamGuard> {
-        let mut streams = lock(&shared.streams);
-        match streams.get(publisher) {
-            Some(Stream::Batch) => {
-                let detail = "a batch of this publisher is running: wait for its end";
-                return Err(Refusal::new(Code::BatchRunning, detail));
-            }
-            Some(Stream::Sync) => {
-                let detail = "a sync of this publisher is running: wait for its end";
-                return Err(Refusal::new(Code::SyncRunning, detail));
-            }
-            None => streams.insert(publisher.to_owned(), stream),
-        };
-        Ok(StreamGuard {
-            shared: Arc::clone(shared),
-            publisher: publisher.to_owned(),
-        })
-    }
-}
-
-impl Drop for StreamGuard {
-    fn drop(&mut self) {
-        lock(&self.shared.streams).remove(&self.publisher);
-    }
-}
-
-pub(crate) type Streams = Mutex<HashMap<String, Stream>>;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// A batch that is being read. Never waits for whoever reads the answers.
 pub struct BatchInput {
     shared: Arc<Shared>,
     actor: Arc<Actor>,
     publisher: Arc<str>,
+    shelf: Arc<Shelf>,
     splitter: Splitter,
     chunk: Vec<BindingJob>,
     state: Arc<State>,
+    outlook: Outlook,
     _guard: StreamGuard,
 }
 
@@ -130,9 +89,11 @@ impl Bindings {
             shared: Arc::clone(&self.shared),
             actor: Arc::new(actor.clone()),
             publisher: publisher.into(),
+            shelf: self.shared.memory.shelf_for(publisher),
             splitter: Splitter::default(),
             chunk: Vec::new(),
             state: Arc::clone(&state),
+            outlook: Outlook::default(),
             _guard: guard,
         };
         Ok((input, BatchOutput { state, progress }))
@@ -140,12 +101,18 @@ impl Bindings {
 }
 
 impl BatchInput {
+    /// The body has so many bytes in all, as far as its sender has said.
+    pub fn is_of(&mut self, bytes: u64) {
+        self.outlook.is_of(bytes);
+    }
+
     /// The next bytes of the body, cut anywhere. Waits while too much is undecided, never for a reader.
     pub async fn push(&mut self, bytes: &[u8]) -> Answer<()> {
         let mut splitter = std::mem::take(&mut self.splitter);
         // A piece at a time, so that a large body does not become one large list of jobs.
         for piece in bytes.chunks(super::requests::LINE_BYTES_MAX) {
             splitter.push(piece, |number, line| self.line(number, line));
+            self.look_ahead(piece.len());
             if self.chunk.len() >= LINES_A_CHUNK {
                 self.send().await?;
             }
@@ -193,6 +160,20 @@ impl BatchInput {
         self.shared.chunks.send(chunk).await.map_err(|_| lost())
     }
 
+    /// Has room made for what is likely to come.
+    fn look_ahead(&mut self, bytes: usize) {
+        self.outlook.bytes(bytes);
+        let (shared, publisher, shelf) = (&self.shared, &self.publisher, &self.shelf);
+        let most = || {
+            let view = shared.view.load();
+            let most = view
+                .publisher(publisher)
+                .map_or(0, |allowance| allowance.publisher.bindings_max);
+            most.saturating_sub(shelf.len())
+        };
+        self.outlook.tell(most, shared.grants.get());
+    }
+
     fn line(&mut self, number: u64, line: Option<&[u8]>) {
         let view = self.shared.view.load();
         let read = match allowance_of(&view, &self.publisher) {
@@ -224,6 +205,10 @@ impl BatchInput {
         };
         inner.waiting.push_back(number);
         drop(inner);
+        if let Op::Put { wanted, .. } = &op {
+            let is_new = || self.shelf.get(&credential).is_none();
+            self.outlook.put(&wanted.content.sources, is_new);
+        }
         self.chunk.push(BindingJob {
             publisher: Arc::clone(&self.publisher),
             credential,

@@ -124,6 +124,14 @@ pub enum GrantError {
     Failed(String),
 }
 
+/// How many of what tables have room for: owners, and single addresses of each family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Many {
+    pub owners: u64,
+    pub v4: u64,
+    pub v6: u64,
+}
+
 /// What an owner's grant has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OwnerUse {
@@ -144,6 +152,11 @@ pub trait Grants: Send + Sync {
     /// their owners, as far as that can be told without trying. Nothing is changed.
     fn sift(&self, _epoch: u64, _changes: Vec<Change>) -> BoxFuture<Vec<(Arc<str>, GrantError)>> {
         Box::pin(async { Vec::new() })
+    }
+    /// So many more are likely to be asked for soon: where there is no room for them, it is made beside. Resolves when that
+    /// is begun.
+    fn expect(&self, _more: Many) -> BoxFuture<()> {
+        Box::pin(async {})
     }
     /// Whether all of these could be granted under a policy, of which so many more than are in force: as far as that can
     /// be told without making tables. It may block for as long as they are many. Nothing is changed.

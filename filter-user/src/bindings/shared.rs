@@ -9,8 +9,8 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use regex::Regex;
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::batch::Streams;
 use super::clock::Clock;
+use super::guard::Streams;
 use super::memory::{Memory, Shelf};
 use super::model::allowance::PolicyView;
 use super::model::credential::Fingerprints;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::batch::{Stream, StreamGuard};
+use super::guard::{Stream, StreamGuard};
 use super::lines::{self, Body, Line, LineFault, Splitter};
 use super::memory::Shelf;
 use super::model::allowance::PolicyView;

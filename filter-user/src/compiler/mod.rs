@@ -20,7 +20,7 @@ mod sources;
 mod tables;
 
 pub use limits::{LimitTable, limit_set};
-pub use numbers::{Assigned, Keep, Numbers, owner_hash, owner_name};
+pub use numbers::{Assigned, Keep, Numbers, OwnerHash, owner_hash, owner_name};
 pub use pushed::{Pushed, binding_name};
 pub use rows::Rows;
 pub use tables::{Compiled, Key, Room};
@@ -34,6 +34,7 @@ use filter_common::lookup::{PORT_SET_WORDS, config_flags};
 use ipnet::IpNet;
 use thiserror::Error;
 
+use crate::bindings::seam::Many;
 use crate::policy::bounds::SOURCES_MAX;
 use crate::policy::model::{
     Filter, Limits, Mode, PassDrop, PassListedDrop, Policy, PortRange, Service, ServiceSet,
@@ -74,8 +75,8 @@ pub struct Surroundings<'a> {
     pub end: &'a dyn Fn(jiff::Timestamp) -> u64,
     /// What API servers have pushed.
     pub pushed: &'a Pushed,
-    /// Whether more will be pushed while this is in force: room is left for it.
-    pub grows: bool,
+    /// Whether more will be pushed while this is in force: room is left for it, and for so many in all at least.
+    pub grows: Option<Many>,
 }
 
 /// Compiles a policy; `numbers` must hold every service and client of it.
@@ -108,8 +109,8 @@ pub fn compile(
         flags |= config_flags::MANAGEMENT;
     }
     let room = match around.grows {
-        true => room(policy, &owners, &sources),
-        false => Room::default(),
+        Some(many) => room(policy, (&owners, &sources), many),
+        None => Room::default(),
     };
     // As many lines as the buckets asked for fill, for each unit.
     let source_lines = if flags & config_flags::SOURCE_LIMIT == 0 {
@@ -150,12 +151,20 @@ pub fn compile(
 }
 
 /// What is left free for what is pushed from here on.
-fn room(policy: &Policy, owners: &Owners, sources: &sources::Sources) -> Room {
+fn room(policy: &Policy, (owners, sources): (&Owners, &sources::Sources), many: Many) -> Room {
     let single = sources.v4.len() + sources.v6.len();
     let (several, listed) = (sources.sources.len(), sources.grants.len());
+    let room = Room::for_more(owners.entries.len(), single, several, listed);
+    let at_least = |room: u32, many: u64, there: usize| {
+        let more = many.saturating_sub(there as u64);
+        room.max(u32::try_from(more).unwrap_or(u32::MAX))
+    };
     Room {
         parts: pushed_parts(policy),
-        ..Room::for_more(owners.entries.len(), single, several, listed)
+        owners: at_least(room.owners, many.owners, owners.entries.len()),
+        hosts_v4: at_least(room.hosts_v4, many.v4, sources.v4.len()),
+        hosts_v6: at_least(room.hosts_v6, many.v6, sources.v6.len()),
+        ..room
     }
 }
 

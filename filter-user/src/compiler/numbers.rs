@@ -4,6 +4,7 @@
 //! reads them back from there.
 
 mod given;
+mod hashes;
 mod known;
 #[cfg(test)]
 mod tests;
@@ -14,21 +15,17 @@ use std::sync::Arc;
 
 use filter_common::abi::PUBLISHERS_START;
 use filter_common::bounds::{PUBLISHERS_MAX, SERVICES_MAX};
-use sha2::{Digest, Sha256};
 
 use super::{CompileError, Pushed};
 use crate::policy::model::Policy;
 use given::Given;
+use hashes::owner_hashes;
+pub use hashes::{OwnerHash, owner_hash};
 use known::{ByHash, Known};
 
 /// The name of a client as an owner.
 pub fn owner_name(client: &str) -> String {
     format!("client/{client}")
-}
-
-/// How an owner is known in the kernel's tables: the first half of the SHA-256 of its name.
-pub fn owner_hash(name: &str) -> [u8; 16] {
-    half_of(Sha256::new().chain_update(name))
 }
 
 /// Which name has which number. A clone costs little, and both take new numbers from one set.
@@ -47,8 +44,6 @@ pub struct Numbers {
     clients: Vec<u32>,
     grantees: Vec<u32>,
 }
-
-type OwnerHash = [u8; 16];
 
 /// What `assign` gave out anew: the state behind these numbers is another's and must be cleared first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -120,6 +115,11 @@ impl Numbers {
             .ok_or_else(|| CompileError::Unnumbered(String::from("a binding")))
     }
 
+    /// The numbers of what was pushed, in its order, as they were assigned.
+    pub fn pushed_numbers(&self) -> &[u32] {
+        &self.grantees
+    }
+
     /// Names and numbers of all owners, as they were assigned; nobody asks for the order after this.
     pub fn take_listed<'n>(
         &mut self,
@@ -144,12 +144,16 @@ impl Numbers {
 
     /// A number for an owner, by its name's hash, that is added to what is in force, or the one that it has; `None`
     /// where there is none below `end`.
-    pub fn add_owner(&mut self, hash: [u8; 16], end: u32) -> Option<u32> {
-        let number = match self.owner_of(&hash).filter(|number| *number < end) {
+    pub fn add_owner(&mut self, hash: OwnerHash, end: u32) -> Option<u32> {
+        let known = self.number_of(&hash);
+        let number = match known.filter(|number| *number < end) {
             Some(number) => number,
             None => self.given.take(end)?,
         };
-        self.put_owner(hash, number);
+        match known {
+            Some(_) => self.put_owner(hash, number),
+            None => self.owners.insert(hash, number),
+        }
         Some(number)
     }
 
@@ -164,8 +168,8 @@ impl Numbers {
     }
 
     /// An owner that is in force under another number now.
-    pub fn move_owner(&mut self, name: &str, to: u32) {
-        self.put_owner(owner_hash(name), to);
+    pub fn move_owner(&mut self, hash: OwnerHash, to: u32) {
+        self.put_owner(hash, to);
     }
 
     fn put_owner(&mut self, hash: OwnerHash, number: u32) {
@@ -178,7 +182,7 @@ impl Numbers {
 
     /// Never 0, which is nobody's.
     pub fn owner(&self, name: &str) -> Option<u32> {
-        self.owner_of(&owner_hash(name))
+        self.number_of(&owner_hash(name))
     }
 
     pub fn services(&self) -> impl Iterator<Item = (&str, u32)> {
@@ -239,7 +243,7 @@ impl Numbers {
         assigned.unnumbered = owned.iter().filter(|number| **number == 0).count();
         let mut owners = ByHash::with_capacity_and_hasher(hashes.len(), Default::default());
         for (hash, number) in hashes.iter().zip(&owned).filter(|(_, number)| **number != 0) {
-            if self.owner_of(hash) != Some(*number) {
+            if self.number_of(hash) != Some(*number) {
                 assigned.owners.push((*hash, *number));
             }
             owners.insert(*hash, *number);
@@ -295,7 +299,7 @@ impl Numbers {
     /// What was assigned is in tables that stand by: the names that these do not know have those numbers.
     pub fn learn(&mut self, assigned: &Assigned) {
         for (hash, number) in &assigned.owners {
-            if self.owner_of(hash).is_none() {
+            if self.number_of(hash).is_none() {
                 self.put_owner(*hash, *number);
             }
         }
@@ -323,7 +327,8 @@ impl Numbers {
         self.given.give_back(&assigned.taken);
     }
 
-    fn owner_of(&self, hash: &OwnerHash) -> Option<u32> {
+    /// The same by its name's hash.
+    pub fn number_of(&self, hash: &OwnerHash) -> Option<u32> {
         self.owners.get(hash).or_else(|| self.leaving.get(hash).copied())
     }
 
@@ -331,7 +336,7 @@ impl Numbers {
     fn place_owners(&self, wanted: &[OwnerHash], end: u32, keep: Keep) -> (Vec<u32>, Vec<u32>) {
         let mut numbers: Vec<u32> = wanted
             .iter()
-            .map(|hash| self.owner_of(hash).filter(|number| *number < end).unwrap_or(0))
+            .map(|hash| self.number_of(hash).filter(|number| *number < end).unwrap_or(0))
             .collect();
         let without = numbers.iter().filter(|number| **number == 0).count();
         let fresh = self.given.take_many(without, end);
@@ -373,24 +378,6 @@ impl Set {
         let word = self.0.get(number as usize / 64);
         word.is_some_and(|word| word >> (number % 64) & 1 == 1)
     }
-}
-
-/// The clients', then the grantees'.
-fn owner_hashes(policy: &Policy, pushed: &Pushed) -> Vec<OwnerHash> {
-    let clients = policy
-        .clients
-        .iter()
-        .map(|client| ("client/", client.name.as_str()));
-    let names = clients.chain(pushed.grantees.keys().map(|name| ("", &**name)));
-    let hash = |(start, name): (&str, &str)| half_of(Sha256::new().chain_update(start).chain_update(name));
-    names.map(hash).collect()
-}
-
-fn half_of(hasher: Sha256) -> OwnerHash {
-    let digest = hasher.finalize();
-    let mut hash = [0; 16];
-    hash.copy_from_slice(&digest[..16]);
-    hash
 }
 
 type Placed<K> = (HashMap<K, u32>, Vec<(K, u32)>);

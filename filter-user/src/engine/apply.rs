@@ -273,7 +273,7 @@ impl Engine {
                 self.changed(answer, Err(GrantError::PolicyChanged));
             }
             Some(Purpose::Apply(proposed, answer)) => self.proposed.push_front((proposed, answer)),
-            Some(Purpose::Standby(_, None) | Purpose::Around(..) | Purpose::Room(_)) | None => {}
+            Some(Purpose::Standby(_, None) | Purpose::Around(..) | Purpose::Room(..)) | None => {}
         }
         self.go_on();
         // As large as all sources.

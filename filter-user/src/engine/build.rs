@@ -19,7 +19,7 @@ use super::fill::owners_of;
 use super::filter::{SharedNumbers, name, read};
 use super::live::{Deny, Stop};
 use super::tables::{Ahead, Tables};
-use crate::bindings::seam::{Grantee, Under};
+use crate::bindings::seam::{Grantee, Many, Under};
 use crate::compiler::{Assigned, CompileError, Compiled, Keep, Numbers, Pushed};
 use crate::kernel::choice::{Choice, choose, choose_most};
 use crate::kernel::interfaces;
@@ -60,6 +60,8 @@ pub(super) struct Wanted {
     pub(super) before: Vec<Arc<Policy>>,
     pub(super) keep: Keep,
     pub(super) occasion: Occasion,
+    /// How many it has room for at least, in all.
+    pub(super) many: Many,
 }
 
 /// What a generation is made beside, as it is when it is begun.
@@ -285,7 +287,10 @@ fn fit(
             return Err(FilterError::OwnersFull { needed, max });
         }
         go_on()?;
-        match (compile((policy, pushed), &numbers, host, wanted.occasion), under) {
+        match (
+            compile((policy, pushed), &numbers, host, (wanted.occasion, wanted.many)),
+            under,
+        ) {
             // An operator's policy does not wait for what was pushed; what is pushed waits for its place.
             (Err(FilterError::Compile(CompileError::OwnersPerSource { .. })), Some(under))
                 if wanted.occasion == Occasion::Reload && crowded::leave_out(policy, pushed, under) != 0 => {}

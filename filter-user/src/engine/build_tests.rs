@@ -12,7 +12,7 @@ use super::compile::Occasion;
 use super::filter::{read, write};
 use super::live::Stop;
 use super::live_tests::{Stage, all, change, grantee, policy_of, runner, said, stage, wide, with_services};
-use crate::bindings::seam::{Change, DenyGrant, Grantee, Under};
+use crate::bindings::seam::{Change, DenyGrant, Grantee, Many, Under};
 use crate::compiler::{Keep, Pushed, owner_hash};
 use crate::kernel::choice::Choice;
 use crate::kernel::load::{Generation, KernelLog};
@@ -174,16 +174,16 @@ fn apply(stage: &mut Stage, bindings: &Bindings, changes: Vec<Change>) -> Noted 
         let deny = change.deny();
         noted
             .denies
-            .extend(deny.map(|name| (name.to_owned(), stage.tables.pushed.denies.get(name).cloned())));
+            .extend(deny.map(|name| (name.to_owned(), stage.tables.denies.get(name).cloned())));
     }
     noted
 }
 
 fn numbers_of(stage: &Stage) -> BTreeMap<Arc<str>, u32> {
     let numbers = read(&stage.numbers);
-    let owners = stage.tables.pushed.grantees.keys();
+    let owners = stage.tables.by_name().into_keys();
     owners
-        .map(|name| (name.clone(), numbers.owner(name).unwrap()))
+        .map(|name| (Arc::clone(&name), numbers.owner(&name).unwrap()))
         .collect()
 }
 
@@ -254,6 +254,7 @@ impl Scene {
                 false => Keep::All,
             },
             occasion: Occasion::Reload,
+            many: Many::default(),
         };
         let choice = Choice {
             interfaces: Vec::new(),
@@ -268,7 +269,7 @@ impl Scene {
     pub(super) fn apply(&mut self, changes: Vec<Change>) -> Noted {
         let bindings = self.under(&self.policy);
         let noted = apply(&mut self.stage, &bindings, changes);
-        assert_eq!(self.stage.tables.pushed.grantees, bindings.pushed().grantees);
+        assert_eq!(self.stage.tables.by_name(), bindings.pushed().grantees);
         noted
     }
 
@@ -307,7 +308,7 @@ fn generation_made_beside_changes_says_what_a_compile_of_all_from_nothing_says()
             let before = read(&scene.stage.numbers).clone();
             scene.round(&policies[usize::from(round.other_policy)], round);
             let pushed = scene.under(&scene.policy).pushed();
-            prop_assert_eq!(&scene.stage.tables.pushed.grantees, &pushed.grantees);
+            prop_assert_eq!(&scene.stage.tables.by_name(), &pushed.grantees);
             let fresh = stage(&scene.policy, &pushed);
             let numbers = read(&scene.stage.numbers).clone();
             let now = said(&scene.stage.tables, &numbers, &all);
@@ -367,7 +368,7 @@ fn change_that_has_no_room_in_the_new_tables_is_in_them_when_they_are_made_again
     let mut next = scene.make(&policy, scene.ground());
     let noted = scene.apply(vec![Change::Put(binding.clone())]);
     // As if thousands had been put before it.
-    write(&scene.stage.numbers).move_owner(&binding.credential, FAR);
+    write(&scene.stage.numbers).move_owner(owner_hash(&binding.credential), FAR);
     assert_eq!(scene.catch_up(&mut next, &noted), Err(Stop::Generation));
     drop(next);
     let mut next = scene.make(&policy, scene.ground());

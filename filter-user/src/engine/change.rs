@@ -6,7 +6,7 @@ use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
 
 use super::build::Denies;
 use super::error::FilterError;
-use super::filter::Filter;
+use super::filter::{Filter, read};
 use super::live::Stop;
 use super::under_way::Purpose;
 use super::{Changed, Engine, standby};
@@ -27,6 +27,14 @@ pub enum NotSingly {
 impl Engine {
     /// Makes changes at once, or begins a generation that has them; the answer comes when they are in force.
     pub(super) fn change(&mut self, epoch: u64, changes: Changes, answer: Changed) {
+        if self
+            .under_way
+            .as_ref()
+            .is_some_and(|under_way| under_way.holds_up(&changes))
+        {
+            self.waiting.push_back((epoch, changes, answer));
+            return;
+        }
         let result = if self.filter.kept {
             Err(NotSingly::Refused(GrantError::Failed(
                 FilterError::Kept.to_string(),
@@ -152,7 +160,7 @@ impl Filter {
 
     /// These denies as they are in force.
     pub(super) fn denies_of(&self, names: impl IntoIterator<Item = String>) -> Denies {
-        let denies = &self.tables.pushed.denies;
+        let denies = &self.tables.denies;
         let names = names.into_iter();
         names
             .map(|name| {
@@ -170,7 +178,8 @@ impl Filter {
     /// The first owner that is to be renewed and has no grant.
     fn unknown<'c>(&self, changes: &'c [Change]) -> Option<&'c str> {
         let now = clock::monotonic().0;
-        let known = |owner: &Arc<str>| self.tables.pushed.grantees.contains_key(owner);
+        let numbers = read(&self.numbers);
+        let known = |owner: &Arc<str>| self.tables.grantees.get(numbers.owner(owner), owner).is_some();
         changes.iter().find_map(|change| match change {
             Change::End { owner, end } if *end > now && !known(owner) => Some(&**owner),
             _ => None,

@@ -4,6 +4,7 @@ use ipnet::IpNet;
 
 use super::Options;
 use super::error::FilterError;
+use crate::bindings::seam::Many;
 use crate::compiler::{self, Numbers, Pushed, Surroundings};
 use crate::kernel::{addresses, clock};
 use crate::policy::model::Addresses;
@@ -48,7 +49,7 @@ pub(super) fn compile(
     (policy, pushed): (&Policy, &Pushed),
     numbers: &Numbers,
     host: &[IpNet],
-    occasion: Occasion,
+    (occasion, many): (Occasion, Many),
 ) -> Result<(compiler::Compiled, Option<String>), FilterError> {
     let offset = clock::wall_offset();
     let end = |expires| clock::monotonic_end(expires, offset);
@@ -60,7 +61,7 @@ pub(super) fn compile(
                 host_addresses: host,
                 end: &end,
                 pushed,
-                grows: !policy.publishers.is_empty(),
+                grows: (!policy.publishers.is_empty()).then_some(many),
             },
         )
     };

@@ -129,27 +129,29 @@ impl Filter {
         let Some(source) = source_of(frame) else {
             return Vec::new();
         };
-        let grantees = self.tables.pushed.grantees.iter();
-        let holding = grantees.filter(|(_, grantee)| {
+        let grantees = self.tables.grantees.iter();
+        let holding = grantees.filter(|grantee| {
             let mut sources = grantee.sources.iter();
             sources.any(|prefix| prefix.contains(&source))
         });
-        holding.map(|(owner, _)| owner.to_string()).collect()
+        let mut owners: Vec<String> = holding.map(|grantee| grantee.credential.to_string()).collect();
+        owners.sort_unstable();
+        owners
     }
 
     /// Of those asked about what is pushed, and the denies that hold the source.
     fn pushed_for(&self, question: &Question) -> Pushed {
         let source = source_of(&question.frame);
+        let numbers = read(&self.numbers);
         let grantees = question
             .owners
             .iter()
-            .filter_map(|owner| self.tables.pushed.grantees.get(owner.as_str()));
+            .filter_map(|owner| self.tables.grantees.get(numbers.owner(owner), owner));
         let holds = |sources: &[ipnet::IpNet]| {
             source.is_some_and(|source| sources.iter().any(|prefix| prefix.contains(&source)))
         };
         let denies = self
             .tables
-            .pushed
             .denies
             .iter()
             .filter(|(_, (sources, _))| holds(sources));

@@ -7,6 +7,7 @@ use filter_common::abi::names;
 use filter_common::bounds::ROWS_MAX;
 
 use super::snapshot::TableFill;
+use crate::bindings::seam::Many;
 use crate::compiler::{Compiled, Numbers, Pushed};
 use crate::kernel::edit::length;
 use crate::kernel::load::{Generation, LoadError};
@@ -83,6 +84,10 @@ pub(super) struct Fill {
     /// What single changes add to and never give back: ranges of both families, sources, lists of owners. Full, they
     /// refuse nothing: the next change takes a generation, which has room again.
     adding: [Table; 4],
+    /// What the generation has room for, in all, and what it began with. Lines of addresses hold some more, and an owner
+    /// that is gone keeps its number for a while.
+    room: Many,
+    began: Many,
 }
 
 impl Fill {
@@ -99,6 +104,8 @@ impl Fill {
             rows: Table::new(names::ROWS, rows),
             owners: Table::new(names::OWNER_STATE, owners),
             adding: ADDING.map(|name| Table::new(name, (0, 0))),
+            room: Many::default(),
+            began: Many::default(),
         }
     }
 
@@ -141,12 +148,51 @@ impl Fill {
     pub(super) fn of(compiled: &Compiled, owners: usize, owners_max: u32) -> Self {
         let sources = |entries: usize| (entries as u64, SOURCES_MAX as u64);
         let rows = compiled.rows.len() / compiled.row_words.max(1) as usize;
-        Self::new(
+        let fill = Self::new(
             sources(compiled.sources_v4.len()),
             sources(compiled.sources_v6.len()),
             (rows as u64, ROWS_MAX.into()),
             (owners as u64, u64::from(owners_max.saturating_sub(1))),
-        )
+        );
+        let (began, room) = (fill.with(Many::default()), compiled.room);
+        Self {
+            room: Many {
+                owners: began.owners + u64::from(room.owners),
+                v4: began.v4 + u64::from(room.hosts_v4),
+                v6: began.v6 + u64::from(room.hosts_v6),
+            },
+            began,
+            ..fill
+        }
+    }
+
+    /// What there is, and so many more; of owners never more than there can be.
+    pub(super) fn with(&self, more: Many) -> Many {
+        Many {
+            owners: (self.owners.entries() + more.owners).min(self.owners.capacity),
+            v4: self.sources_v4.entries() + more.v4,
+            v6: self.sources_v6.entries() + more.v6,
+        }
+    }
+
+    /// A table that has no room for so many in all.
+    pub(super) fn lacks(&self, many: &Many) -> Option<&'static str> {
+        let kinds = kinds(many).into_iter().zip(kinds(&self.room));
+        let mut lacking = kinds.filter(|((_, many), (_, room))| many > room);
+        lacking.next().map(|((table, _), _)| table)
+    }
+
+    /// A table whose room for owners or single addresses is all but used.
+    pub(super) fn nearly_used(&self) -> Option<&'static str> {
+        let there = self.with(Many::default());
+        let kinds = kinds(&there)
+            .into_iter()
+            .zip(kinds(&self.began))
+            .zip(kinds(&self.room));
+        let mut used = kinds.filter(|(((_, there), (_, began)), (_, room))| {
+            room > began && there.saturating_sub(*began) * 16 > (room - began) * 15
+        });
+        used.next().map(|(((table, _), _), _)| table)
     }
 
     /// Those that refuse when they are full, then the others that have any room.
@@ -164,6 +210,14 @@ impl Fill {
         });
         shown.collect()
     }
+}
+
+fn kinds(many: &Many) -> [(&'static str, u64); 3] {
+    [
+        (names::OWNERS, many.owners),
+        (names::HOSTS_V4, many.v4),
+        (names::HOSTS_V6, many.v6),
+    ]
 }
 
 /// How many owners there are.
@@ -223,6 +277,28 @@ mod tests {
             told.0[2].load(Ordering::Relaxed)
         };
         assert_eq!([79, 80, 76, 74].map(rows), [false, true, true, false]);
+    }
+
+    #[test]
+    fn room_is_lacking_for_what_is_more_than_it_and_nearly_used_when_a_sixteenth_is_left() {
+        let many = |owners, v4| Many { owners, v4, v6: 0 };
+        let fill = Fill {
+            room: many(160, 1_000),
+            ..Fill::new((0, 2_000), (0, 10), (0, 10), (0, 1_000))
+        };
+        assert_eq!(fill.lacks(&many(160, 1_000)), None);
+        assert_eq!(fill.lacks(&many(161, 0)), Some(names::OWNERS));
+        assert_eq!(fill.lacks(&many(0, 1_001)), Some(names::HOSTS_V4));
+        fill.owners.set(150);
+        assert_eq!(fill.nearly_used(), None);
+        fill.owners.set(151);
+        assert_eq!(fill.nearly_used(), Some(names::OWNERS));
+        assert_eq!(fill.with(many(10, 5)), many(161, 5));
+        assert_eq!(
+            fill.with(many(10_000, 5)),
+            many(1_000, 5),
+            "no more than there can be"
+        );
     }
 
     #[test]

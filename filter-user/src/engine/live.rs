@@ -20,7 +20,7 @@ use ipnet::IpNet;
 use super::fill::Fill;
 use crate::bindings::seam::Grantee;
 use crate::compiler::{
-    Compiled, LimitTable, Numbers, Pushed, Rows, binding_name, limit_set, owner_flags, owner_hash,
+    Compiled, LimitTable, Numbers, OwnerHash, Pushed, Rows, binding_name, limit_set, owner_flags,
 };
 use crate::kernel::edit::{Edit, NoRoom, Write};
 use crate::kernel::load::{Generation, LoadError};
@@ -123,12 +123,12 @@ impl Live {
         &mut self,
         numbers: &mut Numbers,
         state: &State,
-        before: Option<&Grantee>,
+        (hash, before): (OwnerHash, Option<&Grantee>),
         grantee: &Grantee,
     ) -> Result<(u32, Owner), Stop> {
         match before.filter(|before| !same_terms(before, grantee)) {
-            Some(before) => self.put_moved(numbers, state, before, grantee),
-            None => self.put_same(numbers, state, before, grantee),
+            Some(before) => self.put_moved(numbers, state, (hash, before), grantee),
+            None => self.put_same(numbers, state, (hash, before), grantee),
         }
     }
 
@@ -137,10 +137,9 @@ impl Live {
         &mut self,
         numbers: &mut Numbers,
         state: &State,
-        before: Option<&Grantee>,
+        (hash, before): (OwnerHash, Option<&Grantee>),
         grantee: &Grantee,
     ) -> Result<(u32, Owner), Stop> {
-        let hash = owner_hash(&grantee.credential);
         let number = numbers.add_owner(hash, self.owners_end).ok_or(Stop::Generation)?;
         let named = state.owner_hash(number) == Some(hash);
         let planned = self.plan_put(numbers, (number, number), before, grantee)?;
@@ -160,18 +159,17 @@ impl Live {
         &mut self,
         numbers: &mut Numbers,
         state: &State,
-        before: &Grantee,
+        (hash, before): (OwnerHash, &Grantee),
         grantee: &Grantee,
     ) -> Result<(u32, Owner), Stop> {
-        let name = binding_name(grantee);
-        let from = numbers.owner(&name).ok_or(Stop::Generation)?;
+        let from = numbers.number_of(&hash).ok_or(Stop::Generation)?;
         let (old, new) = (self.limits_of(&before.limit)?, self.limits_of(&grantee.limit)?);
         let to = numbers.fresh(self.owners_end).ok_or(Stop::Generation)?;
         let planned = self.plan_put(numbers, (from, to), Some(before), grantee);
         let planned = planned.inspect_err(|_| numbers.give_back(to))?;
         self.edit.set_owner(to, planned.owner)?;
-        state.move_buckets((from, to), owner_hash(&name), &old, &new);
-        numbers.move_owner(&name, to);
+        state.move_buckets((from, to), hash, &old, &new);
+        numbers.move_owner(hash, to);
         self.commit(&planned.writes)?;
         state.move_counts(from, to);
         self.moved.push((from, to));

@@ -14,7 +14,7 @@ use super::compile::{Occasion, compile};
 use super::filter::{SharedNumbers, read, shared};
 use super::live::Stop;
 use super::tables::Tables;
-use crate::bindings::seam::{Change, Grantee, Terms};
+use crate::bindings::seam::{Change, Grantee, Many, Terms};
 use crate::cases::cases;
 use crate::compiler::{Numbers, Pushed};
 use crate::kernel::edit::Granted;
@@ -201,7 +201,8 @@ pub(super) fn stage_over(known: &Numbers, policy: &Policy, pushed: &Pushed) -> S
     let services = known.services().map(|(name, number)| (name.to_owned(), number));
     let known = Numbers::known(services, []);
     let (mut numbers, _) = known.assign((policy, pushed), None, u32::MAX);
-    let (compiled, _) = compile((policy, pushed), &numbers, &[], Occasion::Start).unwrap();
+    let occasion = (Occasion::Start, Many::default());
+    let (compiled, _) = compile((policy, pushed), &numbers, &[], occasion).unwrap();
     let setting = Setting {
         interfaces: &[],
         pins: None,
@@ -234,10 +235,8 @@ impl Stage {
 pub(super) fn said(tables: &Tables, numbers: &Numbers, asked: &[IpNet]) -> Said {
     let live = tables.live().unwrap();
     let addresses = asked.iter().copied().zip(live.said(asked));
-    let owners = tables.pushed.grantees.keys().map(|name| {
-        let number = numbers.owner(name).unwrap();
-        (name.clone(), live.granted(number))
-    });
+    let owners = tables.by_name().into_keys();
+    let owners = owners.map(|name| (Arc::clone(&name), live.granted(numbers.owner(&name).unwrap())));
     Said {
         addresses: addresses.collect(),
         owners: owners.collect(),
@@ -343,7 +342,7 @@ fn entries_changed_in_place_say_what_a_compile_from_nothing_says() {
             stage.change(&change).unwrap();
             pushed.change(change);
         }
-        prop_assert_eq!(&stage.tables.pushed.grantees, &pushed.grantees);
+        prop_assert_eq!(&stage.tables.by_name(), &pushed.grantees);
         let fresh = self::stage(&policy, &pushed);
         prop_assert_eq!(stage.said(&all), fresh.said(&all));
         Ok(())

@@ -22,12 +22,14 @@ mod filter;
 #[cfg(test)]
 pub mod fixture;
 mod gate;
+mod grantees;
 mod live;
 #[cfg(test)]
 mod live_tests;
 mod next_start;
 mod operate;
 mod reader;
+mod room;
 #[cfg(test)]
 mod room_tests;
 mod shared;
@@ -61,7 +63,7 @@ use std::sync::{Arc, RwLock};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::bindings::seam::{Change, Changes, Effective, GrantError, Under};
+use crate::bindings::seam::{Change, Changes, Effective, GrantError, Many, Under};
 use crate::compiler::Pushed;
 use crate::judge::in_force::{InForce, Question};
 use crate::kernel::capture::Tap;
@@ -120,6 +122,7 @@ enum Command {
     Revert(Settled),
     Change(u64, Changes, Changed),
     Sift(u64, Vec<Change>, oneshot::Sender<Vec<(Arc<str>, GrantError)>>),
+    Expect(Many),
     Observe(Option<String>, u64, oneshot::Sender<Result<(), ObserveError>>),
     Detach(oneshot::Sender<Result<Vec<String>, String>>),
     Explain(Question, oneshot::Sender<Result<InForce, ExplainError>>),
@@ -148,8 +151,7 @@ pub struct Engine {
     commands: mpsc::Receiver<Command>,
     /// The generation on its way.
     under_way: Option<UnderWay>,
-    /// When one was begun last because room ran short.
-    room_made: Option<std::time::Instant>,
+    room: room::Room,
     /// Changes that need one of their own, and the epoch they were computed under.
     waiting: VecDeque<(u64, Changes, Changed)>,
     /// Policies that wait for their turn; who proposes does so one at a time.
@@ -213,7 +215,7 @@ impl Engine {
             shared: Arc::clone(&shared),
             commands,
             under_way: None,
-            room_made: None,
+            room: room::Room::default(),
             waiting: VecDeque::new(),
             proposed: VecDeque::new(),
         };
@@ -271,6 +273,7 @@ impl Engine {
         match command {
             Command::Change(epoch, changes, answer) => self.change(epoch, changes, answer),
             Command::Sift(epoch, changes, answer) => drop(answer.send(self.sift(epoch, &changes))),
+            Command::Expect(more) => self.expect(more),
             Command::Observe(service, seconds, answer) => drop(answer.send(self.observe(service, seconds))),
             Command::Detach(answer) => drop(answer.send(self.detach())),
             Command::Explain(question, answer) => drop(answer.send(self.explain(&question))),

@@ -17,7 +17,7 @@ use super::snapshot::{
     TableFill, View,
 };
 use super::{Command, Commands, ExplainError, FilterError, crowded_out, reader};
-use crate::bindings::seam::{Change, Changes, GrantError, Grantee, Grants, OwnerUse};
+use crate::bindings::seam::{Change, Changes, GrantError, Grantee, Grants, Many, OwnerUse};
 use crate::compiler::Pushed;
 use crate::judge::in_force::{InForce, Question};
 use crate::kernel::pins::Pins;
@@ -150,6 +150,14 @@ impl Grants for Shared {
             // Who makes the changes next is told that the daemon stops.
             let _ = commands.send(Command::Sift(epoch, changes, sender)).await;
             answer.await.unwrap_or_default()
+        })
+    }
+
+    fn expect(&self, more: Many) -> crate::bindings::seam::BoxFuture<()> {
+        let commands = self.commands.clone();
+        Box::pin(async move {
+            // Who makes the changes themselves is told that the daemon stops.
+            let _ = commands.send(Command::Expect(more)).await;
         })
     }
 

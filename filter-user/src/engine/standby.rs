@@ -123,7 +123,7 @@ pub(super) fn change(
             tables.change(numbers, state, change.clone())?;
             continue;
         };
-        let before = tables.pushed.grantees.get(owner);
+        let before = tables.grantees.get(*from, owner);
         let wanted = match change {
             Change::Put(grantee) => Some(grantee.clone()),
             Change::End { end, .. } => before.cloned().map(|before| Grantee { end: *end, ..before }),

@@ -150,7 +150,7 @@ impl Pair {
                     .collect();
                 changes.into_iter().for_each(|change| self.change(change));
                 let stage = &mut self.scene.stage;
-                let denied = &stage.tables.pushed.denies;
+                let denied = &stage.tables.denies;
                 let denies = denies.into_iter().map(|name| {
                     let deny = denied.get(&name).cloned();
                     (name, deny)
@@ -175,7 +175,7 @@ impl Pair {
             (&self.old, &self.standby),
         ] {
             let pushed = self.scene.under(policy).pushed();
-            prop_assert_eq!(&tables.pushed.grantees, &pushed.grantees);
+            prop_assert_eq!(&tables.by_name(), &pushed.grantees);
             let fresh = stage_over(&numbers, policy, &pushed);
             let fresh = said(&fresh.tables, &read(&fresh.numbers), &all());
             prop_assert_eq!(said(tables, &numbers, &all()), fresh);

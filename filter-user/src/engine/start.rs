@@ -18,6 +18,7 @@ use super::fill::owners_max;
 use super::filter::{Filter, meta, name, names_of, read, shared};
 use super::tables::Tables;
 use super::{Earlier, Options};
+use crate::bindings::seam::Many;
 use crate::compiler::{self, Keep, Numbers, Pushed, owner_hash, owner_name};
 use crate::kernel::attach::Entry;
 use crate::kernel::capture::Tap;
@@ -117,7 +118,7 @@ impl Filter {
         let occasion = Occasion::of_start(options);
         let placed = placed(choice);
         let (mut numbers, assigned) = Numbers::default().assign((policy, &pushed), None, u32::MAX);
-        let (compiled, narrowed) = compile((policy, &pushed), &numbers, host, occasion)?;
+        let (compiled, narrowed) = compile((policy, &pushed), &numbers, host, (occasion, Many::default()))?;
         let slots = slots::fresh(&counted(&placed));
         let maps = pins.maps();
         let owners_max = owners_max(policy, &numbers);
@@ -220,6 +221,7 @@ impl Filter {
             before: Vec::new(),
             keep: Keep::Least,
             occasion: Occasion::of_start(options),
+            many: Many::default(),
         };
         let ground = filter.ground(Arc::default())?;
         let next = Next::make(wanted, (pushed, None), around, ground)?;

@@ -18,6 +18,7 @@ use super::error::FilterError;
 use super::fill::owners_max;
 use super::filter::Filter;
 use super::start::{Inherited, judging, stand_in};
+use crate::bindings::seam::Many;
 use crate::compiler::{Keep, Numbers, Pushed};
 use crate::kernel::attach::Entry;
 use crate::kernel::pins::{PinError, Pins};
@@ -103,6 +104,7 @@ impl Filter {
             before: Vec::new(),
             keep: Keep::Least,
             occasion: Occasion::of_start(options),
+            many: Many::default(),
         };
         let ground = filter.ground(Arc::default())?;
         let mut next = Next::make(wanted, (pushed, None), around, ground)?;

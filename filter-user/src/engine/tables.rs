@@ -1,13 +1,15 @@
 //! The tables of one generation and all that is known of them: changed entry by entry, in force or before they are.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::change::is_removal;
 use super::fill::{Fill, owners_of};
 use super::filter::{SharedNumbers, read, write};
+use super::grantees::Grantees;
 use super::live::{Deny, Live, Stop, same_terms};
 use crate::bindings::seam::{Change, Grantee};
-use crate::compiler::{Compiled, Numbers, Pushed, binding_name, owner_hash};
+use crate::compiler::{Compiled, Numbers, Pushed, owner_hash};
 use crate::kernel::clock;
 use crate::kernel::load::{Generation, LoadError};
 use crate::kernel::state::{Limits, State};
@@ -28,7 +30,8 @@ pub(super) struct Tables {
     pub(super) limits: Limits,
     pub(super) fill: Arc<Fill>,
     /// What API servers have pushed, as it stands here.
-    pub(super) pushed: Pushed,
+    pub(super) grantees: Grantees,
+    pub(super) denies: BTreeMap<String, Deny>,
     /// Where something may be pushed: what a change of single entries needs.
     live: Option<Live>,
 }
@@ -48,6 +51,7 @@ impl Tables {
             false => fill.adding_to(&generation, &compiled)?,
         });
         let limits = Limits::from(&compiled);
+        let pushed_numbers = numbers.pushed_numbers().to_vec();
         let live = if policy.publishers.is_empty() {
             None
         } else {
@@ -59,7 +63,11 @@ impl Tables {
             generation,
             limits,
             fill,
-            pushed,
+            grantees: pushed_numbers
+                .into_iter()
+                .zip(pushed.grantees.into_values())
+                .collect(),
+            denies: pushed.denies,
             live,
         })
     }
@@ -71,7 +79,8 @@ impl Tables {
             generation,
             limits,
             fill: Arc::new(fill),
-            pushed: Pushed::default(),
+            grantees: Grantees::default(),
+            denies: BTreeMap::new(),
             live: None,
         }
     }
@@ -88,19 +97,20 @@ impl Tables {
         state: &State,
         change: Change,
     ) -> Result<Option<Change>, Stop> {
-        let known = |owner: &Arc<str>| self.pushed.grantees.get(owner);
         let live = self.live.as_mut().ok_or(Stop::Generation);
-        let back = match &change {
+        let back = match change {
             Change::Put(grantee) => {
-                let before = known(&grantee.credential);
-                if let Some(before) = before.filter(|before| is_but_its_end(before, grantee)) {
+                let hash = owner_hash(&grantee.credential);
+                let known = read(numbers).number_of(&hash);
+                let before = self.grantees.get(known, &grantee.credential);
+                if let Some(before) = before.filter(|before| is_but_its_end(before, &grantee)) {
                     // Of a large change that a generation has made already, perhaps.
                     if before.end == grantee.end {
                         return Ok(None);
                     }
-                    live?.end(read(numbers).owner(&grantee.credential), grantee.end)?;
+                    live?.end(known, grantee.end)?;
                     let back = Change::Put(before.clone());
-                    self.pushed.change(change);
+                    self.grantees.set_end(known, grantee.end);
                     return Ok(Some(back));
                 }
                 let full = self.fill.owners.refuses(1).filter(|_| before.is_none());
@@ -108,40 +118,44 @@ impl Tables {
                     return Err(Stop::Full(table, needed, max));
                 }
                 let live = live?;
-                let (number, owner) = live.put(&mut write(numbers), state, before, grantee)?;
+                let (number, owner) = live.put(&mut write(numbers), state, (hash, before), &grantee)?;
                 live.add_limits(&mut self.limits, number, owner);
-                match before {
-                    Some(before) => Change::Put(before.clone()),
+                let back = match before {
+                    // Other terms may have another number.
+                    Some(_) => self.grantees.take(known).map(Change::Put),
                     None => {
                         self.fill.owners.add();
                         let owner = grantee.credential.clone();
-                        Change::Remove { owner }
+                        Some(Change::Remove { owner })
                     }
-                }
+                };
+                self.grantees.put(number, grantee);
+                back
             }
             // What has ended since it was asked for is not there any more.
             Change::End { owner, end } => {
-                let Some(before) = known(owner) else {
+                let number = read(numbers).owner(&owner);
+                let Some(before) = self.grantees.get(number, &owner).map(|before| before.end) else {
                     return Ok(None);
                 };
-                live?.end(read(numbers).owner(owner), *end)?;
-                let (owner, end) = (owner.clone(), before.end);
-                Change::End { owner, end }
+                live?.end(number, end)?;
+                self.grantees.set_end(number, end);
+                Some(Change::End { owner, end: before })
             }
             Change::Remove { owner } => {
-                let Some(before) = known(owner) else {
+                let number = read(numbers).owner(&owner);
+                let Some(before) = self.grantees.get(number, &owner) else {
                     return Ok(None);
                 };
-                live?.remove(read(numbers).owner(owner), before)?;
+                live?.remove(number, before)?;
                 self.fill.owners.take();
-                Change::Put(before.clone())
+                self.grantees.take(number).map(Change::Put)
             }
-            Change::Kept { .. } => return Ok(None),
-            Change::Deny { name, sources, end } => return self.deny(name, Some((sources.clone(), *end))),
-            Change::Undeny { name } => return self.deny(name, None),
+            Change::Kept { .. } => None,
+            Change::Deny { name, sources, end } => return self.deny(&name, Some((sources, end))),
+            Change::Undeny { name } => return self.deny(&name, None),
         };
-        self.pushed.change(change);
-        Ok(Some(back))
+        Ok(back)
     }
 
     /// Which grants would find no place if they were put one after the other, each behind those that would: as far as
@@ -156,7 +170,8 @@ impl Tables {
         let mut trial = live.trial(&numbers);
         for change in changes {
             let Change::Put(grantee) = change else { continue };
-            let before = self.pushed.grantees.get(&grantee.credential);
+            let number = numbers.owner(&grantee.credential);
+            let before = self.grantees.get(number, &grantee.credential);
             let full = self.fill.owners.refuses(added + 1).filter(|_| before.is_none());
             let tried = match full {
                 Some((table, needed, max)) => Err(Stop::Full(table, needed, max)),
@@ -176,7 +191,7 @@ impl Tables {
 
     /// Makes a deny what it is to be, in force or ahead; `None` is none.
     pub(super) fn deny(&mut self, name: &str, wanted: Option<Deny>) -> Result<Option<Change>, Stop> {
-        let before = self.pushed.denies.get(name);
+        let before = self.denies.get(name);
         match (&mut self.live, before, &wanted) {
             (_, before, wanted) if before == wanted.as_ref() => return Ok(None),
             (Some(live), before, wanted) => live.deny(before, wanted.as_ref())?,
@@ -186,8 +201,8 @@ impl Tables {
         }
         let name = name.to_owned();
         let before = match wanted {
-            Some(deny) => self.pushed.denies.insert(name.clone(), deny),
-            None => self.pushed.denies.remove(&name),
+            Some(deny) => self.denies.insert(name.clone(), deny),
+            None => self.denies.remove(&name),
         };
         Ok(Some(match before {
             Some((sources, end)) => Change::Deny { name, sources, end },
@@ -208,7 +223,7 @@ impl Tables {
         }: Ahead<'_>,
         wanted: Option<Grantee>,
     ) -> Result<Option<u32>, Stop> {
-        let before = self.pushed.grantees.get(owner);
+        let before = self.grantees.get(from, owner);
         let from = before.and(from);
         if before == wanted.as_ref() && (from == in_force || before.is_none()) {
             return Ok(None);
@@ -218,11 +233,11 @@ impl Tables {
             if let Some(before) = before {
                 live.remove(from, before)?;
                 self.fill.owners.take();
-                self.pushed.grantees.remove(owner);
+                self.grantees.take(from);
             }
             // Its levels and counts are under the number that it has in force, should it be here again.
             if let Some(number) = in_force.filter(|_| from.is_some()) {
-                numbers.move_owner(owner, number);
+                numbers.move_owner(owner_hash(owner), number);
             }
             return Ok(None);
         };
@@ -243,9 +258,10 @@ impl Tables {
             let put = live.put_ahead(numbers, (from.unwrap_or(to), to), before, &wanted);
             let put = put.inspect_err(|_| taken.into_iter().for_each(|number| numbers.give_back(number)))?;
             live.add_limits(&mut self.limits, to, put);
-            numbers.move_owner(owner, to);
+            let hash = owner_hash(owner);
+            numbers.move_owner(hash, to);
             if taken.is_some() {
-                state.name_owner(to, owner_hash(owner));
+                state.name_owner(to, hash);
             }
             if let Some(from) = from.filter(|from| *from != to) {
                 state.unname_owner(from);
@@ -254,7 +270,8 @@ impl Tables {
         if before.is_none() {
             self.fill.owners.add();
         }
-        self.pushed.grantees.insert(binding_name(&wanted), wanted);
+        self.grantees.take(from);
+        self.grantees.put(to, wanted);
         Ok(taken)
     }
 
@@ -274,5 +291,12 @@ fn is_but_its_end(before: &Grantee, wanted: &Grantee) -> bool {
 impl Tables {
     pub(super) fn live(&self) -> Option<&Live> {
         self.live.as_ref()
+    }
+
+    pub(super) fn by_name(&self) -> BTreeMap<Arc<str>, Grantee> {
+        let named = self.grantees.iter();
+        named
+            .map(|grantee| (Arc::clone(&grantee.credential), grantee.clone()))
+            .collect()
     }
 }

@@ -17,7 +17,7 @@ use super::live::Stop;
 use super::snapshot::View as _;
 use super::watch::{Cause, Woken};
 use super::{Answer, Changed, Engine};
-use crate::bindings::seam::{BoxFuture, Change, Changes, Effective};
+use crate::bindings::seam::{BoxFuture, Change, Changes, Effective, Many};
 use crate::compiler::{Keep, Pushed};
 use crate::kernel::clock;
 
@@ -26,10 +26,11 @@ use crate::kernel::clock;
 const CHANGED_AT_LAST: usize = 128;
 /// How often changes are made beside the engine, before it makes what is left, however much it is.
 const ROUNDS_MAX: u32 = 16;
+/// From so many rounds on, what is more than the engine makes itself waits for the tables that are nearly there: a batch
+/// changes as much in each round as was made up for in the one before.
+const ROUNDS_OF_MANY: u32 = 3;
 /// How often a generation is made anew because changes made meanwhile do not fit it.
 const TRIES_MAX: u32 = 4;
-/// So that changes that use up much room, and the making of more, leave time for other things.
-const ROOM_AFTER: Duration = Duration::from_secs(10);
 /// Far longer than the bindings take to make a change seen that is in force.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -43,8 +44,8 @@ pub(super) enum Purpose {
     Standby(Vec<Change>, Option<Changed>),
     /// The host has changed around the policy.
     Around(Vec<Cause>, Instant),
-    /// What single changes add to is half used up.
-    Room(&'static str),
+    /// A table is to have more room, for so many in all.
+    Room(&'static str, Many),
 }
 
 /// A generation, or why there is none.
@@ -115,6 +116,11 @@ impl UnderWay {
         }
     }
 
+    /// Whether these are to wait for it.
+    pub(super) fn holds_up(&self, changes: &Changes) -> bool {
+        self.rounds >= ROUNDS_OF_MANY && changes.in_force.len() > CHANGED_AT_LAST
+    }
+
     pub(super) fn is_for_standby(&self) -> bool {
         matches!(self.purpose, Purpose::Standby(..))
     }
@@ -155,7 +161,7 @@ impl Engine {
                 });
                 (policy, Occasion::Change, epoch, changes.clone())
             }
-            Purpose::Around(..) | Purpose::Room(_) => (policy, Occasion::Change, epoch, Vec::new()),
+            Purpose::Around(..) | Purpose::Room(..) => (policy, Occasion::Change, epoch, Vec::new()),
         };
         let confirms = matches!(&purpose, Purpose::Apply(proposed, _) if proposed.confirm.is_some());
         let standby = standby.map(|standby| Arc::clone(&standby.policy));
@@ -171,6 +177,10 @@ impl Engine {
                 false => std::iter::once(Arc::clone(&self.policy)).chain(standby).collect(),
             },
             occasion,
+            many: match &purpose {
+                Purpose::Room(_, many) => *many,
+                _ => Many::default(),
+            },
         };
         let waited_for = WaitedFor::default();
         // All that is changed from here on is noted.
@@ -294,7 +304,7 @@ impl Engine {
                     self.begin(Purpose::Standby(Vec::new(), None));
                 }
             }
-            Purpose::Room(_) => {
+            Purpose::Room(..) => {
                 self.refresh_reader();
                 self.publish(self.shared.snapshot().policy.clone());
             }
@@ -318,24 +328,7 @@ impl Engine {
             Purpose::Change(_, answer) => drop(answer.send(Err(grant_error(error)))),
             Purpose::Standby(_, answer) => self.standby_not_made(answer, error),
             Purpose::Around(causes, _) => self.not_followed(&causes, &error),
-            Purpose::Room(table) => {
-                tracing::warn!(
-                    table,
-                    "no tables with more room could be made, and they may fill up: {error}"
-                );
-            }
-        }
-    }
-
-    /// Begins tables with more room long before those in force have none, so that seldom a change has to wait for them.
-    pub(super) fn make_room(&mut self) {
-        let waits = self.room_made.is_some_and(|last| last.elapsed() < ROOM_AFTER);
-        if self.under_way.is_some() || waits {
-            return;
-        }
-        if let Some(table) = self.filter.fill().half_used() {
-            self.room_made = Some(Instant::now());
-            self.begin(Purpose::Room(table));
+            Purpose::Room(table, _) => self.no_room_made(table, &error),
         }
     }
 

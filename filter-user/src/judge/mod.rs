@@ -48,7 +48,7 @@ impl Bench {
             host_addresses,
             end,
             pushed,
-            grows: false,
+            grows: None,
         };
         Ok(Self {
             compiled: compiler::compile(policy, &numbers, &around)?,

@@ -68,7 +68,7 @@ impl Subject {
             host_addresses: &host_addresses,
             end: &end,
             pushed: &Pushed::default(),
-            grows: false,
+            grows: None,
         };
         let compiled = compile(&checked, &numbers, &around).expect("the policy fits the tables");
         let by_hash: HashMap<_, _> = numbers.owners().collect();

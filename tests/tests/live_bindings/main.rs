@@ -13,6 +13,7 @@ mod explain;
 mod full;
 mod lost;
 mod restart;
+mod room;
 mod single;
 mod stage;
 mod streams;

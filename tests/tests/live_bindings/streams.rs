@@ -34,7 +34,6 @@ fn stream(stage: &Stage, method: &str, path: &str, lines: &str) -> (u16, Value) 
 fn batch_is_in_force_when_it_is_answered() {
     let mut stage = Stage::new();
     let mut lines = String::new();
-    // More than the room that tables are made with: some of it needs a generation.
     for number in 0..9000 {
         let source = format!("10.80.{}.{}", number / 250, number % 250);
         lines += &line(&format!("many-{number}"), &source).replacen('{', "{\"op\":\"put\",", 1);

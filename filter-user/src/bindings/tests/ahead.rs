@@ -15,8 +15,8 @@ use crate::bindings::seam::GrantError;
 
 /// More than two groups.
 const LINES: usize = 12_000;
-/// Lines of the first, at most: a chunk is sent as soon as it has 4,096.
-const FIRST_MOST: u64 = 5_000;
+/// Lines of the first.
+const FIRST: u64 = 2_048;
 
 fn lines() -> Vec<String> {
     let key = |at: usize| put_line(&format!("key-{at:05}"), "192.0.2.1");
@@ -45,7 +45,7 @@ fn begin(bindings: &Bindings, lines: &[String]) -> JoinHandle<(Vec<LineFailure>,
 async fn second_is_durable(f: &Fixture) {
     let durable = async {
         f.kernel.has_come(1).await;
-        while f.bindings.shared.store.revision().unwrap() <= FIRST_MOST {
+        while f.bindings.shared.store.revision().unwrap() <= FIRST {
             sleep(Duration::from_millis(1)).await;
         }
     };
@@ -77,7 +77,7 @@ async fn what_the_kernel_refuses_takes_the_next_group_back_which_is_decided_anew
     f.kernel.let_through(0);
     let mut lines = lines();
     // In the second group, of a key of the first one.
-    lines[5_500] = r#"{"op": "renew", "credential": "key-00000", "lease_seconds": 60}"#.to_owned();
+    lines[3_000] = r#"{"op": "renew", "credential": "key-00000", "lease_seconds": 60}"#.to_owned();
     let under_way = begin(&f.bindings, &lines);
     second_is_durable(&f).await;
     f.kernel.held.lock().unwrap().refuse = Some(GrantError::Failed("no".to_owned()));
@@ -85,7 +85,7 @@ async fn what_the_kernel_refuses_takes_the_next_group_back_which_is_decided_anew
     let (failures, summary) = timeout(PATIENCE, under_way).await.unwrap().unwrap();
     let (changed, first) = (summary.changed, summary.failed - 1);
     assert_eq!((changed, summary.renewed), (LINES as u64 - first - 1, 0));
-    assert!((4_096..=FIRST_MOST).contains(&first), "{first}");
+    assert_eq!(first, FIRST);
     assert!(
         failures
             .iter()
@@ -117,7 +117,7 @@ async fn crash_between_two_groups_leaves_both_whole() {
     let (folder, clock) = f.kill().await;
     let f = start_in(folder, clock, POLICY);
     let held = f.kernel.owners().len() as u64;
-    assert!(held > FIRST_MOST, "what is durable is in force after a start");
+    assert!(held > FIRST, "what is durable is in force after a start");
     assert_eq!(f.bindings.status().revision, held);
     assert!(crate::bindings::audit::verify(&f.audit_path(), None).is_ok());
     f.put("key-after", &body("192.0.2.2", 60)).await.unwrap();

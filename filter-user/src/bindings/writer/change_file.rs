@@ -14,6 +14,10 @@ const FOLDER: &str = "audit-syncs";
 /// Until its line in the log is known. One that a crash left is of no line, and written over.
 const COMING: &str = "coming.jsonl";
 
+/// So much is on its way to the disk at once: groups of others are committed meanwhile, and a file system that keeps data
+/// and journal in order has their commits wait for it.
+const PIECE: usize = 1 << 20;
+
 /// Written and on disk, under a name that no line of the log has.
 pub(super) struct ChangeFile {
     folder: PathBuf,
@@ -35,7 +39,7 @@ impl ChangeFile {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = BufWriter::new(options.open(folder.join(COMING))?);
-        let (mut bytes, mut hash) = (Vec::new(), Sha256::new());
+        let (mut bytes, mut hash, mut piece) = (Vec::new(), Sha256::new(), 0);
         for line in changes {
             let change = Change {
                 what: line.what,
@@ -50,6 +54,12 @@ impl ChangeFile {
             bytes.extend_from_slice(b"}\n");
             hash.update(&bytes);
             file.write_all(&bytes)?;
+            piece += bytes.len();
+            if piece >= PIECE {
+                piece = 0;
+                file.flush()?;
+                file.get_ref().sync_data()?;
+            }
         }
         file.into_inner()?.sync_data()?;
         let hash = hex(&hash.finalize());

@@ -178,6 +178,7 @@ impl Core {
         };
         let revision = before.map_or(self.revision, |group| group.revision);
         let mut group = Group::new(revision, now.boot_id);
+        group.reserve(jobs.len());
         let mut rest = jobs.into_iter();
         while let Some(job) = rest.next() {
             if let Err(fault) = group.add(job, &ground) {

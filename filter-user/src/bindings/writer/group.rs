@@ -111,6 +111,15 @@ impl Group {
         }
     }
 
+    /// So many jobs are to come.
+    pub(crate) fn reserve(&mut self, jobs: usize) {
+        self.entries.reserve(jobs);
+        self.touched.reserve(jobs);
+        self.changes.reserve(jobs);
+        self.lines.reserve(jobs);
+        self.answers.reserve(jobs);
+    }
+
     /// Decides one job. An error is the store's, and ends the group.
     pub(crate) fn add(&mut self, job: Job, ground: &Ground<'_>) -> Result<(), Box<(Job, StoreError)>> {
         match job {
@@ -378,8 +387,8 @@ impl Group {
         let change = StoredChange {
             wall_ms: now.wall_ms,
             event,
-            publisher: key.0.to_string(),
-            credential: key.1.to_string(),
+            publisher: str::to_owned(&key.0),
+            credential: str::to_owned(&key.1),
             row: row.map(|row| row.stored(self.boot_id)),
         };
         self.changes.push((revision, change));

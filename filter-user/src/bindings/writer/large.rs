@@ -13,6 +13,7 @@ use super::core::Core;
 use super::durable::Fault;
 use super::group::Group;
 use super::job::Job;
+use super::pass::{Pass, Way};
 use super::sync::SyncJob;
 use crate::bindings::clock::Now;
 use crate::bindings::memory::{Next, Shelf};
@@ -21,9 +22,10 @@ use crate::bindings::model::lease::Moment;
 use crate::bindings::model::owned::Credential;
 use crate::bindings::model::row::Row;
 use crate::bindings::model::view::grantee;
+use crate::bindings::outlook::many;
 use crate::bindings::refusal::Refusal;
 use crate::bindings::requests::SyncSummary;
-use crate::bindings::seam::{Change, Changes};
+use crate::bindings::seam::{Change, Changes, Many};
 use crate::bindings::shared::{DISK_ALARM, Shared};
 use crate::bindings::store::{self, Batch, StoredChange, key_of};
 
@@ -73,31 +75,6 @@ pub(super) struct Large {
     /// It ends what a restore has suspended.
     synced: bool,
     file: ChangeFile,
-}
-
-/// Which way the kernel is taken.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
-    There,
-    Back,
-}
-
-/// How far the kernel is: additions of all rows, then removals.
-#[derive(Clone, Copy)]
-pub(super) struct Pass {
-    pub(super) way: Way,
-    pub(super) removals: bool,
-    pub(super) at: usize,
-}
-
-impl Pass {
-    pub(super) fn begin(way: Way) -> Pass {
-        Pass {
-            way,
-            removals: false,
-            at: 0,
-        }
-    }
 }
 
 impl Large {
@@ -170,6 +147,13 @@ impl Large {
     /// Whether so many more revisions may come before its own are reached.
     pub(super) fn leaves(&self, revision: u64, more: u64) -> bool {
         revision + more < self.first_revision
+    }
+
+    /// How many owners and single addresses it adds.
+    pub(super) fn adds(&self) -> Many {
+        let new = self.rows.iter().filter(|touched| touched.before.is_none());
+        let new = new.filter_map(|touched| touched.row.as_ref());
+        many(new.map(|row| &*row.content.sources))
     }
 
     /// Whether anything of it is taken away.

@@ -1,8 +1,8 @@
 //! The writer: the one task that changes anything. Takes what waits, makes it one group, one commit, one change of the
 //! kernel.
 //!
-//! A group holds single requests first, then at most one chunk of a batch, then what timers and sweeps ask for; a full
-//! sync goes on by a slice between two groups. So neither makes another publisher's request wait for more than a slice.
+//! Single requests and what timers and sweeps ask for are a group of their own; behind it comes one of at most a chunk of
+//! a batch, and a full sync goes on by a slice. So neither makes another publisher's request wait for more than a slice.
 //! While nobody else asks for anything, a batch's next group is decided while the kernel takes the one before: `ahead`.
 
 mod ahead;
@@ -21,6 +21,7 @@ mod groups;
 pub(crate) mod job;
 mod large;
 mod pace;
+mod pass;
 pub(crate) mod reserve;
 pub(crate) mod restore;
 mod room;
@@ -134,35 +135,35 @@ impl Writer {
             {
                 jobs.push(job);
             }
-            if chunk.is_empty() {
-                chunk.extend(self.chunks.try_recv().into_iter().flatten());
-            }
-            let more = core.tight.next();
-            let idle = jobs.is_empty() && chunk.is_empty() && more.is_empty();
             let started = Instant::now();
             if !jobs.is_empty() {
                 pace.single(started);
             }
+            let most = pace.lines(started);
+            fill(&mut chunk, most, &mut self.chunks);
+            let more = core.tight.next(most);
+            let idle = jobs.is_empty() && chunk.is_empty() && more.is_empty();
             // What was put off comes before the rest of its chunk.
             let lines = match more.is_empty() {
-                true => pace.lines(started).min(chunk.len()),
+                true => most.min(chunk.len()),
                 false => 0,
             };
-            jobs.extend(chunk.drain(..lines).map(Job::Binding));
+            let of_chunk = chunk.drain(..lines).map(Job::Binding).collect();
+            let mut took = (1, lines + more.len());
             let rows = pace.fold_rows(started);
             // More lines, where they are there already and nobody else waits.
             let next = || {
                 if *stop.borrow() || !self.singles.is_empty() {
                     return Vec::new();
                 }
-                if chunk.is_empty() {
-                    chunk.extend(self.chunks.try_recv().into_iter().flatten());
-                }
-                chunk.drain(..).map(Job::Binding).collect()
+                fill(&mut chunk, most, &mut self.chunks);
+                let lines = most.min(chunk.len());
+                took = (took.0 + u32::from(lines > 0), took.1 + lines);
+                chunk.drain(..lines).map(Job::Binding).collect()
             };
             let next = pace.is_alone(started).then_some(next);
-            core = turn(core, (jobs, more), next, &mut syncs, rows, &grants).await;
-            pace.took(lines, started.elapsed());
+            core = turn(core, (jobs, of_chunk, more), next, &mut syncs, rows, &grants).await;
+            pace.took(took, started, started.elapsed());
             if stopping && idle && syncs.is_idle() {
                 break;
             }
@@ -170,6 +171,15 @@ impl Writer {
         // Who asks first counts where this has failed. The store is closed with its end.
         drop(counting.await);
         end(core).await;
+    }
+}
+
+/// Lines for a group, as far as they have come.
+fn fill(chunk: &mut VecDeque<BindingJob>, lines: usize, chunks: &mut mpsc::Receiver<Vec<BindingJob>>) {
+    while chunk.len() < lines
+        && let Ok(more) = chunks.try_recv()
+    {
+        chunk.extend(more);
     }
 }
 
@@ -185,16 +195,17 @@ async fn end(mut core: Box<Core>) {
     }
 }
 
-/// One turn: what came, then what is due, what was put off, a step of a sync, and so many rows of the fold.
+/// One turn: what came singly, and what is due; lines of a batch; what was put off, a step of a sync, and so many rows of
+/// the fold.
 async fn turn(
     mut core: Box<Core>,
-    (jobs, more): (Vec<Job>, Vec<Job>),
+    (jobs, lines, more): (Vec<Job>, Vec<Job>, Vec<Job>),
     next: Option<impl FnMut() -> Vec<Job>>,
     syncs: &mut Syncs,
     rows: usize,
     grants: &Arc<dyn Grants>,
 ) -> Box<Core> {
-    let idle = jobs.is_empty() && more.is_empty() && syncs.is_idle();
+    let idle = jobs.is_empty() && lines.is_empty() && more.is_empty() && syncs.is_idle();
     let mut waiting = Vec::new();
     for job in jobs {
         let Some(job) = syncs.hold(job) else { continue };
@@ -224,10 +235,14 @@ async fn turn(
     let due = core.due(&view, now);
     waiting.extend(due.into_iter().filter(|job| !syncs.put_off(job)));
     if !waiting.is_empty() {
+        core = decide(core, waiting, grants.as_ref()).await;
+    }
+    let lines: Vec<Job> = lines.into_iter().filter_map(|job| syncs.hold(job)).collect();
+    if !lines.is_empty() {
         let next = next.filter(|_| more.is_empty() && syncs.is_idle() && !core.tight.is_on());
         core = match next {
-            Some(next) => ahead::decide(core, waiting, next, grants.as_ref()).await,
-            None => decide(core, waiting, grants.as_ref()).await,
+            Some(next) => ahead::decide(core, lines, next, grants.as_ref()).await,
+            None => decide(core, lines, grants.as_ref()).await,
         };
     }
     let more: Vec<Job> = more.into_iter().filter_map(|job| syncs.hold(job)).collect();

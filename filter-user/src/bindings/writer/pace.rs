@@ -1,22 +1,26 @@
-//! How many lines of a batch share a group, and how many rows are folded at once: all that came while nobody else
-//! writes, and beside single writes no more than these can be kept waiting for.
+//! How many lines of a batch share a group, and how many rows are folded at once: no more than a single write can be kept
+//! waiting for. One that comes beside others waits for the group under way; the first for a while also for what is
+//! decided ahead of the kernel, whose groups are larger.
 
 use std::time::{Duration, Instant};
 
 use super::LINES_A_CHUNK;
 
-/// A single write waits for the group under way: half of what it may be delayed by.
-const GROUP: Duration = Duration::from_millis(25);
+/// A single write waits for the group under way, and then for its own: less than half of what it may be delayed by.
+const GROUP: Duration = Duration::from_millis(20);
 /// For so long after a single write the next is expected.
 const ALONE_AFTER: Duration = Duration::from_secs(1);
 /// Fewer would be commits and little else.
 const LINES_MIN: usize = 64;
+/// The same where nobody is known to wait.
+const LINES_ALONE_MIN: usize = LINES_A_CHUNK / 4;
 
 /// Rows of the fold at once, while nobody writes.
 const FOLD_ROWS: usize = 4_096;
 
 pub(super) struct Pace {
     lines: usize,
+    lines_alone: usize,
     last_single: Option<Instant>,
 }
 
@@ -24,6 +28,7 @@ impl Pace {
     pub(super) fn new() -> Pace {
         Pace {
             lines: LINES_A_CHUNK / 4,
+            lines_alone: LINES_A_CHUNK / 2,
             last_single: None,
         }
     }
@@ -41,8 +46,7 @@ impl Pace {
     /// Lines of the next group, at most.
     pub(super) fn lines(&self, now: Instant) -> usize {
         match self.is_alone(now) {
-            // A whole chunk.
-            true => usize::MAX,
+            true => self.lines_alone,
             false => self.lines,
         }
     }
@@ -55,12 +59,21 @@ impl Pace {
         }
     }
 
-    /// A group of so many lines took so long.
-    pub(super) fn took(&mut self, lines: usize, time: Duration) {
-        if lines >= self.lines && time > GROUP {
-            self.lines = (self.lines / 2).max(LINES_MIN);
-        } else if lines >= self.lines && time < GROUP / 2 {
-            self.lines = (self.lines * 2).min(LINES_A_CHUNK);
+    /// So many groups, of so many lines in all, were begun at some time and took so long.
+    pub(super) fn took(&mut self, (groups, lines): (u32, usize), begun: Instant, time: Duration) {
+        let (now, least) = match self.is_alone(begun) {
+            true => (&mut self.lines_alone, LINES_ALONE_MIN),
+            false => (&mut self.lines, LINES_MIN),
+        };
+        // A short rest of a chunk says nothing.
+        if groups == 0 || lines / (groups as usize) < *now / 4 * 3 {
+            return;
+        }
+        let each = time / groups;
+        if each > GROUP {
+            *now = (*now / 2).max(least);
+        } else if each < GROUP / 2 {
+            *now = (*now * 2).min(LINES_A_CHUNK);
         }
     }
 }
@@ -70,28 +83,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn batch_has_the_groups_for_itself_until_somebody_else_writes() {
+    fn batch_has_larger_groups_until_somebody_else_writes() {
         let start = Instant::now();
         let mut pace = Pace::new();
-        assert_eq!(pace.lines(start), usize::MAX);
+        assert_eq!(pace.lines(start), LINES_A_CHUNK / 2);
         assert_eq!(pace.fold_rows(start), FOLD_ROWS);
         pace.single(start);
-        assert!(pace.lines(start) < LINES_A_CHUNK);
+        assert_eq!(pace.lines(start), LINES_A_CHUNK / 4);
         assert!(pace.fold_rows(start) < FOLD_ROWS);
-        for _ in 0..20 {
-            pace.took(pace.lines(start), Duration::from_millis(100));
+        assert_eq!(pace.lines(start + ALONE_AFTER), LINES_A_CHUNK / 2);
+    }
+
+    #[test]
+    fn groups_are_as_large_as_they_are_quick() {
+        let start = Instant::now();
+        for (is_alone, least) in [(true, LINES_ALONE_MIN), (false, LINES_MIN)] {
+            let mut pace = Pace::new();
+            if !is_alone {
+                pace.single(start);
+            }
+            let took = |pace: &mut Pace, ms: u64| {
+                for _ in 0..20 {
+                    let lines = pace.lines(start) * 3;
+                    pace.took((3, lines), start, Duration::from_millis(3 * ms));
+                }
+                pace.lines(start)
+            };
+            assert_eq!(took(&mut pace, 100), least);
+            pace.took((1, least / 2), start, Duration::from_millis(1));
+            assert_eq!(pace.lines(start), least, "a short rest of a chunk says nothing");
+            assert_eq!(took(&mut pace, 5), LINES_A_CHUNK);
+            assert_eq!(took(&mut pace, 15), LINES_A_CHUNK);
         }
-        assert_eq!(pace.lines(start), LINES_MIN);
-        // A short rest of a chunk says nothing.
-        pace.took(LINES_MIN - 1, Duration::from_millis(1));
-        assert_eq!(pace.lines(start), LINES_MIN);
-        for _ in 0..20 {
-            pace.took(pace.lines(start), Duration::from_millis(5));
-        }
-        assert_eq!(pace.lines(start), LINES_A_CHUNK);
-        for _ in 0..20 {
-            pace.took(pace.lines(start), Duration::from_millis(100));
-        }
-        assert_eq!(pace.lines(start + ALONE_AFTER), usize::MAX);
     }
 }

@@ -6,7 +6,8 @@ use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::core::Core;
-use super::large::{Large, Pass, Way};
+use super::large::Large;
+use super::pass::{Pass, Way};
 use super::sync::SyncJob;
 use super::syncs::Step;
 use super::{ATTEMPTS_MAX, blocking, refusal_of};
@@ -197,8 +198,14 @@ impl<'g> Hand<'g> {
         let changed = self.grants.change(self.epoch, changes);
         let (done, asked) = oneshot::channel();
         tokio::spawn(async move {
+            let taken = changed.await;
+            // Whoever asks what is to hold has been told of it before. Not when the writer comes to it: that may wait for
+            // the engine, and the engine for this.
+            if taken.is_ok() {
+                shared.settle();
+            }
             // A writer that is gone needs no answer.
-            let _ = done.send(changed.await);
+            let _ = done.send(taken);
             shared.nudge.notify_one();
         });
         asked
@@ -207,11 +214,7 @@ impl<'g> Hand<'g> {
     fn asked(mut self, pass: Pass, mut asked: Asked) -> Next {
         match asked.try_recv() {
             Err(TryRecvError::Empty) => self.on(Stage::Asked(pass, asked)),
-            Ok(Ok(())) => {
-                // Whoever asks what is to hold has been told of it before.
-                self.core.shared.settle();
-                self.on(Stage::Kernel(pass))
-            }
+            Ok(Ok(())) => self.on(Stage::Kernel(pass)),
             // Under the new one from the beginning: what is there already costs little.
             Ok(Err(GrantError::PolicyChanged)) => self.on(Stage::Kernel(Pass::begin(Way::There))),
             // What goes makes room: only the whole tells whether it fits.
@@ -266,10 +269,7 @@ impl<'g> Hand<'g> {
     fn asked_back(self, refusal: Refusal, pass: Pass, tries: u32, mut asked: Asked) -> Next {
         match asked.try_recv() {
             Err(TryRecvError::Empty) => self.on(Stage::AskedBack(refusal, pass, tries, asked)),
-            Ok(Ok(())) => {
-                self.core.shared.settle();
-                self.on(Stage::Back(refusal, pass, tries))
-            }
+            Ok(Ok(())) => self.on(Stage::Back(refusal, pass, tries)),
             // What the kernel holds judges nothing any more.
             Ok(Err(GrantError::Detached)) => self.on(Stage::Back(refusal, pass, tries)),
             Ok(Err(GrantError::PolicyChanged)) if tries < ATTEMPTS_MAX => {

@@ -138,6 +138,8 @@ impl Syncs {
                     (core, None, Some((job, Err(refusal))))
                 }
                 Ok((job, Decision::Large(large))) => {
+                    // While the store takes it.
+                    grants.expect(large.adds()).await;
                     (core, Some(Step::Large(job, large, Stage::Store(0))), None)
                 }
                 Ok((job, Decision::Small(group, summary))) => {

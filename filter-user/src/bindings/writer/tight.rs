@@ -44,8 +44,11 @@ impl Tight {
         !self.more.is_empty()
     }
 
-    pub(super) fn next(&mut self) -> Vec<Job> {
-        self.more.pop_front().unwrap_or_default()
+    /// What is next, at most so many.
+    pub(super) fn next(&mut self, most: usize) -> Vec<Job> {
+        let mut next = self.more.pop_front().unwrap_or_default();
+        self.put_off(next.split_off(most.min(next.len())));
+        next
     }
 }
 

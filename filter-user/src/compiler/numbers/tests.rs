@@ -111,7 +111,7 @@ fn number_of_a_name_that_is_here_again_while_its_tables_were_made_is_not_given_a
     assert_eq!(assigned.left, [left_with]);
 
     let (mut next, mut assigned) = assign();
-    next.move_owner(name, left_with);
+    next.move_owner(owner_hash(name), left_with);
     assigned.took(name, next.owner(name), None);
     next.succeed(&before, &mut assigned);
     assert!(assigned.left.is_empty(), "{assigned:?}");

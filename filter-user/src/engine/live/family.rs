@@ -17,6 +17,9 @@ use crate::kernel::edit::Edit;
 /// Prefixes inside one that are changed with it, one by one: of more a generation is made as soon, and beside the engine.
 const CHANGED_MAX: usize = 100_000;
 
+/// The value of no prefix.
+const NOTHING: u32 = 0;
+
 /// The names of owners' numbers, which have few gaps.
 #[derive(Debug, Default)]
 pub(super) struct Names(Vec<Option<Arc<str>>>);
@@ -202,7 +205,27 @@ impl<const N: usize> Family<N> {
         restated: &mut Vec<(Key<N>, Option<u32>, Option<Meaning>)>,
     ) -> Result<(), Stop> {
         let first = here[0];
-        let outside = meaning(ground.edit, self.entries.around(&first))?;
+        let around = self.entries.around(&first);
+        // Of most that are new, nothing is said there nor around it.
+        if let (
+            Say::Owner {
+                with: Some(owner), ..
+            },
+            [key],
+            NOTHING,
+        ) = (say, here, around)
+            && key.is_single()
+            && self.entries.value(key).is_none()
+        {
+            let is = Meaning {
+                denied_until: self.denied_at(key),
+                owners: vec![owner],
+                ..Meaning::default()
+            };
+            restated.push((*key, None, Some(is)));
+            return Ok(());
+        }
+        let outside = meaning(ground.edit, around)?;
         let mut chain = vec![Around {
             key: Key::cut(first.address, 0),
             was: outside.clone(),

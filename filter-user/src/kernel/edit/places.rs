@@ -19,9 +19,14 @@ use crate::compiler::Key;
 /// A line of a table, and a slot of it.
 type Place = (usize, usize);
 
+/// So many are looked through one by one.
+const FEW: usize = 16;
+
 /// Places that what is planned is to take, in the order in which it will be written.
 #[derive(Debug)]
 struct Claimed<K> {
+    few: Vec<(K, Place)>,
+    /// Those behind the few.
     by_key: HashMap<K, Place, RandomState>,
     taken: HashSet<Place, RandomState>,
 }
@@ -29,6 +34,7 @@ struct Claimed<K> {
 impl<K> Default for Claimed<K> {
     fn default() -> Self {
         Self {
+            few: Vec::new(),
             by_key: HashMap::default(),
             taken: HashSet::default(),
         }
@@ -44,17 +50,23 @@ impl<K: Hash + Eq> Claimed<K> {
         own: impl Fn(&Place) -> bool,
         free: impl Fn(&Place) -> bool,
     ) -> Result<Place, NoRoom> {
-        if let Some(place) = self.by_key.get(&key) {
+        let known = self.few.iter().find(|(known, _)| *known == key);
+        if let Some(place) = known.map(|(_, place)| place).or_else(|| self.by_key.get(&key)) {
             return Ok(*place);
         }
         let lines = home as usize..home as usize + PROBES_MAX as usize;
         let places = lines.flat_map(|line| (0..slots).map(move |slot| (line, slot)));
-        let open = |place: &Place| !self.taken.contains(place);
+        let open =
+            |place: &Place| !self.few.iter().any(|(_, taken)| taken == place) && !self.taken.contains(place);
         let place = places.clone().find(|place| own(place) && open(place));
         let place = place.or_else(|| places.clone().find(|place| free(place) && open(place)));
         let place = place.ok_or(NoRoom)?;
-        self.taken.insert(place);
-        self.by_key.insert(key, place);
+        if self.few.len() < FEW {
+            self.few.push((key, place));
+        } else {
+            self.taken.insert(place);
+            self.by_key.insert(key, place);
+        }
         Ok(place)
     }
 }
