@@ -155,15 +155,12 @@ fn room(policy: &Policy, (owners, sources): (&Owners, &sources::Sources), many: 
     let single = sources.v4.len() + sources.v6.len();
     let (several, listed) = (sources.sources.len(), sources.grants.len());
     let room = Room::for_more(owners.entries.len(), single, several, listed);
-    let at_least = |room: u32, many: u64, there: usize| {
-        let more = many.saturating_sub(there as u64);
-        room.max(u32::try_from(more).unwrap_or(u32::MAX))
-    };
+    let more = |many: u64, there: usize| many.saturating_sub(there as u64).min(u64::from(u32::MAX)) as u32;
     Room {
         parts: pushed_parts(policy),
-        owners: at_least(room.owners, many.owners, owners.entries.len()),
-        hosts_v4: at_least(room.hosts_v4, many.v4, sources.v4.len()),
-        hosts_v6: at_least(room.hosts_v6, many.v6, sources.v6.len()),
+        owners: room.owners.max(more(many.owners, owners.entries.len())),
+        hosts_v4: room.hosts_v4.max(more(many.v4, sources.v4.len())),
+        hosts_v6: room.hosts_v6.max(more(many.v6, sources.v6.len())),
         ..room
     }
 }
