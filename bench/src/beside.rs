@@ -19,7 +19,7 @@ use filter_user::bindings::seam::{
 use filter_user::compiler::binding_name;
 use filter_user::engine::apply::Proposed;
 use filter_user::engine::snapshot::View as _;
-use filter_user::engine::{self, Earlier, Engine, Options, Shared, load_policy};
+use filter_user::engine::{self, Earlier, Engine, Finding, Options, Shared, load_policy};
 use filter_user::kernel::attach::Entry;
 use filter_user::kernel::load::KernelLog;
 use filter_user::kernel::pins::Pins;
@@ -153,8 +153,14 @@ async fn measure(site: &Site, size: usize) -> Result<Beside> {
     };
     let effective: Arc<dyn Effective> = Arc::new(All(Arc::clone(&bindings)));
     let instance = policy.daemon.instance.clone();
-    let (engine, shared) =
-        Engine::start(options, loaded.hash, policy, Some(effective), Earlier::Known).await?;
+    let (engine, shared) = Engine::start(
+        Finding::of(&options, &policy).await?,
+        loaded.hash,
+        policy,
+        Some(effective),
+        Earlier::Known,
+    )
+    .await?;
     let (stop, stops) = watch::channel(false);
     let engine = tokio::spawn(engine.run(stops));
     let changer = Changer { shared, bindings };

@@ -11,7 +11,7 @@ use aya::maps::{Map, ProgramArray};
 use filter_common::abi::names;
 use filter_user::bindings::seam::{Change, Grantee, Terms};
 use filter_user::compiler::{Pushed, binding_name};
-use filter_user::engine::{Earlier, Filter, Options};
+use filter_user::engine::{Earlier, Filter, Finding, Options};
 use filter_user::kernel::load::KernelLog;
 use filter_user::policy::Policy as Checked;
 use ipnet::IpNet;
@@ -145,7 +145,12 @@ async fn change_each(site: &Site, size: usize) -> Result<Single> {
         bpf_fs: site.bpf.path().to_owned(),
         kernel_log: KernelLog::Off,
     };
-    let mut filter = Filter::start(&options, &policy, (Pushed::of(early, []), Earlier::Known)).await?;
+    let mut filter = Filter::start(
+        Finding::of(&options, &policy).await?,
+        &policy,
+        (Pushed::of(early, []), None, Earlier::Known),
+    )
+    .await?;
     let [put_us, remove_us] = turns(&mut filter, late.iter().map(turn))?;
     Ok(Single {
         bindings: size,

@@ -21,7 +21,7 @@ use crate::bindings::requests::AuditNote;
 use crate::bindings::seam::{Effective, Grants};
 use crate::bindings::{self, Bindings, Writer};
 use crate::engine::snapshot::{Snapshot, View};
-use crate::engine::{self, Earlier, Engine, Filter, FilterError, Options};
+use crate::engine::{self, Earlier, Engine, Filter, FilterError, Finding, Options};
 use crate::metrics::Metrics;
 use crate::policies::{By, Policies, Seen, Start, Via};
 use crate::policy::Policy;
@@ -122,14 +122,14 @@ pub async fn run(prepared: Prepared, options: Options, mut start: Start) -> Resu
     start.say();
     take_kept(&options, &mut start)?;
     let hash = start.hash.clone();
-    let (bindings, writer) = open_bindings(&policy).await?;
+    let ((bindings, writer), finding) = open(&options, &policy).await?;
     if start.is_unwritten() && bindings.has_past() {
         start.lose();
     }
     let effective: Arc<dyn Effective> = Arc::new(bindings.clone());
     let earlier = earlier(&bindings, &start);
     let (engine, shared) =
-        Engine::start(options, hash, Arc::clone(&policy), Some(effective), earlier).await?;
+        Engine::start(finding, hash, Arc::clone(&policy), Some(effective), earlier).await?;
     if engine.is_kept() {
         keep(earlier, &bindings, &mut start);
     }
@@ -279,6 +279,12 @@ async fn note(bindings: &Bindings, note: AuditNote) {
     if let Err(refusal) = bindings.audit(note).await {
         tracing::error!("the audit log does not tell of this {what}: {}", refusal.detail);
     }
+}
+
+/// The bindings, and beside that what an earlier daemon has left in the kernel: both take long where much was pushed.
+async fn open(options: &Options, policy: &Arc<Policy>) -> Result<((Bindings, Writer), Finding), DaemonError> {
+    let (opened, finding) = tokio::join!(open_bindings(policy), Finding::of(options, policy));
+    Ok((opened?, finding?))
 }
 
 /// The bindings of the state folder, under the policy about to be in force.

@@ -49,21 +49,33 @@ pub(crate) fn handed_over() -> io::Result<Vec<OwnedFd>> {
 }
 
 /// The shortest slice that Linux gives, in nanoseconds.
-const SLICE_NANOS: u64 = 100_000;
+const SLICE_SHORT_NANOS: u64 = 100_000;
+/// Some seven times what others have.
+const SLICE_LONG_NANOS: u64 = 20_000_000;
 
 /// Asks that the calling thread runs soon after it wakes, for a short time each: it need not be more urgent than others
 /// for that (Linux 6.12; an older one gives all threads the same slice).
 pub(crate) fn run_soon() {
+    ask_slice(SLICE_SHORT_NANOS);
+}
+
+/// Asks that the calling thread runs for long at a time, after whoever has less to do: it has its share all the same, and
+/// a gateway or an API server of this host that wakes beside it need not wait for a core.
+pub(crate) fn run_long() {
+    ask_slice(SLICE_LONG_NANOS);
+}
+
+fn ask_slice(nanos: u64) {
     // SAFETY: numbers alone, for which zero is a value.
     let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
     let bytes = size_of::<libc::sched_attr>();
     // SAFETY: the place has `bytes` bytes that are ours, and the kernel writes no more.
     let read = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, bytes, 0) };
-    attributes.sched_runtime = SLICE_NANOS;
+    attributes.sched_runtime = nanos;
     // SAFETY: the kernel reads a `sched_attr`, by the size in it.
     let set = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
     if read != 0 || set != 0 {
-        tracing::debug!("no short slices: {}", io::Error::last_os_error());
+        tracing::debug!("no slices of its own: {}", io::Error::last_os_error());
     }
 }
 

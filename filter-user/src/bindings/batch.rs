@@ -10,7 +10,6 @@ use tokio::sync::Notify;
 use super::guard::{Stream, StreamGuard, lock};
 use super::lines::{self, Body, Line, LineFault, Splitter};
 use super::memory::Shelf;
-use super::model::body::Wanted;
 use super::model::owned::Credential;
 use super::outlook::Outlook;
 use super::refusal::{Code, Refusal};
@@ -225,9 +224,8 @@ fn op_of(line: Line, epoch: u64, shared: &Shared) -> Option<(Credential, Op)> {
     Some(match line {
         Line::Put { credential, mut body } => {
             shared.memory.share(&mut body.content);
-            let wanted = Wanted::from(body);
             let put = Op::Put {
-                wanted,
+                wanted: body,
                 epoch,
                 conditions,
             };

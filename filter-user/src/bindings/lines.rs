@@ -1,7 +1,7 @@
 //! Bodies of many lines: cut from the stream as it comes, each read strictly, none longer than 64 KiB.
 
 use super::model::allowance::{Allowance, PolicyView};
-use super::model::body::{PutBody, Shape, lease, put_body, row_version};
+use super::model::body::{Shape, Wanted, lease, put_body, row_version};
 use super::model::credential;
 use super::model::json::{Faults, Json, Members, parse};
 use super::model::owned::Credential;
@@ -14,7 +14,7 @@ use super::shared::Shared;
 pub(super) enum Line {
     Put {
         credential: Credential,
-        body: PutBody,
+        body: Wanted,
     },
     Renew {
         credential: Credential,

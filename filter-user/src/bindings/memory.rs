@@ -2,19 +2,19 @@
 //!
 //! Only the writer changes it. One ordered map a publisher, each behind a lock that is held for a few rows at a time.
 
-use std::collections::{BTreeMap, HashSet};
+mod look;
+
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::model::content::{Content, Names, Services};
+use super::model::content::{Content, NamesTable};
 use super::model::lease::Moment;
 use super::model::owned::{Credential, Named, Sought};
 use super::model::row::{Row, Told};
 use super::model::view::PublisherFacts;
 
-/// Lists of services that are shared; more are kept by each binding itself.
-const NAMES_SHARED_MAX: usize = 4_096;
 /// Rows changed under one hold of a lock, so that no reader waits long.
 const ROWS_A_HOLD: usize = 256;
 /// Rows copied out under one hold of a lock.
@@ -23,7 +23,8 @@ const ROWS_A_SLICE: usize = 4_096;
 /// Rows to be put in place; `None` takes one out.
 pub(crate) type RowChanges = Vec<(Credential, Option<Arc<Row>>)>;
 
-type Rows = BTreeMap<Credential, Arc<Row>>;
+/// A publisher's.
+pub(crate) type Rows = BTreeMap<Credential, Arc<Row>>;
 
 /// What takes the place of rows: `None` takes one out.
 pub(crate) type Next = BTreeMap<Credential, Option<Arc<Row>>>;
@@ -65,7 +66,7 @@ impl Held {
 #[derive(Default)]
 pub(crate) struct Memory {
     shelves: RwLock<BTreeMap<Arc<str>, Arc<Shelf>>>,
-    names: Mutex<HashSet<Names>>,
+    names: Mutex<NamesTable>,
 }
 
 /// A publisher's bindings.
@@ -210,8 +211,7 @@ impl Shelf {
         }
     }
 
-    pub(crate) fn fill(&self, rows: impl Iterator<Item = (Credential, Arc<Row>)>) {
-        let rows: Rows = rows.collect();
+    pub(crate) fn fill(&self, rows: Rows) {
         let ended = rows.values().filter(|row| row.told == Told::Ended).count();
         self.ended.store(ended as u64, Ordering::Release);
         self.write().rows = rows;
@@ -348,17 +348,14 @@ impl Memory {
 
     /// The same content with its list of services shared.
     pub(crate) fn share(&self, content: &mut Content) {
-        let Services::Named(names) = &mut content.services else {
-            return;
-        };
-        let mut shared = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        match shared.get(names.as_ref()) {
-            Some(known) => *names = Arc::clone(known),
-            None if shared.len() < NAMES_SHARED_MAX => {
-                shared.insert(Arc::clone(names));
-            }
-            None => {}
-        }
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.share(content);
+    }
+
+    /// Lists that rows share which are about to be put in place.
+    pub(crate) fn learn(&self, names: NamesTable) {
+        let mut known = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        known.learn(names);
     }
 
     /// Everything goes: another store takes its place.
@@ -374,7 +371,7 @@ impl Memory {
 mod tests {
     use super::*;
 
-    use crate::bindings::model::content::Ports;
+    use crate::bindings::model::content::{Ports, Services};
 
     fn row(revision: u64) -> Arc<Row> {
         let content = Content {
@@ -385,7 +382,6 @@ mod tests {
             labels: None,
         };
         Arc::new(Row {
-            etag: 0,
             content,
             row_version: None,
             created_ms: 0,

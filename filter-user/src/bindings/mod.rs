@@ -271,9 +271,9 @@ impl Bindings {
         }
     }
 
-    fn want(&self, mut body: model::body::PutBody) -> Wanted {
+    fn want(&self, mut body: model::body::Wanted) -> Wanted {
         self.shared.memory.share(&mut body.content);
-        Wanted::from(body)
+        body
     }
 }
 
@@ -333,10 +333,12 @@ struct UnderPolicy {
 impl Under for UnderPolicy {
     fn all(&self) -> (Vec<Grantee>, Vec<DenyGrant>) {
         let now = self.shared.clock.now();
-        let mut grantees = Vec::new();
-        for shelf in self.shared.memory.shelves() {
+        let shelves = self.shared.memory.shelves();
+        let count: u64 = shelves.iter().map(|shelf| shelf.len()).sum();
+        let mut grantees = Vec::with_capacity(count as usize);
+        for shelf in shelves {
             let facts = shelf.facts_to_be();
-            shelf.each_of(Which::ToBe, |credential, row| {
+            shelf.look(Which::ToBe, |credential, row| {
                 grantees.extend(self.grantee(&shelf, facts, credential, row, now));
             });
         }

@@ -1,6 +1,5 @@
 //! Opening: folder, store, audit log, memory, and what a crash left to tell.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -14,12 +13,10 @@ use super::clock::Now;
 use super::memory::Memory;
 use super::model::allowance::PolicyView;
 use super::model::credential::Fingerprints;
-use super::model::lease::Moment;
-use super::model::owned::Credential;
 use super::requests::AuditHead;
 use super::secret::read_secret;
 use super::shared::{CHUNKS_MAX, Phase, SECRETS_ALARM, SINGLES_MAX, STORE_ALARM, Shared};
-use super::store::{self, Opened, Rows, StoreError};
+use super::store::{self, Opened, StoreError};
 use super::writer::Writer;
 use super::writer::denies::{Denies, Deny};
 use super::writer::reserve::give_up;
@@ -61,7 +58,7 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
     // Above whatever the audit log names, should the store have been set aside.
     let revision = opened.revision.max(audit.revision);
     let memory = Memory::default();
-    fill(&memory, opened.rows, &opened.successes, &opened.unsynced);
+    fill(&memory, &mut opened);
     let deny = |(name, stored)| (name, Arc::new(Deny::read(stored, now, opened.last_write)));
     let denies = Denies::new(opened.denies.into_iter().map(deny).collect());
     let shared = Arc::new(Shared {
@@ -217,25 +214,17 @@ fn way_back(path: &Path) -> String {
     }
 }
 
-pub(super) fn fill(
-    memory: &Memory,
-    rows: Rows,
-    successes: &BTreeMap<String, Moment>,
-    unsynced: &BTreeMap<String, u64>,
-) {
-    for (publisher, rows) in rows {
-        let shelf = memory.shelf_for(&publisher);
-        shelf.fill(rows.into_iter().map(|(credential, mut row)| {
-            memory.share(&mut row.content);
-            (Credential::new(&publisher, &credential), Arc::new(row))
-        }));
+pub(super) fn fill(memory: &Memory, opened: &mut Opened) {
+    memory.learn(std::mem::take(&mut opened.names));
+    for (publisher, rows) in std::mem::take(&mut opened.rows) {
+        memory.shelf_for(&publisher).fill(rows);
     }
-    for (publisher, at) in successes {
+    for (publisher, at) in &opened.successes {
         let shelf = memory.shelf_for(publisher);
         shelf.succeeded(*at);
         shelf.count_success(*at);
     }
-    for (publisher, restored) in unsynced {
+    for (publisher, restored) in &opened.unsynced {
         let shelf = memory.shelf_for(publisher);
         shelf.unsynced.store(*restored, Ordering::Release);
     }

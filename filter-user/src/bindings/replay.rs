@@ -70,7 +70,6 @@ fn grantee_of(view: &PolicyView, line: Option<&[u8]>, start_ns: u64) -> Result<O
         boot_id: 0,
     };
     let row = Row {
-        etag: 0,
         row_version: body.row_version,
         created_ms: 0,
         end: body.lease_ms.map(|lease| Moment::after(now, lease)),

@@ -10,7 +10,7 @@ use super::guard::{Stream, StreamGuard};
 use super::lines::{self, Body, Line, LineFault, Splitter};
 use super::memory::Shelf;
 use super::model::allowance::PolicyView;
-use super::model::body::{PutBody, Wanted};
+use super::model::body::Wanted;
 use super::model::owned::Credential;
 use super::model::row::Told;
 use super::refusal::{Code, FieldFault, Refusal};
@@ -32,7 +32,7 @@ pub struct SyncInput {
     splitter: Splitter,
     job: Box<SyncJob>,
     /// Lines that are to be compared, with their numbers.
-    puts: Vec<(u64, Credential, PutBody)>,
+    puts: Vec<(u64, Credential, Wanted)>,
     /// All lines before these; nothing before the first.
     compared: Option<JoinHandle<Compared>>,
     /// The count of the line `end`.
@@ -218,7 +218,7 @@ impl SyncInput {
         let shelf = self.shared.memory.shelf_for(&self.job.options.publisher);
         self.compared = Some(spawn_blocking(move || {
             for (line, credential, body) in puts {
-                compared.add(line, credential, Wanted::from(body), &shelf);
+                compared.add(line, credential, body, &shelf);
             }
             compared
         }));
@@ -245,7 +245,7 @@ impl Compared {
             return;
         }
         let same = shelf.get(&credential).is_some_and(|row| {
-            row.etag == wanted.etag
+            row.content == wanted.content
                 && row.row_version == wanted.row_version
                 && row.end.is_none()
                 && wanted.lease_ms.is_none()

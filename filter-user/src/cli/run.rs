@@ -111,7 +111,11 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     // Rights are a thread's own: given up before the runtime starts its own threads.
     let ended = |error: DaemonError| still_filtering(ended(error), bpf_fs);
     let prepared = daemon::prepare(&options, &mut start).map_err(ended)?;
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| ended(DaemonError::Runtime(error)))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .on_thread_start(crate::sys::run_long)
+        .build()
+        .map_err(|error| ended(DaemonError::Runtime(error)))?;
     let run = daemon::run(prepared, options, start);
     let ran = runtime.block_on(run).map_err(ended);
     // All that must be on disk is there: whatever another thread still waits for does not keep the process.

@@ -18,6 +18,7 @@ mod rows;
 pub mod runs;
 mod sources;
 mod tables;
+mod threads;
 
 pub use limits::{LimitTable, limit_set};
 pub use numbers::{Assigned, Keep, Numbers, OwnerHash, owner_hash, owner_name};
@@ -28,7 +29,7 @@ pub use tables::{Compiled, Key, Room};
 use std::collections::HashMap;
 
 use filter_common::abi::{self, ICMP_ANSWERS, ICMP_REQUESTS, Owner, SOURCE_LIMIT};
-use filter_common::bounds::{OWNERS_PER_SOURCE_MAX, ROWS_MAX, SOURCE_WAYS};
+use filter_common::bounds::{OWNERS_PER_SOURCE_MAX, SOURCE_WAYS};
 use filter_common::lookup::prefixes::parts;
 use filter_common::lookup::{PORT_SET_WORDS, config_flags};
 use ipnet::IpNet;
@@ -97,9 +98,13 @@ pub fn compile(
     let mut flags = filter_flags(&policy.filter);
 
     let service_entries = services_table(policy, numbers, &services, &mut limits, &mut flags)?;
-    let owners = owners_table(policy, numbers, &services, &mut rows, &mut limits, around)?;
     let management = destinations::Management::of(policy)?;
-    let sources = sources::build(policy, numbers, &management, around.pushed)?;
+    let pushed = around.pushed;
+    let (sources, owners) = threads::both(
+        || sources::build(policy, numbers, &management, pushed),
+        || owners_table(policy, numbers, &services, &mut rows, &mut limits, around),
+    );
+    let (owners, sources) = (owners?, sources?);
     bounded(&sources)?;
     let destinations = destinations::build(policy, &services, &management, &mut rows, around.host_addresses)?;
     if destinations.addressed {
@@ -118,15 +123,7 @@ pub fn compile(
     } else {
         (policy.filter.source_limit_max.div_ceil(u64::from(SOURCE_WAYS))) as u32
     };
-    if rows.count() > ROWS_MAX as usize {
-        let needed = rows.count();
-        return Err(CompileError::TableFull {
-            table: "rows",
-            what: "sets of services",
-            needed,
-            max: ROWS_MAX,
-        });
-    }
+    rows.bounded()?;
     Ok(Compiled {
         flags,
         row_words,

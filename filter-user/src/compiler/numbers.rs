@@ -6,6 +6,7 @@
 mod given;
 mod hashes;
 mod known;
+mod set;
 #[cfg(test)]
 mod tests;
 
@@ -16,12 +17,14 @@ use std::sync::Arc;
 use filter_common::abi::PUBLISHERS_START;
 use filter_common::bounds::{PUBLISHERS_MAX, SERVICES_MAX};
 
+use super::threads::in_halves;
 use super::{CompileError, Pushed};
 use crate::policy::model::Policy;
 use given::Given;
 use hashes::owner_hashes;
 pub use hashes::{OwnerHash, owner_hash};
 use known::{ByHash, Known};
+use set::Set;
 
 /// The name of a client as an owner.
 pub fn owner_name(client: &str) -> String {
@@ -238,16 +241,19 @@ impl Numbers {
         assigned.unnamed =
             unnamed(service_names(policy), &services) + unnamed(publisher_names(policy), &publishers);
         let hashes = owner_hashes(policy, pushed);
-        let (owned, taken) = self.place_owners(&hashes, owners_end, keep);
+        let Owned {
+            numbers: owned,
+            taken,
+            are_known,
+        } = self.place_owners(&hashes, owners_end, keep);
         assigned.taken = taken;
         assigned.unnumbered = owned.iter().filter(|number| **number == 0).count();
-        let mut owners = ByHash::with_capacity_and_hasher(hashes.len(), Default::default());
-        for (hash, number) in hashes.iter().zip(&owned).filter(|(_, number)| **number != 0) {
-            if self.number_of(hash) != Some(*number) {
-                assigned.owners.push((*hash, *number));
-            }
-            owners.insert(*hash, *number);
-        }
+        // At a restart all of a million are known, and nobody else is: looking for each once more takes as long again.
+        let same = are_known && self.leaving.is_empty() && self.owners.are_just(hashes.len());
+        let owners = match same {
+            true => self.owners.clone(),
+            false => Known::from(self.placed(&hashes, &owned, &mut assigned)),
+        };
         // What only the policy in force has keeps its number for one change more, unless it was the last to be had.
         let given = Set::of(owned.iter().copied());
         let (mut leaving, mut parted_before) = (ByHash::default(), Vec::new());
@@ -269,7 +275,7 @@ impl Numbers {
             services,
             publishers,
             leaving: Arc::new(leaving),
-            owners: Known::from(owners),
+            owners,
             given: self.given.clone(),
             parted: Vec::new(),
             parted_before,
@@ -332,12 +338,22 @@ impl Numbers {
         self.owners.get(hash).or_else(|| self.leaving.get(hash).copied())
     }
 
-    /// As `place`, for as many as a million; 0 for whom there is none left. Also those that were nobody's.
-    fn place_owners(&self, wanted: &[OwnerHash], end: u32, keep: Keep) -> (Vec<u32>, Vec<u32>) {
-        let mut numbers: Vec<u32> = wanted
-            .iter()
-            .map(|hash| self.number_of(hash).filter(|number| *number < end).unwrap_or(0))
-            .collect();
+    /// The numbers by their owners; what is new in them is noted.
+    fn placed(&self, hashes: &[OwnerHash], numbers: &[u32], assigned: &mut Assigned) -> ByHash {
+        let mut owners = ByHash::with_capacity_and_hasher(hashes.len(), Default::default());
+        for (hash, number) in hashes.iter().zip(numbers).filter(|(_, number)| **number != 0) {
+            if self.number_of(hash) != Some(*number) {
+                assigned.owners.push((*hash, *number));
+            }
+            owners.insert(*hash, *number);
+        }
+        owners
+    }
+
+    /// As `place`, for as many as a million.
+    fn place_owners(&self, wanted: &[OwnerHash], end: u32, keep: Keep) -> Owned {
+        let known = |hash: &OwnerHash| self.number_of(hash).filter(|number| *number < end).unwrap_or(0);
+        let mut numbers = in_halves(wanted.len(), |half| wanted[half].iter().map(known).collect());
         let without = numbers.iter().filter(|number| **number == 0).count();
         let fresh = self.given.take_many(without, end);
         let mut used = Vec::new();
@@ -354,30 +370,21 @@ impl Numbers {
         for number in numbers.iter_mut().filter(|number| **number == 0) {
             *number = free.next().copied().unwrap_or(0);
         }
-        (numbers, fresh)
+        Owned {
+            numbers,
+            taken: fresh,
+            are_known: without == 0,
+        }
     }
 }
 
-/// Numbers as bits.
-struct Set(Vec<u64>);
-
-impl Set {
-    fn of(numbers: impl Iterator<Item = u32>) -> Self {
-        let mut words = Vec::new();
-        for number in numbers {
-            let word = number as usize / 64;
-            if words.len() <= word {
-                words.resize((word + 1).next_power_of_two(), 0);
-            }
-            words[word] |= 1 << (number % 64);
-        }
-        Self(words)
-    }
-
-    fn holds(&self, number: u32) -> bool {
-        let word = self.0.get(number as usize / 64);
-        word.is_some_and(|word| word >> (number % 64) & 1 == 1)
-    }
+/// Owners' numbers, in the order of the owners; 0 for whom there is none left.
+struct Owned {
+    numbers: Vec<u32>,
+    /// Those that were nobody's.
+    taken: Vec<u32>,
+    /// Whether all had theirs before.
+    are_known: bool,
 }
 
 type Placed<K> = (HashMap<K, u32>, Vec<(K, u32)>);

@@ -2,6 +2,10 @@
 
 use std::collections::HashMap;
 
+use filter_common::bounds::ROWS_MAX;
+
+use super::CompileError;
+
 pub struct Rows {
     width: usize,
     pub words: Vec<u64>,
@@ -28,6 +32,19 @@ impl Rows {
             numbers: numbers.collect(),
             words,
         }
+    }
+
+    pub(super) fn bounded(&self) -> Result<(), CompileError> {
+        let needed = self.count();
+        if needed > ROWS_MAX as usize {
+            return Err(CompileError::TableFull {
+                table: "rows",
+                what: "sets of services",
+                needed,
+                max: ROWS_MAX,
+            });
+        }
+        Ok(())
     }
 
     pub fn count(&self) -> usize {

@@ -291,9 +291,11 @@ fn fit(
             compile((policy, pushed), &numbers, host, (wanted.occasion, wanted.many)),
             under,
         ) {
-            // An operator's policy does not wait for what was pushed; what is pushed waits for its place.
+            // An operator's policy does not wait for what was pushed, nor does a start, which has no policy before it; what
+            // is pushed waits for its place.
             (Err(FilterError::Compile(CompileError::OwnersPerSource { .. })), Some(under))
-                if wanted.occasion == Occasion::Reload && crowded::leave_out(policy, pushed, under) != 0 => {}
+                if (wanted.occasion == Occasion::Reload || wanted.before.is_empty())
+                    && crowded::leave_out(policy, pushed, under) != 0 => {}
             (compiled, _) => return Ok((numbers, claim, compiled?)),
         }
     }

@@ -19,6 +19,7 @@ mod error;
 mod explain;
 mod fill;
 mod filter;
+mod finding;
 #[cfg(test)]
 pub mod fixture;
 mod gate;
@@ -52,6 +53,7 @@ pub use crowded::crowded_out;
 pub use error::FilterError;
 pub use explain::ExplainError;
 pub use filter::Filter;
+pub use finding::Finding;
 pub use gate::{load_policy, load_policy_from, refusal, unexpected};
 pub use next_start::lacking_at_start;
 pub use shared::Shared;
@@ -161,7 +163,7 @@ pub struct Engine {
 impl Engine {
     /// Puts a checked policy in force, taking over what an earlier daemon left.
     pub async fn start(
-        options: Options,
+        finding: Finding,
         hash: String,
         policy: Arc<Policy>,
         effective: Option<Arc<dyn Effective>>,
@@ -169,20 +171,19 @@ impl Engine {
     ) -> Result<(Self, Arc<Shared>), FilterError> {
         // The bindings' view of the policy is wanted once more when it is in force.
         let under = effective.as_ref().map(|effective| effective.under(1, &policy));
-        let pushed = match earlier {
-            Earlier::Known | Earlier::NewStore | Earlier::Nothing | Earlier::NoPolicy => {
-                pushed_at_start(under.as_deref(), &policy)
-            }
-            Earlier::NoPushes => Pushed::default(),
+        let pushed = match (earlier, &under) {
+            (Earlier::NoPushes, _) | (_, None) => Pushed::default(),
+            (_, Some(under)) => all_pushed(under.as_ref()),
         };
-        let filter = Filter::start(&options, &policy, (pushed, earlier)).await?;
+        let policy_file = finding.options.policy_file.clone();
+        let filter = Filter::start(finding, &policy, (pushed, under.clone(), earlier)).await?;
         let hash = match (filter.kept, earlier) {
             (true, Earlier::NoPolicy | Earlier::Nothing) => UNKNOWN.to_owned(),
             _ => hash,
         };
         let (sender, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
         let started_at = jiff::Timestamp::now();
-        let state = PolicyState::at_start(&options.policy_file, &hash, started_at);
+        let state = PolicyState::at_start(&policy_file, &hash, started_at);
         let snapshot = picture(&filter, &policy, state, started_at);
         let shared = Arc::new(Shared {
             reader: RwLock::new(Arc::new(filter.reader(&policy)?)),
@@ -319,16 +320,10 @@ impl Engine {
     }
 }
 
-/// What holds of all that was pushed under the first policy.
-fn pushed_at_start(under: Option<&dyn Under>, policy: &Policy) -> Pushed {
-    let Some(under) = under else {
-        return Pushed::default();
-    };
+/// All that was pushed and holds under one policy.
+fn all_pushed(under: &dyn Under) -> Pushed {
     let (grantees, denies) = under.all();
-    let mut pushed = Pushed::of(grantees, denies);
-    // A crash may have left more in the store than was ever in force, and the file may have changed.
-    crowded::leave_out(policy, &mut pushed, under);
-    pushed
+    Pushed::of(grantees, denies)
 }
 
 fn picture(filter: &Filter, policy: &Policy, state: PolicyState, started_at: jiff::Timestamp) -> Snapshot {

@@ -12,20 +12,23 @@ use nix::fcntl::Flock;
 use super::attachments::{Attachments, by_slot, counted, placed};
 use super::build::{Around, Next, Wanted};
 use super::compile::{Occasion, compile};
+use super::crowded;
 use super::drift::TablesInForce;
 use super::error::FilterError;
 use super::fill::owners_max;
 use super::filter::{Filter, meta, name, names_of, read, shared};
+use super::finding::{Finding, There};
 use super::tables::Tables;
 use super::{Earlier, Options};
 use crate::bindings::seam::Many;
+use crate::bindings::seam::Under;
 use crate::compiler::{self, Keep, Numbers, Pushed, owner_hash, owner_name};
 use crate::kernel::attach::Entry;
 use crate::kernel::capture::Tap;
 use crate::kernel::choice::Choice;
 use crate::kernel::clock;
 use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
-use crate::kernel::pins::{Found, PinError, Pins};
+use crate::kernel::pins::Pins;
 use crate::kernel::slots;
 use crate::kernel::source_levels;
 use crate::kernel::state::{Limits, State};
@@ -34,50 +37,42 @@ use crate::kernel::tick::Jiffy;
 use crate::kernel::written::ReadBack;
 use crate::policy::Policy;
 
+/// What is pushed, and who knows what of it holds under the policy.
+type UnderPolicy = (Pushed, Option<Arc<dyn Under>>);
+
 impl Filter {
     /// Puts a policy in force on its interfaces, over what an earlier daemon left or from nothing.
     /// Where not all is known of what that one had in force, it stays as it is.
     pub async fn start(
-        options: &Options,
+        Finding { options, pins, there }: Finding,
         policy: &Arc<Policy>,
-        (pushed, earlier): (Pushed, Earlier),
+        (mut pushed, under, earlier): (Pushed, Option<Arc<dyn Under>>, Earlier),
     ) -> Result<Self, FilterError> {
-        let pins = Pins::of(&options.bpf_fs, &policy.daemon.instance)?;
+        let options = &options;
         let held = || FilterError::Instance(policy.daemon.instance.clone());
-        // Whoever holds the folder owns what is in it, wherever its state is kept.
-        let lock = match pins.root().exists() {
-            true => Some(pins.lock()?.ok_or_else(held)?),
-            false => None,
-        };
-        let found = match pins.look() {
-            Err(PinError::Newer { meta, .. }) if options.downgrade => Found::Other(meta),
-            found => found?,
-        };
-        if lock.is_some() {
-            pins.settle()?;
-        }
         let around = Around::read(policy, Occasion::of_start(options)).await?;
-        match found {
-            Found::Other(theirs) => {
-                let lock = lock.ok_or_else(held)?;
-                if !matches!(earlier, Earlier::Known | Earlier::NewStore | Earlier::Nothing) {
-                    return Err(FilterError::Unknown(theirs.layout_version));
-                }
-                tokio::task::block_in_place(|| {
-                    Self::succeed((pins, lock), options, (policy, pushed), around, theirs)
-                })
+        // A crash may have left more in the store than was ever in force, and the file may have changed.
+        let leave_out = |pushed: &mut Pushed| {
+            let under = under.as_deref();
+            under.map_or(0, |under| crowded::leave_out(policy, pushed, under))
+        };
+        match there {
+            There::Other(_, theirs)
+                if !matches!(earlier, Earlier::Known | Earlier::NewStore | Earlier::Nothing) =>
+            {
+                Err(FilterError::Unknown(theirs.layout_version))
             }
-            Found::Ours(meta) => {
-                pins.check_shapes()?;
-                pins.check_program()?;
-                let lock = lock.ok_or_else(held)?;
-                tokio::task::block_in_place(|| {
-                    let what = (policy, pushed, earlier);
-                    Self::adopt(pins, lock, options, what, around, meta)
-                })
-            }
-            Found::Nothing | Found::Half => {
-                if found == Found::Half {
+            There::Other(lock, theirs) => tokio::task::block_in_place(|| {
+                leave_out(&mut pushed);
+                Self::succeed((pins, lock), options, (policy, pushed), around, theirs)
+            }),
+            There::Ours(filter, armed) => tokio::task::block_in_place(|| {
+                let what = (policy, (pushed, under), earlier);
+                Self::adopt(*filter, armed, options, what, around)
+            }),
+            nothing @ (There::Nothing | There::Half(_)) => {
+                // It is held until it is gone.
+                if let There::Half(_lock) = nothing {
                     tracing::warn!(
                         "{}: an earlier start ended half-way; cleared",
                         pins.root().display()
@@ -87,7 +82,10 @@ impl Filter {
                 pins.create()?;
                 let lock = pins.lock()?.ok_or_else(held)?;
                 pins.settle()?;
-                tokio::task::block_in_place(|| Self::create(pins, lock, options, (policy, pushed), around))
+                tokio::task::block_in_place(|| {
+                    leave_out(&mut pushed);
+                    Self::create(pins, lock, options, (policy, pushed), around)
+                })
             }
         }
     }
@@ -180,33 +178,12 @@ impl Filter {
 
     /// Takes over a pinned filter of this layout: packets go on being judged by it until the swap.
     fn adopt(
-        pins: Pins,
-        lock: Flock<File>,
+        mut filter: Self,
+        armed: Option<abi::Switch>,
         options: &Options,
-        (policy, pushed, earlier): (&Arc<Policy>, Pushed, Earlier),
+        (policy, pushed, earlier): (&Arc<Policy>, UnderPolicy, Earlier),
         around: Around,
-        meta: Meta,
     ) -> Result<Self, FilterError> {
-        let generation = stand_in(&pins, options, 1)?;
-        let armed = Switch::of(&generation)?.armed();
-        let limits = Limits::pinned(&pins.generation(judging(armed, meta)));
-        if limits.is_none() {
-            tracing::warn!("the limits in force cannot be read back: buckets whose limit changed start full");
-        }
-        let maps = pins.maps();
-        let entry = Entry::adopt(&pins)?;
-        let number = armed.map_or(meta.generation, |armed| armed.standby.max(meta.generation));
-        let mut filter = Self::over(Inherited {
-            pins,
-            lock,
-            entry,
-            generation,
-            limits: limits.unwrap_or_default(),
-            number,
-            jiffy_zero: meta.jiffy_zero,
-            maps,
-            log: options.kernel_log,
-        })?;
         filter.kept = match earlier {
             Earlier::Known => false,
             Earlier::NewStore | Earlier::Nothing => filter.has_other_owners(policy),
@@ -224,7 +201,7 @@ impl Filter {
             many: Many::default(),
         };
         let ground = filter.ground(Arc::default())?;
-        let next = Next::make(wanted, (pushed, None), around, ground)?;
+        let next = Next::make(wanted, pushed, around, ground)?;
         filter.put(next, None)?.let_go();
         if armed.is_some() {
             filter.nothing_stands_by();

@@ -300,46 +300,6 @@ impl Generation {
         self.write(table, &keys, &values)
     }
 
-    fn fill(&mut self, compiled: &Compiled, from: &Layout, to: &Layout) -> Result<(), LoadError> {
-        self.fill_array(names::GATE_V4, &from.gate_v4)?;
-        self.fill_array(names::HOSTS_V4, &from.hosts_v4)?;
-        self.fill_array(names::TOP_V4, &from.top_v4)?;
-        self.fill_array(names::RANGES_V4, &from.ranges_v4)?;
-        self.fill_array(names::GATE_V6, &from.gate_v6)?;
-        self.fill_array(names::HOSTS_V6, &from.hosts_v6)?;
-        self.fill_array(names::BLOCKS_V6, &from.blocks_v6)?;
-        self.fill_array(names::TOP_V6, &from.top_v6)?;
-        self.fill_array(names::RANGES_V6, &from.ranges_v6)?;
-        self.fill_array(names::SOURCES, &compiled.sources)?;
-        self.fill_array(names::GATE_TO, &to.gate_v6)?;
-        self.fill_array(names::HOSTS_TO, &to.hosts_v6)?;
-        self.fill_array(names::BLOCKS_TO, &to.blocks_v6)?;
-        self.fill_array(names::TOP_TO, &to.top_v6)?;
-        self.fill_array(names::RANGES_TO, &to.ranges_v6)?;
-        self.fill_array(names::CLASSES, &compiled.classes)?;
-        self.fill_array(names::PORTS, &compiled.ports)?;
-        self.fill_array(names::PORT_MASKS, &compiled.port_masks)?;
-        self.fill_array(names::ROWS, &compiled.rows)?;
-        self.fill_array(names::GRANTS, &compiled.grants)?;
-        self.fill_array(names::OWNERS, &compiled.owners)?;
-        self.fill_array(names::PORT_SETS, &compiled.port_sets)?;
-        self.fill_array(names::LIMITS, &compiled.limits)?;
-        self.fill_array(names::SERVICES, &compiled.services)
-    }
-
-    fn fill_array<V: Pod>(&mut self, table: &'static str, entries: &[V]) -> Result<(), LoadError> {
-        let map = self.map(table)?;
-        memory::fill(map, entries).map_err(|error| LoadError::Fill {
-            table,
-            done: 0,
-            wanted: entries.len(),
-            error,
-        })?;
-        let length = map.info()?.max_entries() as usize;
-        self.written.filled(table, length, entries);
-        Ok(())
-    }
-
     fn write<K: Pod, V: Pod>(&self, table: &'static str, keys: &[K], values: &[V]) -> Result<(), LoadError> {
         let map = self.map(table)?;
         raw::update(map.fd().as_fd(), keys, values).map_err(|(done, error)| LoadError::Fill {

@@ -16,6 +16,7 @@ pub mod devices;
 pub mod edit;
 pub mod ethtool;
 pub mod events;
+mod fill;
 pub mod holder;
 pub mod interfaces;
 mod kept;

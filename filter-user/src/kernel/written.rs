@@ -91,6 +91,12 @@ impl Written {
     pub(super) fn filled<V: Pod>(&mut self, table: &'static str, entries: usize, values: &[V]) {
         self.tables.insert(table, Arc::new(Sums::of(entries, values)));
     }
+
+    /// With tables that were filled beside these.
+    pub(super) fn with(mut self, other: Written) -> Self {
+        self.tables.extend(other.tables);
+        self
+    }
 }
 
 fn lock(writing: &Mutex<()>) -> MutexGuard<'_, ()> {

@@ -43,31 +43,11 @@ const SOURCES_READ_MAX: usize = 65_536;
 
 /// What a PUT asks for.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct PutBody {
+pub(crate) struct Wanted {
     pub(crate) content: Content,
     /// `None`: no end.
     pub(crate) lease_ms: Option<i64>,
     pub(crate) row_version: Option<u64>,
-}
-
-/// The same, ready for the writer, with its etag.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Wanted {
-    pub(crate) content: Content,
-    pub(crate) etag: u64,
-    pub(crate) lease_ms: Option<i64>,
-    pub(crate) row_version: Option<u64>,
-}
-
-impl From<PutBody> for Wanted {
-    fn from(body: PutBody) -> Wanted {
-        Wanted {
-            etag: body.content.etag(),
-            content: body.content,
-            lease_ms: body.lease_ms,
-            row_version: body.row_version,
-        }
-    }
 }
 
 /// Whether the members of a line are known beside those of a body.
@@ -83,7 +63,7 @@ pub(crate) fn put_body(
     shape: Shape,
     view: &PolicyView,
     allowance: &Allowance,
-) -> Result<PutBody, Vec<FieldFault>> {
+) -> Result<Wanted, Vec<FieldFault>> {
     let mut faults = Faults::default();
     let known: &[&str] = match shape {
         Shape::Body => &MEMBERS,
@@ -100,7 +80,7 @@ pub(crate) fn put_body(
 }
 
 /// What the publisher may have is judged beside what cannot be read, so that all is told at once.
-fn read(members: &Members<'_>, view: &PolicyView, allowance: &Allowance, faults: &mut Faults) -> PutBody {
+fn read(members: &Members<'_>, view: &PolicyView, allowance: &Allowance, faults: &mut Faults) -> Wanted {
     let items = list(members, "sources", Presence::Required, faults);
     let sources = read_sources(items, faults);
     allowance.judge_sources(
@@ -121,7 +101,7 @@ fn read(members: &Members<'_>, view: &PolicyView, allowance: &Allowance, faults:
         limits::judge(limit, &allowance.publisher.limit_max, faults);
     }
     let labels = members.find("labels").and_then(|json| read_labels(json, faults));
-    PutBody {
+    Wanted {
         content: Content {
             sources: canonical(sources).into(),
             services: services(all, names),

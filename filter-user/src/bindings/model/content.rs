@@ -1,5 +1,6 @@
 //! A binding's content: what it opens, for what, with which limit. Equal content is equal bytes, so it has an etag.
 
+use std::collections::HashSet;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -11,6 +12,44 @@ use crate::policy::model::{Limits, PortRange};
 
 /// Services by name, sorted and unique; the same few lists are many bindings'.
 pub(crate) type Names = Arc<[Box<str>]>;
+
+/// Lists of services that are shared; more are kept by each binding itself.
+const NAMES_SHARED_MAX: usize = 4_096;
+
+/// Lists of services, each distinct one once.
+#[derive(Default)]
+pub(crate) struct NamesTable {
+    known: HashSet<Names>,
+    /// Bindings beside each other often have the same.
+    last: Option<Names>,
+}
+
+impl NamesTable {
+    /// The same content with its list of services shared.
+    pub(crate) fn share(&mut self, content: &mut Content) {
+        let Services::Named(names) = &mut content.services else {
+            return;
+        };
+        if let Some(last) = self.last.as_ref().filter(|last| *last == names) {
+            *names = Arc::clone(last);
+            return;
+        }
+        match self.known.get(names.as_ref()) {
+            Some(known) => *names = Arc::clone(known),
+            None if self.known.len() < NAMES_SHARED_MAX => {
+                self.known.insert(Arc::clone(names));
+            }
+            None => {}
+        }
+        self.last = Some(Arc::clone(names));
+    }
+
+    /// Lists of other bindings, with which these share them.
+    pub(crate) fn learn(&mut self, other: NamesTable) {
+        let room = NAMES_SHARED_MAX.saturating_sub(self.known.len());
+        self.known.extend(other.known.into_iter().take(room));
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Services {
@@ -94,6 +133,32 @@ mod tests {
             assert_eq!(postcard::from_bytes::<Sources>(&bytes).unwrap(), sources);
         }
         assert!(size_of::<Sources>() <= 24);
+    }
+
+    #[test]
+    fn equal_lists_of_services_are_one_list() {
+        let content = |service: &str| Content {
+            sources: Sources::from(vec![]),
+            services: Services::Named([Box::from(service)].into()),
+            source_ports: Ports::default(),
+            limit: None,
+            labels: None,
+        };
+        let names = |content: &Content| match &content.services {
+            Services::Named(names) => Arc::clone(names),
+            Services::All => panic!("named"),
+        };
+        let mut of_store = NamesTable::default();
+        let mut stored = [content("a"), content("b"), content("a")];
+        stored.iter_mut().for_each(|content| of_store.share(content));
+        assert!(Arc::ptr_eq(&names(&stored[0]), &names(&stored[2])));
+        let mut known = NamesTable::default();
+        known.learn(of_store);
+        for (at, service) in [(1, "b"), (0, "a")] {
+            let mut asked = content(service);
+            known.share(&mut asked);
+            assert!(Arc::ptr_eq(&names(&asked), &names(&stored[at])), "{service}");
+        }
     }
 
     #[test]

@@ -68,26 +68,39 @@ impl Fingerprints {
     /// Every fingerprint that the key may be stored as.
     pub(crate) fn of(&self, key: &[u8]) -> Vec<String> {
         match self {
-            Fingerprints::Sha256 => vec![format!("sha256:{}", hex(&Sha256::digest(key)))],
+            Fingerprints::Sha256 => vec![fingerprint(&["sha256:"], &Sha256::digest(key))],
             Fingerprints::Hmac(secrets) => secrets
                 .iter()
                 .map(|(id, mac)| {
                     let tag = mac.clone().chain_update(key).finalize().into_bytes();
-                    format!("hmac-sha256:{id}:{}", hex(&tag))
+                    fingerprint(&["hmac-sha256:", id, ":"], &tag)
                 })
                 .collect(),
         }
     }
 }
 
+/// One allocation: a text that grows asks for the heap's lock, and so for whoever holds it beside.
+fn fingerprint(scheme: &[&str], digest: &[u8]) -> String {
+    let length: usize = scheme.iter().map(|part| part.len()).sum();
+    let mut text = String::with_capacity(length + digest.len() * 2);
+    text.extend(scheme.iter().copied());
+    push_hex(&mut text, digest);
+    text
+}
+
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(bytes.len() * 2);
+    push_hex(&mut text, bytes);
+    text
+}
+
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for byte in bytes {
         text.push(char::from(DIGITS[usize::from(byte >> 4)]));
         text.push(char::from(DIGITS[usize::from(byte & 15)]));
     }
-    text
 }
 
 #[cfg(test)]

@@ -46,12 +46,11 @@ pub(crate) fn put(
     now: Now,
 ) -> Result<Option<Written>, Refusal> {
     judge_conditions(stored, conditions)?;
-    let before = stored.row().filter(|row| row.etag == wanted.etag);
+    let before = stored.row().filter(|row| row.content == wanted.content);
     judge_row_version(stored, wanted.row_version, before.is_some())?;
     let end = wanted.lease_ms.map(|lease| Moment::after(now, lease));
     let mut row = Row {
         content: before.map_or(&wanted.content, |before| &before.content).clone(),
-        etag: wanted.etag,
         row_version: wanted.row_version,
         created_ms: stored.row().map_or(now.wall_ms, |row| row.created_ms),
         end,
@@ -167,11 +166,11 @@ fn judge_conditions(stored: Stored<'_>, conditions: &Conditions) -> Result<(), R
     let holds = match &conditions.if_match {
         None => true,
         Some(IfMatch::Any) => row.is_some(),
-        Some(IfMatch::Tags(tags)) => row.is_some_and(|row| tags.contains(&etag_text(row.etag))),
+        Some(IfMatch::Tags(tags)) => row.is_some_and(|row| tags.contains(&etag_text(row.content.etag()))),
     };
     if !holds {
         let detail = match row {
-            Some(row) => format!("the stored content is {}", etag_text(row.etag)),
+            Some(row) => format!("the stored content is {}", etag_text(row.content.etag())),
             None => "there is no such binding".to_owned(),
         };
         return Err(Refusal::new(Code::ConditionFailed, detail));

@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::view::owner;
+use super::view::{owner, owner_text};
 
 /// Bytes of a credential that stand with it: enough to tell a million fingerprints from each other.
 const HEAD: usize = 14;
@@ -23,6 +23,44 @@ pub(crate) struct Credential {
     head: Head,
     /// Where the credential begins in its owner's name.
     start: u16,
+}
+
+/// Makes many credentials of one publisher: its part of their owners' names is written once.
+pub(crate) struct OfPublisher {
+    publisher: Arc<str>,
+    /// The last owner's name.
+    owner: String,
+    start: u16,
+}
+
+impl OfPublisher {
+    pub(crate) fn new(publisher: &str) -> OfPublisher {
+        let owner = owner_text(publisher, "");
+        OfPublisher {
+            publisher: publisher.into(),
+            start: start_of(owner.len()),
+            owner,
+        }
+    }
+
+    pub(crate) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.publisher)
+    }
+
+    pub(crate) fn credential(&mut self, credential: &str) -> Credential {
+        self.owner.truncate(usize::from(self.start));
+        self.owner.push_str(credential);
+        Credential {
+            owner: self.owner.as_str().into(),
+            head: head_of(credential),
+            start: self.start,
+        }
+    }
+}
+
+/// A publisher's name is a few dozen bytes.
+fn start_of(length: usize) -> u16 {
+    u16::try_from(length).expect("publishers' names are short")
 }
 
 /// A credential, or one that is looked for.
@@ -79,13 +117,32 @@ impl Named for Sought<'_> {
     }
 }
 
+impl PartialEq for Sought<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        compare(self, other).is_eq()
+    }
+}
+
+impl Eq for Sought<'_> {}
+
+impl PartialOrd for Sought<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Sought<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        compare(self, other)
+    }
+}
+
 impl Credential {
     pub(crate) fn new(publisher: &str, credential: &str) -> Credential {
         let owner = owner(publisher, credential);
         let start = owner.len() - credential.len();
         Credential {
-            // A publisher's name is a few dozen bytes.
-            start: u16::try_from(start).expect("publishers' names are short"),
+            start: start_of(start),
             head: head_of(credential),
             owner,
         }

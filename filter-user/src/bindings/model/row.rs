@@ -11,7 +11,6 @@ use crate::bindings::requests::State;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Row {
     pub(crate) content: Content,
-    pub(crate) etag: u64,
     pub(crate) row_version: Option<u64>,
     pub(crate) created_ms: i64,
     /// `None`: without an end.
@@ -61,7 +60,6 @@ impl StoredRow {
 
     pub(crate) fn in_this_boot(self, now: Now, last: LastWrite) -> Row {
         Row {
-            etag: self.content.etag(),
             content: self.content,
             row_version: self.row_version,
             created_ms: self.created_ms,

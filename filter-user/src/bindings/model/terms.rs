@@ -9,18 +9,29 @@ use crate::bindings::seam::Terms;
 const SHARED_MAX: usize = 4_096;
 
 #[derive(Default)]
-pub(super) struct TermsTable(Mutex<HashSet<Arc<Terms>>>);
+pub(super) struct TermsTable(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    all: HashSet<Arc<Terms>>,
+    /// Bindings beside each other often have the same.
+    last: Option<Arc<Terms>>,
+}
 
 impl TermsTable {
     pub(super) fn share(&self, terms: Terms) -> Arc<Terms> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = known.get(&terms) {
-            return Arc::clone(known);
+        if let Some(last) = known.last.as_ref().filter(|last| ***last == terms) {
+            return Arc::clone(last);
         }
-        let terms = Arc::new(terms);
-        if known.len() < SHARED_MAX {
-            known.insert(Arc::clone(&terms));
+        let shared = match known.all.get(&terms) {
+            Some(known) => Arc::clone(known),
+            None => Arc::new(terms),
+        };
+        if known.all.len() < SHARED_MAX {
+            known.all.insert(Arc::clone(&shared));
         }
-        terms
+        known.last = Some(Arc::clone(&shared));
+        shared
     }
 }

@@ -58,7 +58,11 @@ impl PublisherFacts {
 }
 
 pub(crate) fn owner(publisher: &str, credential: &str) -> Arc<str> {
-    format!("binding/{publisher}/{credential}").into()
+    owner_text(publisher, credential).into()
+}
+
+pub(crate) fn owner_text(publisher: &str, credential: &str) -> String {
+    format!("binding/{publisher}/{credential}")
 }
 
 /// The publisher and the credential of an owner that `owner` named.
@@ -155,7 +159,7 @@ pub(crate) fn show(
         last_seen,
         state,
         suspended_because,
-        etag: etag_text(row.etag),
+        etag: etag_text(row.content.etag()),
         revision: row.revision,
     }
 }

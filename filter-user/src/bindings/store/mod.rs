@@ -10,6 +10,7 @@ mod error;
 mod kept;
 mod migrate;
 mod open;
+mod rows;
 mod sorted;
 mod tables;
 
@@ -25,7 +26,8 @@ pub(crate) use kept::Live;
 pub(crate) use migrate::set_aside;
 #[cfg(test)]
 pub(crate) use open::open_backend;
-pub(crate) use open::{Opened, Rows, open, path_in, rename_store};
+pub(crate) use open::{Opened, open, path_in, rename_store};
+pub(crate) use rows::Dirty;
 use sorted::{encode, put_sorted};
 use tables::{CHANGES, LOST, META, NAMES, Tables};
 pub(crate) use tables::{Deleted, StoredChange, StoredDeny, key_of};

@@ -11,19 +11,14 @@ use std::sync::{PoisonError, RwLock};
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable as _, StorageBackend};
 
-use super::tables::{
-    BINDINGS, CHANGES, DENIES, FORMAT, LOST, META, NAMES, SUCCESSES, StoredChange, StoredDeny, Tables,
-    UNSYNCED, key_of, split_key,
-};
+use super::rows::{self, Dirty, Found, Rows};
+use super::tables::{DENIES, FORMAT, LOST, META, NAMES, SUCCESSES, StoredDeny, Tables, UNSYNCED, key_of};
 use super::{CACHE_BYTES, Live, Store, StoreError, migrate};
 use crate::bindings::audit::Known;
 use crate::bindings::clock::Now;
+use crate::bindings::model::content::NamesTable;
 use crate::bindings::model::lease::{LastWrite, Moment, StoredMoment};
-use crate::bindings::model::row::{Row, StoredRow};
 use crate::bindings::requests::Kept;
-
-/// By publisher, then by credential.
-pub(crate) type Rows = BTreeMap<String, BTreeMap<String, Row>>;
 
 /// A store and all that it holds.
 pub(crate) struct Opened {
@@ -31,8 +26,9 @@ pub(crate) struct Opened {
     pub(crate) id: String,
     pub(crate) revision: u64,
     pub(crate) rows: Rows,
-    /// Publisher and credential of what must be folded: changes after the last fold, and leases of another boot.
-    pub(crate) dirty: Vec<(String, String)>,
+    /// The lists of services that they share.
+    pub(crate) names: NamesTable,
+    pub(crate) dirty: Dirty,
     pub(crate) successes: BTreeMap<String, Moment>,
     pub(crate) denies: BTreeMap<String, StoredDeny>,
     /// Publishers that have not synced since a restore, and its revision.
@@ -155,25 +151,7 @@ fn read(db: Database, now: Now) -> Result<Opened, StoreError> {
         audit,
     } = prepare(&db, now)?;
     let read = db.begin_read()?;
-    let mut rows = Rows::new();
-    let mut dirty = Vec::new();
-    for entry in read.open_table(BINDINGS)?.iter()? {
-        let (key, value) = entry?;
-        let (publisher, credential) = split_key(key.value());
-        let stored: StoredRow = postcard::from_bytes(value.value())?;
-        if stored.is_of_another_boot(now.boot_id) {
-            dirty.push((publisher.to_owned(), credential.to_owned()));
-        }
-        let row = stored.in_this_boot(now, last);
-        place(&mut rows, publisher, credential, Some(row));
-    }
-    for entry in read.open_table(CHANGES)?.range(folded.saturating_add(1)..)? {
-        let (_, value) = entry?;
-        let change: StoredChange = postcard::from_bytes(value.value())?;
-        let row = change.row.map(|row| row.in_this_boot(now, last));
-        place(&mut rows, &change.publisher, &change.credential, row);
-        dirty.push((change.publisher, change.credential));
-    }
+    let Found { rows, dirty, names } = rows::read(&read, folded, now, last)?;
     let mut successes = BTreeMap::new();
     for entry in read.open_table(SUCCESSES)?.iter()? {
         let (name, value) = entry?;
@@ -200,6 +178,7 @@ fn read(db: Database, now: Now) -> Result<Opened, StoreError> {
         id,
         revision,
         rows,
+        names,
         dirty,
         successes,
         denies,
@@ -208,19 +187,6 @@ fn read(db: Database, now: Now) -> Result<Opened, StoreError> {
         audit,
         lost,
     })
-}
-
-fn place(rows: &mut Rows, publisher: &str, credential: &str, row: Option<Row>) {
-    if !rows.contains_key(publisher) {
-        rows.insert(publisher.to_owned(), BTreeMap::new());
-    }
-    let Some(of_publisher) = rows.get_mut(publisher) else {
-        return;
-    };
-    match row {
-        Some(row) => drop(of_publisher.insert(credential.to_owned(), row)),
-        None => drop(of_publisher.remove(credential)),
-    }
 }
 
 struct Prepared {
@@ -344,7 +310,7 @@ pub(crate) fn rename_store(
         tables.names.remove("audit-hash")?;
         if !trust {
             for publisher in opened.rows.keys() {
-                tables.unsynced.insert(publisher.as_str(), ())?;
+                tables.unsynced.insert(publisher.as_ref(), ())?;
             }
         }
     }
@@ -354,7 +320,10 @@ pub(crate) fn rename_store(
 
 /// A store that was in use, and is restored, has changes that its table has not.
 fn fold_dirty(tables: &mut Tables<'_>, opened: &Opened, now: Now) -> Result<(), StoreError> {
-    for (publisher, credential) in &opened.dirty {
+    let dirty = opened.dirty.iter();
+    let dirty =
+        dirty.flat_map(|(publisher, credentials)| credentials.iter().map(move |one| (publisher, one)));
+    for (publisher, credential) in dirty {
         let key = key_of(publisher, credential);
         let row = opened.rows.get(publisher).and_then(|rows| rows.get(credential));
         match row {

@@ -24,7 +24,7 @@ use super::tight::Tight;
 use super::timers::Timers;
 use crate::bindings::audit::{Audit, Line, Renewals};
 use crate::bindings::clock::Now;
-use crate::bindings::memory::{RowChanges, Shelf};
+use crate::bindings::memory::{RowChanges, Shelf, Which};
 use crate::bindings::model::allowance::PolicyView;
 use crate::bindings::model::lease::Moment;
 use crate::bindings::model::owned::Credential;
@@ -32,7 +32,7 @@ use crate::bindings::model::row::{Row, Told};
 use crate::bindings::refusal::{Code, Refusal};
 use crate::bindings::seam::Changes;
 use crate::bindings::shared::{DISK_ALARM, Shared};
-use crate::bindings::store::{Batch, StoreError};
+use crate::bindings::store::{Batch, Dirty, StoreError};
 
 /// Bindings of a group that are put into memory in less than a few milliseconds.
 const LARGE: usize = 4_096;
@@ -88,12 +88,7 @@ pub(crate) struct Failed {
 }
 
 impl Core {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        audit: Audit,
-        revision: u64,
-        dirty: Vec<(String, String)>,
-    ) -> Core {
+    pub(super) fn new(shared: Arc<Shared>, audit: Audit, revision: u64, dirty: Dirty) -> Core {
         let reserve = Reserve::open(&shared.folder);
         let mut core = Core {
             audit,
@@ -120,8 +115,10 @@ impl Core {
     pub(super) fn set_timers(&mut self) {
         self.timers.clear();
         for shelf in self.shared.memory.shelves() {
-            shelf.each(|credential, row| {
-                self.set_timer(&(Arc::clone(&shelf.publisher), credential.clone()), row);
+            shelf.look(Which::Seen, |credential, row| {
+                if row.end.is_some() {
+                    self.set_timer(&(Arc::clone(&shelf.publisher), credential.clone()), row);
+                }
             });
         }
     }

@@ -4,7 +4,6 @@
 //! A pass that is through has put every change up to its beginning into the table; what came later is replayed by the
 //! next start. A slice writes rows as they are by then: replaying older changes over them ends at the same row.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -14,7 +13,7 @@ use super::core::Core;
 use super::group::Key;
 use crate::bindings::model::owned::Credential;
 use crate::bindings::shared::{DISK_ALARM, Shared};
-use crate::bindings::store::key_of;
+use crate::bindings::store::{Dirty, key_of};
 
 /// Changes that wait for an idle moment; with more, a slice follows each group. As many as a watch is promised: the log
 /// has at most twice as many, and a start after a crash has no more than these to replay.
@@ -25,32 +24,45 @@ const TWICE_MAX: usize = 4 * WAITING_MAX;
 /// So many are sorted beside the writer: a single write does not wait for that.
 const SORTED_BESIDE: usize = 8_192;
 
-/// By publisher, changed since the pass began; what changed again stands there again.
-type Waiting = BTreeMap<Arc<str>, Vec<Credential>>;
-
 pub(super) struct Fold {
-    waiting: Waiting,
+    /// Changed since the pass began; what changed again stands there again.
+    waiting: Dirty,
     pass: Option<Pass>,
 }
 
 /// What a pass has left, and the revision at which it began.
 enum Pass {
-    Sorting(oneshot::Receiver<Vec<Key>>, u64),
-    /// From the last to the first.
-    Sorted(Vec<Key>, u64),
+    Sorting(oneshot::Receiver<Left>, u64),
+    Sorted(Left, u64),
+}
+
+/// By publisher, each from the last to the first: a million in the places where they waited.
+struct Left(Vec<(Arc<str>, Vec<Credential>)>);
+
+impl Left {
+    /// The first so many, in their order.
+    fn take(&mut self, most: usize) -> Vec<Key> {
+        let mut taken = Vec::new();
+        while let Some((publisher, credentials)) = self.0.last_mut()
+            && taken.len() < most
+        {
+            let start = credentials.len().saturating_sub(most - taken.len());
+            let first = credentials.drain(start..).rev();
+            taken.extend(first.map(|credential| (Arc::clone(publisher), credential)));
+            if credentials.is_empty() {
+                self.0.pop();
+            }
+        }
+        taken
+    }
 }
 
 impl Fold {
-    pub(super) fn new(dirty: Vec<(String, String)>) -> Fold {
-        let mut fold = Fold {
-            waiting: Waiting::new(),
+    pub(super) fn new(dirty: Dirty) -> Fold {
+        Fold {
+            waiting: dirty,
             pass: None,
-        };
-        for (publisher, credential) in dirty {
-            let credential = Credential::new(&publisher, &credential);
-            fold.add(&(publisher.into(), credential));
         }
-        fold
     }
 
     pub(super) fn add(&mut self, key: &Key) {
@@ -89,14 +101,13 @@ impl Fold {
 }
 
 /// Each once, from the last to the first: names that begin alike are slow to keep in order, so once for a pass.
-fn sorted(waiting: Waiting) -> Vec<Key> {
-    let mut keys = Vec::with_capacity(waiting.values().map(Vec::len).sum());
-    for (publisher, mut credentials) in waiting.into_iter().rev() {
+fn sorted(waiting: Dirty) -> Left {
+    let publishers = waiting.into_iter().rev();
+    let sorted = publishers.map(|(publisher, mut credentials)| {
         sort(&mut credentials);
-        let of_publisher = credentials.into_iter();
-        keys.extend(of_publisher.map(|credential| (Arc::clone(&publisher), credential)));
-    }
-    keys
+        (publisher, credentials)
+    });
+    Left(sorted.collect())
 }
 
 fn sort(credentials: &mut Vec<Credential>) {
@@ -119,10 +130,10 @@ impl Core {
     pub(super) fn fold(&mut self, rows: usize) {
         let pass = self.fold.pass.take();
         let pass = pass.unwrap_or_else(|| self.fold.begin(self.revision, &self.shared));
-        let (mut keys, until) = match pass {
-            Pass::Sorted(keys, until) => (keys, until),
+        let (mut left, until) = match pass {
+            Pass::Sorted(left, until) => (left, until),
             Pass::Sorting(mut sorting, until) => match sorting.try_recv() {
-                Ok(keys) => (keys, until),
+                Ok(left) => (left, until),
                 Err(TryRecvError::Empty) => {
                     self.fold.pass = Some(Pass::Sorting(sorting, until));
                     return;
@@ -131,20 +142,21 @@ impl Core {
                 Err(TryRecvError::Closed) => panic!("what changed could not be sorted"),
             },
         };
-        let slice = keys.split_off(keys.len().saturating_sub(rows));
+        let slice = left.take(rows);
         let row = |key: &Key| {
             let row = self.shared.memory.get(&key.0, &key.1);
             (key_of(&key.0, &key.1), row)
         };
-        let mut rows: Vec<_> = slice.iter().rev().map(row).collect();
+        let mut rows: Vec<_> = slice.iter().map(row).collect();
         // A publisher's name may be the beginning of another's: then their keys' order is not that of the names.
         rows.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let folded = keys.is_empty().then_some(until);
+        let folded = left.0.is_empty().then_some(until);
         let audit = self.audit.known();
         if let Err(error) = self.shared.store.fold(&rows, folded, &audit) {
             tracing::error!("{error}");
             self.shared.set_alarm(DISK_ALARM, Some(error.to_string()));
-            keys.iter().chain(&slice).for_each(|key| self.fold.add(key));
+            let slice = slice.into_iter().chain(left.take(usize::MAX));
+            slice.for_each(|key| self.fold.add(&key));
             let path = crate::bindings::store::path_in(&self.shared.folder);
             if let Err(error) = self.shared.store.reopen(&path) {
                 tracing::error!("{error}");
@@ -152,7 +164,7 @@ impl Core {
             return;
         }
         self.line_stored = audit.head.line;
-        self.fold.pass = (!keys.is_empty()).then_some(Pass::Sorted(keys, until));
+        self.fold.pass = (!left.0.is_empty()).then_some(Pass::Sorted(left, until));
     }
 
     /// The last of the audit log, for the store. Blocks.
@@ -169,11 +181,29 @@ mod tests {
 
     #[test]
     fn what_changes_twice_is_folded_once() {
-        let mut fold = Fold::new(vec![("p".to_owned(), "a".to_owned())]);
+        let mut fold = Fold::new([("p".into(), vec![Credential::new("p", "a")])].into());
         for name in ["a", "b", "a"] {
             fold.add(&(Arc::from("p"), Credential::new("p", name)));
         }
-        let sorted: Vec<String> = sorted(fold.waiting).iter().map(|key| key.1.to_string()).collect();
-        assert_eq!(sorted, ["b", "a"]);
+        assert_eq!(named(sorted(fold.waiting).take(9)), ["p/a", "p/b"]);
+    }
+
+    #[test]
+    fn what_is_left_is_taken_in_its_order_over_publishers() {
+        let mut fold = Fold::new(Dirty::new());
+        for (publisher, name) in [("q", "d"), ("p", "c"), ("p", "a"), ("q", "b"), ("p", "b")] {
+            fold.add(&(Arc::from(publisher), Credential::new(publisher, name)));
+        }
+        let mut left = sorted(fold.waiting);
+        assert_eq!(named(left.take(2)), ["p/a", "p/b"]);
+        assert_eq!(named(left.take(2)), ["p/c", "q/b"]);
+        assert_eq!(named(left.take(2)), ["q/d"]);
+        assert!(left.0.is_empty() && left.take(2).is_empty());
+    }
+
+    fn named(keys: Vec<Key>) -> Vec<String> {
+        let keys = keys.iter();
+        keys.map(|(publisher, credential)| key_of(publisher, credential))
+            .collect()
     }
 }

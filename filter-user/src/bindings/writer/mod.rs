@@ -49,6 +49,7 @@ use super::model::allowance::PolicyView;
 use super::refusal::Refusal;
 use super::seam::Grants;
 use super::shared::{Phase, Shared};
+use super::store::Dirty;
 use denies::{DenyJob, DenyOp};
 use groups::{decide, put_in_force};
 use job::{BindingJob, Job};
@@ -77,7 +78,7 @@ impl Writer {
     pub(crate) fn new(
         shared: Arc<Shared>,
         audit: Audit,
-        (revision, dirty): (u64, Vec<(String, String)>),
+        (revision, dirty): (u64, Dirty),
         singles: mpsc::Receiver<Job>,
         chunks: mpsc::Receiver<Vec<BindingJob>>,
     ) -> Writer {
@@ -370,7 +371,7 @@ impl Core {
             return false;
         };
         let row = self.shared.memory.get(&job.publisher, &job.credential);
-        row.is_none_or(|row| row.etag != wanted.etag)
+        row.is_none_or(|row| row.content != wanted.content)
     }
 
     /// The jobs that are worth another attempt; the others are refused.

@@ -90,12 +90,12 @@ impl Core {
     }
 
     /// Memory becomes what the store holds.
-    fn take(&mut self, opened: Opened, now: Now) {
+    fn take(&mut self, mut opened: Opened, now: Now) {
         let shared = Arc::clone(&self.shared);
         self.revision = self.revision.max(opened.revision);
         self.gone = shared.memory.shelves();
         shared.memory.clear();
-        open::fill(&shared.memory, opened.rows, &opened.successes, &opened.unsynced);
+        open::fill(&shared.memory, &mut opened);
         let deny = |(name, stored)| (name, Arc::new(Deny::read(stored, now, opened.last_write)));
         let denies = Denies::new(opened.denies.into_iter().map(deny).collect());
         self.gone_denies = shared.denies.swap(Arc::new(denies)).names();

@@ -242,7 +242,7 @@ impl Group {
         let facts = entry.shelf.facts();
         let stored = match (&row, entry.tombstone) {
             // It is confirmed with the whole set, and need not be written for that.
-            (Some(row), _) if row.etag == wanted.etag => Stored::Row(row),
+            (Some(row), _) if row.content == wanted.content => Stored::Row(row),
             (Some(row), _) => facts.stored(row),
             (None, Some((version, _))) => Stored::Tombstone(version),
             (None, None) => Stored::Nothing,

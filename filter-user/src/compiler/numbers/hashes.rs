@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::compiler::Pushed;
+use crate::compiler::threads::in_halves;
 use crate::policy::Policy;
 
 /// How an owner is known in the kernel's tables: the first half of the SHA-256 of its name.
@@ -18,9 +19,14 @@ pub(super) fn owner_hashes(policy: &Policy, pushed: &Pushed) -> Vec<OwnerHash> {
         .clients
         .iter()
         .map(|client| ("client/", client.name.as_str()));
-    let names = clients.chain(pushed.grantees.keys().map(|name| ("", &**name)));
     let hash = |(start, name): (&str, &str)| half_of(Sha256::new().chain_update(start).chain_update(name));
-    names.map(hash).collect()
+    let mut hashes: Vec<OwnerHash> = clients.map(hash).collect();
+    let names = &pushed.grantees;
+    hashes.extend(in_halves(names.len(), |half| {
+        let names = names.keys().skip(half.start).take(half.len());
+        names.map(|name| owner_hash(name)).collect()
+    }));
+    hashes
 }
 
 fn half_of(hasher: Sha256) -> OwnerHash {

@@ -31,6 +31,11 @@ impl Known {
         self.since.get(hash).or_else(|| self.all.get(hash)).copied()
     }
 
+    /// Whether nothing was changed since it was shared, and it has so many.
+    pub(super) fn are_just(&self, count: usize) -> bool {
+        self.since.is_empty() && self.all.len() == count
+    }
+
     pub(super) fn insert(&mut self, hash: OwnerHash, number: u32) {
         match Arc::get_mut(&mut self.all) {
             Some(all) => {

@@ -40,10 +40,10 @@ fn owners_are_placed_as_names_are() {
     };
     let placed = |known: &Numbers, wanted: &[u32], end| {
         let wanted: Vec<_> = wanted.iter().map(|name| hash(*name)).collect();
-        let (placed, taken) = known.place_owners(&wanted, end, Keep::Least);
+        let placed = known.place_owners(&wanted, end, Keep::Least);
         // As a compile that fails.
-        known.given.give_back(&taken);
-        placed
+        known.given.give_back(&placed.taken);
+        placed.numbers
     };
     let some = known(&[(100, 3), (101, 1)], &[(102, 2)]);
     assert_eq!(placed(&some, &[101, 200, 100], 9), [1, 4, 3]);
@@ -117,4 +117,43 @@ fn number_of_a_name_that_is_here_again_while_its_tables_were_made_is_not_given_a
     assert!(assigned.left.is_empty(), "{assigned:?}");
     next.release(&assigned, |number| panic!("{number} is told of"));
     assert_ne!(next.fresh(9), Some(left_with));
+}
+
+fn policy_of(clients: &[&str]) -> Policy {
+    let root = Path::new("keyfence.toml");
+    let entry = |name: &&str| {
+        format!("[[client]]\nname = \"{name}\"\nsources = [\"192.0.2.1\"]\nservices = [\"a\"]\n")
+    };
+    let clients: String = clients.iter().map(entry).collect();
+    let service = "[[service]]\nname = \"a\"\nprotocol = \"tcp\"\nports = [80]\n";
+    let text = format!("version = 1\n[filter]\ninterfaces = [\"lo\"]\n{service}{clients}");
+    let files = MemoryFiles::new([(root.to_owned(), text.into_bytes())]);
+    let now = "2026-06-01T00:00:00Z".parse().unwrap();
+    load_from(&files, root, &LoadContext::at(now)).policy.unwrap()
+}
+
+#[test]
+fn start_over_the_same_owners_goes_on_with_their_numbers_and_leaves_those_before_alone() {
+    let owners = |names: [&str; 2]| names.map(|name| owner_hash(&owner_name(name)));
+    let [one, other] = owners(["one", "other"]);
+    let kernel = Numbers::known([], [(one, 3), (other, 5)]);
+    let none = Pushed::default();
+    let (mut next, assigned) = kernel.assign((&policy_of(&["one", "other"]), &none), None, 9);
+    assert_eq!(next.clients, [3, 5]);
+    assert_eq!(
+        (assigned.owners, assigned.taken, assigned.left),
+        (vec![], vec![], vec![])
+    );
+    let [late] = [owner_hash("late")];
+    assert_eq!(next.add_owner(late, 9), Some(1));
+    assert_eq!((kernel.number_of(&late), next.number_of(&late)), (None, Some(1)));
+    // As many, and one of them is another, who takes the number of the one that is gone where there is no other.
+    let (next, assigned) = kernel.assign((&policy_of(&["one", "third"]), &none), None, 9);
+    let [_, third] = owners(["", "third"]);
+    assert_eq!(assigned.owners, [(third, 2)]);
+    assert_eq!(
+        (next.number_of(&third), next.number_of(&other)),
+        (Some(2), Some(5))
+    );
+    assert_eq!(next.leaving.len(), 1);
 }
