@@ -249,9 +249,10 @@ async fn leave(engine: JoinHandle<Filter>, on_exit: OnExit) -> Result<(), Daemon
             filter.leave()?;
             tracing::info!("detached: every packet passes");
         }
-        (Ok(filter), OnExit::Keep) if filter.is_pinned() => {
-            tracing::info!("stopped: the filter stays in force");
-        }
+        (Ok(mut filter), OnExit::Keep) if filter.is_pinned() => match filter.mend_pins() {
+            Ok(()) => tracing::info!("stopped: the filter stays in force"),
+            Err(error) => tracing::error!("stopped: {error}"),
+        },
         (Ok(_), OnExit::Keep) => tracing::warn!("stopped: the filter had been detached, every packet passes"),
         (Err(error), _) => tracing::error!("the engine ended badly: {error}; the filter stays in force"),
     }

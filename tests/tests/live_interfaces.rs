@@ -2,7 +2,6 @@
 //! what should be filtered and is not makes the daemon unready with its name.
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::process::Command;
 
 use filter_common::verdict::{Reason, Verdict};
 use keyfence_tests::harness::{
@@ -209,17 +208,12 @@ fn filter_that_is_detached_is_not_put_back_by_an_interface_that_comes() {
 #[test]
 fn addresses_that_are_not_followed_are_named_until_they_are() {
     let site = Site::new();
-    let remount = |how: &str| {
-        let mut mount = Command::new("mount");
-        mount.args(["-o", &format!("remount,{how}")]);
-        run(mount.arg(site.bpf.path()));
-    };
     let entries = Probe::ENTRIES.replace("[[client]]", "address = \"host\"\n[[client]]");
     let daemon = Daemon::start(&site, &Policy::new(Attach::Auto, &entries));
-    remount("ro");
+    site.bpf.remount("ro");
     site.server.ip("addr add 10.77.0.51/24 dev srv0");
     until_unready(&daemon, "does not mean 10.77.0.51 yet");
-    remount("rw");
+    site.bpf.remount("rw");
     until_ready(&daemon, &[INSIDE]);
     let log = daemon.log();
     assert_eq!(

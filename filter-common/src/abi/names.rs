@@ -7,6 +7,7 @@ pub const JUDGE: &str = "judge";
 
 // Kept over generations and restarts.
 pub const META: &str = "META";
+/// Its name and that of `META` stay, whatever the layout: where neither is pinned, a start knows that nothing judges.
 pub const GENERATION: &str = "GENERATION";
 pub const SWITCH: &str = "SWITCH";
 pub const COUNTERS: &str = "COUNTERS";

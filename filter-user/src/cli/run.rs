@@ -55,8 +55,9 @@ pub(crate) struct Arguments {
     /// is as soon as it can be, and until then the daemon is not ready. For a host that boots
     #[arg(long)]
     pub(crate) await_interfaces: bool,
-    /// Take the place of the filter that a newer release has left, with nothing open in between. What the releases' tables
-    /// have in common goes on; the log says what does not. Needed once, to go back to an older release
+    /// Take the place of the filter that a newer release has left, or nobody knows which, with nothing open in between.
+    /// What the releases' tables have in common goes on; the log says what does not. Needed once, to go back to an older
+    /// release
     #[arg(long)]
     pub(crate) downgrade: bool,
     /// error, warn, info, debug or trace, or levels of parts, as in info,hyper=warn
@@ -133,17 +134,26 @@ fn ended(error: DaemonError) -> Failure {
 
 /// A start that fails leaves what is in force untouched, and says so.
 fn still_filtering(failure: Failure, bpf_fs: &Path) -> Failure {
-    let instances = Pins::filtering(bpf_fs);
-    match instances.as_slice() {
-        [] => failure,
-        names => Failure::new(
-            failure.exit,
-            format!(
-                "{}\nThe filter already attached stays in force (instance {}).",
-                failure.text.trim_end(),
-                names.join(", ")
-            ),
-        ),
+    let shut = Pins::shut(bpf_fs);
+    let judging = Pins::filtering(bpf_fs)
+        .into_iter()
+        .filter(|name| !shut.contains(name));
+    let judging: Vec<String> = judging.collect();
+    let mut text = failure.text.trim_end().to_owned();
+    if !judging.is_empty() {
+        let names = judging.join(", ");
+        text = format!("{text}\nThe filter already attached stays in force (instance {names}).");
+    }
+    for name in shut {
+        text = format!(
+            "{text}\nThe filter of instance {name} is attached and DROPS EVERY PACKET, management's too, since its pin \
+             maps/GENERATION was removed: mend the above and start again, which makes it anew; or \
+             `keyfence detach --yes --instance {name}`, which opens its interfaces."
+        );
+    }
+    match text == failure.text.trim_end() {
+        true => failure,
+        false => Failure::new(failure.exit, text),
     }
 }
 

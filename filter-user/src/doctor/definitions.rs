@@ -78,6 +78,11 @@ definitions! {
     LAYOUT_OLDER: "layout-older", Warning,
         "The filter in the kernel was made by an older release with other tables. It goes on judging.",
         "Start this release's daemon: it takes its place with nothing open in between.";
+    PINS_MISSING: "pins-missing", Error,
+        "Somebody has removed pins of the filter. Without the one named GENERATION, and without a daemon, it drops every \
+         packet, management's too; without others it judges as before, and cannot be taken over as it is.",
+        "Start the daemon, `systemctl start keyfence`: it makes the filter anew in its place, of the policy and the bindings \
+         stored; a daemon that runs pins them again within a second. Find who removes them.";
     DAEMON_UNREACHABLE: "daemon-unreachable", Warning,
         "The kernel goes on judging by what is in force, leases end in time, and nobody follows changes, writes records \
          or answers.",

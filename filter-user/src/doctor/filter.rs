@@ -57,6 +57,11 @@ impl InForce {
                 let what = format!("instance {instance}: version {}", meta.layout_version);
                 (Held::Other, Some(Finding::new(&all::LAYOUT_OLDER, what)))
             }
+            Ok(Found::Torn(_)) => {
+                let missing = seen.pins.as_ref().map(Pins::missing).unwrap_or_default();
+                let what = format!("instance {instance}: {}", missing.join(", "));
+                (Held::Other, Some(Finding::new(&all::PINS_MISSING, what)))
+            }
             Err(error) => of_error(&error),
         };
         seen.held = held;
@@ -86,7 +91,9 @@ fn of_error(error: &PinError) -> (Held, Option<Finding>) {
     let (held, definition) = match error {
         PinError::NotBpfFs(_) => (Held::Nothing, &all::BPFFS_MISSING),
         PinError::Foreign { .. } | PinError::Others { .. } => (Held::Unseen, &all::BPFFS_SHARED),
-        PinError::Newer { .. } | PinError::OtherLayout { .. } => (Held::Other, &all::LAYOUT_OTHER),
+        PinError::Newer { .. } | PinError::Unmarked { .. } | PinError::OtherLayout { .. } => {
+            (Held::Other, &all::LAYOUT_OTHER)
+        }
         PinError::Io { error, .. } if error.kind() == ErrorKind::NotFound => {
             (Held::Nothing, &all::BPFFS_MISSING)
         }

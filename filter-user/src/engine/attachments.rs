@@ -141,6 +141,12 @@ impl Attachments {
         })
     }
 
+    /// The names of interfaces, and their numbers.
+    pub(super) fn numbers(&self) -> Vec<(&str, u32)> {
+        let states = self.states.iter();
+        states.map(|state| (state.name.as_str(), state.ifindex)).collect()
+    }
+
     fn is_attached(&self, name: &str) -> bool {
         self.states
             .iter()

@@ -39,6 +39,14 @@ pub enum FilterError {
     #[error("the filter was detached while this daemon ran, and every packet passes: restart the daemon")]
     Detached,
     #[error(
+        "pins of the filter are missing and cannot be made again ({0}): packets are judged as long as this daemon runs, and \
+         no policy can be put in force. Mend the BPF file system before it ends: without them every packet may be dropped, \
+         or pass"
+    )]
+    Unpinned(String),
+    #[error("pins of the filter were removed while the tables were made: try again")]
+    Parted,
+    #[error(
         "the filter of an earlier daemon stays in force as it is, since what was pushed, or the policy, cannot be \
          read: `keyfence reload` begins anew"
     )]
@@ -48,6 +56,12 @@ pub enum FilterError {
          is left as it is. Run the release that made it, `keyfence restore` a backup or apply a policy, then start this one"
     )]
     Unknown(u32),
+    #[error(
+        "pins of the filter in force are missing ({0}), so that it cannot be taken over, and what was pushed, or the policy, \
+         cannot be read: it is left as it is, and goes on judging. `keyfence restore` a backup and start again; or \
+         `keyfence detach --yes`, which opens the interfaces, and start with the policy's clients alone"
+    )]
+    UnknownAndTorn(String),
     #[error("the bindings do not follow the kernel's tables")]
     Behind,
     #[error("making the tables: {0}")]

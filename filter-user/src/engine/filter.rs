@@ -55,7 +55,7 @@ pub(super) fn write(numbers: &SharedNumbers) -> RwLockWriteGuard<'_, Numbers> {
 pub struct Filter {
     pub(super) pins: Pins,
     /// Of the pin folder: one daemon an instance. Goes with the process, however it ends.
-    pub(super) _lock: Flock<File>,
+    pub(super) lock: Flock<File>,
     pub(super) entry: Entry,
     /// Those in force.
     pub(super) tables: Tables,
@@ -88,10 +88,8 @@ pub struct Filter {
 
 impl Filter {
     /// What another generation is made beside. From here on it must be told what is changed in this one.
-    pub(super) fn ground(&self, abandoned: Arc<AtomicBool>) -> Result<Ground, FilterError> {
-        if !self.is_pinned() {
-            return Err(FilterError::Detached);
-        }
+    pub(super) fn ground(&mut self, abandoned: Arc<AtomicBool>) -> Result<Ground, FilterError> {
+        self.must_stand()?;
         Ok(Ground {
             numbers: read(&self.numbers).clone(),
             state: self.state.share(&self.tables.generation)?,
@@ -105,9 +103,7 @@ impl Filter {
     /// Puts a generation in force that has all that was changed meanwhile; with `before`, what was in force stands by.
     /// On an error, what was in force still is.
     pub(super) fn put(&mut self, mut next: Box<Next>, before: Option<Before>) -> Result<Parted, FilterError> {
-        if !self.is_pinned() {
-            return Err(FilterError::Detached);
-        }
+        self.may_follow(&next.tables.generation)?;
         let number = self.next_number();
         let read_back = Arc::clone(&next.read_back);
         // New interfaces first, still under the generation in force: a hook that is held stops the change here.
@@ -234,11 +230,6 @@ impl Filter {
             .look(&choice, &present, ours, &self.pins, policy.filter.attach)
     }
 
-    /// Whether the filter's pins are still there: `detach` may have taken them while this daemon ran.
-    pub fn is_pinned(&self) -> bool {
-        self.pins.stands()
-    }
-
     /// What is not filtered and should be, a sentence each.
     pub fn unfiltered(&self) -> Vec<String> {
         self.attachments.unfiltered()
@@ -258,6 +249,8 @@ impl Filter {
 
     /// Takes the filter off all interfaces and removes all that is pinned.
     pub fn leave(&self) -> Result<(), FilterError> {
+        // Also those whose pins are gone.
+        self.entry.links().detach()?;
         Ok(self.pins.clear()?)
     }
 

@@ -29,8 +29,8 @@ pub(super) enum There {
     Nothing,
     /// What a start has left that ended half-way.
     Half(Flock<File>),
-    /// A filter of another layout.
-    Other(Flock<File>, Meta),
+    /// A filter that cannot be taken over: of another layout, or pins of it are missing.
+    Other(Flock<File>, Found),
     /// One of this layout, of which nothing is known but what is pinned, and its policy that waited to be confirmed.
     Ours(Box<Filter>, Option<abi::Switch>),
 }
@@ -51,13 +51,14 @@ impl Finding {
         };
         let found = match pins.look() {
             Err(PinError::Newer { meta, .. }) if options.downgrade => Found::Other(meta),
+            Err(PinError::Unmarked { .. }) if options.downgrade => Found::Other(Meta::default()),
             found => found?,
         };
         if lock.is_some() {
             pins.settle()?;
         }
         let there = match (found, lock) {
-            (Found::Other(theirs), lock) => There::Other(lock.ok_or_else(held)?, theirs),
+            (Found::Other(_) | Found::Torn(_), lock) => There::Other(lock.ok_or_else(held)?, found),
             (Found::Ours(meta), lock) => {
                 pins.check_shapes()?;
                 pins.check_program()?;

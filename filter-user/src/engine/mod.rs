@@ -29,6 +29,7 @@ mod live;
 mod live_tests;
 mod next_start;
 mod operate;
+mod pinned;
 mod reader;
 mod room;
 #[cfg(test)]
@@ -202,6 +203,7 @@ impl Engine {
             file: RwLock::new(FileState::of(&hash)),
             looks: std::sync::atomic::AtomicU64::new(0),
             pins: filter.pins.clone(),
+            links: Arc::clone(filter.entry.links()),
             commands: sender,
         });
         let engine = Self {
@@ -308,6 +310,7 @@ impl Engine {
     fn publish(&self, state: PolicyState) {
         let started_at = self.shared.snapshot().started_at;
         let mut snapshot = picture(&self.filter, &self.policy, state, started_at);
+        snapshot.not_ready.extend(self.watch.unpinned.clone());
         snapshot.not_ready.extend(self.watch.behind.clone());
         let snapshot = Arc::new(snapshot);
         if let Ok(mut slot) = self.shared.snapshot.write() {

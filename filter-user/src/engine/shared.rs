@@ -20,6 +20,7 @@ use super::{Command, Commands, ExplainError, FilterError, crowded_out, reader};
 use crate::bindings::seam::{Change, Changes, GrantError, Grantee, Grants, Many, OwnerUse};
 use crate::compiler::Pushed;
 use crate::judge::in_force::{InForce, Question};
+use crate::kernel::links::Links;
 use crate::kernel::pins::Pins;
 use crate::policy::Policy;
 
@@ -49,6 +50,8 @@ pub struct Shared {
     pub(super) looks: AtomicU64,
     /// Whose being there tells whether packets are judged.
     pub(super) pins: Pins,
+    /// Where they are gone, these tell.
+    pub(super) links: Arc<Links>,
     pub(super) commands: Commands,
 }
 
@@ -259,7 +262,7 @@ impl View for Shared {
     }
 
     fn is_detached(&self) -> bool {
-        !self.pins.stands()
+        !self.pins.stands() && !self.links.any()
     }
 
     fn observe(&self, service: Option<String>, seconds: u64) -> BoxFuture<Result<(), ObserveError>> {

@@ -21,7 +21,7 @@ use super::tables::{Ahead, Tables};
 use super::{Changed, Engine};
 use crate::bindings::seam::{Change, Grantee, Under};
 use crate::kernel::clock;
-use crate::kernel::load::LoadError;
+use crate::kernel::load::{Generation, LoadError};
 use crate::kernel::source_levels;
 use crate::kernel::state::{State, Towards};
 use crate::kernel::tick::Jiffy;
@@ -78,6 +78,11 @@ impl Standby {
 
     pub(super) fn number(&self) -> u64 {
         self.left.number
+    }
+
+    /// Its tables, and the number that they are pinned under.
+    pub(super) fn pinned(&self) -> (u64, &Generation) {
+        (self.left.number, &self.tables.generation)
     }
 
     pub(super) fn interfaces(&self) -> impl Iterator<Item = &String> {

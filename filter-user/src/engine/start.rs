@@ -18,10 +18,10 @@ use super::error::FilterError;
 use super::fill::owners_max;
 use super::filter::{Filter, meta, name, names_of, read, shared};
 use super::finding::{Finding, There};
+use super::succession::may_give_way;
 use super::tables::Tables;
 use super::{Earlier, Options};
-use crate::bindings::seam::Many;
-use crate::bindings::seam::Under;
+use crate::bindings::seam::{Many, Under};
 use crate::compiler::{self, Keep, Numbers, Pushed, owner_hash, owner_name};
 use crate::kernel::attach::Entry;
 use crate::kernel::capture::Tap;
@@ -57,15 +57,13 @@ impl Filter {
             under.map_or(0, |under| crowded::leave_out(policy, pushed, under))
         };
         match there {
-            There::Other(_, theirs)
-                if !matches!(earlier, Earlier::Known | Earlier::NewStore | Earlier::Nothing) =>
-            {
-                Err(FilterError::Unknown(theirs.layout_version))
+            There::Other(lock, found) => {
+                may_give_way(&pins, found, earlier)?;
+                tokio::task::block_in_place(|| {
+                    leave_out(&mut pushed);
+                    Self::succeed((pins, lock), options, (policy, pushed), around, found)
+                })
             }
-            There::Other(lock, theirs) => tokio::task::block_in_place(|| {
-                leave_out(&mut pushed);
-                Self::succeed((pins, lock), options, (policy, pushed), around, theirs)
-            }),
             There::Ours(filter, armed) => tokio::task::block_in_place(|| {
                 let what = (policy, (pushed, under), earlier);
                 Self::adopt(*filter, armed, options, what, around)
@@ -147,7 +145,7 @@ impl Filter {
         let tables = Tables::new(generation, compiled, &mut numbers, (policy, pushed), owners_max)?;
         let mut filter = Self {
             pins,
-            _lock: lock,
+            lock,
             entry,
             tables,
             number: 1,
@@ -224,7 +222,7 @@ impl Filter {
             entry: was.entry,
             tap: Arc::new(Tap::new(was.maps.join(names::DESK))),
             pins: was.pins,
-            _lock: was.lock,
+            lock: was.lock,
             tables: Tables::unknown(was.generation, was.limits, state.owners_max()),
             number: was.number,
             numbers: shared(state.numbers()),

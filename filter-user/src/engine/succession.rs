@@ -3,6 +3,8 @@
 //!
 //! What both layouts have in common is shared by both from the start, so nothing is copied and nothing counted is lost;
 //! what they do not is told. Until the last step a fault leaves in force what was.
+//!
+//! The same is done where pins of a filter are missing, since that cannot be taken over either.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -11,17 +13,17 @@ use filter_common::abi::Meta;
 use filter_common::abi::parts::{LIMITS, PARTS};
 use nix::fcntl::Flock;
 
-use super::Options;
 use super::build::{Around, Next, Wanted};
 use super::compile::Occasion;
 use super::error::FilterError;
 use super::fill::owners_max;
 use super::filter::Filter;
 use super::start::{Inherited, judging, stand_in};
+use super::{Earlier, Options};
 use crate::bindings::seam::Many;
 use crate::compiler::{Keep, Numbers, Pushed};
 use crate::kernel::attach::Entry;
-use crate::kernel::pins::{PinError, Pins};
+use crate::kernel::pins::{Found, PinError, Pins};
 use crate::kernel::state::Limits;
 use crate::kernel::switch::Switch;
 use crate::policy::Policy;
@@ -30,25 +32,38 @@ impl Filter {
     /// Whether a start would be refused since the filter there is of a newer layout, or of none: changes nothing.
     pub fn refuse_newer(options: &Options, policy: &Policy) -> Result<(), FilterError> {
         match Pins::of(&options.bpf_fs, &policy.daemon.instance)?.look() {
-            Err(PinError::Newer { .. }) if options.downgrade => Ok(()),
+            Err(PinError::Newer { .. } | PinError::Unmarked { .. }) if options.downgrade => Ok(()),
             looked => Ok(looked.map(drop)?),
         }
     }
 
-    /// Puts a policy in force in the place of a filter of another layout.
+    /// Puts a policy in force in the place of a filter that cannot be taken over.
     pub(super) fn succeed(
         (before, lock): (Pins, Flock<File>),
         options: &Options,
         (policy, pushed): (&Arc<Policy>, Pushed),
         around: Around,
-        theirs: Meta,
+        found: Found,
     ) -> Result<Self, FilterError> {
-        let pins = before.beside();
-        let made = Self::beside(&before, options, (policy, pushed), around, theirs);
+        let (pins, judged, whose) = (before.beside(), before.judges(), whose(&before, found));
+        if !judged {
+            tracing::error!("{whose} drops every packet until another has taken its place");
+        }
+        let made = Self::beside(
+            &before,
+            options,
+            (policy, pushed),
+            around,
+            (theirs(found), &whose),
+        );
         let filter = match made {
             Ok(filter) => filter,
             Err(error) => {
-                if let Err(error) = pins.give_up(&before) {
+                let given_up = match judged {
+                    true => pins.give_up(&before),
+                    false => pins.go_through(&before),
+                };
+                if let Err(error) = given_up {
                     tracing::error!("what was made beside the filter in force stays: {error}");
                 }
                 return Err(error);
@@ -58,8 +73,7 @@ impl Filter {
         drop(lock);
         tracing::info!(
             generation = filter.number,
-            "the filter of layout {} has given way to one of this program's",
-            theirs.layout_version
+            "{whose} has given way to one of this program's"
         );
         Ok(filter)
     }
@@ -69,16 +83,12 @@ impl Filter {
         options: &Options,
         (policy, pushed): (&Arc<Policy>, Pushed),
         around: Around,
-        theirs: Meta,
+        (theirs, whose): (Meta, &str),
     ) -> Result<Self, FilterError> {
         let pins = before.beside();
         let same = pins.begin(before, &theirs)?;
         for (part, _) in PARTS.iter().zip(same).filter(|(_, same)| !same) {
-            let version = theirs.layout_version;
-            tracing::warn!(
-                "of the filter of layout {version} not everything can go on: {}",
-                part.lost
-            );
+            tracing::warn!("of {whose} not everything can go on: {}", part.lost);
         }
         let lock = pins
             .lock()?
@@ -88,6 +98,9 @@ impl Filter {
         let mut generation = stand_in(&pins, options, owners_max(policy, &numbers))?;
         let armed = Switch::pinned(before);
         let limits = same[LIMITS].then(|| Limits::pinned(&before.generation(judging(armed, theirs))));
+        if limits.as_ref().is_some_and(Option::is_none) {
+            tracing::warn!("of {whose} not everything can go on: {}", PARTS[LIMITS].lost);
+        }
         let mut filter = Self::over(Inherited {
             entry: Entry::create(&mut generation, &pins)?,
             generation,
@@ -112,9 +125,10 @@ impl Filter {
         let mut choice = std::mem::take(&mut next.around.choice);
         let parted = filter.put(next, None)?;
 
+        let was = before.program_in_force();
         filter.pins.share_links(before)?;
         filter.entry.take_links(&filter.pins)?;
-        if let (Some(was), now) = (before.entry_program(), filter.entry.id()?) {
+        if let (Some(was), now) = (was, filter.entry.id()?) {
             let hooks = choice.interfaces.iter_mut();
             hooks.for_each(|interface| interface.hook.replace(was, now));
         }
@@ -123,5 +137,40 @@ impl Filter {
         filter.detach_the_rest();
         parted.let_go();
         Ok(filter)
+    }
+}
+
+/// Whether a filter that cannot be taken over may be succeeded: what judges goes on unless all is known of what it had
+/// in force. What does not is no loss.
+pub(super) fn may_give_way(pins: &Pins, found: Found, earlier: Earlier) -> Result<(), FilterError> {
+    let torn = matches!(found, Found::Torn(_));
+    if torn && !pins.judges() {
+        return Ok(());
+    }
+    pins.check_program()?;
+    match earlier {
+        Earlier::Known | Earlier::NewStore | Earlier::Nothing => Ok(()),
+        Earlier::NoPolicy | Earlier::NoPushes if torn => {
+            Err(FilterError::UnknownAndTorn(pins.missing().join(", ")))
+        }
+        Earlier::NoPolicy | Earlier::NoPushes => Err(FilterError::Unknown(theirs(found).layout_version)),
+    }
+}
+
+fn theirs(found: Found) -> Meta {
+    match found {
+        Found::Ours(meta) | Found::Other(meta) | Found::Torn(meta) => meta,
+        Found::Nothing | Found::Half => Meta::default(),
+    }
+}
+
+fn whose(before: &Pins, found: Found) -> String {
+    match (found, theirs(found).layout_version) {
+        (Found::Torn(_), _) => format!(
+            "the filter whose pins are missing ({})",
+            before.missing().join(", ")
+        ),
+        (_, 0) => String::from("the filter of an unknown layout"),
+        (_, version) => format!("the filter of layout {version}"),
     }
 }

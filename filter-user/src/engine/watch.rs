@@ -33,6 +33,8 @@ pub(super) enum Woken {
 pub(super) struct Watch {
     /// Why the tables in force are not those of the host as it is.
     pub(super) behind: Option<String>,
+    /// Which pins are not there, and cannot be made again.
+    pub(super) unpinned: Option<String>,
     /// Before, the addresses are looked at only where the kernel tells of a change.
     addresses_due: Option<Instant>,
     /// The kernel has told of a change that was not looked at yet.
@@ -75,6 +77,9 @@ impl Listener {
 impl Engine {
     /// Looks at all of it, and makes the tables anew where something has changed.
     pub(super) async fn watch(&mut self, woken: Woken) {
+        if woken == Woken::ByClock {
+            self.look_after_pins();
+        }
         if self.filter.kept {
             // Whatever has changed: only who reloads lets go of it.
             if self.filter.look(&self.policy).await.shown {

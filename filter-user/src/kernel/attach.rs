@@ -1,5 +1,7 @@
 //! Puts the entry program on interfaces and a generation behind it.
 
+use std::sync::Arc;
+
 use aya::maps::{MapData, MapError, ProgramArray};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpMode;
@@ -9,6 +11,7 @@ use filter_common::abi::{names, slots};
 use thiserror::Error;
 
 use super::interfaces::Interface;
+use super::links::Links;
 use super::load::{Generation, LoadError};
 use super::pins::Pins;
 use super::{chain, raw};
@@ -58,8 +61,8 @@ pub struct Attached {
     pub fallback: Option<String>,
 }
 
-/// The entry program.
-pub struct Entry(Xdp);
+/// The entry program, and the links by which it holds its interfaces.
+pub struct Entry(Xdp, Arc<Links>);
 
 impl Entry {
     /// Loads it from a generation's object and pins it.
@@ -74,7 +77,8 @@ impl Entry {
 
     /// Takes over the pinned one.
     pub fn adopt(pins: &Pins) -> Result<Self, LoadError> {
-        Ok(Self(Xdp::from_pin(pins.entry(), XdpAttachType::Interface)?))
+        let program = Xdp::from_pin(pins.entry(), XdpAttachType::Interface)?;
+        Ok(Self(program, Arc::default()))
     }
 
     pub fn id(&self) -> Result<u32, LoadError> {
@@ -83,6 +87,10 @@ impl Entry {
 
     pub fn program(&self) -> &Xdp {
         &self.0
+    }
+
+    pub fn links(&self) -> &Arc<Links> {
+        &self.1
     }
 
     /// Sees to it that an interface is filtered; what is attached already stays as it is.
@@ -100,6 +108,7 @@ impl Entry {
             fallback,
         };
         if interface.hook.programs().any(|id| id == ours) && pins.link(&interface.name).exists() {
+            self.hold(interface, pins)?;
             return Ok(attached(interface.hook.generic == ours, None));
         }
         if let Some(program) = interface.hook.programs().find(|id| *id != ours) {
@@ -162,7 +171,13 @@ impl Entry {
             .map_err(|error: aya::programs::links::LinkError| pin_error(interface, &error))?;
         link.pin(pins.link(&interface.name))
             .map_err(|error| pin_error(interface, &error))?;
+        self.hold(interface, pins)?;
         Ok(Ok(()))
+    }
+
+    fn hold(&self, interface: &Interface, pins: &Pins) -> Result<(), AttachError> {
+        let held = self.1.hold(&pins.link(&interface.name));
+        held.map_err(|error| pin_error(interface, &error))
     }
 }
 

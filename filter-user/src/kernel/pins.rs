@@ -53,6 +53,15 @@ pub enum PinError {
          the service's own (owner keyfence): `systemctl start keyfence`"
     )]
     Others { path: PathBuf, owner: String },
+    #[error(
+        "{path} has no {meta}, which says which release's layout the filter there has: it is left as it is, and goes on \
+         judging. `keyfence run --downgrade` takes its place with nothing open in between, whichever release made it \
+         (`keyfence detach --yes` opens the interfaces)",
+        meta = names::META
+    )]
+    Unmarked { path: PathBuf },
+    #[error("another daemon has taken {0}")]
+    Taken(PathBuf),
     #[error("{path}: {error}")]
     Io { path: PathBuf, error: io::Error },
     #[error(
@@ -80,6 +89,9 @@ pub enum Found {
     Ours(Meta),
     /// Of an older one, or of this version with other shapes: it can be succeeded, and not be taken over.
     Other(Meta),
+    /// Of this layout, and maps of it are not pinned any more; of none that is known, where it judges nothing either. It
+    /// can be succeeded.
+    Torn(Meta),
 }
 
 /// The pin directory of one instance.
@@ -100,21 +112,6 @@ impl Pins {
         let pins = Self::named(bpf_fs, instance)?;
         pins.refuse_strangers_folders(&|owner| geteuid().is_root() || owner == geteuid())?;
         Ok(pins)
-    }
-
-    /// The instances that filter, by the pins under this BPF file system; none where it cannot be read.
-    pub fn filtering(bpf_fs: &Path) -> Vec<String> {
-        let all = Self {
-            root: bpf_fs.join("keyfence"),
-        };
-        let names = all.list(&all.root).unwrap_or_default().into_iter();
-        let linked = names.filter(|name| is_instance(name)).filter(|name| {
-            let pins = Self {
-                root: all.root.join(name),
-            };
-            pins.linked().is_ok_and(|linked| !linked.is_empty())
-        });
-        linked.map(|name| name.replace('%', ".")).collect()
     }
 
     fn named(bpf_fs: &Path, instance: &str) -> Result<Self, PinError> {
@@ -199,7 +196,13 @@ impl Pins {
         let meta = match MapData::from_pin(self.maps().join(names::META)) {
             Ok(meta) => meta,
             Err(_) if self.linked()?.is_empty() => return Ok(Found::Half),
-            Err(error) => return Err(self.other(chain(&error))),
+            Err(error) if self.stands() => return Err(self.other(chain(&error))),
+            // Of whichever layout it was: nothing of it is in force that a newer release has put there.
+            Err(_) if !self.judges() => return Ok(Found::Torn(Meta::default())),
+            Err(_) => {
+                let path = self.root.clone();
+                return Err(PinError::Unmarked { path });
+            }
         };
         let read = || -> Result<Meta, MapError> {
             let meta: Array<MapData, Meta> = Map::from_map_data(meta)?.try_into()?;
@@ -220,10 +223,10 @@ impl Pins {
             });
         }
         let ours = (meta.layout_version, meta.layout_checksum) == (LAYOUT_VERSION, LAYOUT_CHECKSUM);
-        Ok(if ours {
-            Found::Ours(meta)
-        } else {
-            Found::Other(meta)
+        Ok(match ours {
+            true if !self.missing().is_empty() => Found::Torn(meta),
+            true => Found::Ours(meta),
+            false => Found::Other(meta),
         })
     }
 
@@ -348,7 +351,7 @@ impl Pins {
         }
     }
 
-    fn list(&self, folder: &Path) -> Result<Vec<String>, PinError> {
+    pub(super) fn list(&self, folder: &Path) -> Result<Vec<String>, PinError> {
         let entries = match fs::read_dir(folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

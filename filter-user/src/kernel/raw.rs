@@ -1,14 +1,15 @@
 //! bpf(2) itself, for what aya 0.14 does not offer: batch updates of maps (a call for each of a million entries is
-//! too slow), taking a link off at once, pinning twice, and waiting for the packets under way.
+//! too slow), taking a link off at once and asking it for its interface, pinning twice, and waiting for the packets
+//! under way.
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use aya::Pod;
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_type};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_map_type};
 
 /// Writes all entries; on an error says how many went in before it.
 pub(super) fn update<K: Pod, V: Pod>(
@@ -56,11 +57,31 @@ pub(super) fn look_up(map: BorrowedFd<'_>, key: u32) -> io::Result<u32> {
 /// Takes a pinned link's program off its interface before this returns: a link whose pin is only removed goes when
 /// the kernel comes to it.
 pub(super) fn detach_link(pin: &Path) -> io::Result<()> {
-    let link = pinned(pin)?;
+    detach(pinned(pin)?.as_fd())
+}
+
+/// The same by a descriptor, wherever its pin may be.
+pub(super) fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: bpf_attr is a union of plain structs: zero is a value of each.
     let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
     attributes.link_detach.link_fd = link.as_raw_fd().cast_unsigned();
     call(bpf_cmd::BPF_LINK_DETACH, &mut attributes).map(drop)
+}
+
+/// The program of an XDP link, and the number of the interface that it holds; 0 where it holds none any more.
+pub(super) fn program_and_interface(link: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
+    // SAFETY: bpf_link_info is a struct of integers and a union of such: zero is a value of each.
+    let mut told: bpf_link_info = unsafe { std::mem::zeroed() };
+    // SAFETY: bpf_attr is a union of plain structs: zero is a value of each.
+    let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
+    attributes.info.bpf_fd = link.as_raw_fd().cast_unsigned();
+    attributes.info.info_len = size_of::<bpf_link_info>() as u32;
+    attributes.info.info = std::ptr::from_mut(&mut told) as u64;
+    // What is told of lives through the call and is as long as said.
+    call(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    // SAFETY: all of it is integers, whichever kind of link this is.
+    let interface = unsafe { told.__bindgen_anon_1.xdp.ifindex };
+    Ok((told.prog_id, interface))
 }
 
 /// Puts another program in the place of a pinned link's: a packet meets the one or the other.
@@ -75,7 +96,11 @@ pub(super) fn update_link(pin: &Path, program: BorrowedFd<'_>) -> io::Result<()>
 
 /// Pins a pinned object once more.
 pub(super) fn pin_again(from: &Path, to: &Path) -> io::Result<()> {
-    let object = pinned(from)?;
+    pin(pinned(from)?.as_fd(), to)
+}
+
+/// Pins an object.
+pub(super) fn pin(object: BorrowedFd<'_>, to: &Path) -> io::Result<()> {
     let path = CString::new(to.as_os_str().as_bytes()).map_err(io::Error::other)?;
     // SAFETY: bpf_attr is a union of plain structs: zero is a value of each.
     let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
@@ -85,7 +110,8 @@ pub(super) fn pin_again(from: &Path, to: &Path) -> io::Result<()> {
     call(bpf_cmd::BPF_OBJ_PIN, &mut attributes).map(drop)
 }
 
-fn pinned(pin: &Path) -> io::Result<OwnedFd> {
+/// What is pinned.
+pub(super) fn pinned(pin: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(pin.as_os_str().as_bytes()).map_err(io::Error::other)?;
     // SAFETY: bpf_attr is a union of plain structs: zero is a value of each.
     let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 
 use filter_common::abi::parts::{self, PARTS};
-use filter_common::abi::{LAYOUT_VERSION, Meta};
+use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, Meta};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::attach::Entry;
@@ -61,7 +61,7 @@ impl Pins {
     pub fn begin(&self, from: &Pins, theirs: &Meta) -> Result<[bool; PARTS.len()], PinError> {
         self.create()?;
         let mut same = parts::same(&theirs.since);
-        if theirs.layout_version == LAYOUT_VERSION {
+        if theirs.layout_version == LAYOUT_VERSION && theirs.layout_checksum != LAYOUT_CHECKSUM {
             // Somebody forgot to raise the version: who knows what else.
             same = [false; PARTS.len()];
         }
@@ -107,6 +107,15 @@ impl Pins {
         // What was made beside stands in the instance's folder, and the other way round.
         self.forget()?;
         Ok(before.clone())
+    }
+
+    /// As far as this has come: for where there is nothing to go back to.
+    pub fn go_through(self, before: &Pins) -> Result<(), PinError> {
+        if self.linked()?.is_empty() {
+            return self.forget();
+        }
+        Entry::adopt(&self)?.take_links(&self)?;
+        self.succeed(before).map(drop)
     }
 
     /// As if nothing had been made here: the links lead to the filter of `before` again, and those that are only here

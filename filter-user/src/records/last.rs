@@ -41,7 +41,8 @@ impl Last {
     /// Looks at the pins of an instance; `file` is the policy that its daemon ran by.
     pub fn before(pins: &Pins, file: &Path, instance: &str) -> Self {
         match pins.look() {
-            Ok(Found::Ours(_)) => {}
+            // What is missing is told below.
+            Ok(Found::Ours(_) | Found::Torn(_)) => {}
             Ok(Found::Other(meta)) => {
                 let version = meta.layout_version;
                 return Self(Left::Unreadable(format!(

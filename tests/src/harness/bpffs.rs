@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde::de::DeserializeOwned;
@@ -29,6 +30,12 @@ impl BpfFs {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Lets nothing be pinned or removed (`ro`), or everything again (`rw`).
+    pub fn remount(&self, how: &str) {
+        let mut mount = Command::new("mount");
+        run(mount.args(["-o", &format!("remount,{how}")]).arg(&self.path));
     }
 
     /// All paths in a folder of it, below it, sorted.
