@@ -30,6 +30,7 @@ mod store;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod unfound;
 mod writer;
 
 use std::collections::BTreeSet;

@@ -287,7 +287,7 @@ fn tell_missing(audit: &mut Audit, opened: &Opened, now: Now) -> Result<Option<S
 /// The scheme with those of its secrets that can be read, and what is wrong with the others: packets are judged without.
 fn fingerprints(credentials: &Credentials) -> (Fingerprints, Option<String>) {
     if credentials.scheme == Scheme::Sha256 {
-        return (Fingerprints::Sha256, None);
+        return (Fingerprints::default(), None);
     }
     let (mut secrets, mut faults) = (Vec::new(), Vec::new());
     for (id, path) in &credentials.secret_files {
@@ -302,5 +302,5 @@ fn fingerprints(credentials: &Credentials) -> (Fingerprints, Option<String>) {
             faults.join("; ")
         )
     });
-    (Fingerprints::hmac(secrets), unread)
+    (Fingerprints::new(secrets), unread)
 }

@@ -8,6 +8,7 @@ use super::memory::Shelf;
 use super::model::view::{state, timestamp};
 use super::requests::{PublisherStatus, State, StoreStatus};
 use super::shared::{SECRETS_ALARM, SPACE_ALARM, STORE_ALARM};
+use super::unfound::Unfound;
 
 /// Bindings that end within these are counted.
 const ENDING_WITHIN_MS: [i64; 3] = [300_000, 3_600_000, 86_400_000];
@@ -17,18 +18,23 @@ impl Bindings {
     pub fn status(&self) -> StoreStatus {
         let shared = &self.shared;
         let alarms = shared.alarms.lock().unwrap_or_else(PoisonError::into_inner);
-        let alarms = alarms.values().cloned().collect();
+        let alarms: Vec<String> = alarms.values().cloned().collect();
         // A publisher of the policy is there from the start.
         for publisher in &shared.view.load().policy.publishers {
             shared.memory.shelf_for(&publisher.name);
         }
         let shelves = shared.memory.shelves();
+        let mut unfound = Unfound::under(shared.fingerprints.ids(), &shared.view.load().policy);
+        let publishers = shelves.iter();
+        let publishers = publishers
+            .map(|shelf| self.publisher_status(shelf, &mut unfound))
+            .collect();
         StoreStatus {
             store: shared.store_id.load().as_ref().clone(),
             revision: *shared.published.borrow(),
-            alarms,
+            alarms: alarms.into_iter().chain(unfound.sentence()).collect(),
             disk_errors: shared.disk_errors.load(Ordering::Relaxed),
-            publishers: shelves.iter().map(|shelf| self.publisher_status(shelf)).collect(),
+            publishers,
             denies: shared.denies.load().len() as u64,
             audit: self.audit_head(),
         }
@@ -45,7 +51,7 @@ impl Bindings {
             .collect()
     }
 
-    fn publisher_status(&self, shelf: &Shelf) -> PublisherStatus {
+    fn publisher_status(&self, shelf: &Shelf, unfound: &mut Unfound<'_>) -> PublisherStatus {
         let view = self.shared.view.load_full();
         let now = self.shared.clock.now();
         let mut status = PublisherStatus {
@@ -53,13 +59,16 @@ impl Bindings {
             last_success: shelf.last_success().map(|at| timestamp(at.wall_ms)),
             ..PublisherStatus::default()
         };
-        shelf.each(|_, row| {
+        shelf.each(|credential, row| {
             let (state, _) = state(&view, &shelf.publisher, shelf.facts(), row, now.boot_ms);
             match state {
                 State::Active => status.active += 1,
                 State::Held => status.held += 1,
                 State::Ended => status.ended += 1,
                 State::Suspended => status.suspended += 1,
+            }
+            if state != State::Ended {
+                unfound.look(credential);
             }
             let ahead = row
                 .end

@@ -75,6 +75,10 @@ impl Inner {
         }
         warnings.extend(engine::restart_keys(&self.serving, &policy));
         warnings.extend(engine::lacking_at_start(&self.serving.listeners, &policy));
+        let bindings = self.bindings.clone();
+        let looked = move || (bindings.unfound_under(&policy), policy);
+        let (unfound, policy) = tokio::task::spawn_blocking(looked).await.map_err(failed)?;
+        warnings.extend(unfound);
         let policy = Arc::new(start::serving(policy, &self.serving));
         let tried = Arc::clone(&policy);
         let tried = tokio::task::spawn_blocking(move || engine::unexpected(&tried));

@@ -49,35 +49,40 @@ pub(crate) fn fault(text: &str, id_pattern: &Regex) -> Option<(&'static str, Str
     None
 }
 
-/// How keys are fingerprinted: the scheme of the policy with its secrets.
-pub(crate) enum Fingerprints {
-    Sha256,
-    /// The first is for new ones, all are tried.
-    Hmac(Vec<(String, Hmac<Sha256>)>),
-}
+/// How keys are fingerprinted: each with every secret, and plainly.
+#[derive(Default)]
+pub(crate) struct Fingerprints(Vec<(String, Hmac<Sha256>)>);
 
 impl Fingerprints {
-    pub(crate) fn hmac(secrets: Vec<(String, Vec<u8>)>) -> Fingerprints {
+    /// With these secrets, by their ids.
+    pub(crate) fn new(secrets: Vec<(String, Vec<u8>)>) -> Fingerprints {
         let keyed = |(id, secret): (String, Vec<u8>)| {
             let mac = Hmac::new_from_slice(&secret).expect("HMAC takes keys of any length");
             (id, mac)
         };
-        Fingerprints::Hmac(secrets.into_iter().map(keyed).collect())
+        Fingerprints(secrets.into_iter().map(keyed).collect())
     }
 
-    /// Every fingerprint that the key may be stored as.
+    /// Every fingerprint that the key may be stored as. The plain one too where there are secrets: whoever changes over to
+    /// them does so publisher by publisher, and a plain one that is listed is listed on purpose.
     pub(crate) fn of(&self, key: &[u8]) -> Vec<String> {
-        match self {
-            Fingerprints::Sha256 => vec![fingerprint(&["sha256:"], &Sha256::digest(key))],
-            Fingerprints::Hmac(secrets) => secrets
-                .iter()
-                .map(|(id, mac)| {
-                    let tag = mac.clone().chain_update(key).finalize().into_bytes();
-                    fingerprint(&["hmac-sha256:", id, ":"], &tag)
-                })
-                .collect(),
-        }
+        let keyed = self.0.iter().map(|(id, mac)| {
+            let tag = mac.clone().chain_update(key).finalize().into_bytes();
+            fingerprint(&["hmac-sha256:", id, ":"], &tag)
+        });
+        let plain = || fingerprint(&["sha256:"], &Sha256::digest(key));
+        keyed.chain(std::iter::once_with(plain)).collect()
     }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(id, _)| id.as_str())
+    }
+}
+
+/// Under which secret a credential is a fingerprint; `None` where it is a plain one, or an id.
+pub(crate) fn secret_id(credential: &str) -> Option<&str> {
+    let (id, _) = credential.strip_prefix("hmac-sha256:")?.rsplit_once(':')?;
+    Some(id)
 }
 
 /// One allocation: a text that grows asks for the heap's lock, and so for whoever holds it beside.
@@ -149,14 +154,21 @@ mod tests {
     fn fingerprints_are_those_of_the_published_test_vectors() {
         // FIPS 180-2 B.1, and RFC 4231 test case 2.
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(Fingerprints::Sha256.of(b"abc"), [format!("sha256:{abc}")]);
-        let keyed = Fingerprints::hmac(vec![
+        let plain = Fingerprints::default();
+        assert_eq!(plain.of(b"abc"), [format!("sha256:{abc}")]);
+        let keyed = Fingerprints::new(vec![
             ("k2".into(), b"Jefe".to_vec()),
             ("k1".into(), b"x".to_vec()),
         ]);
         let tags = keyed.of(b"what do ya want for nothing?");
         let expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
         assert_eq!(tags[0], format!("hmac-sha256:k2:{expected}"));
-        assert_eq!(tags.len(), 2);
+        assert_eq!(tags.len(), 3);
+        assert_eq!(
+            tags[1..].iter().map(|tag| secret_id(tag)).collect::<Vec<_>>(),
+            [Some("k1"), None]
+        );
+        assert_eq!(tags[2..], plain.of(b"what do ya want for nothing?"));
+        assert_eq!(secret_id("key-1"), None);
     }
 }

@@ -4,6 +4,7 @@ mod ahead;
 mod crash;
 mod cut;
 mod detached;
+mod fingerprints;
 mod fixture;
 mod kept;
 mod large_syncs;

@@ -288,7 +288,7 @@ pub(crate) static CREDENTIALS: Table = Table {
             Default("[\"X-Api-Key\", \"Authorization: Bearer\"]"),
             "Where a key is looked for, in this order."),
         key("scheme", OneOf(Scheme::NAMES), Default("\"sha256\""),
-            "How keys are fingerprinted: a store of hmac-sha256 tells nobody who lacks the secret which keys there are."),
+            "How keys are fingerprinted. hmac-sha256: who lacks the secret cannot tell which keys there are; `sha256:…` is found too."),
         key("secret-files", List { of: "`{ id = \"k2\", file = \"/…\" }`", min: 0, max: 16 }, Default("[]"),
             "Secrets of hmac-sha256: the first for new fingerprints, all are tried."),
         key("id-pattern", Form("regular expression"), Default("'^[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}$'"),
