@@ -15,6 +15,8 @@ pub(super) struct Snapshot {
     pub(super) counters: Option<[u64; 2]>,
     /// The same in all records that are written.
     pub(super) sums: [u64; 2],
+    /// The number of the first record that is not.
+    pub(super) next: u64,
     /// The first epoch of the kernel's tables: sums and counters are of what they have seen.
     pub(super) began: u64,
     /// The last line of the audit log: kept here, a cut or rewritten one shows.

@@ -312,7 +312,7 @@ impl Records {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let (sums, _) = self.source.written();
+        let (sums, next) = self.source.written();
         let counters = self.source.counters();
         if let Err(error) = &counters {
             tracing::error!("the counters cannot be read for a checkpoint: {error}");
@@ -321,6 +321,7 @@ impl Records {
             now: timestamp(now()),
             counters: counters.ok(),
             sums,
+            next,
             began: self.source.began(),
             audit: self.source.audit_head(),
         }

@@ -1,5 +1,6 @@
 //! Whether a log is as it was written: each line follows from the ones before, and each checkpoint vouches for them.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -111,8 +112,8 @@ pub struct Verifier {
     verified: Verified,
     life: Option<String>,
     last_sequence: Option<u64>,
-    /// The last checkpoint of the file before.
-    chain: Option<String>,
+    /// The last checkpoints of the files before: a log that was left and taken up again follows its own.
+    chain: HashSet<String>,
     /// The beginning of a checkpoint's hash that must be there, and whether it was.
     sought: Option<(String, bool)>,
 }
@@ -130,7 +131,7 @@ impl Verifier {
         let mut input = BufReader::new(File::open(path)?);
         let mut stretch = Stretch::default();
         let mut previous: Option<String> = None;
-        let chain = self.chain.take();
+        let mut is_first = true;
         let mut last = None;
         let mut sums: Option<(u64, Packets)> = None;
         let mut number = 0;
@@ -150,8 +151,9 @@ impl Verifier {
                 .map_err(|error| broken(format!("no line of a drop log: {error}")))?;
             if read.keyfence.kind == "checkpoint" {
                 checked(&stretch, &read.keyfence, previous.as_deref(), sums).map_err(broken)?;
-                if let (None, Some(chain), Some(told)) = (&previous, &chain, &read.keyfence.previous)
-                    && chain != told
+                if let (None, Some(told)) = (&previous, &read.keyfence.previous)
+                    && !self.chain.is_empty()
+                    && !self.chain.contains(told)
                 {
                     return Err(broken(
                         "the checkpoint follows another one than the file before ends with: lines were cut off there, or \
@@ -169,7 +171,8 @@ impl Verifier {
                 stretch = Stretch::default();
                 self.verified.checkpoints += 1;
             } else {
-                self.record(&read, &mut stretch).map_err(broken)?;
+                self.record(&read, is_first, &mut stretch).map_err(broken)?;
+                is_first = false;
                 last = read.event.sequence;
                 stretch.hash.update(&line);
             }
@@ -184,7 +187,7 @@ impl Verifier {
                 ),
             });
         }
-        self.chain = previous.or(chain);
+        self.chain.extend(previous);
         self.verified.unvouched += stretch.records;
         Ok(())
     }
@@ -197,7 +200,7 @@ impl Verifier {
         }
     }
 
-    fn record(&mut self, line: &Line, stretch: &mut Stretch) -> Result<(), String> {
+    fn record(&mut self, line: &Line, is_first: bool, stretch: &mut Stretch) -> Result<(), String> {
         let Some(sequence) = line.event.sequence else {
             return Err("a record without a sequence".to_owned());
         };
@@ -205,7 +208,14 @@ impl Verifier {
         let same_life = self.life.as_deref() == Some(life);
         if let Some(last) = self.last_sequence {
             // After a boot the log's end may not have been there to go on from.
-            if sequence != last + 1 && (same_life || sequence != 1) {
+            let follows = sequence == last + 1 || !same_life && sequence == 1;
+            if !follows && is_first && sequence > last {
+                return Err(format!(
+                    "it begins with record {sequence}, and the file before ends with record {last}: what is between is missing, \
+                     or in a file that is not named"
+                ));
+            }
+            if !follows {
                 return Err(format!(
                     "record {sequence} stands behind record {last}: lines are missing, or out of order"
                 ));

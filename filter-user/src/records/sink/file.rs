@@ -20,6 +20,8 @@ use crate::records::line::{Line, Names};
 const CHUNK_BYTES: usize = 1 << 18;
 /// A file that is not full is rotated this often within `keep-age`, so that what is too old can go.
 const AGES: u32 = 10;
+/// What is moved away without a last checkpoint.
+const LEFT: &str = ".left";
 
 pub(super) struct LogFile {
     path: PathBuf,
@@ -27,6 +29,16 @@ pub(super) struct LogFile {
     keep_size: u64,
     keep_age: Duration,
     open: Option<Open>,
+    /// The last record that this daemon found there, until it writes there.
+    found: Found,
+}
+
+#[derive(Clone, Copy)]
+enum Found {
+    NotYet,
+    Last(u64),
+    /// Nothing, or it has been looked at.
+    Passed,
 }
 
 struct Open {
@@ -44,6 +56,7 @@ impl LogFile {
             keep_size: sink.keep_size,
             keep_age: sink.keep_age,
             open: None,
+            found: Found::NotYet,
         }
     }
 
@@ -88,6 +101,10 @@ impl LogFile {
         if found.length == 0 {
             ledger.previous = previous;
         }
+        if matches!(self.found, Found::NotYet) {
+            let last = found.reached.as_ref().map(|there| there.sequence);
+            self.found = last.map_or(Found::Passed, Found::Last);
+        }
         match found.reached {
             Some(there) => *reached = there,
             // It was rotated just before the end, or moved away.
@@ -110,8 +127,20 @@ impl LogFile {
         Ok(())
     }
 
-    /// Looks whether the path is still the file that is open, and the file as long as it was left.
+    /// Open, and where the next record belongs.
     pub(super) fn ready(
+        &mut self,
+        ledger: &mut Ledger,
+        reached: &mut Reached,
+        names: &Names,
+        at: &Snapshot,
+    ) -> io::Result<()> {
+        self.look(ledger, reached, names, at)?;
+        self.follow_on(ledger, reached, at)
+    }
+
+    /// Looks whether the path is still the file that is open, and the file as long as it was left.
+    fn look(
         &mut self,
         ledger: &mut Ledger,
         reached: &mut Reached,
@@ -188,6 +217,30 @@ impl LogFile {
         self.sync()
     }
 
+    /// Begins the log anew where records were written down since its last one: another path has them, or they were taken
+    /// out. What is there stays whole in itself: nothing is added to it, whose sums would be of what it lacks.
+    fn follow_on(&mut self, ledger: &mut Ledger, reached: &mut Reached, at: &Snapshot) -> io::Result<()> {
+        let Found::Last(last) = self.found else {
+            return Ok(());
+        };
+        if last + 1 < at.next {
+            tracing::warn!(
+                log = %self.path.display(),
+                last,
+                next = at.next,
+                "the log lacks the records between: they went elsewhere, or are gone; it is moved away, and begun anew"
+            );
+            let mut moved = rotated_name(&self.path, at, last);
+            if ledger.first.is_some() {
+                // A number at the end of its name would promise a checkpoint behind its last record.
+                moved.as_mut_os_string().push(LEFT);
+            }
+            self.move_away(&moved, ledger, reached)?;
+        }
+        self.found = Found::Passed;
+        Ok(())
+    }
+
     pub(super) fn checkpoint(&mut self, ledger: &mut Ledger, names: &Names, at: &Snapshot) -> io::Result<()> {
         let line = ledger.checkpoint(names, at);
         self.write(line.as_bytes())?;
@@ -216,7 +269,7 @@ impl LogFile {
         open.file.sync_data().map_err(|error| self.named(error))
     }
 
-    /// Moves a full or an old log away, its last checkpoint in it, and what is too much or too old for good.
+    /// Moves a full or an old log away, its last checkpoint in it.
     fn rotate_for(
         &mut self,
         bytes: u64,
@@ -234,11 +287,12 @@ impl LogFile {
             return Ok(());
         }
         self.checkpoint(ledger, names, at)?;
-        let moved = rotated_name(
-            &self.path,
-            &at.now.strftime("%Y%m%dT%H%M%S").to_string(),
-            reached.sequence,
-        );
+        let moved = rotated_name(&self.path, at, reached.sequence);
+        self.move_away(&moved, ledger, reached)
+    }
+
+    /// Goes on in a new file, and removes what is too much or too old for good.
+    fn move_away(&mut self, moved: &Path, ledger: &mut Ledger, reached: &mut Reached) -> io::Result<()> {
         fs::rename(&self.path, moved).map_err(|error| self.named(error))?;
         self.open = None;
         self.open(ledger, reached)?;
@@ -266,7 +320,8 @@ impl LogFile {
 }
 
 /// `drops.jsonl.20261122T193000-4711`.
-fn rotated_name(path: &Path, time: &str, sequence: u64) -> PathBuf {
+fn rotated_name(path: &Path, at: &Snapshot, sequence: u64) -> PathBuf {
+    let time = at.now.strftime("%Y%m%dT%H%M%S");
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{time}-{sequence}"));
     name.into()
@@ -274,6 +329,10 @@ fn rotated_name(path: &Path, time: &str, sequence: u64) -> PathBuf {
 
 /// Whether rotation here made this name; what others made is theirs to remove.
 fn is_rotated(log: &Path, path: &Path) -> bool {
+    let name = path.as_os_str().to_str();
+    let path = name
+        .and_then(|name| name.strip_suffix(LEFT))
+        .map_or(path, Path::new);
     path.with_extension("") == log && rotated_behind(path).is_some()
 }
 

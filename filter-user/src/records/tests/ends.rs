@@ -88,3 +88,84 @@ fn checkpoints_are_followed_from_file_to_file() {
     let why = verified(&[&moved, &log]).unwrap_err();
     assert!(why.contains("lines were cut off there"), "{why}");
 }
+
+/// Writes two records to each of these logs, one after the other, as a policy that changes its path does.
+fn written_in_turn(folder: &Path, logs: &[&Path]) {
+    let source = fake(vec![exact([10, 0, 0, 1], 3), exact([10, 0, 0, 2], 4)]);
+    for log in logs {
+        let mut records = open(&to(folder, log), &source);
+        // A minute without any record has one as well.
+        records.checkpoint();
+        records.write();
+        records.stop();
+    }
+}
+
+#[test]
+fn log_that_is_taken_up_again_behind_another_is_begun_anew_and_each_file_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let [log, other] = ["drops.jsonl", "other.jsonl"].map(|name| folder.path().join(name));
+    written_in_turn(folder.path(), &[&log, &log, &other, &log, &log]);
+    let files = read::files(&log).unwrap();
+    let [before, after] = [0, 1].map(|at| files[at].as_path());
+    assert_eq!((files.len(), after), (2, log.as_path()));
+    let records = |log: &Path| {
+        let Verified { first, last, .. } = is_whole(log);
+        (first.unwrap(), last.unwrap())
+    };
+    let (first, last) = records(before);
+    let (other_first, other_last) = records(&other);
+    let (next, _) = records(after);
+    assert_eq!((first, other_first, next), (1, last + 1, other_last + 1));
+    assert!(verified(&[before, other.as_path(), after]).is_ok());
+    let why = verified(&[before, after]).unwrap_err();
+    assert!(why.contains("in a file that is not named"), "{why}");
+    // What is cut off at the seam shows still, whatever is named beside it.
+    cut_line(before);
+    for files in [&[before][..], &[before, after], &[before, other.as_path(), after]] {
+        assert!(verified(files).is_err(), "{files:?}");
+    }
+}
+
+#[test]
+fn log_that_is_cut_while_it_is_written_is_not_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("drops.jsonl");
+    let mut records = open(&to(folder.path(), &log), &fake(vec![exact([10, 0, 0, 1], 3)]));
+    records.write();
+    records.write();
+    cut_line(&log);
+    records.write();
+    records.stop();
+    assert_eq!(read::files(&log).unwrap().len(), 1);
+    let why = verified(&[&log]).unwrap_err();
+    assert!(why.contains("lines are missing"), "{why}");
+}
+
+#[test]
+fn log_that_was_left_behind_its_last_checkpoint_promises_none_when_it_is_taken_up_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let [log, other] = ["drops.jsonl", "other.jsonl"].map(|name| folder.path().join(name));
+    let source = fake(vec![exact([10, 0, 0, 1], 3)]);
+    let mut records = open(&to(folder.path(), &log), &source);
+    records.write();
+    // Killed.
+    drop(records);
+    for log in [&other, &log] {
+        let mut records = open(&to(folder.path(), log), &source);
+        records.write();
+        records.stop();
+    }
+    let files = read::files(&log).unwrap();
+    let [before, after] = [0, 1].map(|at| files[at].as_path());
+    assert_eq!((files.len(), is_whole(before).unvouched), (2, 1));
+    assert!(verified(&[before, other.as_path(), after]).is_ok());
+}
+
+fn to(folder: &Path, log: &Path) -> Policy {
+    policy(
+        folder,
+        RecordAddresses::Full,
+        vec![sink(SinkType::File, log.to_owned())],
+    )
+}
