@@ -16,6 +16,7 @@ use super::routes::{Route, Verb, documented, methods, role_names};
 use super::slots::{KEPT, SHARE};
 use crate::bindings::refusal;
 use crate::bindings::requests::{DENY_PREFIXES_FEW, DENY_PREFIXES_KEPT, DENY_PREFIXES_MAX};
+use crate::policy::bounds::{PORT_SETS_FEW, PORT_SETS_KEPT, PORT_SETS_MAX};
 
 const HEAD: &str = "\
 # The API
@@ -89,6 +90,9 @@ fn bounds(page: &mut String) {
          | a publisher's bindings | `bindings-max` | 409 `bindings-max` |\n\
          | owners of an address: bindings of all publishers, and clients, whose sources hold it | {OWNERS_PER_SOURCE_MAX} | \
          507 `table-full` with the `prefix`, a full sync as a whole; push what shares an address as one binding |\n\
+         | sets of source ports, of all bindings and clients: each distinct one of more than one range | {PORT_SETS_MAX}, of \
+         which the last {PORT_SETS_KEPT} are for the policy and for publishers with at most {PORT_SETS_FEW} | 507 \
+         `table-full` with the `table` `PORT_SETS`; one range alone takes none |\n\
          | row versions of deleted bindings, for a day | a DELETE of what is there leaves its own always; of what is not \
          there, while the publisher has fewer than `bindings-max` of them | 409 `bindings-max` |\n\
          | denied prefixes, but operators' | {DENY_PREFIXES_MAX} in all, and {DENY_PREFIXES_KEPT} more for callers with at \

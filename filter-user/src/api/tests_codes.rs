@@ -36,6 +36,14 @@ async fn what_the_kernel_does_not_take_is_told_and_undone() {
             "table-full",
         ),
         (
+            GrantError::TableKept {
+                table: "PORT_SETS",
+                has: 65,
+            },
+            507,
+            "table-full",
+        ),
+        (
             GrantError::TooManyOwners {
                 prefix: "198.51.100.7/32".to_owned(),
                 max: 256,

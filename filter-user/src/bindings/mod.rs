@@ -365,7 +365,7 @@ impl Under for UnderPolicy {
     fn leave_out(&self, left: &[LeftOut]) {
         let rows = left
             .iter()
-            .filter_map(|left| Some((self.row(&left.owner)?.revision, left.prefix.clone())));
+            .filter_map(|left| Some((self.row(&left.owner)?.revision, left.lacks.clone())));
         self.view.leave_out(rows);
     }
 }

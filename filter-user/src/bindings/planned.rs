@@ -52,7 +52,7 @@ impl Bindings {
         let revision = |left: &LeftOut| {
             let (publisher, credential) = view::named(&left.owner)?;
             let row = shared.memory.get(publisher, credential)?;
-            Some((row.revision, left.prefix.clone()))
+            Some((row.revision, left.lacks.clone()))
         };
         planned.leave_out(left.iter().filter_map(revision));
         for shelf in shared.memory.shelves() {

@@ -110,6 +110,11 @@ pub enum GrantError {
         max: u64,
     },
     #[error(
+        "what is left of the table {table} is kept for publishers that have few of its entries, and this one has {has}: end \
+         some, or have more bindings share the same"
+    )]
+    TableKept { table: &'static str, has: u64 },
+    #[error(
         "{prefix} would have more than {max} owners: bindings and clients whose sources hold it, of all publishers; end some, \
          name narrower prefixes, or push what shares an address as one binding"
     )]
@@ -199,11 +204,20 @@ pub trait Under: Send + Sync {
     fn leave_out(&self, _left: &[LeftOut]) {}
 }
 
-/// An owner that is left out, and the prefix that more would grant than the kernel walks.
+/// An owner that is left out, and what there is no room for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
     pub owner: String,
-    pub prefix: String,
+    pub lacks: Lacks,
+}
+
+/// What there is no room for in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lacks {
+    /// More owners would grant this prefix than the kernel walks.
+    Owners(String),
+    /// Another set of source ports.
+    PortSets,
 }
 
 impl Change {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use filter_common::abi::names;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
@@ -12,6 +13,7 @@ use super::shell::Shell;
 use super::words::count;
 use crate::compiler::CompileError;
 use crate::compiler::Pushed;
+use crate::compiler::port_sets::are_set;
 use crate::engine;
 use crate::judge::Bench;
 use crate::judge::both::JudgeError;
@@ -161,6 +163,13 @@ fn entry_of(policy: &Policy, error: &CompileError) -> Option<Origin> {
         CompileError::TableFull {
             table: "management", ..
         } => &policy.management.last()?.origin,
+        CompileError::TableFull {
+            table: names::PORT_SETS,
+            ..
+        } => {
+            let has_set = |client: &&Client| client.enabled && are_set(&client.source_ports);
+            &policy.clients.iter().rfind(has_set)?.origin
+        }
         CompileError::Limit(what) => match what.split_once(' ')? {
             ("client", name) => &client(name)?.origin,
             ("service", name) => &service(name)?.origin,

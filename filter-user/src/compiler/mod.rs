@@ -9,6 +9,7 @@ mod homes;
 pub mod host;
 mod limits;
 mod numbers;
+pub mod port_sets;
 mod ports;
 pub mod prefixes;
 #[cfg(test)]
@@ -26,20 +27,17 @@ pub use pushed::{Pushed, binding_name};
 pub use rows::Rows;
 pub use tables::{Compiled, Key, Room};
 
-use std::collections::HashMap;
-
 use filter_common::abi::{self, ICMP_ANSWERS, ICMP_REQUESTS, Owner, SOURCE_LIMIT};
 use filter_common::bounds::{OWNERS_PER_SOURCE_MAX, SOURCE_WAYS};
 use filter_common::lookup::prefixes::parts;
 use filter_common::lookup::{PORT_SET_WORDS, config_flags};
 use ipnet::IpNet;
+use port_sets::SourcePorts;
 use thiserror::Error;
 
 use crate::bindings::seam::Many;
 use crate::policy::bounds::SOURCES_MAX;
-use crate::policy::model::{
-    Filter, Limits, Mode, PassDrop, PassListedDrop, Policy, PortRange, Service, ServiceSet,
-};
+use crate::policy::model::{Filter, Limits, Mode, PassDrop, PassListedDrop, Policy, Service, ServiceSet};
 
 /// Why a policy that is free of faults does not fit the kernel's tables.
 #[derive(Debug, Error)]
@@ -158,6 +156,7 @@ fn room(policy: &Policy, (owners, sources): (&Owners, &sources::Sources), many: 
         owners: room.owners.max(more(many.owners, owners.entries.len())),
         hosts_v4: room.hosts_v4.max(more(many.v4, sources.v4.len())),
         hosts_v6: room.hosts_v6.max(more(many.v6, sources.v6.len())),
+        port_sets: port_sets::room_beside((owners.port_sets.len() / PORT_SET_WORDS as usize) as u32),
         ..room
     }
 }
@@ -279,9 +278,9 @@ fn owners_table(
 ) -> Result<Owners, CompileError> {
     let mut owners = Owners {
         entries: vec![Owner::default()],
-        port_sets: vec![0; PORT_SET_WORDS as usize],
+        port_sets: Vec::new(),
     };
-    let mut sets: HashMap<&[PortRange], u32> = HashMap::new();
+    let mut sets = SourcePorts::default();
     let mut place = |number: u32, owner: Owner| {
         let number = number as usize;
         if owners.entries.len() <= number {
@@ -300,7 +299,7 @@ fn owners_table(
                 ServiceSet::Some(indexes) => rows.of(indexes.iter().map(|index| services[*index])),
             })
         })?;
-        let (first, last, port_set) = source_ports(&client.source_ports, &mut sets, &mut owners.port_sets);
+        let (first, last, port_set) = sets.of(&client.source_ports);
         let owner = Owner {
             end: client.expires.map_or(u64::MAX, |expires| (around.end)(expires)),
             limits: limits_of.or_ask(&client.limit, || {
@@ -318,7 +317,7 @@ fn owners_table(
     let mut row_of = Last::default();
     let grantees = around.pushed.grantees.iter();
     for ((name, grantee), number) in grantees.zip(numbers.grantees(around.pushed)?) {
-        let (first, last, port_set) = source_ports(&grantee.source_ports, &mut sets, &mut owners.port_sets);
+        let (first, last, port_set) = sets.of(&grantee.source_ports);
         let row = row_of.or_ask(&grantee.services, || {
             let named = grantee.services.iter();
             Ok(rows.of(named.filter_map(|service| numbers.service(service))))
@@ -335,6 +334,7 @@ fn owners_table(
         };
         place(*number, owner);
     }
+    owners.port_sets = sets.words()?;
     Ok(owners)
 }
 
@@ -369,28 +369,5 @@ pub fn owner_flags(limit: &Limits) -> u32 {
         abi::owner_flags::PACKETS_ONLY
     } else {
         0
-    }
-}
-
-/// One range stands in the owner itself; more make a set of bits, shared by all who ask for the same.
-fn source_ports<'a>(
-    ranges: &'a [PortRange],
-    sets: &mut HashMap<&'a [PortRange], u32>,
-    words: &mut Vec<u64>,
-) -> (u16, u16, u32) {
-    match ranges {
-        [] => (0, u16::MAX, 0),
-        [range] => (range.first, range.last, 0),
-        ranges => {
-            let set = *sets.entry(ranges).or_insert_with(|| {
-                let set = words.len() / PORT_SET_WORDS as usize;
-                words.resize(words.len() + PORT_SET_WORDS as usize, 0);
-                for port in ranges.iter().flat_map(|range| range.first..=range.last) {
-                    words[set * PORT_SET_WORDS as usize + port as usize / 64] |= 1 << (port % 64);
-                }
-                set as u32
-            });
-            (0, 0, set)
-        }
     }
 }

@@ -120,8 +120,10 @@ pub struct Room {
     pub sources: u32,
     /// Positions in lists of owners.
     pub grants: u32,
-    /// Of each of the tables that many owners share: rows, limits, port sets.
+    /// Of each of the tables that many owners share: rows, limits.
     pub shared: u32,
+    /// Sets of source ports.
+    pub port_sets: u32,
 }
 
 impl Room {
@@ -142,6 +144,7 @@ impl Room {
             sources: sources_free as u32,
             grants: (sources_free * OWNERS_EACH).max(grants) as u32,
             shared: (owners / 32).max(SHARED_LEAST) as u32,
+            port_sets: 0,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use filter_common::abi::names;
 use ipnet::IpNet;
 
 use super::attachments::{by_slot, counted, placed};
@@ -293,9 +294,17 @@ fn fit(
         ) {
             // An operator's policy does not wait for what was pushed, nor does a start, which has no policy before it; what
             // is pushed waits for its place.
-            (Err(FilterError::Compile(CompileError::OwnersPerSource { .. })), Some(under))
-                if (wanted.occasion == Occasion::Reload || wanted.before.is_empty())
-                    && crowded::leave_out(policy, pushed, under) != 0 => {}
+            (
+                Err(FilterError::Compile(
+                    CompileError::OwnersPerSource { .. }
+                    | CompileError::TableFull {
+                        table: names::PORT_SETS,
+                        ..
+                    },
+                )),
+                Some(under),
+            ) if (wanted.occasion == Occasion::Reload || wanted.before.is_empty())
+                && crowded::leave_out(policy, pushed, under) != 0 => {}
             (compiled, _) => return Ok((numbers, claim, compiled?)),
         }
     }

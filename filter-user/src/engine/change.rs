@@ -103,6 +103,12 @@ impl Filter {
         if let Some(owner) = self.unknown(&changes.in_force) {
             return failed(format!("{owner} has no grant to renew"));
         }
+        // Of all together, removals among them: it needs no tables to tell.
+        let fit = self.tables.port_sets_fit(&self.numbers, &changes.in_force);
+        let fit = fit.and_then(|()| self.standby_port_sets_fit(&changes.standby));
+        if let Some(error) = fit.err().and_then(refusal_of) {
+            return Err(NotSingly::Refused(error));
+        }
         let were = standby::numbers_of(&self.numbers, &changes.standby);
         let made = self.change_in_force(&changes.in_force);
         if detached {
@@ -196,6 +202,7 @@ fn refusal_of(stop: Stop) -> Option<GrantError> {
             max: OWNERS_PER_SOURCE_MAX,
         }),
         Stop::Full(table, needed, max) => Some(GrantError::TableFull { table, needed, max }),
+        Stop::Kept(table, has) => Some(GrantError::TableKept { table, has }),
     }
 }
 

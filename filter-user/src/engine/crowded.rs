@@ -1,17 +1,21 @@
-//! Bindings that have to be left out because more owners would grant an address than the kernel walks.
+//! Bindings that have to be left out because more owners would grant an address than the kernel walks, or because there
+//! would be more sets of source ports than it holds.
 //!
 //! A policy must come into force whatever was pushed before it, and a start must not end at a store that a crash left
 //! fuller than the kernel takes: who came last is left out, and is told.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 
 use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
 
 use ipnet::IpNet;
 
-use crate::bindings::seam::{Grantee, LeftOut, Under};
+use crate::bindings::seam::{Grantee, Lacks, LeftOut, Under};
+use crate::compiler::port_sets::{Ports, are_set, ports};
 use crate::compiler::{Key, Pushed};
 use crate::policy::Policy;
+use crate::policy::bounds::PORT_SETS_MAX;
 
 /// Takes out of what is pushed all that does not fit beside the policy and beside what came before it, and tells whoever
 /// holds it. Gives how many: none where all fits. Where the policy itself is too much, its compile says so still.
@@ -50,6 +54,7 @@ pub fn crowded_out(policy: &Policy, pushed: &Pushed, age: impl Fn(&str) -> u64) 
     };
     crowd.sweep::<4>(v4);
     crowd.sweep::<16>(v6);
+    crowd.spare_port_sets(policy);
     crowd.left
 }
 
@@ -108,10 +113,43 @@ impl<A: Fn(&str) -> u64> Crowd<'_, A> {
             self.out[owner] = true;
             self.left.push(LeftOut {
                 owner: name(owner).to_string(),
-                prefix: prefix.to_owned(),
+                lacks: Lacks::Owners(prefix.to_owned()),
             });
         }
         owners.retain(|owner| !self.out[*owner]);
+    }
+
+    /// The policy's sets of source ports come first, then those of who came first.
+    fn spare_port_sets(&mut self, policy: &Policy) {
+        let clients = policy.clients.iter().filter(|client| client.enabled);
+        let clients = clients.filter(|client| are_set(&client.source_ports));
+        let mut known: HashSet<Ports> = clients.map(|client| ports(&client.source_ports)).collect();
+        let mut asked: Vec<(usize, Ports)> = (0..self.grantees.len())
+            .filter(|owner| !self.out[*owner] && are_set(&self.grantees[*owner].source_ports))
+            .map(|owner| (owner, ports(&self.grantees[owner].source_ports)))
+            .collect();
+        let all: HashSet<&Ports> = known.iter().chain(asked.iter().map(|(_, ports)| ports)).collect();
+        if all.len() <= PORT_SETS_MAX as usize {
+            return;
+        }
+        asked.sort_by_cached_key(|(owner, _)| {
+            let name = &self.grantees[*owner].credential;
+            ((self.age)(name), name)
+        });
+        for (owner, ports) in asked {
+            if known.contains(&ports) {
+                continue;
+            }
+            if known.len() < PORT_SETS_MAX as usize {
+                known.insert(ports);
+                continue;
+            }
+            self.out[owner] = true;
+            self.left.push(LeftOut {
+                owner: self.grantees[owner].credential.to_string(),
+                lacks: Lacks::PortSets,
+            });
+        }
     }
 }
 
@@ -119,7 +157,7 @@ impl<A: Fn(&str) -> u64> Crowd<'_, A> {
 mod tests {
     use super::*;
     use crate::bindings::seam::Grantee;
-    use crate::engine::live_tests::{policy_from, wide};
+    use crate::engine::live_tests::{policy_from, wide, with_ports};
 
     const MAX: usize = OWNERS_PER_SOURCE_MAX as usize;
 
@@ -154,7 +192,39 @@ mod tests {
 
     fn left(policy: &Policy, pushed: &Pushed) -> Vec<(u64, String)> {
         let left = crowded_out(policy, pushed, age).into_iter();
-        left.map(|left| (age(&left.owner), left.prefix)).collect()
+        let prefix = |lacks| match lacks {
+            Lacks::Owners(prefix) => prefix,
+            Lacks::PortSets => String::from("ports"),
+        };
+        left.map(|left| (age(&left.owner), prefix(left.lacks))).collect()
+    }
+
+    #[test]
+    fn who_came_last_is_left_out_where_there_are_more_sets_of_ports_than_the_kernel_holds() {
+        let with_ports = |number: u32, set: u32| {
+            let grantee = Grantee {
+                credential: format!("binding/gateway/key-{number}").into(),
+                sources: [format!("10.{}.{}.1/32", number >> 8, number & 255)
+                    .parse()
+                    .unwrap()]
+                .into(),
+                ..wide()
+            };
+            with_ports(&[(1, 1), (set as u16 + 3, set as u16 + 3)], grantee)
+        };
+        let none = policy(&[]);
+        let full = || (0..PORT_SETS_MAX).map(|number| with_ports(number, number));
+        let more = [
+            with_ports(9_000, 7),
+            with_ports(9_001, 60_000),
+            with_ports(9_002, 60_001),
+        ];
+        assert_eq!(left(&none, &Pushed::of(full(), [])), []);
+        let ports = || String::from("ports");
+        assert_eq!(
+            left(&none, &Pushed::of(full().chain(more), [])),
+            [(9_001, ports()), (9_002, ports())]
+        );
     }
 
     #[test]

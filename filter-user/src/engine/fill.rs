@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use filter_common::abi::names;
 use filter_common::bounds::ROWS_MAX;
+use filter_common::lookup::PORT_SET_WORDS;
 
 use super::snapshot::TableFill;
 use crate::bindings::seam::Many;
@@ -12,7 +13,7 @@ use crate::compiler::{Compiled, Numbers, Pushed};
 use crate::kernel::edit::length;
 use crate::kernel::load::{Generation, LoadError};
 use crate::policy::Policy;
-use crate::policy::bounds::SOURCES_MAX;
+use crate::policy::bounds::{PORT_SETS_MAX, SOURCES_MAX};
 
 /// From here on a table's fill is told of, once; again only after it was well below.
 const TOLD_FROM_PERCENT: u64 = 80;
@@ -81,6 +82,10 @@ pub(super) struct Fill {
     pub(super) sources_v6: Table,
     pub(super) rows: Table,
     pub(super) owners: Table,
+    pub(super) port_sets: Table,
+    /// Entries of that table as it was made, those among them that packets may still read. Full, it refuses nothing
+    /// either.
+    pub(super) port_set_entries: Table,
     /// What single changes add to and never give back: ranges of both families, sources, lists of owners. Full, they
     /// refuse nothing: the next change takes a generation, which has room again.
     adding: [Table; 4],
@@ -103,6 +108,8 @@ impl Fill {
             sources_v6: Table::new("SOURCES_V6", sources_v6),
             rows: Table::new(names::ROWS, rows),
             owners: Table::new(names::OWNER_STATE, owners),
+            port_sets: Table::new(names::PORT_SETS, (0, PORT_SETS_MAX.into())),
+            port_set_entries: Table::new(names::PORT_SETS, (0, 0)),
             adding: ADDING.map(|name| Table::new(name, (0, 0))),
             room: Many::default(),
             began: Many::default(),
@@ -128,6 +135,10 @@ impl Fill {
                 *table = Table::new(name, (taken, length));
             }
         }
+        let width = u64::from(PORT_SET_WORDS);
+        let entries = u64::from(length(generation, names::PORT_SETS)?) / width;
+        let taken = compiled.port_sets.len() as u64 / width;
+        self.port_set_entries = Table::new(names::PORT_SETS, (taken, entries));
         Ok(self)
     }
 
@@ -140,7 +151,8 @@ impl Fill {
 
     /// A table of whose free entries single changes have used more than half.
     pub(super) fn half_used(&self) -> Option<&'static str> {
-        let used = self.adding.iter().find(|table| table.is_half_used());
+        let mut adding = self.adding.iter().chain([&self.port_set_entries]);
+        let used = adding.find(|table| table.is_half_used());
         used.map(|table| table.name)
     }
 
@@ -154,6 +166,9 @@ impl Fill {
             (rows as u64, ROWS_MAX.into()),
             (owners as u64, u64::from(owners_max.saturating_sub(1))),
         );
+        // Number 0 is none.
+        let port_sets = compiled.port_sets.len() as u64 / u64::from(PORT_SET_WORDS);
+        fill.port_sets.set(port_sets.saturating_sub(1));
         let (began, room) = (fill.with(Many::default()), compiled.room);
         Self {
             room: Many {
@@ -197,7 +212,13 @@ impl Fill {
 
     /// Those that refuse when they are full, then the others that have any room.
     fn tables(&self) -> impl Iterator<Item = &Table> {
-        let refusing = [&self.sources_v4, &self.sources_v6, &self.rows, &self.owners];
+        let refusing = [
+            &self.sources_v4,
+            &self.sources_v6,
+            &self.rows,
+            &self.owners,
+            &self.port_sets,
+        ];
         let adding = self.adding.iter().filter(|table| table.capacity != 0);
         refusing.into_iter().chain(adding)
     }
@@ -242,10 +263,10 @@ pub(super) fn owners_max(policy: &Policy, numbers: &Numbers) -> u32 {
 
 /// Which tables are told of as nearly full.
 #[derive(Debug, Default)]
-pub(super) struct Told([AtomicBool; 4]);
+pub(super) struct Told([AtomicBool; 5]);
 
 impl Told {
-    /// Says once of a table that it fills up. Of the first four alone: the others are emptied by a generation.
+    /// Says once of a table that it fills up. Of the first five alone: the others are emptied by a generation.
     pub(super) fn look(&self, fill: &Fill) {
         for (table, told) in fill.tables().zip(&self.0) {
             let percent = table.entries() * 100 / table.capacity.max(1);

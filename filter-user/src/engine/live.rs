@@ -7,18 +7,19 @@ mod entries;
 mod family;
 mod meanings;
 mod plan;
+mod source_ports;
 mod trial;
 mod words;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use filter_common::abi::{LimitSet, Owner};
-use filter_common::lookup::PORT_SET_WORDS;
 use ipnet::IpNet;
 
 use super::fill::Fill;
 use crate::bindings::seam::Grantee;
+use crate::compiler::port_sets::PortSets;
 use crate::compiler::{
     Compiled, LimitTable, Numbers, OwnerHash, Pushed, Rows, binding_name, limit_set, owner_flags,
 };
@@ -26,7 +27,7 @@ use crate::kernel::edit::{Edit, NoRoom, Write};
 use crate::kernel::load::{Generation, LoadError};
 use crate::kernel::state::{Limits, State};
 use crate::policy::Policy;
-use crate::policy::model::{Limits as PolicyLimits, PortRange};
+use crate::policy::model::Limits as PolicyLimits;
 use family::{Family, Names, Say};
 use meanings::Meanings;
 use plan::{Keyed, Step};
@@ -42,6 +43,8 @@ pub(super) enum Stop {
     },
     /// Which table, how many entries it needs, and how many it has.
     Full(&'static str, u64, u64),
+    /// Which table, and how many entries the publisher has of it: the last ones are kept for those that have few.
+    Kept(&'static str, u64),
 }
 
 impl From<NoRoom> for Stop {
@@ -69,8 +72,7 @@ pub(super) struct Live {
     row_words: usize,
     rows: Rows,
     limits: LimitTable,
-    port_sets: HashMap<Vec<PortRange>, u32>,
-    port_sets_end: u32,
+    port_sets: PortSets,
     names: Names,
     owners_end: u32,
     /// Numbers that owners had before their terms changed, and those that they have since.
@@ -108,9 +110,7 @@ impl Live {
             row_words,
             rows: Rows::of_words(row_words, compiled.rows),
             limits: LimitTable::of(compiled.limits),
-            // Those of the compile are not looked for: a set said again stands there twice.
-            port_sets: HashMap::new(),
-            port_sets_end: (compiled.port_sets.len() / PORT_SET_WORDS as usize) as u32,
+            port_sets: PortSets::of(&compiled.port_sets, &compiled.owners),
             names: names.collect(),
             moved: Vec::new(),
             fill: Arc::clone(fill),
@@ -126,10 +126,12 @@ impl Live {
         (hash, before): (OwnerHash, Option<&Grantee>),
         grantee: &Grantee,
     ) -> Result<(u32, Owner), Stop> {
-        match before.filter(|before| !same_terms(before, grantee)) {
+        let put = match before.filter(|before| !same_terms(before, grantee)) {
             Some(before) => self.put_moved(numbers, state, (hash, before), grantee),
             None => self.put_same(numbers, state, (hash, before), grantee),
-        }
+        }?;
+        self.drop_port_set(numbers, before);
+        Ok(put)
     }
 
     /// A new one, or one whose sources and end alone have changed.
@@ -188,6 +190,7 @@ impl Live {
         let planned = self.plan_put(numbers, moved, before, grantee)?;
         self.edit.set_owner(moved.1, planned.owner)?;
         self.commit(&planned.writes)?;
+        self.drop_port_set(numbers, before);
         Ok(planned.owner)
     }
 
@@ -200,8 +203,7 @@ impl Live {
         grantee: &Grantee,
     ) -> Result<PlannedPut, Stop> {
         let name = binding_name(grantee);
-        let owner = self.owner(numbers, grantee, &name)?;
-        self.names.insert(to, name);
+        self.names.insert(to, Arc::clone(&name));
         let known = before.map_or(&[][..], |before| &before.sources);
         // Under the same number, those that it had say so already.
         let kept = grantee.sources.iter();
@@ -212,6 +214,8 @@ impl Live {
             with,
         };
         let writes = self.plan([Step::of(kept, say(Some(to))), Step::of(gone, say(None))])?;
+        // Last: its set of source ports is taken from here on.
+        let owner = self.owner(numbers, grantee, &name)?;
         Ok(PlannedPut { owner, writes })
     }
 
@@ -252,22 +256,25 @@ impl Live {
     }
 
     /// The grant that was an owner's under this number.
-    pub(super) fn remove(&mut self, number: Option<u32>, before: &Grantee) -> Result<(), Stop> {
+    pub(super) fn remove(
+        &mut self,
+        numbers: &Numbers,
+        number: Option<u32>,
+        before: &Grantee,
+    ) -> Result<(), Stop> {
         let number = number.ok_or(Stop::Generation)?;
         let say = Say::Owner {
             without: Some(number),
             with: None,
         };
         let writes = self.plan([Step::of(before.sources.iter(), say)])?;
-        self.commit(&writes)
+        self.commit(&writes)?;
+        self.drop_port_set(numbers, Some(before));
+        Ok(())
     }
 
     fn owner(&mut self, numbers: &Numbers, grantee: &Grantee, name: &str) -> Result<Owner, Stop> {
-        let (first, last, port_set) = match &*grantee.source_ports {
-            [] => (0, u16::MAX, 0),
-            [range] => (range.first, range.last, 0),
-            ranges => (0, 0, self.port_set(ranges)?),
-        };
+        let publisher = numbers.publisher(&grantee.publisher).unwrap_or(0);
         let known = self.rows.count();
         let row = self.rows.of(grantee
             .services
@@ -288,6 +295,11 @@ impl Live {
             self.edit
                 .set_limits(limits, &self.limits.entries[limits as usize])?;
         }
+        let (first, last, port_set) = match &*grantee.source_ports {
+            [] => (0, u16::MAX, 0),
+            [range] => (range.first, range.last, 0),
+            ranges => (0, 0, self.take_port_set(publisher, ranges)?),
+        };
         Ok(Owner {
             end: grantee.end,
             limits,
@@ -295,24 +307,9 @@ impl Live {
             source_port_first: first,
             source_port_last: last,
             port_set,
-            publisher: numbers.publisher(&grantee.publisher).unwrap_or(0),
+            publisher,
             flags: owner_flags(&grantee.limit),
         })
-    }
-
-    fn port_set(&mut self, ranges: &[PortRange]) -> Result<u32, Stop> {
-        if let Some(set) = self.port_sets.get(ranges) {
-            return Ok(*set);
-        }
-        let mut words = vec![0u64; PORT_SET_WORDS as usize];
-        for port in ranges.iter().flat_map(|range| range.first..=range.last) {
-            words[port as usize / 64] |= 1 << (port % 64);
-        }
-        let set = self.port_sets_end;
-        self.edit.set_port_set(set as usize * words.len(), &words)?;
-        self.port_sets_end += 1;
-        self.port_sets.insert(ranges.to_vec(), set);
-        Ok(set)
     }
 }
 

@@ -6,10 +6,11 @@ use filter_common::abi::names;
 use ipnet::IpNet;
 
 use super::live::Stop;
-use super::live_tests::{all, binding, policy, policy_from, stage, stage as fresh};
-use crate::bindings::seam::Change;
+use super::live_tests::{all, binding, policy, policy_from, stage, stage as fresh, with_ports};
+use crate::bindings::seam::{Change, Grantee};
 use crate::compiler::Pushed;
 use crate::policy::Policy;
+use crate::policy::bounds::{PORT_SETS_FEW, PORT_SETS_KEPT, PORT_SETS_MAX};
 
 /// A policy with nothing but what is needed to push.
 fn bare() -> Policy {
@@ -109,4 +110,107 @@ fn change_that_finds_no_room_leaves_what_was() {
         .collect();
     // Too much to be told.
     assert!(stage.said(&asked) == fresh(&policy, &pushed).said(&asked));
+}
+
+/// One with a set of source ports of its own, of which each number has another.
+fn with_own_ports(number: u32) -> Grantee {
+    let source = format!("10.{}.{}.9/32", number >> 8, number & 255);
+    let port = number as u16 + 3;
+    with_ports(
+        &[(1, 1), (port, port)],
+        binding(&format!("key-{number}"), &[&source]),
+    )
+}
+
+/// What the table of sets says of itself.
+fn port_sets(stage: &super::live_tests::Stage) -> (u64, u64) {
+    let mut shown = stage.tables.fill.shown().into_iter();
+    let table = shown.find(|table| table.table == names::PORT_SETS).unwrap();
+    (table.entries, table.capacity)
+}
+
+#[test]
+fn sets_of_ports_find_room_in_the_tables_in_force_and_make_room_when_they_go() {
+    let policy = policy();
+    let before = with_own_ports(5_000);
+    let mut stage = stage(&policy, &Pushed::of([before.clone()], []));
+    let mut pushed = Pushed::of([before], []);
+    let most = u64::from(PORT_SETS_MAX);
+    assert_eq!(port_sets(&stage), (1, most));
+    let mut made = 1;
+    for number in 0..1_000 {
+        let put = Change::Put(with_own_ports(number));
+        match stage.change(&put) {
+            Ok(_) => pushed.change(put),
+            Err(stop) => {
+                assert_eq!(stop, Stop::Generation);
+                break;
+            }
+        }
+        made += 1;
+    }
+    // Few have asked for any: there is room for 256 more.
+    assert_eq!((made, port_sets(&stage)), (257, (257, most)));
+    assert_eq!(stage.tables.fill.half_used(), Some(names::PORT_SETS));
+    // What is said again takes no room; who says it last, gives it up last.
+    let again = with_ports(&[(8, 8), (1, 1)], binding("again", &["10.200.0.1/32"]));
+    let gone = |grantee: &Grantee| Change::Remove {
+        owner: grantee.credential.clone(),
+    };
+    let changes = [
+        Change::Put(again.clone()),
+        gone(&with_own_ports(5)),
+        gone(&again),
+        Change::Put(with_own_ports(700)),
+        // Other ports for one that is there, whose own are free for the next.
+        Change::Put(with_ports(&[(1, 2), (9, 9)], with_own_ports(5_000))),
+    ];
+    let counts = [257, 257, 256, 257];
+    for (change, count) in changes[..4].iter().zip(counts) {
+        stage.change(change).unwrap();
+        assert_eq!(port_sets(&stage).0, count, "{change:?}");
+    }
+    assert_eq!(
+        stage.change(&changes[4]),
+        Err(Stop::Generation),
+        "old and new at once"
+    );
+    changes[..4]
+        .iter()
+        .for_each(|change| pushed.change(change.clone()));
+    let leaves = gone(&with_own_ports(6));
+    for change in [leaves, changes[4].clone()] {
+        stage.change(&change).unwrap();
+        pushed.change(change);
+    }
+    assert_eq!(port_sets(&stage).0, 256);
+    assert!(stage.said(&all()) == fresh(&policy, &pushed).said(&all()));
+}
+
+#[test]
+fn sets_of_ports_beyond_the_bound_are_told_before_anything_is_made() {
+    let policy = policy();
+    let most = PORT_SETS_MAX - PORT_SETS_KEPT;
+    let mut stage = stage(&policy, &Pushed::of((0..most).map(with_own_ports), []));
+    let put = |number| Change::Put(with_own_ports(number));
+    let gone = |number| Change::Remove {
+        owner: with_own_ports(number).credential,
+    };
+    let kept = Stop::Kept(names::PORT_SETS, most.into());
+    assert!(PORT_SETS_FEW < most);
+    let fits = |changes: &[Change]| stage.tables.port_sets_fit(&stage.numbers, changes);
+    assert_eq!(fits(&[put(most)]), Err(kept.clone()));
+    assert_eq!(fits(&[put(most), gone(3)]), Ok(()), "all of it together tells");
+    assert_eq!(fits(&[put(3), gone(4)]), Ok(()));
+    let beyond: Vec<Change> = (most..=PORT_SETS_MAX).map(put).collect();
+    let needed = u64::from(PORT_SETS_MAX) + 1;
+    let full = Stop::Full(names::PORT_SETS, needed, PORT_SETS_MAX.into());
+    assert_eq!(fits(&beyond), Err(full));
+    // One by one, with others between that take no set.
+    let alone = Change::Put(binding("alone", &["10.9.0.1/32"]));
+    let told = stage
+        .tables
+        .sift(&stage.numbers, &[put(most), alone, put(most + 1), put(7)]);
+    let owner = |number| with_own_ports(number).credential;
+    assert_eq!(told, [(owner(most), kept.clone()), (owner(most + 1), kept)]);
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use filter_common::abi::names;
 use filter_common::bounds::{OWNERS_PER_SOURCE_MAX, RECORD_KEYS};
 use tokio::sync::{oneshot, watch};
 
@@ -17,12 +18,13 @@ use super::snapshot::{
     TableFill, View,
 };
 use super::{Command, Commands, ExplainError, FilterError, crowded_out, reader};
-use crate::bindings::seam::{Change, Changes, GrantError, Grantee, Grants, Many, OwnerUse};
+use crate::bindings::seam::{Change, Changes, GrantError, Grantee, Grants, Lacks, Many, OwnerUse};
 use crate::compiler::Pushed;
 use crate::judge::in_force::{InForce, Question};
 use crate::kernel::links::Links;
 use crate::kernel::pins::Pins;
 use crate::policy::Policy;
+use crate::policy::bounds::PORT_SETS_MAX;
 
 /// What others see of the engine.
 pub struct Shared {
@@ -180,9 +182,16 @@ impl Grants for Shared {
             .next()
         {
             None => Ok(()),
-            Some(left) => Err(GrantError::TooManyOwners {
-                prefix: left.prefix,
-                max: OWNERS_PER_SOURCE_MAX,
+            Some(left) => Err(match left.lacks {
+                Lacks::Owners(prefix) => GrantError::TooManyOwners {
+                    prefix,
+                    max: OWNERS_PER_SOURCE_MAX,
+                },
+                Lacks::PortSets => GrantError::TableFull {
+                    table: names::PORT_SETS,
+                    needed: u64::from(PORT_SETS_MAX) + 1,
+                    max: PORT_SETS_MAX.into(),
+                },
             }),
         }
     }

@@ -289,6 +289,14 @@ impl Filter {
         }
     }
 
+    /// Whether the tables that stand by may have as many sets of source ports as these changes come to.
+    pub(super) fn standby_port_sets_fit(&self, changes: &[Change]) -> Result<(), Stop> {
+        match &self.standby {
+            Some(standby) => standby.tables.port_sets_fit(&self.numbers, changes),
+            None => Ok(()),
+        }
+    }
+
     /// Makes changes in the tables that stand by, after those in force have them.
     pub(super) fn change_standby(&mut self, changes: &[Change], were: &[Option<u32>]) -> Result<(), Stop> {
         match &mut self.standby {

@@ -147,7 +147,7 @@ impl Tables {
                 let Some(before) = self.grantees.get(number, &owner) else {
                     return Ok(None);
                 };
-                live?.remove(number, before)?;
+                live?.remove(&read(numbers), number, before)?;
                 self.fill.owners.take();
                 self.grantees.take(number).map(Change::Put)
             }
@@ -156,6 +156,14 @@ impl Tables {
             Change::Undeny { name } => return self.deny(&name, None),
         };
         Ok(back)
+    }
+
+    /// Whether these changes together leave no more sets of source ports than there may be: told before any is made.
+    pub(super) fn port_sets_fit(&self, numbers: &SharedNumbers, changes: &[Change]) -> Result<(), Stop> {
+        match &self.live {
+            Some(live) => live.port_sets_fit(&read(numbers), &self.grantees, changes),
+            None => Ok(()),
+        }
     }
 
     /// Which grants would find no place if they were put one after the other, each behind those that would: as far as
@@ -179,8 +187,8 @@ impl Tables {
             };
             match tried {
                 // Only the whole tells whether it fits.
-                Err(Stop::Full(..)) if makes_room => {}
-                Err(stop @ (Stop::Full(..) | Stop::TooManyOwners { .. })) => {
+                Err(Stop::Full(..) | Stop::Kept(..)) if makes_room => {}
+                Err(stop @ (Stop::Full(..) | Stop::Kept(..) | Stop::TooManyOwners { .. })) => {
                     refused.push((Arc::clone(&grantee.credential), stop));
                 }
                 Ok(()) | Err(Stop::Generation) => added += u64::from(before.is_none()),
@@ -231,7 +239,7 @@ impl Tables {
         let live = self.live.as_mut().ok_or(Stop::Generation)?;
         let Some(wanted) = wanted else {
             if let Some(before) = before {
-                live.remove(from, before)?;
+                live.remove(numbers, from, before)?;
                 self.fill.owners.take();
                 self.grantees.take(from);
             }

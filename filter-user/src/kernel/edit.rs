@@ -6,14 +6,17 @@
 
 mod places;
 
+use std::io;
 use std::sync::atomic::Ordering;
 
 use filter_common::abi::{LimitSet, Owner, Source, names};
+use filter_common::lookup::PORT_SET_WORDS;
 use filter_common::lookup::prefixes::Line;
 
 pub use places::{Claims, Write};
 
 use super::load::{Generation, LoadError};
+use super::raw::Barrier;
 use super::written::Table;
 use crate::compiler::prefixes::Homes;
 
@@ -44,6 +47,7 @@ pub struct Edit {
     limits: Table<LimitSet>,
     rows: Table<u64>,
     port_sets: Table<u64>,
+    barrier: Barrier,
 }
 
 impl Edit {
@@ -65,12 +69,24 @@ impl Edit {
             limits: Table::of(generation, names::LIMITS)?,
             rows: Table::of(generation, names::ROWS)?,
             port_sets: Table::of(generation, names::PORT_SETS)?,
+            barrier: Barrier::new()
+                .map_err(|error| LoadError::Object(format!("waiting for packets: {error}")))?,
         })
     }
 
     /// How many owners there is room for.
     pub fn owners(&self) -> u32 {
         self.owners.entries() as u32
+    }
+
+    /// How many sets of source ports there is room for, number 0 among them.
+    pub fn port_sets(&self) -> u32 {
+        (self.port_sets.entries() / PORT_SET_WORDS as usize) as u32
+    }
+
+    /// Returns when no packet is under way any more that was when it was called.
+    pub fn wait_for_packets(&self) -> io::Result<()> {
+        self.barrier.wait()
     }
 
     /// Whether these ranges stand here.
@@ -140,8 +156,9 @@ impl Edit {
         set_words(&self.rows, start, row)
     }
 
-    pub fn set_port_set(&self, start: usize, words: &[u64]) -> Result<(), NoRoom> {
-        set_words(&self.port_sets, start, words)
+    /// Writes a set of source ports, where no packet looks for it yet.
+    pub fn set_port_set(&self, number: u32, words: &[u64]) -> Result<(), NoRoom> {
+        set_words(&self.port_sets, number as usize * words.len(), words)
     }
 
     pub fn set_limits(&self, number: u32, limits: &LimitSet) -> Result<(), NoRoom> {
@@ -214,7 +231,6 @@ pub struct Granted {
 #[cfg(test)]
 impl Edit {
     pub fn granted(&self, number: u32, row_words: usize) -> Granted {
-        use filter_common::lookup::PORT_SET_WORDS;
         let word = |at: usize| self.owners.words(number as usize).unwrap()[at].load(Ordering::Relaxed);
         let read = |memory: &Table<u64>, number: u64, words: usize| -> Vec<u64> {
             let start = number as usize * words;

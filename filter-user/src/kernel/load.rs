@@ -333,12 +333,7 @@ fn shapes(from: &Layout, to: &Layout) -> [(&'static str, u32); 12] {
 fn sizes(compiled: &Compiled, from: &Layout, to: &Layout) -> [(&'static str, usize); 23] {
     let (several, shared) = (compiled.room.sources as usize, compiled.room.shared as usize);
     let ([free_v4, free_v6], listed) = (from.ranges_free(compiled.room), compiled.room.grants as usize);
-    // A set is 8 KiB: few owners ask for one of their own.
-    let port_sets = if shared == 0 {
-        0
-    } else {
-        64 * PORT_SET_WORDS as usize
-    };
+    let port_sets = compiled.room.port_sets as usize * PORT_SET_WORDS as usize;
     [
         (names::GATE_V4, from.gate_v4.len()),
         (names::HOSTS_V4, from.hosts_v4.len()),

@@ -12,6 +12,12 @@ pub const RECOVERY_BYTES_MAX: usize = 1 << 20;
 pub const SERVICES_MAX: usize = 1_024;
 pub const INTERFACES_MAX: usize = 64;
 pub const PORT_RANGES_MAX: usize = 64;
+/// Distinct sets of source ports of more than one range, pushed ones among them: 8 KiB each in the kernel.
+pub const PORT_SETS_MAX: u32 = 4_096;
+/// So many of them are for the policy and for publishers that have few: nobody keeps all others from having any.
+pub const PORT_SETS_KEPT: u32 = 512;
+/// As many as are few.
+pub const PORT_SETS_FEW: u32 = 64;
 pub const SOURCES_MAX: usize = 10_000_000;
 
 pub const NAME_BYTES_MAX: usize = 63;
@@ -39,6 +45,7 @@ pub const DIAGNOSTICS_SHOWN_MAX: usize = 1_000;
 /// How many entries that hold one source are compared with it, before a further warning is given up.
 pub const COVER_CANDIDATES_MAX: usize = 64;
 
+const _: () = assert!(PORT_SETS_FEW < PORT_SETS_KEPT && PORT_SETS_KEPT < PORT_SETS_MAX);
 const _: () = assert!(FILE_BYTES_MAX <= TOTAL_BYTES_MAX);
 const _: () = assert!(DIAGNOSTICS_SHOWN_MAX <= DIAGNOSTICS_KEPT_MAX);
 // Spans are kept in 32 bits.

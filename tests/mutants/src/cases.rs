@@ -197,7 +197,8 @@ fields!(
     parts,
     sources,
     grants,
-    shared
+    shared,
+    port_sets
 );
 
 #[cfg(test)]

@@ -16,8 +16,9 @@ use super::limits;
 use super::prefixes::Prefixes;
 use super::terms::TermsTable;
 use crate::bindings::refusal::{Code, Refusal};
-use crate::bindings::seam::Terms;
+use crate::bindings::seam::{Lacks, Terms};
 use crate::policy::Policy;
+use crate::policy::bounds::PORT_SETS_MAX;
 use crate::policy::model::{Client, Publisher, Service, ServiceSet};
 
 /// Of one policy.
@@ -31,9 +32,9 @@ pub(crate) struct PolicyView {
     /// Sources of those clients.
     client_sources: HashMap<usize, Prefixes>,
     denied: Prefixes,
-    /// Rows that have no grant for want of room, by their revisions, and the prefix that has none. One that is written anew
-    /// is tried anew.
-    crowded: ArcSwap<HashMap<u64, String>>,
+    /// Rows that have no grant for want of room, by their revisions, and room for what. One that is written anew is tried
+    /// anew.
+    crowded: ArcSwap<HashMap<u64, Lacks>>,
 }
 
 /// What a publisher may do, with references resolved.
@@ -87,7 +88,7 @@ impl PolicyView {
         }
     }
 
-    pub(crate) fn leave_out(&self, rows: impl Iterator<Item = (u64, String)>) {
+    pub(crate) fn leave_out(&self, rows: impl Iterator<Item = (u64, Lacks)>) {
         let mut crowded = HashMap::clone(&self.crowded.load());
         crowded.extend(rows);
         self.crowded.store(Arc::new(crowded));
@@ -96,10 +97,14 @@ impl PolicyView {
     /// What the operator is told of those that were left out, where any were.
     pub(crate) fn left_out(&self) -> Option<String> {
         let crowded = self.crowded.load();
-        let prefix = crowded.values().min()?;
+        let why = match crowded.values().min()? {
+            Lacks::Owners(prefix) => format!(
+                "at {prefix} among others: more than {OWNERS_PER_SOURCE_MAX} owners would grant one address"
+            ),
+            Lacks::PortSets => format!("there are more than {PORT_SETS_MAX} sets of source ports"),
+        };
         Some(format!(
-            "{} bindings are suspended for want of room, at {prefix} among others: more than {OWNERS_PER_SOURCE_MAX} owners \
-             would grant one address; `keyfence bindings --state suspended` lists them; remove what is not needed, then \
+            "{} bindings are suspended for want of room, {why}; `keyfence bindings --state suspended` lists them; remove what is not needed, then \
              `keyfence reload`",
             crowded.len()
         ))
@@ -108,10 +113,15 @@ impl PolicyView {
     /// Why a row is left out, where it is.
     pub(crate) fn crowds(&self, revision: u64) -> Option<String> {
         let crowded = self.crowded.load();
-        let prefix = crowded.get(&revision)?;
-        Some(format!(
-            "no room: {prefix} has {OWNERS_PER_SOURCE_MAX} owners without it; put it again once some of them are gone"
-        ))
+        Some(match crowded.get(&revision)? {
+            Lacks::Owners(prefix) => format!(
+                "no room: {prefix} has {OWNERS_PER_SOURCE_MAX} owners without it; put it again once some of them are gone"
+            ),
+            Lacks::PortSets => format!(
+                "no room: there are {PORT_SETS_MAX} sets of source ports without its own; put it again once some of them \
+                 are gone"
+            ),
+        })
     }
 
     pub(crate) fn publisher(&self, name: &str) -> Option<&Allowance> {

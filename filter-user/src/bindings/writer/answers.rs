@@ -62,13 +62,17 @@ pub(super) fn refuse(job: Job, refusal: &Refusal) {
 /// What is told of a change that the kernel did not take.
 pub(super) fn refusal_of(error: &GrantError) -> Refusal {
     let code = match error {
-        GrantError::TableFull { .. } | GrantError::TooManyOwners { .. } => Code::TableFull,
+        GrantError::TableFull { .. } | GrantError::TableKept { .. } | GrantError::TooManyOwners { .. } => {
+            Code::TableFull
+        }
         GrantError::PolicyChanged => Code::Busy,
         GrantError::Detached | GrantError::Failed(_) => Code::Unavailable,
     };
     let refusal = Refusal::new(code, error.to_string());
     match error {
-        GrantError::TableFull { table, .. } => refusal.with("table", *table),
+        GrantError::TableFull { table, .. } | GrantError::TableKept { table, .. } => {
+            refusal.with("table", *table)
+        }
         GrantError::TooManyOwners { prefix, .. } => Refusal {
             about: About::Prefix,
             ..refusal.with("prefix", prefix.as_str())

@@ -57,7 +57,9 @@ async fn decide_all(mut core: Box<Core>, mut left: Vec<(Vec<Job>, u32)>, grants:
 fn refused(core: &mut Core, mut jobs: Vec<Job>, attempt: u32, error: GrantError) -> Vec<(Vec<Job>, u32)> {
     match error {
         GrantError::PolicyChanged if attempt < ATTEMPTS_MAX => return vec![(jobs, attempt + 1)],
-        GrantError::TableFull { .. } | GrantError::TooManyOwners { .. } if jobs.len() > 1 => {
+        GrantError::TableFull { .. } | GrantError::TableKept { .. } | GrantError::TooManyOwners { .. }
+            if jobs.len() > 1 =>
+        {
             // What cannot be told without trying is tried in halves.
             if core.tight.is_on() {
                 core.tight.put_off(jobs.split_off(jobs.len() / 2));

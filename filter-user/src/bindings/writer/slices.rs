@@ -218,9 +218,11 @@ impl<'g> Hand<'g> {
             // Under the new one from the beginning: what is there already costs little.
             Ok(Err(GrantError::PolicyChanged)) => self.on(Stage::Kernel(Pass::begin(Way::There))),
             // What goes makes room: only the whole tells whether it fits.
-            Ok(Err(GrantError::TableFull { .. } | GrantError::TooManyOwners { .. }))
-                if !pass.removals && self.large.removes() =>
-            {
+            Ok(Err(
+                GrantError::TableFull { .. }
+                | GrantError::TableKept { .. }
+                | GrantError::TooManyOwners { .. },
+            )) if !pass.removals && self.large.removes() => {
                 let (changes, pass) = self
                     .large
                     .ask_whole((&self.view, self.standby.as_deref()), self.now);

@@ -5,6 +5,7 @@ use super::family::Say;
 use super::plan::Step;
 use super::{Live, Stop};
 use crate::bindings::seam::Grantee;
+use crate::compiler::port_sets::PortDraft;
 use crate::compiler::{Numbers, binding_name};
 
 /// Takes everything back when it is dropped.
@@ -13,6 +14,7 @@ pub(in crate::engine) struct Trial<'l> {
     numbers: &'l Numbers,
     /// Numbers of those that have none yet, each its name's meanwhile.
     taken: Vec<u32>,
+    ports: PortDraft,
 }
 
 impl Live {
@@ -22,6 +24,7 @@ impl Live {
             live: self,
             numbers,
             taken: Vec::new(),
+            ports: PortDraft::default(),
         }
     }
 }
@@ -48,7 +51,11 @@ impl Trial<'_> {
             with,
         };
         let steps = [Step::of(kept, say(Some(number))), Step::of(gone, say(None))];
-        self.live.try_steps(&steps)
+        let ports = (before, grantee);
+        self.live.try_port_set(self.numbers, ports, &mut self.ports)?;
+        self.live
+            .try_steps(&steps)
+            .inspect_err(|_| self.live.take_back_port_set(self.numbers, ports, &mut self.ports))
     }
 }
 
