@@ -157,7 +157,8 @@ impl<A: Fn(&str) -> u64> Crowd<'_, A> {
 mod tests {
     use super::*;
     use crate::bindings::seam::Grantee;
-    use crate::engine::live_tests::{policy_from, wide, with_ports};
+    use crate::engine::live_tests::{policy_from, wide};
+    use crate::engine::room_tests::with_ports;
 
     const MAX: usize = OWNERS_PER_SOURCE_MAX as usize;
 

@@ -146,22 +146,6 @@ pub(super) fn grantee() -> impl Strategy<Value = Grantee> {
     )
 }
 
-/// The same with these source ports.
-pub(super) fn with_ports(ranges: &[(u16, u16)], grantee: Grantee) -> Grantee {
-    let range = |(first, last): &(u16, u16)| PortRange {
-        first: *first,
-        last: *last,
-    };
-    let terms = Terms {
-        source_ports: ranges.iter().map(range).collect(),
-        ..Terms::clone(&grantee.terms)
-    };
-    Grantee {
-        terms: Arc::new(terms),
-        ..grantee
-    }
-}
-
 /// The same with these services.
 pub(super) fn with_services<'s>(services: impl IntoIterator<Item = &'s str>, grantee: Grantee) -> Grantee {
     let terms = Terms {

@@ -1,16 +1,18 @@
 //! Changes that the tables in force have no part or no room for, in real maps: they leave what was, and are a generation's.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use filter_common::abi::names;
 use ipnet::IpNet;
 
 use super::live::Stop;
-use super::live_tests::{all, binding, policy, policy_from, stage, stage as fresh, with_ports};
-use crate::bindings::seam::{Change, Grantee};
+use super::live_tests::{all, binding, policy, policy_from, stage, stage as fresh};
+use crate::bindings::seam::{Change, Grantee, Terms};
 use crate::compiler::Pushed;
 use crate::policy::Policy;
 use crate::policy::bounds::{PORT_SETS_FEW, PORT_SETS_KEPT, PORT_SETS_MAX};
+use crate::policy::model::PortRange;
 
 /// A policy with nothing but what is needed to push.
 fn bare() -> Policy {
@@ -110,6 +112,22 @@ fn change_that_finds_no_room_leaves_what_was() {
         .collect();
     // Too much to be told.
     assert!(stage.said(&asked) == fresh(&policy, &pushed).said(&asked));
+}
+
+/// A grant with these source ports.
+pub(super) fn with_ports(ranges: &[(u16, u16)], grantee: Grantee) -> Grantee {
+    let range = |(first, last): &(u16, u16)| PortRange {
+        first: *first,
+        last: *last,
+    };
+    let terms = Terms {
+        source_ports: ranges.iter().map(range).collect(),
+        ..Terms::clone(&grantee.terms)
+    };
+    Grantee {
+        terms: Arc::new(terms),
+        ..grantee
+    }
 }
 
 /// One with a set of source ports of its own, of which each number has another.
