@@ -1,3 +1,5 @@
+//! Of sets of source ports: counted, shared, freed, refused.
+
 use super::*;
 
 const ENTRIES: u32 = 10_000;
