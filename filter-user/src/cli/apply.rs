@@ -128,7 +128,8 @@ fn outcome(applied: &Value) -> String {
 const AFTER_CONFIRM: &str = "\
 Exit codes:
   0  the policy stays in force
-  1  no policy waits to be confirmed, another than the one named does, or the caller is no operator
+  1  no policy waits to be confirmed, or the caller is no operator
+  4  another policy than the one named waits
   5  the daemon is not reachable
 
 Example:

@@ -185,10 +185,11 @@ impl Engine {
         let waited_for = WaitedFor::default();
         // All that is changed from here on is noted.
         let ground = self.filter.ground(Arc::clone(&waited_for.0));
+        let numbers = self.filter.shared_numbers();
         let effective = self.effective.clone();
         let known = caught_up(effective.clone(), self.changes);
         let made = async move {
-            let ground = ground?;
+            let mut ground = ground?;
             known.await?;
             let around = Around::read(&wanted.policy, occasion).await?;
             beside(move || {
@@ -196,6 +197,9 @@ impl Engine {
                 let (grantees, denies) = under.as_ref().map(|under| under.all()).unwrap_or_default();
                 let mut pushed = Pushed::of(grantees, denies);
                 changes.into_iter().for_each(|change| pushed.change(change));
+                // Who came since the ground was laid has a number by now: with another, each would hold two until the
+                // generation after, and the table of owners were full before it is.
+                ground.numbers = super::filter::read(&numbers).clone();
                 Ok(Next::make(wanted, (pushed, under), around, ground)?)
             })
             .await

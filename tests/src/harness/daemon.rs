@@ -15,6 +15,9 @@ use super::program::{keyfence, keyfence_path, output};
 use super::site::Site;
 use super::wait::until;
 
+/// What it says on standard error, of all of a site.
+const LOG: &str = "daemon.log";
+
 /// A running daemon of a site's policy file; killed when this goes. What it attached stays until the site goes.
 #[derive(Debug)]
 pub struct Daemon {
@@ -114,7 +117,7 @@ impl Daemon {
     }
 
     fn spawn(site: &Site, command: &mut Command) -> Self {
-        let log = site.folder().join("daemon.log");
+        let log = site.folder().join(LOG);
         let file = File::options().create(true).append(true).open(&log);
         let file = file.expect("a temporary folder can be written");
         let child = command
@@ -132,8 +135,9 @@ impl Daemon {
 
     /// Runs a daemon that must not stay, to its end.
     pub fn refused(site: &Site, command: &mut Command) -> Ended {
+        // Before it begins: it may be at its end before this process goes on.
+        let before = fs::metadata(site.folder().join(LOG)).map_or(0, |log| log.len() as usize);
         let mut daemon = Self::spawn(site, command);
-        let before = daemon.log().len();
         let status = daemon.wait();
         Ended {
             code: status.code(),
