@@ -370,26 +370,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    use crate::bindings::model::content::{Ports, Services};
-
-    fn row(revision: u64) -> Arc<Row> {
-        let content = Content {
-            sources: [].into(),
-            services: Services::All,
-            source_ports: Ports::default(),
-            limit: None,
-            labels: None,
-        };
-        Arc::new(Row {
-            content,
-            row_version: None,
-            created_ms: 0,
-            end: None,
-            revision,
-            told: Told::Active,
-        })
-    }
+    use crate::bindings::model::row::plain as row;
 
     fn shown(shelf: &Shelf) -> Vec<(String, u64)> {
         let rows = shelf.after(None, usize::MAX).into_iter();

@@ -44,27 +44,7 @@ impl Shelf {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    use crate::bindings::model::content::{Content, Ports, Services};
-    use crate::bindings::model::row::Told;
-
-    fn row(revision: u64) -> Arc<Row> {
-        let content = Content {
-            sources: [].into(),
-            services: Services::All,
-            source_ports: Ports::default(),
-            limit: None,
-            labels: None,
-        };
-        Arc::new(Row {
-            content,
-            row_version: None,
-            created_ms: 0,
-            end: None,
-            revision,
-            told: Told::Active,
-        })
-    }
+    use crate::bindings::model::row::plain as row;
 
     #[test]
     fn look_calls_for_every_row_once_and_in_order() {

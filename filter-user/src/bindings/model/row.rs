@@ -78,3 +78,24 @@ pub(crate) fn told_of(state: State) -> Told {
         State::Ended => Told::Ended,
     }
 }
+
+/// A row of which tests ask nothing but its revision.
+#[cfg(test)]
+pub(crate) fn plain(revision: u64) -> std::sync::Arc<Row> {
+    use super::content::{Ports, Services};
+    let content = Content {
+        sources: [].into(),
+        services: Services::All,
+        source_ports: Ports::default(),
+        limit: None,
+        labels: None,
+    };
+    std::sync::Arc::new(Row {
+        content,
+        row_version: None,
+        created_ms: 0,
+        end: None,
+        revision,
+        told: Told::Active,
+    })
+}

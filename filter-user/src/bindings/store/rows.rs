@@ -290,27 +290,7 @@ fn merged(rows: Sorted, changes: Changed) -> Sorted {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    use crate::bindings::model::content::{Content, Ports, Services};
-    use crate::bindings::model::row::Told;
-
-    fn row(revision: u64) -> Arc<Row> {
-        let content = Content {
-            sources: [].into(),
-            services: Services::All,
-            source_ports: Ports::default(),
-            limit: None,
-            labels: None,
-        };
-        Arc::new(Row {
-            content,
-            row_version: None,
-            created_ms: 0,
-            end: None,
-            revision,
-            told: Told::Active,
-        })
-    }
+    use crate::bindings::model::row::plain as row;
 
     #[test]
     fn entries_are_handed_on_as_they_stood() {
