@@ -80,26 +80,6 @@ fn pins_of_a_newer_layout_are_refused_and_left_untouched() {
     probe.assert_filtered();
 }
 
-#[test]
-fn filter_whose_program_is_not_pinned_is_left_and_the_start_says_so() {
-    let site = Site::new();
-    Daemon::start(&site, &policy()).kill();
-    fs::remove_file(site.pins("main").join("keyfence")).expect("it is pinned");
-    let Ended { code, log } = Daemon::refused(&site, &mut Daemon::command(&site));
-    assert_eq!(code, Some(1), "{log}");
-    for part in [
-        "its program",
-        "`keyfence detach --yes`",
-        "stays in force (instance main)",
-    ] {
-        assert!(log.contains(part), "{log}");
-    }
-    let mut probe = Probe::open(&site);
-    probe.assert_filtered();
-    assert_eq!(Daemon::detach(&site, &["--yes"]).code, Some(0));
-    probe.assert_open();
-}
-
 /// Of one that tells nothing of its parts nothing is taken over but the interfaces, and that is said.
 #[test]
 fn pins_of_an_older_layout_give_way_without_a_packet_unjudged() {

@@ -202,8 +202,10 @@ fn kernel_keeps_a_policy_whose_record_cannot_be_read_until_another_is_applied() 
         daemon = Daemon::start_again(&site);
         probe.assert_filtered();
         // As it was.
+        site.write(&policy());
+        daemon.reload();
         daemon.kill();
-        for number in 3..9 {
+        for number in 3..12 {
             let _ = std::fs::remove_file(folder.join(format!("{number:06}.json")));
         }
         std::fs::write(folder.join("000002.json"), &kept_entry).expect("it can be written");
@@ -211,10 +213,34 @@ fn kernel_keeps_a_policy_whose_record_cannot_be_read_until_another_is_applied() 
         daemon = Daemon::start_again(&site);
         probe.assert_filtered();
     }
+    // As an older copy of the folder would be, in which nothing tells of what was applied since.
+    site.write(&other);
+    daemon.reload();
+    let generation = daemon.generation();
+    daemon.kill();
+    let last = std::fs::read_dir(&folder).expect("it is there").flatten();
+    let last = last
+        .map(|file| file.path())
+        .filter(|path| path.extension().is_some_and(|end| end == "json"));
+    std::fs::remove_file(last.max().expect("one is there")).expect("it can be removed");
+    site.write(&policy().and("[[service]]\nname = \"more\"\nprotocol = \"tcp\"\nports = [7]\n"));
+    for _ in 0..2 {
+        daemon = Daemon::start_unready(&site);
+        let ready = daemon.get("/readyz").expect("it answers");
+        assert!(
+            ready.status == 503 && ready.body.contains("the audit log tells of"),
+            "{}",
+            ready.body
+        );
+        assert_eq!(daemon.generation(), generation);
+        daemon.kill();
+    }
+    site.write(&policy());
+    daemon = Daemon::start_unready(&site);
+    daemon.reload();
     daemon.kill();
     // The file says what was confirmed, so nothing is lost.
     std::fs::remove_file(folder.join(&text)).expect("it is kept");
-    site.write(&policy());
     let daemon = Daemon::start_again(&site);
     probe.assert_filtered();
     assert_eq!(daemon.status()["policy"]["hash"], hash);

@@ -202,6 +202,21 @@ fn filter_that_drops_every_packet_is_made_anew_by_a_start_and_one_that_fails_say
     }
 }
 
+/// The links have it still, and lead to it.
+#[test]
+fn filter_whose_program_alone_is_unpinned_gives_way_to_a_start() {
+    let site = Site::new();
+    let mut probe = Probe::open(&site);
+    tear(&site, Daemon::start(&site, &policy()), &[names::ENTRY]);
+    probe.assert_filtered();
+    let daemon = Daemon::start_again(&site);
+    let log = daemon.log();
+    assert!(log.contains("pins are missing (keyfence)"), "{log}");
+    assert_eq!(daemon.get("/readyz").map(|answer| answer.status), Some(200));
+    assert!(pin(&site, names::ENTRY).exists());
+    probe.assert_filtered();
+}
+
 fn daemon_log(site: &Site) -> String {
     fs::read_to_string(site.folder().join("daemon.log")).unwrap_or_default()
 }

@@ -97,6 +97,11 @@ pub enum OpenError {
     Credentials(String),
 }
 
+/// The hash of the policy that the audit log of this state folder tells of last as in force; none where its end tells of none.
+pub fn policy_told(folder: &std::path::Path) -> Option<String> {
+    audit::policy_told(&audit::path_in(folder))
+}
+
 /// The handle. Until `Writer::run` has the engine, what changes something is refused with `starting`.
 #[derive(Clone)]
 pub struct Bindings {

@@ -46,6 +46,9 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
     if is_new {
         note_missing(&mut opened, &audit, &folder)?;
     }
+    if opened.revision < audit.revision {
+        opened = catch_up(opened, &mut audit, &folder, now)?;
+    }
     let cut = tell_missing(&mut audit, &opened, now).map_err(|error| OpenError::Store {
         path: path.clone(),
         error,
@@ -55,8 +58,7 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
     synced.map_err(at_folder)?;
     let (singles, singles_in) = mpsc::channel(SINGLES_MAX);
     let (chunks, chunks_in) = mpsc::channel(CHUNKS_MAX);
-    // Above whatever the audit log names, should the store have been set aside.
-    let revision = opened.revision.max(audit.revision);
+    let revision = opened.revision;
     let memory = Memory::default();
     fill(&memory, &mut opened);
     let deny = |(name, stored)| (name, Arc::new(Deny::read(stored, now, opened.last_write)));
@@ -146,13 +148,53 @@ fn note_missing(opened: &mut Opened, audit: &Audit, folder: &Path) -> Result<(),
     Ok(())
 }
 
-/// Whether there is no store, or an empty file in its place, and none was moved away, as `way_back` says.
+/// A store behind the audit log, which is written after it: new in another's place, put back by hand, or of a disk that
+/// lost what it had taken. Under the old id its revisions would name two things, so it gets another, and revisions above
+/// all that were told. Unless it is new for a reason, or somebody went back knowingly, it counts as one that cannot be read.
+fn catch_up(opened: Opened, audit: &mut Audit, folder: &Path, now: Now) -> Result<Opened, OpenError> {
+    let path = store::path_in(folder);
+    let failed = |error: String| OpenError::Store {
+        path: path.clone(),
+        error,
+    };
+    let (found, told) = (opened.revision, audit.revision);
+    let is_known = went_back(&path);
+    if is_known {
+        tracing::warn!(
+            "{}: the store of an older release ends with revision {found}, and the audit log tells of {told}: what was \
+             pushed and revoked between them is not in force",
+            path.display()
+        );
+    } else if opened.lost.is_none() {
+        let why = format!(
+            "the store of bindings is older than the audit log: it ends with revision {found}, and the log tells of {told}: \
+             it was put back, or the disk lost what came after; its bindings count for nothing before their publisher syncs; \
+             `keyfence reload`, then publishers must sync, and a restart of the daemon after that ends this"
+        );
+        let noted = opened.store.lose(&why);
+        noted.map_err(|error| failed(error.to_string()))?;
+        let line = Line::new("older-store", None)
+            .with("found", found)
+            .with("told", told);
+        let noted = audit.append(&[line], now.wall_ms);
+        noted.map_err(|error| failed(format!("the audit log: {error}")))?;
+    }
+    let renamed = opened.renamed(is_known, told, now);
+    renamed.map_err(|error| failed(error.to_string()))
+}
+
+/// Whether there is no store, or an empty file in its place, and none was moved away.
 fn is_missing(path: &Path) -> bool {
     let nothing = match std::fs::metadata(path) {
         Ok(found) => found.is_file() && found.len() == 0,
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     };
-    nothing && !path.with_extension("redb.newer").exists()
+    nothing && !went_back(path)
+}
+
+/// Whether a newer release's store was moved away, as `way_back` says.
+fn went_back(path: &Path) -> bool {
+    path.with_extension("redb.newer").exists()
 }
 
 /// What is said of a store that was there once.

@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
     #[arg(value_name = "FILE", default_value = super::POLICY_FILE)]
     file: PathBuf,
     /// Put the policy before back after this time, unless `keyfence confirm` comes first
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = trial)]
     confirm_within: Option<Duration>,
     /// Whatever connection it cuts
     #[arg(long)]
@@ -100,6 +100,15 @@ fn guard(body: &mut Value, confirm_within: Option<Duration>, force: bool, shell:
     body["force"] = force.into();
 }
 
+/// How long a trial lasts.
+fn trial(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    match time.is_zero() {
+        true => Err("a trial of no time cannot be confirmed: write 60s, say".to_owned()),
+        false => Ok(time),
+    }
+}
+
 /// As the API has it, to the millisecond, which is as fine as a duration can be written.
 fn seconds(time: Duration) -> Value {
     match time.subsec_millis() {
@@ -111,7 +120,6 @@ fn seconds(time: Duration) -> Value {
 fn outcome(applied: &Value) -> String {
     let detail = applied["detail"].as_str().unwrap_or("in force");
     let mode = match (applied["mode"].as_str(), applied["mode_was"].as_str()) {
-        (Some("observe"), Some(was)) => format!(", mode observe (was {was}): nothing is dropped any more"),
         (Some(mode), Some(was)) => format!(", mode {mode} (was {was})"),
         _ => String::new(),
     };
@@ -203,7 +211,7 @@ pub(crate) struct RollbackArguments {
     #[arg(long, conflicts_with_all = ["confirm_within", "force"])]
     pending: bool,
     /// Put the policy of now back after this time, unless `keyfence confirm` comes first
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = trial)]
     confirm_within: Option<Duration>,
     /// Whatever connection it cuts, and also just after a trial that ended by itself
     #[arg(long)]

@@ -144,10 +144,12 @@ impl Filter {
 /// in force. What does not is no loss.
 pub(super) fn may_give_way(pins: &Pins, found: Found, earlier: Earlier) -> Result<(), FilterError> {
     let torn = matches!(found, Found::Torn(_));
-    if torn && !pins.judges() {
-        return Ok(());
+    match torn {
+        true if !pins.judges() => return Ok(()),
+        // It may be what is missing: the links have it still.
+        true => {}
+        false => pins.check_program()?,
     }
-    pins.check_program()?;
     match earlier {
         Earlier::Known | Earlier::NewStore | Earlier::Nothing => Ok(()),
         Earlier::NoPolicy | Earlier::NoPushes if torn => {

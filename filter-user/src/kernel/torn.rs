@@ -12,11 +12,13 @@ use super::repin::exists;
 use super::succession::is_instance;
 
 impl Pins {
-    /// The maps that outlive a generation and are not pinned.
+    /// What outlives a generation and is not pinned: maps, and the program that the links lead to.
     pub fn missing(&self) -> Vec<&'static str> {
         let maps = self.maps();
         let missing = |name: &&'static str| !exists(&maps.join(name));
-        names::PERSISTENT.iter().copied().filter(missing).collect()
+        let maps = names::PERSISTENT.iter().copied().filter(missing);
+        let program = (!exists(&self.entry())).then_some(names::ENTRY);
+        program.into_iter().chain(maps).collect()
     }
 
     /// Whether packets find a generation, where no daemon runs: the kernel empties a table of programs when nobody has it

@@ -216,6 +216,15 @@ fn lost_sentence(why: &str) -> String {
 }
 
 fn last(store: &Store, own: Option<&str>) -> Last {
+    if let Some(gone) = store.gone().filter(|gone| own == Some(*gone)) {
+        tracing::error!(
+            "nothing was kept of {gone}, the policy in force: it is kept anew, since the file says the same"
+        );
+        return Last {
+            is_file: true,
+            ..Last::default()
+        };
+    }
     let mut last = Last {
         lost: store.lacks_the_last().map(str::to_owned),
         ..Last::default()

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::schema::{self, SCHEMA, Unread, Written};
 use super::text::PolicyText;
+use crate::bindings;
 use crate::policy::read_regular;
 
 /// Entries that are kept; older ones go, but for the last two that were confirmed.
@@ -85,6 +86,8 @@ pub(super) struct Store {
     unreadable: Vec<String>,
     /// The highest number of an entry that cannot be read, and its sentence; of the folder, the highest there is.
     unreadable_last: Option<(u64, String)>,
+    /// The hash of the policy that the audit log tells of last, where no entry has it.
+    gone: Option<String>,
     /// The oldest schema that an entry is written in, and the newest.
     schemas: Option<(u32, u32)>,
 }
@@ -92,6 +95,30 @@ pub(super) struct Store {
 impl Store {
     /// Reads what is there; writes nothing.
     pub(super) fn read(state: &Path) -> Store {
+        let mut store = Self::listed(state);
+        store.miss(state);
+        store
+    }
+
+    /// An entry that was removed, or a folder that was put back: the audit log knows of a later one. Not where the operator
+    /// went back to an older release's.
+    fn miss(&mut self, state: &Path) {
+        if self.unreadable_last.is_some() || self.folder.with_extension("newer").exists() {
+            return;
+        }
+        let told = bindings::policy_told(state);
+        self.gone = told.filter(|told| self.entries.iter().all(|entry| entry.hash != *told));
+        let why = |hash: &String| {
+            let folder = self.folder.display();
+            (
+                u64::MAX,
+                format!("the audit log tells of {hash} as the last, of which {folder} has nothing"),
+            )
+        };
+        self.unreadable_last = self.gone.as_ref().map(why);
+    }
+
+    fn listed(state: &Path) -> Store {
         let folder = state.join("policy");
         let mut store = Store {
             folder: folder.clone(),
@@ -157,6 +184,11 @@ impl Store {
         let last = self.confirmed().next().map_or(0, |entry| entry.number);
         let (number, why) = self.unreadable_last.as_ref()?;
         (*number > last).then_some(why)
+    }
+
+    /// What was in force last, where nothing is kept of it: its hash.
+    pub(super) fn gone(&self) -> Option<&str> {
+        self.gone.as_deref()
     }
 
     /// Those that were confirmed, the last first.

@@ -147,6 +147,63 @@ fn kernel_keeps_what_a_store_held_that_is_not_there() {
     }
 }
 
+/// As by hand, or with an older state of its volume: whom it lets in may have been revoked since.
+#[test]
+fn store_that_was_put_back_changes_nothing_in_the_kernel_and_lets_nobody_in_until_publishers_sync() {
+    for keeps_filter in [true, false] {
+        let mut stage = Stage::new();
+        stage.bind("revoked", &["10.77.0.66"]);
+        stage.kill();
+        let path = stage.site.state().join("bindings.redb");
+        let older = fs::read(&path).expect("the store is there");
+        stage.start_again();
+        stage.unbind("revoked");
+        let before = stage.done("GET", "/v1/bindings", &Value::Null);
+        stage.kill();
+        stage.daemon = None;
+        fs::write(&path, &older).expect("the store can be written");
+        if !keeps_filter {
+            let mut detach = keyfence();
+            detach
+                .args(["detach", "--yes", "--policy"])
+                .arg(stage.site.policy_file());
+            let detached = output(detach.arg("--bpf-fs").arg(stage.site.bpf.path()));
+            assert!(detached.status.success(), "{detached:?}");
+        }
+        // Where the kernel keeps what it has, not even a start more lets go of it.
+        for _ in 0..1 + u32::from(keeps_filter) {
+            if stage.daemon.is_some() {
+                stage.kill();
+            }
+            stage.daemon = Some(Daemon::start_unready(&stage.site));
+            let ready = stage.daemon().get("/readyz").expect("the daemon answers");
+            assert!(
+                ready.status == 503 && ready.body.contains("older than the audit log"),
+                "{}",
+                ready.body
+            );
+            assert_eq!(stage.passing(&[STRANGER4, GREEDY4], 9000), [false, false]);
+        }
+        stage.done("POST", "/v1/reload", &Value::Null);
+        assert_eq!(stage.state("revoked"), "suspended");
+        assert!(!stage.passes(STRANGER4));
+        let after = stage.done("GET", "/v1/bindings", &Value::Null);
+        assert_ne!(after["store"], before["store"], "{after:#}");
+        let lines = json!({"credential": "listed", "sources": ["10.77.0.66"], "services": ["api"],
+            "lease_seconds": 600});
+        let lines = format!("{lines}\n{}\n", json!({"op": "end", "count": 1}));
+        let synced = stage
+            .daemon()
+            .ask_lines("PUT", "/v1/bindings?revoke_max=1", &lines);
+        let synced = synced.expect("the daemon answers");
+        assert_eq!(synced.status, 200, "{}", synced.body);
+        assert!(stage.passes(STRANGER4));
+        stage.kill();
+        stage.start_again();
+        assert!(stage.passes(STRANGER4));
+    }
+}
+
 #[test]
 fn backup_is_put_in_force_with_a_reload_where_the_store_could_not_be_read() {
     let mut stage = Stage::new();

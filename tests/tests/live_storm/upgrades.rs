@@ -33,6 +33,10 @@ impl Storm<'_> {
         self.go_back();
         self.is_next = false;
         self.start();
+        // Until here they tell that somebody went back.
+        for newer in ["bindings.redb.newer", "policy.newer"] {
+            run(Command::new("rm").arg("-r").arg(self.site.state().join(newer)));
+        }
         // The store is the one of before: its publisher says what has changed since.
         let now = std::mem::replace(&mut self.bindings, before);
         let gone: Vec<String> = self.bindings.keys().cloned().collect();
@@ -61,9 +65,6 @@ impl Storm<'_> {
             run(&mut Daemon::way_back(&ended));
             ended.log.contains("bindings.redb").then_some(())
         });
-        for newer in ["bindings.redb.newer", "policy.newer"] {
-            run(Command::new("rm").arg("-r").arg(self.site.state().join(newer)));
-        }
         // Each upgrade leaves a copy of what was before; the disk here is small.
         let files = fs::read_dir(self.site.state()).expect("it is there").flatten();
         let copies = files.filter(|file| {

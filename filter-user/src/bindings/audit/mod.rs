@@ -27,6 +27,9 @@ const TAIL_BYTES: u64 = 16 << 20;
 /// What a line of the log has as a rule.
 const LINE_BYTES_USUAL: usize = 640;
 
+/// How far back the policy in force is looked for: a million pushes since are ten times as much.
+const POLICY_BYTES: [u64; 2] = [1 << 20, 64 << 20];
+
 /// The hash before the first line.
 pub(crate) const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
@@ -193,6 +196,38 @@ fn head_of(lines: &[u8]) -> Option<(AuditHead, u64)> {
         }
     }
     head.map(|head| (head, revision))
+}
+
+/// The hash of the policy that is told last to be in force; none where the log's end tells of none.
+pub(crate) fn policy_told(path: &Path) -> Option<String> {
+    let length = std::fs::metadata(path)
+        .ok()
+        .filter(|found| found.is_file())?
+        .len();
+    let mut file = File::open(path).ok()?;
+    POLICY_BYTES.into_iter().find_map(|bytes| {
+        file.seek(SeekFrom::Start(length.saturating_sub(bytes))).ok()?;
+        let mut tail = Vec::new();
+        (&file).take(bytes).read_to_end(&mut tail).ok()?;
+        tail.rsplit(|b| *b == b'\n').find_map(policy_of)
+    })
+}
+
+/// Of a line that tells of a start, or of another policy; a start that found none it could read tells of none.
+fn policy_of(line: &[u8]) -> Option<String> {
+    // Lines of pushes need not be parsed.
+    let looked = &line[..line.len().min(LINE_BYTES_USUAL)];
+    let told = |name: &[u8]| looked.windows(name.len()).any(|found| found == name);
+    if !told(b"\"generation\"") {
+        return None;
+    }
+    let value: Value = serde_json::from_slice(line).ok()?;
+    let hash = match value["what"] == "start" {
+        true => value["policy"].as_str()?,
+        false => value["before"].as_str().and(value["after"].as_str())?,
+    };
+    let is_hash = hash.len() == NO_HASH.len() && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hash.then(|| hash.to_owned())
 }
 
 pub(crate) fn path_in(folder: &Path) -> PathBuf {

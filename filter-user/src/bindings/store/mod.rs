@@ -93,6 +93,8 @@ impl Batch {
 
     /// What takes back another group as well, the one before.
     pub(crate) fn append(&mut self, other: Batch) {
+        // Lines of the audit log may name the later ones.
+        self.revision = self.revision.max(other.revision);
         self.tombstones.extend(other.tombstones);
         self.denies.extend(other.denies);
         self.unsynced.extend(other.unsynced);

@@ -290,32 +290,52 @@ pub(crate) fn rename_store(
             "there is no store in it".to_owned(),
         ));
     }
-    let opened = read(db, now)?;
-    let db = opened.store.db();
-    let mut write = db.get()?.begin_write()?;
-    write.set_two_phase_commit(true);
-    let kept;
-    {
-        let mut tables = Tables::open(&write)?;
-        fold_dirty(&mut tables, &opened, now)?;
-        kept = live.keep(&mut tables, &opened, trust, now)?;
-        // Of its own: who watched up to the last one lists again as well.
-        let revision = revision.max(opened.revision) + 1;
-        tables.meta.insert("revision", revision)?;
-        tables.meta.insert("folded", revision)?;
-        tables.meta.insert("changes-begin", revision)?;
-        tables.meta.insert("restored", revision)?;
-        tables.names.insert("store", new_id()?.as_str())?;
-        // That of the host it is copied from.
-        tables.names.remove("audit-hash")?;
-        if !trust {
-            for publisher in opened.rows.keys() {
-                tables.unsynced.insert(publisher.as_ref(), ())?;
+    read(db, now)?.rename(trust, revision, Some(live), now)
+}
+
+impl Opened {
+    /// As another store, whose revisions begin above this one; without trust its publishers are unsynced.
+    pub(crate) fn renamed(self, trust: bool, revision: u64, now: Now) -> Result<Opened, StoreError> {
+        self.rename(trust, revision, None, now)?;
+        let db = self.store.db.into_inner().unwrap_or_else(PoisonError::into_inner);
+        read(db.expect("it was open just now"), now)
+    }
+
+    fn rename(
+        &self,
+        trust: bool,
+        revision: u64,
+        live: Option<&Live<'_>>,
+        now: Now,
+    ) -> Result<Kept, StoreError> {
+        let db = self.store.db();
+        let mut write = db.get()?.begin_write()?;
+        write.set_two_phase_commit(true);
+        let mut kept = Kept::default();
+        {
+            let mut tables = Tables::open(&write)?;
+            fold_dirty(&mut tables, self, now)?;
+            if let Some(live) = live {
+                kept = live.keep(&mut tables, self, trust, now)?;
+            }
+            // Of its own: who watched up to the last one lists again as well.
+            let revision = revision.max(self.revision) + 1;
+            tables.meta.insert("revision", revision)?;
+            tables.meta.insert("folded", revision)?;
+            tables.meta.insert("changes-begin", revision)?;
+            tables.meta.insert("restored", revision)?;
+            tables.names.insert("store", new_id()?.as_str())?;
+            // That of the host it is copied from.
+            tables.names.remove("audit-hash")?;
+            if !trust {
+                for publisher in self.rows.keys() {
+                    tables.unsynced.insert(publisher.as_ref(), ())?;
+                }
             }
         }
+        write.commit()?;
+        Ok(kept)
     }
-    write.commit()?;
-    Ok(kept)
 }
 
 /// A store that was in use, and is restored, has changes that its table has not.

@@ -1,6 +1,7 @@
 //! Which policy a start takes, of the file and of what was kept.
 
 use super::*;
+use crate::bindings::audit::{self, Audit, Line};
 use crate::policies::store::tests::entry;
 
 fn text(client: &str, operator: &str) -> String {
@@ -45,6 +46,17 @@ impl Host {
         let mut store = Store::read(&self.state());
         store.add(entry(&hash, State::Confirmed), &of).unwrap();
         hash
+    }
+
+    /// The audit log's line of that.
+    fn audit(&self, hash: &str) {
+        let mut log = Audit::open(&audit::path_in(&self.state()), 0).unwrap();
+        let applied = Line::new("apply", None)
+            .with("before", audit::NO_HASH)
+            .with("after", hash)
+            .with("generation", 2);
+        let put = Line::new("put", None).with("labels", "\"generation\"").at(9);
+        log.append(&[applied, put], 0).unwrap();
     }
 
     fn start(&self) -> Start {
@@ -183,4 +195,30 @@ fn first_start_is_told_from_one_whose_records_are_gone() {
     assert!(start.file_state.lost.unwrap().contains("`keyfence reload`"));
     host.confirm(&text("draft", "root"));
     assert!(!host.start().is_unwritten());
+}
+
+#[test]
+fn policy_that_the_audit_log_tells_of_and_nothing_is_kept_of_is_not_replaced_by_the_one_before() {
+    let host = Host::new();
+    host.write(&text("edited", "root"));
+    host.audit(&host.confirm(&text("old", "root")));
+    assert!(!host.start().is_lost());
+    host.audit(&host.confirm(&text("new", "root")));
+    let entries = host.state().join("policy");
+    std::fs::remove_file(entries.join("000002.json")).unwrap();
+    let start = host.start();
+    assert!(start.is_lost() && start.first.is_none());
+    assert_eq!(told(&start).0, "old", "where the kernel holds nothing");
+    let why = start.file_state.lost.as_ref().unwrap();
+    assert!(why.contains("the audit log tells of"), "{why}");
+
+    host.write(&text("new", "root"));
+    let start = host.start();
+    assert_eq!((told(&start).0, start.is_lost()), ("new", false));
+    assert!(start.first.is_some(), "it is kept anew");
+
+    // As the message of a newer release's policies says.
+    host.write(&text("edited", "root"));
+    std::fs::create_dir(host.state().join("policy.newer")).unwrap();
+    assert!(!host.start().is_lost());
 }

@@ -34,10 +34,7 @@ impl Store {
         let copy = self.copy()?;
         let next = Store {
             folder: copy.path().to_owned(),
-            entries: Vec::new(),
-            unreadable: Vec::new(),
-            unreadable_last: None,
-            schemas: None,
+            ..Store::default()
         };
         for entry in &self.entries {
             if let Ok(text) = self.text(&entry.hash) {
