@@ -149,7 +149,7 @@ pub async fn run(prepared: Prepared, options: Options, mut start: Start) -> Resu
     let recording = tokio::spawn(records.run(records_stop));
     let engine = tokio::spawn(engine.run(engine_stops));
     // The writer waits for the engine where a lease has ended: only now is anybody there to answer it.
-    note(&bindings, started(&snapshot)).await;
+    note(&bindings, started(&snapshot, start.number())).await;
     let policies = Policies::new(start, Seen::of(&view, &grants, &bindings, Some(&log)));
     let mut backing = Backing::new(bindings.clone(), grants, &policy);
     backing.policies = Some(policies.clone());
@@ -260,17 +260,19 @@ async fn leave(engine: JoinHandle<Filter>, on_exit: OnExit) -> Result<(), Daemon
 }
 
 /// The audit log's line of a start.
-fn started(snapshot: &Snapshot) -> AuditNote {
+fn started(snapshot: &Snapshot, number: Option<u64>) -> AuditNote {
     let members = [
         ("version", env!("CARGO_PKG_VERSION").into()),
         ("policy", snapshot.policy.hash.as_str().into()),
         ("generation", snapshot.generation.into()),
     ];
-    let members = members.map(|(name, value)| (name.to_owned(), value));
+    let members = members
+        .into_iter()
+        .chain(number.map(|number| ("number", number.into())));
     AuditNote {
         actor: None,
         what: "start",
-        members: members.into_iter().collect(),
+        members: members.map(|(name, value)| (name.to_owned(), value)).collect(),
     }
 }
 

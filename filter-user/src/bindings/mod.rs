@@ -97,8 +97,9 @@ pub enum OpenError {
     Credentials(String),
 }
 
-/// The hash of the policy that the audit log of this state folder tells of last as in force; none where its end tells of none.
-pub fn policy_told(folder: &std::path::Path) -> Option<String> {
+/// The policy that the audit log of this state folder tells of last as in force: its hash, and the number of its entry in the
+/// history, or 0; none where the log's end tells of none.
+pub fn policy_told(folder: &std::path::Path) -> Option<(String, u64)> {
     audit::policy_told(&audit::path_in(folder))
 }
 

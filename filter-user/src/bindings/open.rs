@@ -40,15 +40,10 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
     let (fingerprints, unread) = fingerprints(&policy.credentials);
     let path = store::path_in(&folder);
     let is_new = is_missing(&path);
-    let mut opened = open_store(&folder, now)?;
+    let opened = open_store(&folder, now)?;
     let mut audit = open_audit(&folder, now)?;
     let has_past = audit.head().line > 0;
-    if is_new {
-        note_missing(&mut opened, &audit, &folder)?;
-    }
-    if opened.revision < audit.revision {
-        opened = catch_up(opened, &mut audit, &folder, now)?;
-    }
+    let mut opened = compare(opened, is_new, &mut audit, &folder, now)?;
     let cut = tell_missing(&mut audit, &opened, now).map_err(|error| OpenError::Store {
         path: path.clone(),
         error,
@@ -134,6 +129,23 @@ fn set_irregular_aside(path: &Path, now: Now) -> std::io::Result<()> {
     std::fs::rename(path, aside)
 }
 
+/// With what the audit log tells of.
+fn compare(
+    mut opened: Opened,
+    is_new: bool,
+    audit: &mut Audit,
+    folder: &Path,
+    now: Now,
+) -> Result<Opened, OpenError> {
+    if is_new {
+        note_missing(&mut opened, audit, folder)?;
+    }
+    match opened.revision < audit.revision {
+        true => catch_up(opened, audit, folder, now),
+        false => Ok(opened),
+    }
+}
+
 /// A store that was made just now, where the audit log tells of what was pushed.
 fn note_missing(opened: &mut Opened, audit: &Audit, folder: &Path) -> Result<(), OpenError> {
     if audit.revision == 0 {
@@ -168,8 +180,9 @@ fn catch_up(opened: Opened, audit: &mut Audit, folder: &Path, now: Now) -> Resul
     } else if opened.lost.is_none() {
         let why = format!(
             "the store of bindings is older than the audit log: it ends with revision {found}, and the log tells of {told}: \
-             it was put back, or the disk lost what came after; its bindings count for nothing before their publisher syncs; \
-             `keyfence reload`, then publishers must sync, and a restart of the daemon after that ends this"
+             it was put back, or the disk lost what came after; `keyfence reload`, then publishers must sync, before which its \
+             bindings count for nothing, denies that the log tells of since (`keyfence audit`) must be made again, and a \
+             restart of the daemon after that ends this"
         );
         let noted = opened.store.lose(&why);
         noted.map_err(|error| failed(error.to_string()))?;

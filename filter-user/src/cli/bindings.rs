@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     unused_for: Option<Duration>,
     /// At most so many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = some)]
     limit: Option<usize>,
     #[command(flatten)]
     publisher: PublisherArguments,
@@ -62,6 +62,13 @@ pub(crate) struct Arguments {
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     duration_from_text(text).map_err(|_| "a time is written as in 30m, 1h or 1d12h".to_owned())
+}
+
+fn some(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("a number from 1".to_owned()),
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure> {

@@ -311,13 +311,11 @@ fn unreachable(socket: &Path, fault: &Fault) -> Failure {
         }
         Fault::Broken(_) => "try again; if it stays so, see the daemon's log",
     };
-    Failure::new(
-        Exit::Unreachable,
-        format!(
-            "no answer from the daemon at {}: {fault}; {fix}",
-            socket.display()
-        ),
-    )
+    let text = format!(
+        "no answer from the daemon at {}: {fault}; {fix}",
+        socket.display()
+    );
+    Failure::new(Exit::Unreachable, text).answered("")
 }
 
 /// What the API says in a query is a flag of the commands.
@@ -331,10 +329,8 @@ pub(crate) fn refused(answer: &Answer) -> Failure {
 
 fn refused_as(answer: &Answer, flags: &Flags) -> Failure {
     let Ok(problem) = serde_json::from_str::<Problem>(&answer.body) else {
-        return Failure::new(
-            Exit::Failed,
-            format!("the daemon answered {}: {}", answer.status, answer.body.trim()),
-        );
+        let text = format!("the daemon answered {}: {}", answer.status, answer.body.trim());
+        return Failure::new(Exit::Failed, text).answered("");
     };
     let exit = match problem.code.as_str() {
         "policy-invalid" => Exit::PolicyInvalid,
@@ -362,7 +358,7 @@ fn refused_as(answer: &Answer, flags: &Flags) -> Failure {
         };
         text.push_str(&format!("\n  {}: {detail}{fix}", place(pointer, flags)));
     }
-    Failure::new(exit, text.replace(PUBLISHER_QUERY, PUBLISHER_FLAG))
+    Failure::new(exit, text.replace(PUBLISHER_QUERY, PUBLISHER_FLAG)).answered(&answer.body)
 }
 
 /// `/limit/packets/rate` is `--limit` where a command says so, else `limit/packets/rate`.

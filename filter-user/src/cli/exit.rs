@@ -26,6 +26,8 @@ impl From<Exit> for ExitCode {
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
     pub(crate) text: String,
+    /// Where the daemon was asked, and `--json` has shown nothing of it yet: what it answered, or nothing.
+    pub(crate) answer: Option<String>,
 }
 
 impl Failure {
@@ -33,12 +35,24 @@ impl Failure {
         Failure {
             exit,
             text: text.to_string(),
+            answer: None,
+        }
+    }
+
+    /// Of a daemon that was asked.
+    pub(crate) fn answered(self, answer: &str) -> Failure {
+        Failure {
+            answer: Some(answer.to_owned()),
+            ..self
         }
     }
 
     /// The same with another way out.
     pub(crate) fn or(self, way: &str) -> Failure {
-        Failure::new(self.exit, format!("{}; {way}", self.text))
+        Failure {
+            text: format!("{}; {way}", self.text),
+            ..self
+        }
     }
 }
 

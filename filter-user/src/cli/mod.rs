@@ -130,9 +130,9 @@ pub fn main() -> ExitCode {
     let command = command().color(color_asked(words.iter().map(|word| word.to_string_lossy())));
     let parsed = command
         .try_get_matches_from(words)
-        .and_then(|found| Arguments::from_arg_matches(&found));
-    let arguments = match parsed {
-        Ok(arguments) => arguments,
+        .and_then(|found| Ok((Arguments::from_arg_matches(&found)?, wants_json(&found))));
+    let (arguments, json) = match parsed {
+        Ok(parsed) => parsed,
         Err(fault) => {
             let exit = if fault.use_stderr() {
                 Exit::Usage
@@ -148,10 +148,21 @@ pub fn main() -> ExitCode {
     match arguments.verb.run(&shell) {
         Ok(exit) => exit.into(),
         Err(failure) => {
+            if let Some(answer) = failure.answer.as_ref().filter(|_| json) {
+                // Who asked for an object and cannot be told has the exit code.
+                let _ = shell.write(&format!("{}\n", policy::problem(answer, &failure)));
+            }
             shell.complain(&failure.text);
             failure.exit.into()
         }
     }
+}
+
+/// Whether the command, or the one below it, was given `--json`.
+fn wants_json(found: &clap::ArgMatches) -> bool {
+    let own = found.try_get_one::<bool>("json").ok().flatten().copied();
+    let below = found.subcommand().is_some_and(|(_, below)| wants_json(below));
+    own.unwrap_or(false) || below
 }
 
 /// The parser, for `main`, man pages and completions.

@@ -93,7 +93,15 @@ pub(super) fn waiting(socket: &Path, json: bool, shell: &Shell) -> Result<String
     if let (Err(failure), true) = (&waiting, json) {
         shell.write(&format!("{}\n", problem("", failure)))?;
     }
-    waiting
+    waiting.map_err(shown)
+}
+
+/// `--json` has its object.
+fn shown(failure: Failure) -> Failure {
+    Failure {
+        answer: None,
+        ..failure
+    }
 }
 
 /// The connections that this command hangs on, as the guard takes them; what could not be looked at is said.
@@ -138,7 +146,7 @@ pub(super) fn told(answer: Result<Answer, Failure>, json: bool, shell: &Shell) -
     if json {
         shell.write(&format!("{}\n", object.trim_end()))?;
     }
-    let body = result?;
+    let body = result.map_err(shown)?;
     serde_json::from_str(&body).map_err(|error| {
         let text = format!("the daemon's answer is not understood: {error}");
         Failure::new(Exit::Failed, text)

@@ -11,7 +11,7 @@ use crate::engine::{self, FilterError, Options};
 use crate::kernel::load::KernelLog;
 use crate::kernel::pins::Pins;
 use crate::logging::Format;
-use crate::policies::{NoStart, Start};
+use crate::policies::{NoStart, STATE, Start};
 use crate::policy::{self, Colour, Loaded};
 
 const AFTER_HELP: &str = "\
@@ -89,7 +89,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         NoStart::Newer(why) => still_filtering(Failure::new(Exit::Failed, why), bpf_fs),
         NoStart::Policy(loaded) => match (&loaded.policy, engine::refusal(&loaded)) {
             (Some(_), Some(refusal)) => Failure::new(Exit::Failed, refusal),
-            _ => still_filtering(invalid(&loaded, shell), bpf_fs),
+            _ => still_filtering(without_state(invalid(&loaded, shell), state.as_deref()), bpf_fs),
         },
     })?;
     if let Some(missing) = rights_missing() {
@@ -130,6 +130,22 @@ fn ended(error: DaemonError) -> Failure {
         DaemonError::Filter(FilterError::Compile(error)) => uncompilable(&error),
         error => Failure::new(Exit::Failed, error),
     }
+}
+
+/// Where a broken file named the state's folder, nobody here knows of it.
+fn without_state(failure: Failure, state: Option<&Path>) -> Failure {
+    let text = failure.text.trim_end();
+    let text = match state {
+        Some(folder) => format!(
+            "{text}\nNo policy that was confirmed before is kept below {}.",
+            folder.display()
+        ),
+        None => format!(
+            "{text}\nNo policy that was confirmed before is kept below {STATE}: where the file's `[daemon] state` named \
+             another folder, `--state DIR` starts with the one that is kept there."
+        ),
+    };
+    Failure::new(failure.exit, text)
 }
 
 /// A start that fails leaves what is in force untouched, and says so.

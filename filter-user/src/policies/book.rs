@@ -83,7 +83,7 @@ pub(super) async fn watch_pending(inner: Weak<Inner>, mut pending: watch::Receiv
                     actor: None,
                     via: Via::Apply,
                 };
-                inner.tell("revert", &by, (&was.hash, &was.base)).await;
+                inner.tell("revert", &by, (&was.hash, &was.base), None).await;
                 inner.look_again();
             }
         }

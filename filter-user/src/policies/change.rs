@@ -13,7 +13,6 @@ use super::{
     Back, Book, By, Checked, Done, Inner, Known, PolicyError, PolicyText, State, Terms, Via, entry, failed,
     noted, stamps, start, trial, unkept,
 };
-use crate::bindings::requests::AuditNote;
 use crate::compiler::Pushed;
 use crate::engine;
 use crate::engine::apply::Proposed;
@@ -209,7 +208,8 @@ impl Inner {
         } else {
             "apply"
         };
-        self.tell(what, by, (&plan.base, &plan.hash)).await;
+        let number = number.or_else(|| Some(book.store.confirmed().next()?.number));
+        self.tell(what, by, (&plan.base, &plan.hash), number).await;
         Ok(Done {
             plan,
             applied,
@@ -303,19 +303,6 @@ impl Inner {
             warnings: done.plan.warnings,
             pending: done.pending,
         })
-    }
-
-    /// The line of the audit log. What it tells of has happened: where the disk refuses the line, the log says so.
-    pub(super) async fn tell(&self, what: &'static str, by: &By, hash: (&str, &str)) {
-        if hash.0 == hash.1 {
-            return;
-        }
-        let generation = self.view.snapshot().generation;
-        let mut note = AuditNote::applied(by.actor.clone(), by.via.as_str(), hash, generation);
-        note.what = what;
-        if let Err(refusal) = self.bindings.audit(note).await {
-            tracing::error!("the audit log does not tell of this {what}: {}", refusal.detail);
-        }
     }
 
     /// Notes what the file says now.

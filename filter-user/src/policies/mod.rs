@@ -19,6 +19,7 @@ mod stamps;
 mod start;
 mod store;
 mod text;
+mod told;
 mod trial;
 
 use std::path::PathBuf;
@@ -185,7 +186,7 @@ impl Policies {
                     actor: None,
                     via: Via::Start,
                 };
-                telling.tell("revert", &by, (&reverted, &hash)).await;
+                telling.tell("revert", &by, (&reverted, &hash), None).await;
             }
         });
         tokio::spawn(watch_pending(Arc::downgrade(&inner), inner.view.pending()));
@@ -275,7 +276,7 @@ impl Policies {
             }
             book.pending = None;
             let hash = (pending.base.as_str(), pending.hash.as_str());
-            inner.tell("confirm", &by, hash).await;
+            inner.tell("confirm", &by, hash, None).await;
             Ok(pending.hash)
         })
         .await
@@ -297,7 +298,7 @@ impl Policies {
                         noted(book.store.settle(number, State::Reverted, Some(note)));
                     }
                     let hash = (pending.hash.as_str(), pending.base.as_str());
-                    inner.tell("rollback", &by, hash).await;
+                    inner.tell("rollback", &by, hash, None).await;
                     Back {
                         hash: pending.base,
                         warnings: Vec::new(),

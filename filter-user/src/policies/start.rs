@@ -141,6 +141,11 @@ impl Start {
         self.is_lost
     }
 
+    /// The number of the last confirmed entry; none before the first is written.
+    pub fn number(&self) -> Option<u64> {
+        Some(self.store.confirmed().next()?.number)
+    }
+
     /// Whether no policy was ever written down here: as before the very first start, or all of it is gone.
     pub fn is_unwritten(&self) -> bool {
         self.store.entries().is_empty() && !self.is_lost

@@ -5,6 +5,8 @@
 //! renamed: a crash leaves the old file or the new. What cannot be read is named, never fatal and never removed.
 
 mod migrate;
+#[cfg(test)]
+pub(super) mod tests;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -106,8 +108,12 @@ impl Store {
         if self.unreadable_last.is_some() || self.folder.with_extension("newer").exists() {
             return;
         }
+        let last = self.entries.last().map_or(0, |entry| entry.number);
         let told = bindings::policy_told(state);
-        self.gone = told.filter(|told| self.entries.iter().all(|entry| entry.hash != *told));
+        // One that was gone back to is there twice: the number tells them apart.
+        let gone = told
+            .filter(|(hash, number)| *number > last || self.entries.iter().all(|entry| entry.hash != *hash));
+        self.gone = gone.map(|(hash, _)| hash);
         let why = |hash: &String| {
             let folder = self.folder.display();
             (
@@ -256,7 +262,11 @@ impl Store {
             .take(surplus)
             .collect();
         for number in &old {
-            fs::remove_file(self.entry_path(*number))?;
+            match fs::remove_file(self.entry_path(*number)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                // Somebody else may have done it.
+                _ => {}
+            }
         }
         self.entries.retain(|entry| !old.contains(&entry.number));
         // An entry that cannot be read may name any of them.
@@ -274,9 +284,9 @@ impl Store {
         Ok(())
     }
 
-    /// Above all that are there, readable or not.
+    /// Above all that are there, readable or not, and those whose files somebody has removed.
     fn next_number(&self) -> io::Result<u64> {
-        let mut last = 0;
+        let mut last = self.entries.last().map_or(0, |entry| entry.number);
         for file in fs::read_dir(&self.folder)? {
             last = last.max(number_of(&file?.path()).unwrap_or(0));
         }
@@ -322,111 +332,5 @@ fn read_entry(path: &Path) -> Result<(Entry, u32), Unread> {
     match plain {
         true => Ok((entry, schema)),
         false => Err(Unread::Fault("its hash is none".to_owned())),
-    }
-}
-
-#[cfg(test)]
-pub(super) mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    pub(crate) fn entry(hash: &str, state: State) -> Entry {
-        Entry {
-            number: 0,
-            hash: hash.to_owned(),
-            at: "2026-11-22T12:00:00Z".parse().unwrap(),
-            user: Some("root".to_owned()),
-            via: Via::Apply,
-            state,
-            note: None,
-            services: 1,
-            clients: 2,
-            sources: 3,
-        }
-    }
-
-    fn text(of: &str) -> PolicyText {
-        PolicyText {
-            root: "keyfence.toml".to_owned(),
-            folder: None,
-            files: BTreeMap::from([("keyfence.toml".to_owned(), of.to_owned())]),
-        }
-    }
-
-    fn names(state: &Path) -> Vec<String> {
-        let files = fs::read_dir(state.join("policy")).unwrap();
-        let mut names: Vec<String> = files
-            .map(|file| file.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn what_is_kept_is_there_again_with_what_became_of_it() {
-        let state = tempfile::tempdir().unwrap();
-        assert_eq!(Store::read(state.path()).entries(), []);
-        let mut store = Store::read(state.path());
-        let first = store.add(entry("aa", State::Pending), &text("one")).unwrap();
-        store.settle(first, State::Confirmed, None).unwrap();
-        let second = store.add(entry("bb", State::Pending), &text("two")).unwrap();
-        store
-            .settle(second, State::Reverted, Some("in time it was not".to_owned()))
-            .unwrap();
-        let again = Store::read(state.path());
-        assert_eq!(again.entries(), store.entries());
-        let confirmed: Vec<&str> = again.confirmed().map(|entry| entry.hash.as_str()).collect();
-        assert_eq!(confirmed, ["aa"]);
-        assert_eq!(again.text("aa").unwrap(), text("one"));
-        assert!(again.text("cc").unwrap_err().contains("cc.policy"));
-        assert!(again.unreadable().is_empty());
-    }
-
-    #[test]
-    fn twenty_are_kept_and_the_confirmed_ones_whatever_comes_after_them() {
-        let state = tempfile::tempdir().unwrap();
-        let mut store = Store::read(state.path());
-        for hash in ["a0", "a1"] {
-            let number = store.add(entry(hash, State::Pending), &text(hash)).unwrap();
-            store.settle(number, State::Confirmed, None).unwrap();
-        }
-        for at in 0..30 {
-            let hash = format!("b{at}");
-            let number = store.add(entry(&hash, State::Pending), &text(&hash)).unwrap();
-            store.settle(number, State::Reverted, None).unwrap();
-            store.prune().unwrap();
-        }
-        assert_eq!(store.entries().len(), ENTRIES_MAX);
-        let confirmed: Vec<&str> = store.confirmed().map(|entry| entry.hash.as_str()).collect();
-        assert_eq!(confirmed, ["a1", "a0"]);
-        assert_eq!(
-            names(state.path()).len(),
-            2 * ENTRIES_MAX,
-            "texts go with their entries"
-        );
-        assert_eq!(Store::read(state.path()).entries(), store.entries());
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_named_and_its_number_never_given_again() {
-        let state = tempfile::tempdir().unwrap();
-        let mut store = Store::read(state.path());
-        let number = store.add(entry("aa", State::Confirmed), &text("one")).unwrap();
-        let folder = state.path().join("policy");
-        fs::write(folder.join("000007.json"), "{").unwrap();
-        let newer = "{\"schema\": 99, \"number\": 8}";
-        fs::write(folder.join("000008.json"), newer).unwrap();
-        let mut again = Store::read(state.path());
-        assert_eq!(again.unreadable().len(), 2, "{:?}", again.unreadable());
-        assert!(again.newer().unwrap().contains("schema 99"));
-        assert_eq!(again.entries().len(), 1);
-        let next = again.add(entry("bb", State::Confirmed), &text("two")).unwrap();
-        assert_eq!((number, next), (1, 9));
-        again.forget(next).unwrap();
-        assert!(
-            names(state.path()).contains(&"bb.policy".to_owned()),
-            "somebody may need it"
-        );
     }
 }

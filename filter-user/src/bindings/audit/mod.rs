@@ -198,8 +198,9 @@ fn head_of(lines: &[u8]) -> Option<(AuditHead, u64)> {
     head.map(|head| (head, revision))
 }
 
-/// The hash of the policy that is told last to be in force; none where the log's end tells of none.
-pub(crate) fn policy_told(path: &Path) -> Option<String> {
+/// The policy that is told last to be in force: its hash, and the number of its entry in the history, or 0; none where the
+/// log's end tells of none.
+pub(crate) fn policy_told(path: &Path) -> Option<(String, u64)> {
     let length = std::fs::metadata(path)
         .ok()
         .filter(|found| found.is_file())?
@@ -209,12 +210,15 @@ pub(crate) fn policy_told(path: &Path) -> Option<String> {
         file.seek(SeekFrom::Start(length.saturating_sub(bytes))).ok()?;
         let mut tail = Vec::new();
         (&file).take(bytes).read_to_end(&mut tail).ok()?;
-        tail.rsplit(|b| *b == b'\n').find_map(policy_of)
+        let mut told = tail.rsplit(|b| *b == b'\n').filter_map(policy_of);
+        let (hash, number) = told.next()?;
+        let number = number.or_else(|| told.find_map(|(_, number)| number));
+        Some((hash, number.unwrap_or(0)))
     })
 }
 
 /// Of a line that tells of a start, or of another policy; a start that found none it could read tells of none.
-fn policy_of(line: &[u8]) -> Option<String> {
+fn policy_of(line: &[u8]) -> Option<(String, Option<u64>)> {
     // Lines of pushes need not be parsed.
     let looked = &line[..line.len().min(LINE_BYTES_USUAL)];
     let told = |name: &[u8]| looked.windows(name.len()).any(|found| found == name);
@@ -227,7 +231,7 @@ fn policy_of(line: &[u8]) -> Option<String> {
         false => value["before"].as_str().and(value["after"].as_str())?,
     };
     let is_hash = hash.len() == NO_HASH.len() && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_hash.then(|| hash.to_owned())
+    is_hash.then(|| (hash.to_owned(), value["number"].as_u64()))
 }
 
 pub(crate) fn path_in(folder: &Path) -> PathBuf {

@@ -52,7 +52,12 @@ pub(crate) fn copy_from(from: &Path, to: &Path) -> Result<(), StoreError> {
             inside.display(),
         )
     };
-    let file = std::fs::File::open(from).map_err(|error| named(from, error, &barred()))?;
+    // A pipe that nobody writes to would hold up the writer for ever.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits())
+        .open(from);
+    let file = file.map_err(|error| named(from, error, &barred()))?;
     if !file.metadata().is_ok_and(|what| what.is_file()) {
         return Err(StoreError::Named(
             from.to_owned(),

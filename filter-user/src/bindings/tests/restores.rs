@@ -155,3 +155,13 @@ async fn store_that_was_in_use_is_restored_whole() {
         ["binding/gateway/key-1", "binding/gateway/key-2"]
     );
 }
+
+#[tokio::test]
+async fn pipe_that_nobody_writes_to_is_no_backup_and_holds_up_nobody() {
+    let f = start();
+    let pipe = f.folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let refused = f.bindings.restore(&operator(), pipe, false).await.unwrap_err();
+    assert!(refused.detail.contains("not a regular file"), "{refused:?}");
+    f.put("key-1", &body("192.0.2.1", 60)).await.unwrap();
+}

@@ -49,12 +49,13 @@ impl Host {
     }
 
     /// The audit log's line of that.
-    fn audit(&self, hash: &str) {
+    fn audit(&self, hash: &str, number: u64) {
         let mut log = Audit::open(&audit::path_in(&self.state()), 0).unwrap();
         let applied = Line::new("apply", None)
             .with("before", audit::NO_HASH)
             .with("after", hash)
-            .with("generation", 2);
+            .with("generation", 2)
+            .with("number", number);
         let put = Line::new("put", None).with("labels", "\"generation\"").at(9);
         log.append(&[applied, put], 0).unwrap();
     }
@@ -201,9 +202,9 @@ fn first_start_is_told_from_one_whose_records_are_gone() {
 fn policy_that_the_audit_log_tells_of_and_nothing_is_kept_of_is_not_replaced_by_the_one_before() {
     let host = Host::new();
     host.write(&text("edited", "root"));
-    host.audit(&host.confirm(&text("old", "root")));
+    host.audit(&host.confirm(&text("old", "root")), 1);
     assert!(!host.start().is_lost());
-    host.audit(&host.confirm(&text("new", "root")));
+    host.audit(&host.confirm(&text("new", "root")), 2);
     let entries = host.state().join("policy");
     std::fs::remove_file(entries.join("000002.json")).unwrap();
     let start = host.start();
@@ -221,4 +222,17 @@ fn policy_that_the_audit_log_tells_of_and_nothing_is_kept_of_is_not_replaced_by_
     host.write(&text("edited", "root"));
     std::fs::create_dir(host.state().join("policy.newer")).unwrap();
     assert!(!host.start().is_lost());
+}
+
+/// An older one that was gone back to has its hash twice.
+#[test]
+fn policy_that_was_gone_back_to_is_missed_though_an_older_entry_has_its_hash() {
+    let host = Host::new();
+    host.write(&text("edited", "root"));
+    for (number, client) in [(1, "one"), (2, "other"), (3, "one")] {
+        host.audit(&host.confirm(&text(client, "root")), number);
+    }
+    assert!(!host.start().is_lost());
+    std::fs::remove_file(host.state().join("policy/000003.json")).unwrap();
+    assert!(host.start().is_lost());
 }
