@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::api::{self, Backing, Bound, Bounds};
 use crate::bindings::clock::SystemClock;
-use crate::bindings::requests::AuditNote;
+use crate::bindings::requests::{AuditNote, STANDS_IN};
 use crate::bindings::seam::{Effective, Grants};
 use crate::bindings::{self, Bindings, Writer};
 use crate::engine::snapshot::{Snapshot, View};
@@ -149,7 +149,7 @@ pub async fn run(prepared: Prepared, options: Options, mut start: Start) -> Resu
     let recording = tokio::spawn(records.run(records_stop));
     let engine = tokio::spawn(engine.run(engine_stops));
     // The writer waits for the engine where a lease has ended: only now is anybody there to answer it.
-    note(&bindings, started(&snapshot, start.number())).await;
+    note(&bindings, started(&snapshot, &start)).await;
     let policies = Policies::new(start, Seen::of(&view, &grants, &bindings, Some(&log)));
     let mut backing = Backing::new(bindings.clone(), grants, &policy);
     backing.policies = Some(policies.clone());
@@ -259,16 +259,16 @@ async fn leave(engine: JoinHandle<Filter>, on_exit: OnExit) -> Result<(), Daemon
     Ok(())
 }
 
-/// The audit log's line of a start.
-fn started(snapshot: &Snapshot, number: Option<u64>) -> AuditNote {
+/// The audit log's line of a start. What is in force for want of what was confirmed last is not told as the last.
+fn started(snapshot: &Snapshot, start: &Start) -> AuditNote {
     let members = [
         ("version", env!("CARGO_PKG_VERSION").into()),
         ("policy", snapshot.policy.hash.as_str().into()),
         ("generation", snapshot.generation.into()),
     ];
-    let members = members
-        .into_iter()
-        .chain(number.map(|number| ("number", number.into())));
+    let number = start.number().map(|number| ("number", number.into()));
+    let stands_in = start.is_lost().then(|| (STANDS_IN, true.into()));
+    let members = members.into_iter().chain(number).chain(stands_in);
     AuditNote {
         actor: None,
         what: "start",

@@ -262,6 +262,11 @@ fn connection_that_an_ancestor_of_the_command_holds_is_found_at_any_port() {
     let (code, said) = ended(&asked(&site, &["rollback", "--confirm-within", "600s"]));
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("`keyfence rollback --pending` ends it"), "{said}");
+    let (code, said) = ended(&asked(&site, &["rollback", "--confirm-within", "5s"]));
+    assert!(
+        code == Some(4) && said.contains("waits to be confirmed"),
+        "{said}"
+    );
     let (code, said) = ended(&asked(&site, &["rollback", "--pending"]));
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(daemon.status()["policy"]["hash"], hash);

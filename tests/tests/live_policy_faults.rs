@@ -1,6 +1,8 @@
 //! A policy with a fault changes nothing that runs.
 
-use keyfence_tests::harness::{Attach, Daemon, Policy, Probe, STRANGER, Site, keyfence, output, until};
+use keyfence_tests::harness::{
+    Attach, Daemon, Ended, Policy, Probe, STRANGER, Site, keyfence, output, until,
+};
 
 const READY: &str = "keyfence_policy_reload_success";
 
@@ -238,19 +240,11 @@ fn kernel_keeps_a_policy_of_which_the_audit_log_alone_tells() {
         let mut probe = Probe::open(&site);
         let generation = daemon.generation();
         daemon.kill();
-        let files = std::fs::read_dir(site.state().join("policy")).expect("it is there");
-        let entries = files.flatten().map(|file| file.path());
-        let last = entries.filter(|path| path.extension().is_some_and(|end| end == "json"));
-        std::fs::remove_file(last.max().expect("one is there")).expect("it can be removed");
+        remove_last_entry(&site);
         site.write(&with("other", 9));
         for _ in 0..2 {
             daemon = Daemon::start_unready(&site);
-            let ready = daemon.get("/readyz").expect("it answers");
-            assert!(
-                ready.status == 503 && ready.body.contains("the audit log tells of"),
-                "{}",
-                ready.body
-            );
+            assert_audit_log_alone_tells(&daemon);
             assert_eq!(daemon.generation(), generation);
             probe.assert_filtered();
             daemon.kill();
@@ -260,6 +254,47 @@ fn kernel_keeps_a_policy_of_which_the_audit_log_alone_tells() {
         daemon.kill();
         daemon = Daemon::start_again(&site);
     }
+}
+
+/// As after a boot: the one before stands in, and is not taken for the last by the start after.
+#[test]
+fn policy_of_which_the_audit_log_alone_tells_is_missed_at_every_start_where_the_kernel_holds_nothing() {
+    let site = Site::new();
+    let more = "[[service]]\nname = \"more\"\nprotocol = \"tcp\"\nports = [7]\n";
+    let mut daemon = Daemon::start(&site, &policy());
+    // The second time it has the hash of an entry that is there still.
+    for wanted in [policy().and(more), policy()] {
+        site.write(&wanted);
+        daemon.reload();
+        daemon.kill();
+        remove_last_entry(&site);
+        site.write(&policy().and(&more.replace("more", "other")));
+        for _ in 0..3 {
+            let Ended { code, log } = Daemon::detach(&site, &["--yes"]);
+            assert_eq!(code, Some(0), "{log}");
+            daemon = Daemon::start_unready(&site);
+            assert_audit_log_alone_tells(&daemon);
+            Probe::open(&site).assert_filtered();
+            daemon.kill();
+        }
+        daemon = Daemon::start_unready(&site);
+        daemon.reload();
+        daemon.kill();
+        daemon = Daemon::start_again(&site);
+    }
+}
+
+fn remove_last_entry(site: &Site) {
+    let files = std::fs::read_dir(site.state().join("policy")).expect("it is there");
+    let entries = files.flatten().map(|file| file.path());
+    let last = entries.filter(|path| path.extension().is_some_and(|end| end == "json"));
+    std::fs::remove_file(last.max().expect("one is there")).expect("it can be removed");
+}
+
+fn assert_audit_log_alone_tells(daemon: &Daemon) {
+    let ready = daemon.get("/readyz").expect("it answers");
+    let told = ready.body.contains("the audit log tells of");
+    assert!(ready.status == 503 && told, "{}", ready.body);
 }
 
 #[test]

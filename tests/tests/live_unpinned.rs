@@ -322,3 +322,21 @@ fn start_that_cannot_attach_everywhere_leaves_no_filter_that_drops_every_packet(
     assert!(daemon.log().contains("took over the filter"), "{}", daemon.log());
     probe.assert_filtered();
 }
+
+#[test]
+fn interface_whose_link_somebody_removed_while_no_daemon_ran_is_named_by_the_start_that_finds_it_open() {
+    let site = Site::new();
+    let words = "had no filter when this start found it";
+    let daemon = Daemon::start(&site, &policy());
+    assert!(!daemon.log().contains(words), "a first start: {}", daemon.log());
+    daemon.kill();
+    let daemon = Daemon::start_again(&site);
+    assert!(!daemon.log().contains(words), "{}", daemon.log());
+    daemon.kill();
+    fs::remove_file(pin(&site, &format!("links/{INSIDE}"))).expect("it is pinned");
+    let mut probe = Probe::open(&site);
+    probe.assert_open();
+    let daemon = Daemon::start_again(&site);
+    assert!(daemon.log().contains(words), "{}", daemon.log());
+    probe.assert_filtered();
+}

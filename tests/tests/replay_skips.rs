@@ -102,9 +102,22 @@ fn files_that_cannot_be_read_are_one_line_each_and_a_failure_where_no_other_can(
         beside[0]["skipped"].as_str().unwrap().contains("cannot be read"),
         "{beside:?}"
     );
-    // A folder is read for what is in it.
+    // So is a folder of which nothing can be read, or that is empty.
     write(&folder, "sub/notes.txt", b"no capture at all");
-    assert_eq!(lines(&folder, &["sub"]).0.len(), 1);
+    std::fs::create_dir(folder.path().join("bare")).expect("the folder can be written");
+    for (name, lines) in [("sub", 1), ("bare", 0)] {
+        let ended = run(
+            folder.path(),
+            &["replay", "--json", "--policy", "policy.toml", name],
+        );
+        assert_eq!(
+            (ended.exit, ended.lines().len()),
+            (1, lines + 1),
+            "{name}: {}",
+            ended.errors
+        );
+    }
+    assert_eq!(lines(&folder, &["sub", "good.pcap"]).0.len(), 2);
 }
 
 /// An interface block whose second length is not the first.

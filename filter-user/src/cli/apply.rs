@@ -27,6 +27,7 @@ has, ports that NAT publishes. `keyfence doctor` says what each means and what t
 Exit codes:
   0  in force
   1  it could not be applied, or the caller is no operator
+  2  wrong usage
   3  the policy is invalid, or an `[[expect]]` differs
   4  it would cut a connection, or another policy waits to be confirmed
   5  the daemon is not reachable
@@ -137,6 +138,7 @@ const AFTER_CONFIRM: &str = "\
 Exit codes:
   0  the policy stays in force
   1  no policy waits to be confirmed, or the caller is no operator
+  2  wrong usage
   4  another policy than the one named waits
   5  the daemon is not reachable
 
@@ -195,6 +197,7 @@ in force already: `--force` goes back further.
 Exit codes:
   0  the policy before is in force
   1  there is none, none waits (--pending), a trial has just ended by itself, it could not be applied, or the caller is no operator
+  2  wrong usage
   3  it is invalid on this host now
   4  it would cut a connection
   5  the daemon is not reachable

@@ -19,6 +19,7 @@ missing: verify then fails until a later head is named.
 Exit codes:
   0  shown, or the log is whole
   1  failed
+  2  wrong usage
   5  the daemon is not reachable
   6  the log is broken or tells of a cut, does not hold the head, or a sync's change file is missing or changed
 
@@ -33,6 +34,7 @@ The daemon is asked; each line is one JSON object.
 Exit codes:
   0  shown
   1  failed
+  2  wrong usage
   5  the daemon is not reachable
 
 Example:
@@ -42,6 +44,7 @@ const AFTER_VERIFY: &str = "\
 Exit codes:
   0  the log is whole
   1  failed: it cannot be read
+  2  wrong usage
   6  the log is broken or tells of a cut, does not hold the head, or a sync's change file is missing or changed
 
 Examples:

@@ -22,6 +22,7 @@ one that it may write, and be there; `backups` in its own state folder is made. 
 Exit codes:
   0  the copy is there
   1  refused or failed
+  2  wrong usage
   5  the daemon is not reachable
 
 Example:
@@ -62,6 +63,7 @@ restored comes into force.
 Exit codes:
   0  restored and in force
   1  refused or failed
+  2  wrong usage
   5  the daemon is not reachable
   6  restored, and in force only with the next `keyfence reload`
 

@@ -4,10 +4,10 @@ use hyper::Method;
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
+use super::bindings::whole_seconds;
 use super::client::{self, Call, SocketArguments, encoded, query};
 use super::exit::{Exit, Failure};
 use super::shell::Shell;
-use crate::policy::units::duration_from_text;
 
 const AFTER_BIND: &str = "\
 A credential is a key's id or its fingerprint, never the key. What is bound before under the same credential is \
@@ -21,6 +21,7 @@ A fingerprint is `sha256:` and the SHA-256 of the key's bytes, or, under `[crede
 Exit codes:
   0  durable and in force
   1  refused or failed; each fault is named
+  2  wrong usage
   4  a newer row version is stored, or a condition does not hold
   5  the daemon is not reachable
 
@@ -84,11 +85,7 @@ impl std::str::FromStr for Lease {
         if text == "none" {
             return Ok(Lease(None));
         }
-        let duration = duration_from_text(text).map_err(|_| "a lease is written as in 30m, 1h or 1d12h")?;
-        if duration.as_secs() == 0 || duration.subsec_nanos() > 0 {
-            return Err("a lease is of whole seconds".to_owned());
-        }
-        Ok(Lease(Some(duration.as_secs())))
+        Ok(Lease(Some(whole_seconds(text)?.as_secs())))
     }
 }
 
@@ -219,6 +216,7 @@ In force at once: open connections of the credential are cut with their next pac
 Exit codes:
   0  revoked, or there was none
   1  refused or failed
+  2  wrong usage
   4  a newer row version is stored, or a condition does not hold
   5  the daemon is not reachable
 

@@ -22,6 +22,7 @@ A publisher sees its own bindings; an operator all, or those of --publisher. Eve
 Exit codes:
   0  listed, also where there is none
   1  refused or failed
+  2  wrong usage
   5  the daemon is not reachable
 
 Examples:
@@ -62,6 +63,15 @@ pub(crate) struct Arguments {
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     duration_from_text(text).map_err(|_| "a time is written as in 30m, 1h or 1d12h".to_owned())
+}
+
+/// For what the API counts in seconds.
+pub(crate) fn whole_seconds(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    match time.subsec_nanos() {
+        0 if time.as_secs() > 0 => Ok(time),
+        _ => Err("whole seconds, one at least".to_owned()),
+    }
 }
 
 fn some(text: &str) -> Result<usize, String> {

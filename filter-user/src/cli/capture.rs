@@ -29,6 +29,7 @@ operators may capture, and the audit log tells of it. docs/CAPTURE.md has the fo
 Exit codes:
   0  captured until the end that was asked for
   1  failed, or cut short: the daemon stopped, or the file could not be written
+  2  wrong usage
   5  the daemon is not reachable
 
 Examples:

@@ -29,6 +29,7 @@ warnings of all files are shown at once, each with file, line, column and how to
 Exit codes:
   0  valid (there may be warnings)
   1  a file cannot be read
+  2  wrong usage
   3  the policy is invalid, or an `[[expect]]` differs
 
 Examples:

@@ -358,6 +358,10 @@ fn refused_as(answer: &Answer, flags: &Flags) -> Failure {
         };
         text.push_str(&format!("\n  {}: {detail}{fix}", place(pointer, flags)));
     }
+    // Names that are no words of the language stand in the sentences too.
+    for (member, flag) in flags.iter().filter(|(member, _)| member.contains('_')) {
+        text = text.replace(member, flag);
+    }
     Failure::new(exit, text.replace(PUBLISHER_QUERY, PUBLISHER_FLAG)).answered(&answer.body)
 }
 
@@ -376,15 +380,15 @@ mod tests {
     #[test]
     fn refusal_speaks_of_flags_where_the_api_speaks_of_members() {
         let body = r#"{"title": "T", "code": "invalid", "detail": "as an operator, name one with `?publisher=NAME`",
-            "errors": [{"pointer": "/seconds", "detail": "none"}, {"pointer": "/other/0", "detail": "odd", "fix": "mend"}]}"#;
+            "errors": [{"pointer": "/seconds", "detail": "none"}, {"pointer": "/other/0", "detail": "odd", "fix": "write lease_seconds"}]}"#;
         let answer = Answer {
             status: 422,
             body: body.to_owned(),
         };
-        let failure = refused_as(&answer, &[("seconds", "--for")]);
+        let failure = refused_as(&answer, &[("seconds", "--for"), ("lease_seconds", "--lease")]);
         assert_eq!(
             failure.text,
-            "T: as an operator, name one with `--publisher NAME`\n  --for: none\n  other/0: odd; mend"
+            "T: as an operator, name one with `--publisher NAME`\n  --for: none\n  other/0: odd; write --lease"
         );
     }
 }

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::bind::{parsed, prefix, warn, with_schema};
-use super::bindings::{duration, lines};
+use super::bindings::{lines, whole_seconds};
 use super::client::{self, Call, SocketArguments, encoded};
 use super::exit::{Exit, Failure};
 use super::shell::Shell;
@@ -25,6 +25,7 @@ management entry, the peer of an SSH session here or half the world is asked abo
 Exit codes:
   0  in force, or listed
   1  refused or failed
+  2  wrong usage
   4  not confirmed
   5  the daemon is not reachable
 
@@ -34,7 +35,10 @@ Examples:
 
 /// Drop everything from an address, whatever lists it
 #[derive(Debug, clap::Args)]
-#[command(after_help = AFTER_DENY)]
+#[command(
+    after_help = AFTER_DENY,
+    override_usage = "keyfence deny [OPTIONS] --for <DURATION> --reason <TEXT> <ADDR>\n       keyfence deny [OPTIONS] --list"
+)]
 pub(crate) struct Arguments {
     /// An address or a prefix
     #[arg(value_name = "ADDR", value_parser = prefix, required_unless_present = "list")]
@@ -43,7 +47,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// How long, as in 1h30m
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration, required_unless_present = "list")]
+    #[arg(long = "for", value_name = "DURATION", value_parser = whole_seconds, required_unless_present = "list")]
     time: Option<Duration>,
     /// For the audit log and those who ask why
     #[arg(long, value_name = "TEXT", required_unless_present = "list")]
@@ -143,6 +147,7 @@ const AFTER_UNDENY: &str = "\
 Exit codes:
   0  removed, or there was none
   1  refused (another's) or failed
+  2  wrong usage
   5  the daemon is not reachable
 
 Examples:

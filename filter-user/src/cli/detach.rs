@@ -26,6 +26,7 @@ Works with the daemon dead.
 Exit codes:
   0  detached, or nothing was attached
   1  failed
+  2  wrong usage
   4  not confirmed
 
 Example:

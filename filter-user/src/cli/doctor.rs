@@ -26,6 +26,7 @@ nothing. It sees more as root, and names what it could not look at. docs/DOCTOR.
 Exit codes:
   0  nothing is wrong; notes may be there
   1  failed
+  2  wrong usage
   6  something is wrong: an error or a warning was found
 
 Examples:

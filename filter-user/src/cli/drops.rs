@@ -27,6 +27,7 @@ Without FILE the daemon is asked, which writes first what it has dropped so far,
 Exit codes:
   0  shown, followed until interrupted, or the log is whole
   1  failed
+  2  wrong usage
   5  the daemon is not reachable
   6  the log does not match: a line was changed, removed, added or moved
 
@@ -42,6 +43,7 @@ const AFTER_VERIFY: &str = "\
 Exit codes:
   0  the log is whole
   1  failed: a file cannot be read
+  2  wrong usage
   6  the log does not match: a line was changed, removed, added or moved
 
 Examples:

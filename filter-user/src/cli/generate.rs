@@ -15,6 +15,7 @@ const AFTER_HELP: &str = "\
 Exit codes:
   0  written
   1  failed
+  2  wrong usage
 
 Examples:
   keyfence generate man --output /usr/local/share/man/man8

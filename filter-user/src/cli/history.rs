@@ -14,6 +14,7 @@ The last 20 policies, the newest first, with what put each in force and what bec
 Exit codes:
   0  told
   1  failed
+  2  wrong usage
   5  the daemon is not reachable
 
 Example:

@@ -31,6 +31,7 @@ several sources, it stands for them. What the policy lists for the service or de
 Exit codes:
   0  printed
   1  failed
+  2  wrong usage
   5  the daemon is not reachable
 
 Example:
@@ -60,12 +61,11 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// Sources of one network that were unlisted for one service.
+/// Sources of one network that were unlisted for one service, with their packets, the busiest first.
 #[derive(Debug, PartialEq, Eq)]
 struct Learned {
     service: String,
     network: IpNet,
-    /// With their packets, the busiest first.
     sources: Vec<(IpNet, u64)>,
 }
 

@@ -21,6 +21,7 @@ be an operator.
 Exit codes:
   0  observed, or no more
   1  refused or failed
+  2  wrong usage
   5  the daemon is not reachable
 
 Examples:

@@ -16,6 +16,7 @@ The caller must be one of `[daemon] operators` (default: root).
 Exit codes:
   0  told
   1  failed, or the caller is no operator
+  2  wrong usage
   3  the policy is invalid, or an `[[expect]]` differs
   5  the daemon is not reachable
   6  with --exit-code: it would change something

@@ -19,6 +19,7 @@ know of those to management ports alone.
 Exit codes:
   0  the file is in force
   1  it could not be applied, or the caller is no operator
+  2  wrong usage
   3  the policy is invalid
   4  a guard refused it
   5  the daemon is not reachable

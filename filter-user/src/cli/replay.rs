@@ -52,7 +52,8 @@ Needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 
 Exit codes:
   0  done (frames and files may have been skipped: each says why)
-  1  failed, or none of the named files could be read
+  1  failed, or no file could be read
+  2  wrong usage
   3  the policy is invalid
 
 Examples:
@@ -112,23 +113,25 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     };
     if !arguments.json {
         shell.write(&summary::page(&replay.counts, &about, shell))?;
-        return ended(&replay.counts, arguments);
+        return ended(&replay.counts);
     }
     let written = replay.lines.end(&summary::object(&replay.counts, &about));
     match written {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(unwritten(error)),
-        _ => ended(&replay.counts, arguments),
+        _ => ended(&replay.counts),
     }
 }
 
-/// What is skipped is no failure; files that are named, and of which none can be read, are one.
-fn ended(counts: &Counts, arguments: &Arguments) -> Result<Exit, Failure> {
-    let named = !arguments.captures.iter().any(|capture| capture.is_dir());
-    if named && counts.nothing_readable() {
-        let why = "nothing was judged: none of the named files can be read, see `skipped`";
-        return Err(Failure::new(Exit::Failed, why));
+/// What is skipped is no failure; where nothing can be read of all that was named, that is one.
+fn ended(counts: &Counts) -> Result<Exit, Failure> {
+    if !counts.nothing_readable() {
+        return Ok(Exit::Done);
     }
-    Ok(Exit::Done)
+    let why = match counts.files.is_empty() {
+        true => "nothing was judged: there is no file in what was named",
+        false => "nothing was judged: none of the files can be read, see `skipped`",
+    };
+    Err(Failure::new(Exit::Failed, why))
 }
 
 /// The bindings to judge by. Their leases begin with each file.

@@ -29,6 +29,7 @@ Root keeps the right to other users' files only where the policy has it use some
 Exit codes:
   0  stopped as asked
   1  could not start
+  2  wrong usage
   3  the policy is invalid
 
 Examples:

@@ -34,6 +34,7 @@ const AFTER_HELP: &str = "\
 Exit codes:
   0  ready
   1  failed
+  2  wrong usage
   5  the daemon is not reachable
   6  degraded: something is not ready, and named
 

@@ -90,6 +90,7 @@ fn help_has_examples_and_exit_codes() {
         let help = Arguments::try_parse_from(words.into_iter().filter(|word| !word.is_empty()));
         let help = help.unwrap_err().to_string();
         assert!(help.contains("Example") && help.contains("Exit codes:"), "{help}");
+        assert!(help.contains("\n  2  "), "{help}");
     }
 }
 

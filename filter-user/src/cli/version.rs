@@ -12,6 +12,7 @@ const POLICY_VERSION: u32 = 1;
 const AFTER_HELP: &str = "\
 Exit codes:
   0  shown
+  2  wrong usage
 
 Example:
   keyfence version --json | jq .layout_version";

@@ -17,6 +17,7 @@ Drops of the last hour are those in the log of drops; `keyfence explain` shows e
 Exit codes:
   0  told
   1  failed
+  2  wrong usage
   5  the daemon is not reachable
 
 Example:

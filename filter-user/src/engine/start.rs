@@ -56,6 +56,9 @@ impl Filter {
             let under = under.as_deref();
             under.map_or(0, |under| crowded::leave_out(policy, pushed, under))
         };
+        if matches!(there, There::Ours(..) | There::Other(..)) {
+            say_open(&around.choice);
+        }
         match there {
             There::Other(lock, found) => {
                 may_give_way(&pins, found, earlier)?;
@@ -271,6 +274,18 @@ impl Filter {
             "the filter of an earlier daemon stays in force as it is: what it had in force cannot be read"
         );
         Ok(())
+    }
+}
+
+/// An earlier daemon's filter was not there either: "took over" alone would say that it was.
+fn say_open(choice: &Choice) {
+    let interfaces = choice.interfaces.iter();
+    for open in interfaces.filter(|interface| interface.hook.programs().next().is_none()) {
+        tracing::warn!(
+            interface = open.name,
+            "had no filter when this start found it: all that came in by it passed. It came while no daemon ran, or its \
+             link was taken off or unpinned"
+        );
     }
 }
 

@@ -15,7 +15,7 @@ pub enum PolicyError {
     Refused(Vec<CutConnection>),
     #[error("policy {in_force} is in force, and not the one that this change was made for: plan it again")]
     Changed { in_force: String },
-    #[error("policy {} waits to be confirmed until {}: confirm it or roll it back first", .0.hash, .0.deadline)]
+    #[error("policy {} waits to be confirmed until {}: confirm it, or roll it back for good, first", .0.hash, .0.deadline)]
     Pending(Pending),
     #[error("policy {pending} waits to be confirmed, and not the one that is named: nothing was done")]
     OtherPending { pending: String },

@@ -291,6 +291,8 @@ impl Policies {
             inner.is_base(terms.base.as_deref())?;
             let pending = inner.view.pending().borrow().clone();
             let back = match pending {
+                // Of the one before there is nothing that would come back in its turn.
+                Some(pending) if terms.confirm.is_some() => return Err(PolicyError::Pending(pending)),
                 Some(pending) => {
                     inner.view.revert().await?;
                     if let Some(number) = book.pending.take() {

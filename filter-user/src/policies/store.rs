@@ -238,7 +238,7 @@ impl Store {
         entry.note = note.or(entry.note);
         self.write(&self.entry_path(number), &entry)?;
         self.entries[at] = entry;
-        if state == State::Confirmed {
+        if state != State::Pending {
             self.prune()?;
         }
         Ok(())

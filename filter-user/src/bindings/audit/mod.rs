@@ -19,7 +19,7 @@ pub(crate) use renewals::Renewals;
 pub use verify::{Verified, VerifyError, verify};
 
 use super::model::view::timestamp;
-use super::requests::AuditHead;
+use super::requests::{AuditHead, STANDS_IN};
 
 /// How much of the end is looked at for the last line; more than any line has.
 const TAIL_BYTES: u64 = 16 << 20;
@@ -217,7 +217,8 @@ pub(crate) fn policy_told(path: &Path) -> Option<(String, u64)> {
     })
 }
 
-/// Of a line that tells of a start, or of another policy; a start that found none it could read tells of none.
+/// Of a line that tells of a start, or of another policy; a start that
+/// could not read what was confirmed last tells of none.
 fn policy_of(line: &[u8]) -> Option<(String, Option<u64>)> {
     // Lines of pushes need not be parsed.
     let looked = &line[..line.len().min(LINE_BYTES_USUAL)];
@@ -227,6 +228,7 @@ fn policy_of(line: &[u8]) -> Option<(String, Option<u64>)> {
     }
     let value: Value = serde_json::from_slice(line).ok()?;
     let hash = match value["what"] == "start" {
+        true if value[STANDS_IN] == true => return None,
         true => value["policy"].as_str()?,
         false => value["before"].as_str().and(value["after"].as_str())?,
     };

@@ -31,7 +31,7 @@ pub(crate) fn fault(text: &str, id_pattern: &Regex) -> Option<(&'static str, Str
     {
         let rest = text.strip_prefix(meant).unwrap_or_default();
         let hex = match text.starts_with("hmac-") {
-            true => rest.split_once(':').map_or("", |(_, hex)| hex),
+            true => keyed(rest).unwrap_or_default(),
             false => rest,
         };
         let is_hex = hex.len() == FINGERPRINT_HEX
@@ -47,6 +47,12 @@ pub(crate) fn fault(text: &str, id_pattern: &Regex) -> Option<(&'static str, Str
         return Some(("bad-credential", detail, FIX));
     }
     None
+}
+
+/// The digits of `KEYID:` and 64 of them. No secret's id has control characters, and none is without one.
+fn keyed(rest: &str) -> Option<&str> {
+    let (id, hex) = rest.split_once(':')?;
+    (!id.is_empty() && !id.chars().any(char::is_control)).then_some(hex)
 }
 
 /// How keys are fingerprinted: each with every secret, and plainly.
@@ -142,6 +148,8 @@ mod tests {
             &format!("hmac-sha256:{hash}"),
             &format!("SHA256:{hash}"),
             &format!("HMAC-sha256:k2:{hash}"),
+            &format!("hmac-sha256::{hash}"),
+            &format!("hmac-sha256:k\u{7}:{hash}"),
         ] {
             assert_eq!(code(bad), Some("bad-fingerprint"), "{bad}");
         }

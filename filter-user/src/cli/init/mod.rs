@@ -22,6 +22,7 @@ as root to see the names of the programs that listen.
 Exit codes:
   0  written
   1  failed; a file that exists is never overwritten
+  2  wrong usage
 
 Examples:
   keyfence init

@@ -95,6 +95,15 @@ fn services(counts: &Counts, names: &Names) -> Vec<(Option<String>, Verdicts)> {
     list
 }
 
+fn skipped_words(counts: &Counts, frames: u64) -> String {
+    let files: u64 = counts.files_skipped.values().sum();
+    let frames = count(frames as usize, "frame", "frames");
+    match files {
+        0 => frames,
+        files => format!("{frames} and {}", count(files as usize, "file", "files")),
+    }
+}
+
 pub(super) fn page(counts: &Counts, about: &About<'_>, shell: &Shell) -> String {
     let mut page = String::new();
     let heading = |text: &str| shell.paint(Tone::Heading, text);
@@ -109,7 +118,7 @@ pub(super) fn page(counts: &Counts, about: &About<'_>, shell: &Shell) -> String 
         count(counts.files.len(), "file", "files"),
         time(about.took),
         rate(judged, about.took),
-        thousands(skipped),
+        skipped_words(counts, skipped),
     );
     let _ = writeln!(
         page,

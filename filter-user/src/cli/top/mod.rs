@@ -46,6 +46,7 @@ the look before. A bucket that is nearly empty is near its limit.
 Exit codes:
   0  ended by its user, or nobody reads any more
   1  failed
+  2  wrong usage
   5  the daemon is not reachable
 
 Examples:

@@ -68,7 +68,6 @@ fn twenty_are_kept_and_the_confirmed_ones_whatever_comes_after_them() {
         let hash = format!("b{at}");
         let number = store.add(entry(&hash, State::Pending), &text(&hash)).unwrap();
         store.settle(number, State::Reverted, None).unwrap();
-        store.prune().unwrap();
     }
     assert_eq!(store.entries().len(), ENTRIES_MAX);
     let confirmed: Vec<&str> = store.confirmed().map(|entry| entry.hash.as_str()).collect();
