@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::api::{self, Backing, Bound, Bounds};
 use crate::bindings::clock::SystemClock;
-use crate::bindings::requests::{AuditNote, STANDS_IN};
+use crate::bindings::requests::AuditNote;
 use crate::bindings::seam::{Effective, Grants};
 use crate::bindings::{self, Bindings, Writer};
 use crate::engine::snapshot::{Snapshot, View};
@@ -267,7 +267,7 @@ fn started(snapshot: &Snapshot, start: &Start) -> AuditNote {
         ("generation", snapshot.generation.into()),
     ];
     let number = start.number().map(|number| ("number", number.into()));
-    let stands_in = start.is_lost().then(|| (STANDS_IN, true.into()));
+    let stands_in = start.is_lost().then(|| (bindings::audit::STANDS_IN, true.into()));
     let members = members.into_iter().chain(number).chain(stands_in);
     AuditNote {
         actor: None,

@@ -368,9 +368,6 @@ pub struct AuditHead {
     pub hash: String,
 }
 
-/// Member of a start's line: its policy stands in for the one confirmed last, of which nothing is kept.
-pub const STANDS_IN: &str = "stands_in";
-
 /// Something besides bindings that belongs into the audit log: apply, observe, detach, start and the like.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuditNote {

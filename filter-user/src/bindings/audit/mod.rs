@@ -19,7 +19,7 @@ pub(crate) use renewals::Renewals;
 pub use verify::{Verified, VerifyError, verify};
 
 use super::model::view::timestamp;
-use super::requests::{AuditHead, STANDS_IN};
+use super::requests::AuditHead;
 
 /// How much of the end is looked at for the last line; more than any line has.
 const TAIL_BYTES: u64 = 16 << 20;
@@ -29,6 +29,9 @@ const LINE_BYTES_USUAL: usize = 640;
 
 /// How far back the policy in force is looked for: a million pushes since are ten times as much.
 const POLICY_BYTES: [u64; 2] = [1 << 20, 64 << 20];
+
+/// Member of a start's line: its policy stands in for the one confirmed last, of which nothing is kept.
+pub const STANDS_IN: &str = "stands_in";
 
 /// The hash before the first line.
 pub(crate) const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
