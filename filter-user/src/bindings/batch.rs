@@ -32,7 +32,8 @@ pub struct BatchInput {
     chunk: Vec<BindingJob>,
     state: Arc<State>,
     outlook: Outlook,
-    _guard: StreamGuard,
+    /// Given back before the end is told: who has read it may begin the next at once.
+    guard: Option<StreamGuard>,
 }
 
 /// The answers of a batch, while it is being read.
@@ -93,7 +94,7 @@ impl Bindings {
             chunk: Vec::new(),
             state: Arc::clone(&state),
             outlook: Outlook::default(),
-            _guard: guard,
+            guard: Some(guard),
         };
         Ok((input, BatchOutput { state, progress }))
     }
@@ -136,6 +137,7 @@ impl BatchInput {
             {
                 let mut inner = lock(&self.state.inner);
                 if inner.waiting.is_empty() {
+                    self.guard = None;
                     inner.summary.complete = inner.end == Some(inner.summary.lines);
                     inner.summary.revision = *self.shared.published.borrow();
                     inner.finished = Some(Finish::Whole);
@@ -259,6 +261,7 @@ fn op_of(line: Line, epoch: u64, shared: &Shared) -> Option<(Credential, Op)> {
 
 impl Drop for BatchInput {
     fn drop(&mut self) {
+        self.guard = None;
         let mut inner = lock(&self.state.inner);
         if inner.finished.is_none() {
             inner.finished = Some(Finish::Broken);

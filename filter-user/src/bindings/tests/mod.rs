@@ -18,3 +18,4 @@ mod spoilt;
 mod standby;
 mod streams;
 mod tight;
+mod turns;
