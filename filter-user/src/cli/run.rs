@@ -108,6 +108,7 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
         bpf_fs: bpf_fs.clone(),
         await_interfaces: *await_interfaces,
         downgrade: *downgrade,
+        owners_at_least: start.owners_needed,
         kernel_log: *kernel_log,
     };
     // Rights are a thread's own: given up before the runtime starts its own threads.

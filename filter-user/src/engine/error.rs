@@ -23,8 +23,8 @@ pub enum FilterError {
     #[error(transparent)]
     Attach(#[from] AttachError),
     #[error(
-        "the policy has {needed} clients and the owner table holds {max}; it is sized when the filter is first \
-         attached: `keyfence detach --yes`, then start again"
+        "the policy has {needed} clients and bindings and the owner table holds {max}: restart the daemon, which makes a larger \
+         one with nothing open in between"
     )]
     OwnersFull { needed: u32, max: u32 },
     #[error(

@@ -19,7 +19,7 @@ use crate::policy::bounds::{PORT_SETS_MAX, SOURCES_MAX};
 const TOLD_FROM_PERCENT: u64 = 80;
 const FORGOTTEN_BELOW_PERCENT: u64 = 75;
 
-/// The owner table of a new filter: what later policies may grow to without a new one.
+/// The owner table of a new filter: what later policies may grow to without a larger one.
 const OWNERS_AT_LEAST: u32 = 65_536;
 /// The most that publishers' bounds alone ask for: 64 bytes each.
 const OWNERS_PUSHED_MAX: u64 = 4_000_000;
@@ -246,18 +246,31 @@ pub(super) fn owners_of(policy: &Policy, pushed: &Pushed) -> usize {
     policy.clients.len() + pushed.grantees.len()
 }
 
-/// Entries of the owner table that is made when a filter is first attached.
-pub(super) fn owners_max(policy: &Policy, numbers: &Numbers) -> u32 {
-    let pushed: u64 = policy
-        .publishers
-        .iter()
-        .map(|publisher| publisher.bindings_max)
-        .sum();
-    // The table stays as long as the filter is attached: policies to come have some more.
-    let wanted = policy.clients.len() as u64 + pushed + 1;
-    let wanted = (wanted + wanted / 4).min(OWNERS_PUSHED_MAX) as u32;
+/// Entries of the owner table that a policy needs, with all that its publishers may push: for bounds beyond what is made
+/// before it is asked for, no more than that.
+pub fn owners_needed(policy: &Policy) -> u32 {
+    let clients = policy.clients.len() as u64 + 1;
+    clients.max(owners_allowed(policy).min(OWNERS_PUSHED_MAX)) as u32
+}
+
+/// The same where so many are there already: above the bounds' part, a table is made when four fifths are used.
+pub(super) fn owners_needed_beside(policy: &Policy, used: usize) -> u32 {
+    let roomy = (used as u64 + used as u64 / 4).min(owners_allowed(policy));
+    owners_needed(policy).max(roomy as u32)
+}
+
+fn owners_allowed(policy: &Policy) -> u64 {
+    let bounds = policy.publishers.iter().map(|publisher| publisher.bindings_max);
+    policy.clients.len() as u64 + 1 + bounds.sum::<u64>()
+}
+
+/// Entries of a new owner table: it stays until a start finds that it is too small, so policies to come have some more.
+pub(super) fn owners_max(policy: &Policy, numbers: &Numbers, at_least: u32) -> u32 {
+    let needed = owners_needed(policy).max(at_least);
+    let roomy = needed.saturating_add(needed / 4).min(OWNERS_PUSHED_MAX as u32);
     OWNERS_AT_LEAST
-        .max(wanted)
+        .max(needed)
+        .max(roomy)
         .max(numbers.owners_end().saturating_mul(2))
 }
 
@@ -327,5 +340,28 @@ mod tests {
         let fill = Fill::new((9, 10), (0, 10), (0, 10), (0, 10));
         assert_eq!(fill.sources_v4.refuses(1), None);
         assert_eq!(fill.sources_v4.refuses(2), Some(("SOURCES_V4", 11, 10)));
+    }
+
+    #[test]
+    fn table_of_owners_has_room_for_what_may_be_pushed_and_no_start_makes_a_larger_one_twice() {
+        for (bound, at_least, needed, entries) in [
+            (1, 0, 3, OWNERS_AT_LEAST),
+            (100_000, 0, 100_002, 125_002),
+            (100_000, 200_000, 100_002, 250_000),
+            (10_000_000, 0, 4_000_000, 4_000_000),
+        ] {
+            let text = format!(
+                "version = 1\n[filter]\ninterfaces = [\"eth0\"]\nmanagement-none = true\n\
+                 [[client]]\nname = \"c\"\nsources = [\"192.0.2.1\"]\nservices = [\"s\"]\n\
+                 [[service]]\nname = \"s\"\nprotocol = \"tcp\"\nports = [443]\n\
+                 [[publisher]]\nname = \"p\"\nuser = \"root\"\nservices = [\"s\"]\nbindings-max = {bound}\n"
+            );
+            let policy = crate::engine::live_tests::policy_from(&text);
+            assert_eq!(owners_needed(&policy), needed, "{bound}");
+            let made = owners_max(&policy, &Numbers::default(), at_least);
+            assert_eq!(made, entries, "{bound}");
+            assert!(made >= owners_needed(&policy).max(at_least));
+            assert_eq!(owners_needed_beside(&policy, 10), needed);
+        }
     }
 }

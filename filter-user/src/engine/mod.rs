@@ -53,6 +53,7 @@ pub use compile::Occasion;
 pub use crowded::crowded_out;
 pub use error::FilterError;
 pub use explain::ExplainError;
+pub use fill::owners_needed;
 pub use filter::Filter;
 pub use finding::Finding;
 pub use gate::{load_policy, load_policy_from, refusal, unexpected};
@@ -91,6 +92,8 @@ pub struct Options {
     pub await_interfaces: bool,
     /// Whether a filter of a newer layout gives way too.
     pub downgrade: bool,
+    /// The owner table's entries, whatever the policy in force needs: its file may say another.
+    pub owners_at_least: u32,
     pub kernel_log: crate::kernel::load::KernelLog,
 }
 

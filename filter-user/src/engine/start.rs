@@ -15,7 +15,7 @@ use super::compile::{Occasion, compile};
 use super::crowded;
 use super::drift::TablesInForce;
 use super::error::FilterError;
-use super::fill::owners_max;
+use super::fill::{owners_max, owners_needed_beside, owners_of};
 use super::filter::{Filter, meta, name, names_of, read, shared};
 use super::finding::{Finding, There};
 use super::succession::may_give_way;
@@ -28,7 +28,7 @@ use crate::kernel::capture::Tap;
 use crate::kernel::choice::Choice;
 use crate::kernel::clock;
 use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
-use crate::kernel::pins::Pins;
+use crate::kernel::pins::{Found, Pins};
 use crate::kernel::slots;
 use crate::kernel::source_levels;
 use crate::kernel::state::{Limits, State};
@@ -65,6 +65,15 @@ impl Filter {
                 tokio::task::block_in_place(|| {
                     leave_out(&mut pushed);
                     Self::succeed((pins, lock), options, (policy, pushed), around, found)
+                })
+            }
+            There::Ours(filter, _)
+                if earlier == Earlier::Known && filter.is_too_small_for((policy, &pushed), options) =>
+            {
+                let found = Found::Ours(filter.state.meta()?);
+                tokio::task::block_in_place(|| {
+                    leave_out(&mut pushed);
+                    Self::succeed((pins, filter.lock), options, (policy, pushed), around, found)
                 })
             }
             There::Ours(filter, armed) => tokio::task::block_in_place(|| {
@@ -120,7 +129,7 @@ impl Filter {
         let (compiled, narrowed) = compile((policy, &pushed), &numbers, host, (occasion, Many::default()))?;
         let slots = slots::fresh(&counted(&placed));
         let maps = pins.maps();
-        let owners_max = owners_max(policy, &numbers);
+        let owners_max = owners_max(policy, &numbers, options.owners_at_least);
         let log = options.kernel_log;
         let setting = Setting {
             interfaces: &by_slot(&placed, &slots),
@@ -246,6 +255,19 @@ impl Filter {
             switch,
             standby: None,
         })
+    }
+
+    /// Whether its table of owners has no room for all that may be pushed, or for what the policy's file has.
+    fn is_too_small_for(&self, (policy, pushed): (&Policy, &Pushed), options: &Options) -> bool {
+        let needed = owners_needed_beside(policy, owners_of(policy, pushed));
+        let needed = needed.max(options.owners_at_least);
+        let has = self.state.owners_max();
+        if has < needed {
+            tracing::info!(
+                "the table of owners holds {has} and {needed} are needed: a larger one takes its place"
+            );
+        }
+        has < needed
     }
 
     /// Whether the kernel has owners that are no clients of this policy.

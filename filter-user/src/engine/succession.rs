@@ -4,7 +4,8 @@
 //! What both layouts have in common is shared by both from the start, so nothing is copied and nothing counted is lost;
 //! what they do not is told. Until the last step a fault leaves in force what was.
 //!
-//! The same is done where pins of a filter are missing, since that cannot be taken over either.
+//! The same is done where pins of a filter are missing, since that cannot be taken over either, and where its table of
+//! owners is too small, since a map cannot grow.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use super::{Earlier, Options};
 use crate::bindings::seam::Many;
 use crate::compiler::{Keep, Numbers, Pushed};
 use crate::kernel::attach::Entry;
+use crate::kernel::grown::Grown;
 use crate::kernel::pins::{Found, PinError, Pins};
 use crate::kernel::state::Limits;
 use crate::kernel::switch::Switch;
@@ -49,13 +51,7 @@ impl Filter {
         if !judged {
             tracing::error!("{whose} drops every packet until another has taken its place");
         }
-        let made = Self::beside(
-            &before,
-            options,
-            (policy, pushed),
-            around,
-            (theirs(found), &whose),
-        );
+        let made = Self::beside(&before, options, (policy, pushed), around, (found, &whose));
         let filter = match made {
             Ok(filter) => filter,
             Err(error) => {
@@ -83,10 +79,11 @@ impl Filter {
         options: &Options,
         (policy, pushed): (&Arc<Policy>, Pushed),
         around: Around,
-        (theirs, whose): (Meta, &str),
+        (found, whose): (Found, &str),
     ) -> Result<Self, FilterError> {
-        let pins = before.beside();
-        let same = pins.begin(before, &theirs)?;
+        let (pins, theirs) = (before.beside(), theirs(found));
+        let grows = matches!(found, Found::Ours(_));
+        let same = pins.begin(before, &theirs, grows)?;
         for (part, _) in PARTS.iter().zip(same).filter(|(_, same)| !same) {
             tracing::warn!("of {whose} not everything can go on: {}", part.lost);
         }
@@ -95,7 +92,12 @@ impl Filter {
             .ok_or_else(|| FilterError::Instance(policy.daemon.instance.clone()))?;
         // Where the owners' table is taken over, it has its size.
         let (numbers, _) = Numbers::default().assign((policy, &pushed), None, u32::MAX);
-        let mut generation = stand_in(&pins, options, owners_max(policy, &numbers))?;
+        let mut generation = stand_in(
+            &pins,
+            options,
+            owners_max(policy, &numbers, options.owners_at_least),
+        )?;
+        let mut grown = grows.then(|| Grown::of(before, &generation)).transpose()?;
         let armed = Switch::pinned(before);
         let limits = same[LIMITS].then(|| Limits::pinned(&before.generation(judging(armed, theirs))));
         if limits.as_ref().is_some_and(Option::is_none) {
@@ -123,6 +125,7 @@ impl Filter {
         let mut next = Next::make(wanted, (pushed, None), around, ground)?;
         // No interface leads here before there is something to go to.
         let mut choice = std::mem::take(&mut next.around.choice);
+        grown.iter_mut().for_each(Grown::follow);
         let parted = filter.put(next, None)?;
 
         let was = before.program_in_force();
@@ -133,6 +136,7 @@ impl Filter {
             hooks.for_each(|interface| interface.hook.replace(was, now));
         }
         filter.attach(policy, &choice, Occasion::of_start(options))?;
+        grown.map(Grown::end).transpose()?;
         filter.pins = filter.pins.clone().succeed(before)?;
         filter.detach_the_rest();
         parted.let_go();
@@ -168,6 +172,7 @@ fn theirs(found: Found) -> Meta {
 
 fn whose(before: &Pins, found: Found) -> String {
     match (found, theirs(found).layout_version) {
+        (Found::Ours(_), _) => String::from("the filter whose table of owners is too small"),
         (Found::Torn(_), _) => format!(
             "the filter whose pins are missing ({})",
             before.missing().join(", ")

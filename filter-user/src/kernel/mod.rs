@@ -17,6 +17,7 @@ pub mod edit;
 pub mod ethtool;
 pub mod events;
 mod fill;
+pub mod grown;
 pub mod holder;
 pub mod interfaces;
 mod kept;

@@ -29,10 +29,10 @@ use crate::compiler::Numbers;
 pub use super::levels::{Limits, Towards};
 
 // Where the fields stand among the words of a value; the layouts are `repr(C)`.
-const OWNER_PACKETS: usize = std::mem::offset_of!(OwnerState, packets) / 8;
-const OWNER_BYTES: usize = std::mem::offset_of!(OwnerState, bytes) / 8;
-const OWNER_SEEN: usize = std::mem::offset_of!(OwnerState, last_seen) / 8;
-const OWNER_BUCKETS: usize = std::mem::offset_of!(OwnerState, buckets) / 8;
+pub(super) const OWNER_PACKETS: usize = std::mem::offset_of!(OwnerState, packets) / 8;
+pub(super) const OWNER_BYTES: usize = std::mem::offset_of!(OwnerState, bytes) / 8;
+pub(super) const OWNER_SEEN: usize = std::mem::offset_of!(OwnerState, last_seen) / 8;
+pub(super) const OWNER_BUCKETS: usize = std::mem::offset_of!(OwnerState, buckets) / 8;
 const SERVICE_OBSERVE: usize = std::mem::offset_of!(ServiceState, observe_until) / 8;
 const SERVICE_BUCKETS: usize = std::mem::offset_of!(ServiceState, buckets) / 8;
 

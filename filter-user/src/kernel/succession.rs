@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 
 use filter_common::abi::parts::{self, PARTS};
-use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, Meta};
+use filter_common::abi::{LAYOUT_CHECKSUM, LAYOUT_VERSION, Meta, names};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::attach::Entry;
@@ -57,8 +57,9 @@ impl Pins {
         remove(&self.root).map_err(|error| self.io(&self.root, error))
     }
 
-    /// Makes the folder, with the maps of `from` in it that are the same in both layouts; says which parts are.
-    pub fn begin(&self, from: &Pins, theirs: &Meta) -> Result<[bool; PARTS.len()], PinError> {
+    /// Makes the folder, with the maps of `from` in it that are the same in both layouts, but for a table of owners that is
+    /// to grow; says which parts are.
+    pub fn begin(&self, from: &Pins, theirs: &Meta, grows: bool) -> Result<[bool; PARTS.len()], PinError> {
         self.create()?;
         let mut same = parts::same(&theirs.since);
         if theirs.layout_version == LAYOUT_VERSION && theirs.layout_checksum != LAYOUT_CHECKSUM {
@@ -69,13 +70,9 @@ impl Pins {
             *same &= part.maps.iter().all(|name| from.has_shape(name));
         }
         same[parts::ACCOUNTING] &= same[parts::OWNERS];
-        for part in PARTS
-            .iter()
-            .zip(&same)
-            .filter(|(_, same)| **same)
-            .map(|(part, _)| part)
-        {
-            for name in part.maps {
+        let shared = PARTS.iter().zip(&same).filter(|(_, same)| **same);
+        for name in shared.flat_map(|(part, _)| part.maps) {
+            if !grows || *name != names::OWNER_STATE {
                 let to = self.maps().join(name);
                 let pinned = raw::pin_again(&from.maps().join(name), &to);
                 pinned.map_err(|error| self.io(&to, error))?;

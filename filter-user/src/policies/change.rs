@@ -353,8 +353,9 @@ pub(super) fn owners_lacking(policy: &Policy, snapshot: &Snapshot) -> Option<Str
     let is_known = table.capacity > 0;
     (is_known && wanted > table.capacity).then(|| {
         format!(
-            "{wanted} clients and bindings are allowed, and the table of owners, made when the filter was first attached, \
-             holds {}: what is pushed beyond is refused (507) until `keyfence detach --yes` and a start make a larger one",
+            "{wanted} clients and bindings are allowed, and the table of owners holds {}: what is pushed beyond is refused \
+             (507) until a restart of the daemon makes a larger one, with nothing open in between (above 4,000,000: once four \
+             fifths are used)",
             table.capacity
         )
     })

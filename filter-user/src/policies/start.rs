@@ -26,6 +26,8 @@ pub const STATE: &str = "/var/lib/keyfence";
 pub struct Start {
     pub policy: Arc<Policy>,
     pub hash: String,
+    /// Entries of the owner table that the file's policy would need.
+    pub owners_needed: u32,
     /// The file's warnings; those of what is in force, where they are others.
     pub warnings: Vec<String>,
     /// All that was read for the policy: what a reload reads again.
@@ -97,6 +99,7 @@ impl Start {
             None => loaded.policy.take(),
             Some(_) => None,
         };
+        let owners_needed = own.as_ref().map_or(0, engine::owners_needed);
         let Last { kept, is_file, lost } = last(&store, own.as_ref().map(|_| loaded.hash.as_str()));
         let (mut policy, hash, warnings) = match (own, kept) {
             (None, None) => return Err(NoStart::Policy(Box::new(loaded))),
@@ -125,6 +128,7 @@ impl Start {
         Ok(Start {
             policy: Arc::new(policy),
             hash,
+            owners_needed,
             warnings,
             files: files.collect(),
             file,
