@@ -39,6 +39,11 @@ pub enum Reason {
 
 impl Verdict {
     pub const ALL: [Verdict; 3] = [Verdict::Pass, Verdict::Drop, Verdict::Observe];
+    pub const NAMES: [&str; 3] = [
+        Verdict::Pass.name(),
+        Verdict::Drop.name(),
+        Verdict::Observe.name(),
+    ];
 
     /// The word used everywhere outside the kernel.
     pub const fn name(self) -> &'static str {
@@ -113,6 +118,31 @@ impl Reason {
         } else {
             None
         }
+    }
+
+    pub const NAMES: [&str; Self::ALL.len()] = {
+        let mut names = [""; Self::ALL.len()];
+        let mut at = 0;
+        while at < names.len() {
+            names[at] = Self::ALL[at].name();
+            at += 1;
+        }
+        names
+    };
+
+    /// The names of those that fit a verdict, in their order; `N` is how many these are.
+    pub const fn names_of<const N: usize>(verdict: Verdict) -> [&'static str; N] {
+        let mut names = [""; N];
+        let (mut at, mut found) = (0, 0);
+        while at < Self::ALL.len() {
+            if Self::ALL[at].fits(verdict) {
+                names[found] = Self::ALL[at].name();
+                found += 1;
+            }
+            at += 1;
+        }
+        assert!(found == N);
+        names
     }
 
     /// Whether a packet with this verdict can have this reason.

@@ -6,19 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use keyfence_tests::harness::{Listeners, output, system};
 
 /// Two groups that every Debian has.
-const POLICY: &str = r#"
-version = 1
-[filter]
-interfaces = ["eth0"]
-[[service]]
-name = "payments"
-protocol = "tcp"
-ports = [8443]
-[[management]]
-name = "ssh"
-sources = ["192.0.2.0/24"]
-protocol = "tcp"
-ports = [22]
+const ENTRIES: &str = r#"
 [[publisher]]
 name = "gateway"
 group = "daemon"
@@ -60,7 +48,7 @@ fn list_by(listeners: &Listeners, user: u32, groups: &[&str], by: &[&str]) -> (S
 
 #[test]
 fn publisher_is_told_by_any_of_its_groups_and_two_are_refused() {
-    let listeners = Listeners::start(POLICY);
+    let listeners = Listeners::start(ENTRIES);
     set_permissions(listeners.folder(), Permissions::from_mode(0o755)).expect("the folder is ours");
     let own = list_as(&listeners, &["daemon"]);
     assert_eq!(own.0, "200", "{}", own.1);
@@ -90,7 +78,7 @@ const OVERFLOW: u32 = 65_534;
 
 #[test]
 fn caller_in_a_user_namespace_is_who_it_is_outside() {
-    let listeners = Listeners::start(&POLICY.replace("group = \"sys\"", "user = \"root\""));
+    let listeners = Listeners::start(&ENTRIES.replace("group = \"sys\"", "user = \"root\""));
     set_permissions(listeners.folder(), Permissions::from_mode(0o755)).expect("the folder is ours");
     // Who calls itself root there is nobody's root here; its groups go along.
     let as_root = ["unshare", "--user", "--map-root-user"];
@@ -110,7 +98,7 @@ fn caller_in_a_user_namespace_is_who_it_is_outside() {
 
 #[test]
 fn overflow_user_is_no_publisher_whatever_the_policy_says() {
-    let listeners = Listeners::start(&POLICY.replace("group = \"sys\"", "user = \"nobody\""));
+    let listeners = Listeners::start(&ENTRIES.replace("group = \"sys\"", "user = \"nobody\""));
     set_permissions(listeners.folder(), Permissions::from_mode(0o755)).expect("the folder is ours");
     for groups in [&[][..], &["daemon"]] {
         let (status, body) = list_by(&listeners, OVERFLOW, groups, &[]);
@@ -123,7 +111,7 @@ fn overflow_user_is_no_publisher_whatever_the_policy_says() {
 
 #[test]
 fn operator_is_told_by_its_groups_as_the_kernel_has_them_like_a_publisher() {
-    let policy = POLICY.replace("[\"publish\"]", "[\"publish\", \"operate\"]");
+    let policy = ENTRIES.replace("[\"publish\"]", "[\"publish\", \"operate\"]");
     let listeners = Listeners::start(&format!(
         "{policy}[daemon]\noperators = [\"@adm\", \"@nogroup\"]\n"
     ));

@@ -4,19 +4,7 @@ use std::path::PathBuf;
 
 use keyfence_tests::harness::{Listeners, run, system};
 
-const POLICY: &str = r#"
-version = 1
-[filter]
-interfaces = ["eth0"]
-[[service]]
-name = "payments"
-protocol = "tcp"
-ports = [8443]
-[[management]]
-name = "ssh"
-sources = ["192.0.2.0/24"]
-protocol = "tcp"
-ports = [22]
+const ENTRIES: &str = r#"
 [[publisher]]
 name = "gateway"
 socket = "unix:SOCKET"
@@ -87,7 +75,7 @@ print("done")
 
 #[test]
 fn client_syncs_watches_lists_again_and_renews() {
-    let listeners = Listeners::start(POLICY);
+    let listeners = Listeners::start(ENTRIES);
     let script = listeners.folder().join("script.py");
     std::fs::write(&script, SCRIPT).expect("a temporary folder can be written");
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../config/clients");

@@ -14,29 +14,6 @@ use keyfence_tests::harness::{
 const KNOCK: Duration = Duration::from_millis(1500);
 const ECHO_PORT: u16 = 9000;
 
-fn policy(attach: Attach) -> Policy {
-    let entries = format!(
-        r#"
-[[service]]
-name = "api"
-protocol = "tcp"
-ports = [{}]
-[[service]]
-name = "echo"
-protocol = "udp"
-ports = [{ECHO_PORT}]
-[[client]]
-name = "listed"
-sources = ["{}", "{}"]
-services = ["*"]
-"#,
-        Nginx::PORT,
-        LISTED.v4,
-        LISTED.v6
-    );
-    Policy::new(attach, &entries)
-}
-
 /// The server's address of the same family.
 fn server(client: IpAddr) -> IpAddr {
     SERVER.addresses()[usize::from(client.is_ipv6())]
@@ -44,7 +21,7 @@ fn server(client: IpAddr) -> IpAddr {
 
 fn listed_is_answered_and_stranger_times_out(attach: Attach, site: &Site, clients: &Namespace) {
     let _nginx = Nginx::start(site);
-    let _daemon = Daemon::start(site, &policy(attach));
+    let _daemon = Daemon::start(site, &Policy::of_two_services(attach, ECHO_PORT));
     for client in LISTED.addresses() {
         let to = SocketAddr::new(server(client), Nginx::PORT);
         let answer = fetch(clients, client, to).unwrap_or_else(|error| panic!("{client}: {error}"));
@@ -106,7 +83,7 @@ fn listed_client_behind_vlan_0_is_answered_and_stranger_times_out_generically() 
 /// Linux reads on behind any number of VID-0 tags: the filter reads behind two, and drops what has three.
 fn tags_hide_no_stranger(attach: Attach) {
     let site = Site::raw();
-    let _daemon = Daemon::start(&site, &policy(attach));
+    let _daemon = Daemon::start(&site, &Policy::of_two_services(attach, ECHO_PORT));
     let mut wire = Wire::open(&site);
     for (client, stranger) in LISTED.addresses().into_iter().zip(STRANGER.addresses()) {
         let to = server(client);
@@ -130,8 +107,8 @@ fn tags_hide_no_stranger(attach: Attach) {
         assert_eq!(sink.count(stranger), 0, "{stranger}");
     }
     let counts = site.counters();
-    assert_eq!(counts.packets("echo", Verdict::Pass, Reason::Allowed), 6);
-    assert_eq!(counts.packets("echo", Verdict::Drop, Reason::Unlisted), 6);
+    assert_eq!(counts.packets("datagrams", Verdict::Pass, Reason::Allowed), 6);
+    assert_eq!(counts.packets("datagrams", Verdict::Drop, Reason::Unlisted), 6);
     assert_eq!(counts.packets("", Verdict::Drop, Reason::Malformed), 4);
     assert_eq!(counts.total(), 16, "{counts:?}");
 }

@@ -13,14 +13,7 @@ use keyfence_tests::harness::{Listeners, PATIENCE, system, until};
 use socket2::{Domain, Socket, Type};
 
 /// `secret-1` is let in from 127.0.0.2 alone.
-const POLICY: &str = r#"
-version = 1
-[filter]
-interfaces = ["eth0"]
-[[service]]
-name = "payments"
-protocol = "tcp"
-ports = [8443]
+const ENTRIES: &str = r#"
 [[client]]
 name = "acme"
 sources = ["127.0.0.2"]
@@ -31,11 +24,6 @@ name = "beta"
 sources = ["127.0.0.3"]
 services = ["payments"]
 credentials = ["sha256:35224d0d3465d74e855f8d69a136e79c744ea35a675d3393360a327cbf6359a2"]
-[[management]]
-name = "ssh"
-sources = ["192.0.2.0/24"]
-protocol = "tcp"
-ports = [22]
 [[listener]]
 address = "unix:SOCKET"
 mode = "0666"
@@ -260,17 +248,17 @@ fn keys_work_from_their_addresses_alone(gateway: &Gateway) {
 
 #[test]
 fn nginx_lets_a_key_in_from_its_address_alone() {
-    keys_work_from_their_addresses_alone(&Gateway::nginx(POLICY));
+    keys_work_from_their_addresses_alone(&Gateway::nginx(ENTRIES));
 }
 
 #[test]
 fn caddy_lets_a_key_in_from_its_address_alone() {
-    keys_work_from_their_addresses_alone(&Gateway::caddy(POLICY));
+    keys_work_from_their_addresses_alone(&Gateway::caddy(ENTRIES));
 }
 
 #[test]
 fn nginx_behind_a_trusted_proxy_tells_the_client_behind_it() {
-    let gateway = Gateway::nginx(&format!("{POLICY}{BEHIND_PROXIES}"));
+    let gateway = Gateway::nginx(&format!("{ENTRIES}{BEHIND_PROXIES}"));
     let forwarded = |addresses: &str| format!("{KEY}X-Forwarded-For: {addresses}\r\n");
     assert_eq!(gateway.ask("127.0.0.9", &forwarded("127.0.0.2")).0, 200);
     assert_eq!(gateway.ask("127.0.0.9", &forwarded("127.0.0.3")).0, 403);
@@ -296,7 +284,7 @@ fn send(socket: &Path, request: &str) -> (u16, String) {
 
 #[test]
 fn what_haproxy_and_envoy_send_is_answered_as_they_read_it() {
-    let listeners = Listeners::start(POLICY);
+    let listeners = Listeners::start(ENTRIES);
     let from = |address: &str| {
         format!("host: keyfence\r\nkeyfence-client-address: {address}\r\nx-api-key: secret-1\r\n")
     };
@@ -319,7 +307,7 @@ fn what_haproxy_and_envoy_send_is_answered_as_they_read_it() {
 
 #[test]
 fn what_traefik_sends_is_answered_as_it_reads_it() {
-    let listeners = Listeners::start(&format!("{POLICY}{BEHIND_PROXIES}"));
+    let listeners = Listeners::start(&format!("{ENTRIES}{BEHIND_PROXIES}"));
     for (address, status) in [("127.0.0.2", 200), ("127.0.0.3", 403)] {
         let request = format!(
             "GET /v1/authorize/payments HTTP/1.1\r\nHost: 127.0.0.1:9470\r\nUser-Agent: Go-http-client/1.1\r\n\

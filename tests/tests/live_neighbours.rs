@@ -14,26 +14,7 @@ const UDP_PORT: u16 = 9000;
 
 /// Everything shut but what is listed.
 fn policy() -> Policy {
-    let entries = format!(
-        r#"
-[[service]]
-name = "api"
-protocol = "tcp"
-ports = [{}]
-[[service]]
-name = "sink"
-protocol = "udp"
-ports = [{UDP_PORT}]
-[[client]]
-name = "listed"
-sources = ["{}", "{}"]
-services = ["*"]
-"#,
-        Nginx::PORT,
-        LISTED.v4,
-        LISTED.v6
-    );
-    Policy::new(Attach::Auto, &entries).filter(
+    Policy::of_two_services(Attach::Auto, UDP_PORT).filter(
         "other-traffic = \"drop\"\nother-address = \"drop\"\nnon-ip = \"drop\"\nping = \"listed\"\n\
          fragments = \"listed\"\nmanagement-none = true",
     )
@@ -259,7 +240,9 @@ fn scans_of_a_stranger_find_nothing_and_those_of_a_listed_client_find_the_servic
         STRANGER.v4, SERVER.v4
     );
     let _ = output(&mut program(&site.outside, "nping", &probe));
-    let sink = site.counters().packets("sink", Verdict::Drop, Reason::Unlisted);
+    let sink = site
+        .counters()
+        .packets("datagrams", Verdict::Drop, Reason::Unlisted);
     assert!(sink >= 3, "{sink} datagrams of nping dropped");
 }
 

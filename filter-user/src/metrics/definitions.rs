@@ -3,6 +3,8 @@
 //! Label values are closed lists, or names of the policy and the host: never an address, a credential or a text
 //! that a caller sent.
 
+use filter_common::verdict::{Reason, Verdict};
+
 use crate::engine::snapshot::AttachMode;
 
 /// The `route` of what is no documented path.
@@ -59,30 +61,8 @@ pub const AUTHORIZE_RESULTS: &[&str] = &[
     "observe-address",
     "misconfigured",
 ];
-pub(super) const VERDICTS: &[&str] = &["pass", "drop", "observe"];
-pub(super) const REASONS: &[&str] = &[
-    // Of pass.
-    "allowed",
-    "management",
-    "essential",
-    "other",
-    "non-ip",
-    "icmp",
-    "reply",
-    "fragment",
-    // Of drop and observe, beside those that pass has too.
-    "malformed",
-    "denied",
-    "unlisted",
-    "source-port",
-    "ended",
-    "limit-source",
-    "limit-grant",
-    "limit-publisher",
-    "limit-service",
-    "limit-icmp",
-    "internal",
-];
+pub(super) const VERDICTS: &[&str] = &Verdict::NAMES;
+pub(super) const REASONS: &[&str] = &Reason::NAMES;
 /// Of `keyfence_limit_refused_packets_total`: whose bucket did not pay.
 pub(super) const LIMIT_LEVELS: &[&str] = &["source", "grant", "publisher", "service", "icmp"];
 /// Of `keyfence_records_total`: of one key, or of those that found no room.

@@ -1,5 +1,7 @@
 //! The closed words of the policy file and the types they stand for: one list for reading, printing and docs.
 
+use filter_common::verdict::{Reason, Verdict};
+
 use crate::policy::model::{
     Attach, Mode, OnExit, PassDrop, PassListedDrop, RecordAddresses, Role, Scheme, SinkType,
 };
@@ -50,32 +52,7 @@ words!(RecordAddresses { "full" => Full, "prefix" => Prefix, "hmac" => Hmac });
 words!(SinkType { "file" => File, "syslog" => Syslog, "journald" => Journald, "stdout" => Stdout });
 
 /// Verdicts and their reasons, as in what is expected of a packet.
-pub(crate) const VERDICTS: [&str; 3] = ["pass", "drop", "observe"];
-pub(crate) const PASS_REASONS: [&str; 8] = [
-    "allowed",
-    "management",
-    "essential",
-    "other",
-    "non-ip",
-    "icmp",
-    "reply",
-    "fragment",
-];
+pub(crate) const VERDICTS: [&str; 3] = Verdict::NAMES;
+pub(crate) const PASS_REASONS: [&str; 8] = Reason::names_of(Verdict::Pass);
 /// Of `drop` and `observe`.
-pub(crate) const DROP_REASONS: [&str; 15] = [
-    "malformed",
-    "denied",
-    "unlisted",
-    "source-port",
-    "ended",
-    "limit-source",
-    "limit-grant",
-    "limit-publisher",
-    "limit-service",
-    "limit-icmp",
-    "fragment",
-    "icmp",
-    "other",
-    "non-ip",
-    "internal",
-];
+pub(crate) const DROP_REASONS: [&str; 15] = Reason::names_of(Verdict::Drop);

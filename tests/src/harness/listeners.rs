@@ -19,6 +19,21 @@ use filter_user::policy::{LoadContext, MemoryFiles, Policy, load_from};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+const SERVICE: &str = r#"
+version = 1
+[filter]
+interfaces = ["eth0"]
+[[service]]
+name = "payments"
+protocol = "tcp"
+ports = [8443]
+[[management]]
+name = "ssh"
+sources = ["192.0.2.0/24"]
+protocol = "tcp"
+ports = [22]
+"#;
+
 /// They end with this.
 #[derive(Debug)]
 pub struct Listeners {
@@ -28,11 +43,12 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Of a policy, in which `SOCKET` stands for the path of a socket.
-    pub fn start(policy: &str) -> Self {
+    /// Of a policy of one service, `payments`, with these entries, in which `SOCKET` stands for the path of a socket.
+    pub fn start(entries: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let socket = folder.path().join("api.sock");
-        let policy = read(&policy.replace("SOCKET", &socket.display().to_string()));
+        let policy = format!("{SERVICE}{entries}").replace("SOCKET", &socket.display().to_string());
+        let policy = read(&policy);
         let runtime = Runtime::new().expect("an event loop can be made");
         let (bound, faults) = runtime.block_on(api::bind_each(&policy.listeners, Vec::new()));
         assert!(faults.is_empty(), "{faults:?}");

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::site::INSIDE;
+use super::nginx::Nginx;
+use super::site::{INSIDE, LISTED};
 
 /// Of the tests' own listener: all there are.
 const ROLES: &str = r#"["publish", "authorize", "read", "operate", "deny", "metrics"]"#;
@@ -46,6 +47,28 @@ impl Policy {
             entries: entries.into(),
             daemon: String::new(),
         }
+    }
+
+    /// With nginx's port and one for UDP, both for the listed client alone.
+    pub fn of_two_services(attach: Attach, udp: u16) -> Self {
+        let (tcp, v4, v6) = (Nginx::PORT, LISTED.v4, LISTED.v6);
+        let entries = format!(
+            r#"
+[[service]]
+name = "api"
+protocol = "tcp"
+ports = [{tcp}]
+[[service]]
+name = "datagrams"
+protocol = "udp"
+ports = [{udp}]
+[[client]]
+name = "listed"
+sources = ["{v4}", "{v6}"]
+services = ["*"]
+"#
+        );
+        Self::new(attach, &entries)
     }
 
     /// With these keys in `[filter]`.

@@ -285,8 +285,8 @@ fn expectations_are_read_and_their_faults_told() {
     let reason = format!("{}reason = «\"allow\"»", text(from, to, pass));
     fault("unknown-word", &reason, "did you mean `allowed`?", "\"allowed\"");
     let reason = format!("{}reason = «\"allowed\"»", text(from, to, "\"drop\""));
-    let reasons = "write one of malformed, denied, unlisted, source-port, ended, limit-source, limit-grant, \
-                   limit-publisher, limit-service, limit-icmp, fragment, icmp, other, non-ip, internal";
+    let reasons = "write one of other, non-ip, icmp, fragment, malformed, denied, unlisted, source-port, ended, limit-source, \
+                   limit-grant, limit-publisher, limit-service, limit-icmp, internal";
     fault("unknown-word", &reason, reasons, "\"unlisted\"");
     for (from, to) in [
         ("\"2001:db8::1\"", "\"[2001:db8::1]:443/tcp\""),
