@@ -149,6 +149,7 @@ async fn measure(site: &Site, size: usize) -> Result<Beside> {
         downgrade: false,
         policy_file: site.policy_file(),
         bpf_fs: site.bpf.path().to_owned(),
+        owners_at_least: 0,
         kernel_log: KernelLog::Off,
     };
     let effective: Arc<dyn Effective> = Arc::new(All(Arc::clone(&bindings)));

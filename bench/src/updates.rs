@@ -143,6 +143,7 @@ async fn change_each(site: &Site, size: usize) -> Result<Single> {
         downgrade: false,
         policy_file: site.policy_file(),
         bpf_fs: site.bpf.path().to_owned(),
+        owners_at_least: 0,
         kernel_log: KernelLog::Off,
     };
     let mut filter = Filter::start(
