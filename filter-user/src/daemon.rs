@@ -5,6 +5,7 @@
 mod lock;
 mod rights;
 mod service;
+mod witness;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::api::{self, Backing, Bound, Bounds};
 use crate::bindings::clock::SystemClock;
 use crate::bindings::requests::AuditNote;
 use crate::bindings::seam::{Effective, Grants};
+use crate::bindings::witness::StoreTold;
 use crate::bindings::{self, Bindings, Writer};
 use crate::engine::snapshot::{Snapshot, View};
 use crate::engine::{self, Earlier, Engine, Filter, FilterError, Finding, Options};
@@ -120,9 +122,8 @@ pub async fn run(prepared: Prepared, options: Options, mut start: Start) -> Resu
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
     start.say();
-    take_kept(&options, &mut start)?;
     let hash = start.hash.clone();
-    let ((bindings, writer), finding) = open(&options, &policy).await?;
+    let ((bindings, writer), finding) = open(&options, &mut start).await?;
     if start.is_unwritten() && bindings.has_past() {
         start.lose();
     }
@@ -151,6 +152,7 @@ pub async fn run(prepared: Prepared, options: Options, mut start: Start) -> Resu
     // The writer waits for the engine where a lease has ended: only now is anybody there to answer it.
     note(&bindings, started(&snapshot, &start)).await;
     let policies = Policies::new(start, Seen::of(&view, &grants, &bindings, Some(&log)));
+    witness::follow(shared.witness(), &bindings, &policies);
     let mut backing = Backing::new(bindings.clone(), grants, &policy);
     backing.policies = Some(policies.clone());
     backing.records = Some(log.clone());
@@ -232,10 +234,10 @@ fn earlier(bindings: &Bindings, start: &Start) -> Earlier {
     }
 }
 
-/// What an older release has kept becomes this one's; what a newer one has left stays as it is, and stops a start before
-/// anything is opened.
+/// What an older release has kept becomes this one's; what a newer one has left, or another daemon has, stays as it is, and
+/// stops a start before anything is opened.
 fn take_kept(options: &Options, start: &mut Start) -> Result<(), DaemonError> {
-    Filter::refuse_newer(options, &start.policy)?;
+    Filter::refuse_start(options, &start.policy)?;
     let path = start.policy.daemon.state.display().to_string();
     start
         .migrate()
@@ -285,16 +287,22 @@ async fn note(bindings: &Bindings, note: AuditNote) {
 }
 
 /// The bindings, and beside that what an earlier daemon has left in the kernel: both take long where much was pushed.
-async fn open(options: &Options, policy: &Arc<Policy>) -> Result<((Bindings, Writer), Finding), DaemonError> {
-    let (opened, finding) = tokio::join!(open_bindings(policy), Finding::of(options, policy));
+async fn open(options: &Options, start: &mut Start) -> Result<((Bindings, Writer), Finding), DaemonError> {
+    take_kept(options, start)?;
+    let (policy, told) = (&start.policy, start.witness.take().map(|witness| witness.store));
+    let (opened, finding) = tokio::join!(open_bindings(policy, told), Finding::of(options, policy));
     Ok((opened?, finding?))
 }
 
-/// The bindings of the state folder, under the policy about to be in force.
-async fn open_bindings(policy: &Arc<Policy>) -> Result<(Bindings, Writer), DaemonError> {
+/// The bindings of the state folder, under the policy about to be in force; `told` is what the kernel knows of them.
+async fn open_bindings(
+    policy: &Arc<Policy>,
+    told: Option<StoreTold>,
+) -> Result<(Bindings, Writer), DaemonError> {
     let options = bindings::Options {
         folder: policy.daemon.state.clone(),
         clock: Arc::new(SystemClock::new().map_err(DaemonError::Clock)?),
+        witness: told,
     };
     let policy = Arc::clone(policy);
     let opened = tokio::task::spawn_blocking(move || Bindings::open(options, policy)).await;

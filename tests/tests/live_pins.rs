@@ -247,7 +247,8 @@ fn second_daemon_of_an_instance_is_refused_with_another_state_and_listener_too()
     let mut command = site.server.command(keyfence_path());
     command.arg("run").arg("--policy").arg(file);
     command.arg("--bpf-fs").arg(site.bpf.path());
-    command.arg("--state").arg(site.folder().join("second-state"));
+    let state = site.folder().join("second-state");
+    command.arg("--state").arg(&state);
     let ended = Daemon::refused(&site, &mut command);
     assert_eq!(ended.code, Some(1), "{}", ended.log);
     assert!(
@@ -256,6 +257,8 @@ fn second_daemon_of_an_instance_is_refused_with_another_state_and_listener_too()
         ended.log
     );
     assert_eq!((pins(&site), daemon.generation()), before);
+    // What another daemon's filter tells is not held against it.
+    assert!(!state.exists());
 }
 
 #[test]

@@ -227,11 +227,6 @@ fn kernel_keeps_a_policy_whose_record_cannot_be_read_until_another_is_applied() 
 #[test]
 fn kernel_keeps_a_policy_of_which_the_audit_log_alone_tells() {
     let site = Site::new();
-    let with = |name: &str, port: u16| {
-        policy().and(&format!(
-            "[[service]]\nname = \"{name}\"\nprotocol = \"tcp\"\nports = [{port}]\n"
-        ))
-    };
     let mut daemon = Daemon::start(&site, &policy());
     // The second time it has the hash of an entry that is there still.
     for wanted in [with("more", 7), policy()] {
@@ -284,6 +279,13 @@ fn policy_of_which_the_audit_log_alone_tells_is_missed_at_every_start_where_the_
     }
 }
 
+/// One service more.
+fn with(name: &str, port: u16) -> Policy {
+    policy().and(&format!(
+        "[[service]]\nname = \"{name}\"\nprotocol = \"tcp\"\nports = [{port}]\n"
+    ))
+}
+
 fn remove_last_entry(site: &Site) {
     let files = std::fs::read_dir(site.state().join("policy")).expect("it is there");
     let entries = files.flatten().map(|file| file.path());
@@ -295,6 +297,51 @@ fn assert_audit_log_alone_tells(daemon: &Daemon) {
     let ready = daemon.get("/readyz").expect("it answers");
     let told = ready.body.contains("the audit log tells of");
     assert!(ready.status == 503 && told, "{}", ready.body);
+}
+
+/// The whole folder as it was, log and all: the filter in the kernel alone knows of the policy that it has.
+#[test]
+fn kernel_keeps_a_policy_of_which_it_alone_tells() {
+    let site = Site::new();
+    Daemon::start(&site, &policy()).kill();
+    let older = site.copy_of_state("older");
+    let daemon = Daemon::start(&site, &with("more", 7));
+    let mut probe = Probe::open(&site);
+    site.has_told(0, 2);
+    let (generation, known) = (daemon.generation(), site.told());
+    daemon.kill();
+    let right = site.copy_of_state("right");
+    site.put_back(&older);
+    site.write(&with("other", 9));
+    for _ in 0..3 {
+        let daemon = Daemon::start_unready(&site);
+        let ready = daemon.get("/readyz").expect("it answers");
+        for words in ["the filter in the kernel was told of", "`keyfence reload`"] {
+            assert!(
+                ready.status == 503 && ready.body.contains(words),
+                "{}",
+                ready.body
+            );
+        }
+        assert_eq!((daemon.generation(), site.told()), (generation, known));
+        assert_eq!(daemon.status()["policy"]["hash"], "unknown");
+        probe.assert_filtered();
+        daemon.kill();
+    }
+    site.put_back(&right);
+    Daemon::start_again(&site).kill();
+    site.put_back(&older);
+    // The file says what the kernel was told of.
+    site.write(&with("more", 7));
+    Daemon::start_again(&site).kill();
+    site.put_back(&older);
+    site.write(&with("other", 9));
+    let daemon = Daemon::start_unready(&site);
+    daemon.reload();
+    probe.assert_filtered();
+    daemon.kill();
+    Daemon::start_again(&site);
+    probe.assert_filtered();
 }
 
 #[test]

@@ -37,7 +37,8 @@ fn pins_removed_under_a_running_daemon_are_made_again_and_nothing_is_told_of_an_
     let daemon = Daemon::start(&site, &policy());
     let mut probe = Probe::open(&site);
     let (before, ids) = (pins(&site), site.map_ids());
-    let tables = format!("generation-{}/{}", daemon.generation(), names::GRANTS);
+    let beside = |name: &str| format!("generation-{}/{name}", daemon.generation());
+    let tables = [beside(names::GRANTS), beside("WITNESS")];
     let alone = [
         map(names::META),
         map(names::GENERATION),
@@ -49,7 +50,7 @@ fn pins_removed_under_a_running_daemon_are_made_again_and_nothing_is_told_of_an_
         .map(map)
         .into_iter()
         .filter(|name| !alone.contains(name));
-    rounds.push(rest.chain([tables]).collect());
+    rounds.push(rest.chain(tables).collect());
     for names in rounds {
         names
             .iter()

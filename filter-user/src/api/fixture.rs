@@ -110,7 +110,7 @@ fn policies(folder: &Path, view: &Arc<FakeView>, grants: Arc<dyn Grants>, bindin
     if !file.exists() {
         std::fs::write(&file, policy_text("")).unwrap();
     }
-    let start = Start::of(&file, Some(&folder.join("state")));
+    let start = Start::of(&file, Some(&folder.join("state")), &|_| None);
     let start = start.unwrap_or_else(|_| panic!("the file is valid"));
     view.change(|snapshot| snapshot.policy.hash.clone_from(&start.hash));
     let view = Arc::clone(view) as Arc<dyn View>;
@@ -204,6 +204,7 @@ impl Running {
         let options = Options {
             folder: folder.path().join("state"),
             clock: Arc::new(SystemClock::new().unwrap()),
+            witness: None,
         };
         let (bindings, writer) = Bindings::open(options, Arc::clone(&policy)).unwrap();
         let grants = Arc::new(AnyGrants {

@@ -9,6 +9,7 @@ mod authorize;
 mod backup;
 mod batch;
 pub mod clock;
+mod compare;
 mod feed;
 mod guard;
 mod lines;
@@ -31,6 +32,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod unfound;
+pub mod witness;
 mod writer;
 
 use std::collections::BTreeSet;
@@ -57,6 +59,7 @@ use requests::{
 };
 use seam::{BoxFuture, DenyGrant, Effective, Grantee, LeftOut, Under};
 use shared::{CROWDED_ALARM, Shared};
+use witness::StoreTold;
 use writer::denies::{self, DenyJob, DenyOp};
 use writer::job::{BindingJob, Done, Job, Op, Reply};
 
@@ -73,6 +76,8 @@ pub struct Options {
     /// `[daemon] state`: made if it is not there.
     pub folder: PathBuf,
     pub clock: Arc<dyn Clock>,
+    /// What the filter in the kernel was told of the store here, where there is one.
+    pub witness: Option<StoreTold>,
 }
 
 /// Why the bindings cannot be opened at all. A store that cannot be read is no such reason: it is set aside.
@@ -95,12 +100,6 @@ pub enum OpenError {
     Store { path: PathBuf, error: String },
     #[error("[credentials]: {0}")]
     Credentials(String),
-}
-
-/// The policy that the audit log of this state folder tells of last as in force: its hash, and the number of its entry in the
-/// history, or 0; none where the log's end tells of none.
-pub fn policy_told(folder: &std::path::Path) -> Option<(String, u64)> {
-    audit::policy_told(&audit::path_in(folder))
 }
 
 /// The handle. Until `Writer::run` has the engine, what changes something is refused with `starting`.
@@ -134,7 +133,7 @@ impl Bindings {
 
     /// The kernel holds what was pushed, and the store, which is new, does not. Blocks.
     pub fn lose(&self) {
-        let why = open::missing(&self.shared.folder);
+        let why = compare::missing(&self.shared.folder);
         if let Err(error) = self.shared.store.lose(&why) {
             tracing::error!("{error}");
         }

@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, OnceLock};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::audit::{self, Audit, Line};
+use super::audit::{self, Audit};
 use super::clock::Now;
+use super::compare::{compare, is_missing};
 use super::memory::Memory;
 use super::model::allowance::PolicyView;
 use super::model::credential::Fingerprints;
-use super::requests::AuditHead;
 use super::secret::read_secret;
 use super::shared::{CHUNKS_MAX, Phase, SECRETS_ALARM, SINGLES_MAX, STORE_ALARM, Shared};
 use super::store::{self, Opened, StoreError};
@@ -24,12 +24,9 @@ use super::{Bindings, OpenError, Options};
 use crate::policy::Policy;
 use crate::policy::model::{Credentials, Scheme};
 
-/// Changes read at once.
-const SLICE: usize = 4_096;
-
 pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, Writer), OpenError> {
     let now = options.clock.now();
-    let folder = options.folder;
+    let (folder, witness) = (options.folder, options.witness);
     let at_folder = |error| OpenError::Folder {
         path: folder.clone(),
         error,
@@ -38,16 +35,11 @@ pub(super) fn open(options: Options, policy: Arc<Policy>) -> Result<(Bindings, W
     let id_pattern = crate::policy::compile_id_pattern(&policy.credentials.id_pattern)
         .map_err(|error| OpenError::Credentials(error.to_string()))?;
     let (fingerprints, unread) = fingerprints(&policy.credentials);
-    let path = store::path_in(&folder);
-    let is_new = is_missing(&path);
+    let is_new = is_missing(&store::path_in(&folder));
     let opened = open_store(&folder, now)?;
     let mut audit = open_audit(&folder, now)?;
     let has_past = audit.head().line > 0;
-    let mut opened = compare(opened, is_new, &mut audit, &folder, now)?;
-    let cut = tell_missing(&mut audit, &opened, now).map_err(|error| OpenError::Store {
-        path: path.clone(),
-        error,
-    })?;
+    let (mut opened, cut) = compare((opened, is_new), &mut audit, witness.as_ref(), (&folder, now))?;
     // Files that were made just now have names on the disk too, before anything in them is acknowledged.
     let synced = std::fs::File::open(&folder).and_then(|folder| folder.sync_all());
     synced.map_err(at_folder)?;
@@ -129,96 +121,6 @@ fn set_irregular_aside(path: &Path, now: Now) -> std::io::Result<()> {
     std::fs::rename(path, aside)
 }
 
-/// With what the audit log tells of.
-fn compare(
-    mut opened: Opened,
-    is_new: bool,
-    audit: &mut Audit,
-    folder: &Path,
-    now: Now,
-) -> Result<Opened, OpenError> {
-    if is_new {
-        note_missing(&mut opened, audit, folder)?;
-    }
-    match opened.revision < audit.revision {
-        true => catch_up(opened, audit, folder, now),
-        false => Ok(opened),
-    }
-}
-
-/// A store that was made just now, where the audit log tells of what was pushed.
-fn note_missing(opened: &mut Opened, audit: &Audit, folder: &Path) -> Result<(), OpenError> {
-    if audit.revision == 0 {
-        return Ok(());
-    }
-    let why = missing(folder);
-    opened.store.lose(&why).map_err(|error| OpenError::Store {
-        path: store::path_in(folder),
-        error: error.to_string(),
-    })?;
-    opened.lost = Some(why);
-    Ok(())
-}
-
-/// A store behind the audit log, which is written after it: new in another's place, put back by hand, or of a disk that
-/// lost what it had taken. Under the old id its revisions would name two things, so it gets another, and revisions above
-/// all that were told. Unless it is new for a reason, or somebody went back knowingly, it counts as one that cannot be read.
-fn catch_up(opened: Opened, audit: &mut Audit, folder: &Path, now: Now) -> Result<Opened, OpenError> {
-    let path = store::path_in(folder);
-    let failed = |error: String| OpenError::Store {
-        path: path.clone(),
-        error,
-    };
-    let (found, told) = (opened.revision, audit.revision);
-    let is_known = went_back(&path);
-    if is_known {
-        tracing::warn!(
-            "{}: the store of an older release ends with revision {found}, and the audit log tells of {told}: what was \
-             pushed and revoked between them is not in force",
-            path.display()
-        );
-    } else if opened.lost.is_none() {
-        let why = format!(
-            "the store of bindings is older than the audit log: it ends with revision {found}, and the log tells of {told}: \
-             it was put back, or the disk lost what came after; `keyfence reload`, then publishers must sync, before which its \
-             bindings count for nothing, denies that the log tells of since (`keyfence audit`) must be made again, and a \
-             restart of the daemon after that ends this"
-        );
-        let noted = opened.store.lose(&why);
-        noted.map_err(|error| failed(error.to_string()))?;
-        let line = Line::new("older-store", None)
-            .with("found", found)
-            .with("told", told);
-        let noted = audit.append(&[line], now.wall_ms);
-        noted.map_err(|error| failed(format!("the audit log: {error}")))?;
-    }
-    let renamed = opened.renamed(is_known, told, now);
-    renamed.map_err(|error| failed(error.to_string()))
-}
-
-/// Whether there is no store, or an empty file in its place, and none was moved away.
-fn is_missing(path: &Path) -> bool {
-    let nothing = match std::fs::metadata(path) {
-        Ok(found) => found.is_file() && found.len() == 0,
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-    };
-    nothing && !went_back(path)
-}
-
-/// Whether a newer release's store was moved away, as `way_back` says.
-fn went_back(path: &Path) -> bool {
-    path.with_extension("redb.newer").exists()
-}
-
-/// What is said of a store that was there once.
-pub(super) fn missing(folder: &Path) -> String {
-    format!(
-        "the store of bindings is not there, though something was pushed: is the volume of {} mounted? Then start the daemon \
-         anew; else publishers must sync, and the daemon is unready until its next start",
-        folder.display()
-    )
-}
-
 fn open_store(folder: &Path, now: Now) -> Result<Opened, OpenError> {
     let path = store::path_in(folder);
     let opened = match store::open(&path, now) {
@@ -282,60 +184,6 @@ pub(super) fn fill(memory: &Memory, opened: &mut Opened) {
     for (publisher, restored) in &opened.unsynced {
         let shelf = memory.shelf_for(publisher);
         shelf.unsynced.store(*restored, Ordering::Release);
-    }
-}
-
-/// A crash leaves a log that has all that the store knows of: each commit tells it how far the log was on disk. One that
-/// has less was cut or written anew; the log itself says so from then on, and the answer is the alarm.
-fn tell_cut(audit: &mut Audit, opened: &Opened, now: Now) -> std::io::Result<Option<String>> {
-    let Some(known) = &opened.audit else {
-        return Ok(None);
-    };
-    if audit.holds(&known.head)? {
-        return Ok(None);
-    }
-    let (expected, found) = (&known.head, audit.head());
-    let shown = |head: &AuditHead| serde_json::json!({"line": head.line, "hash": head.hash});
-    let line = Line::new(audit::CUT, None)
-        .with("expected", shown(expected))
-        .with("found", shown(&found))
-        .with("told_up_to", known.revision);
-    audit.append(&[line], now.wall_ms)?;
-    Ok(Some(format!(
-        "the audit log was cut or written anew while the daemon was stopped: it ends with line {}, and the store knows of \
-         line {} with hash {}; who can write there has taken lines away (its line {} says so, `keyfence audit verify` fails)",
-        found.line,
-        expected.line,
-        expected.hash,
-        found.line + 1,
-    )))
-}
-
-/// What a crash kept from the audit log between the store's commit and the line: who asked is lost, it was never
-/// acknowledged. Before that, what was cut off: the alarm.
-fn tell_missing(audit: &mut Audit, opened: &Opened, now: Now) -> Result<Option<String>, String> {
-    let cut = tell_cut(audit, opened, now).map_err(|error| format!("the audit log: {error}"))?;
-    // What was told and is gone is not told again: nobody would know who asked.
-    let told = opened.audit.as_ref().map_or(0, |known| known.revision);
-    let mut since = audit.revision.max(told);
-    loop {
-        let changes = opened.store.changes(since, opened.revision, SLICE);
-        let changes = changes.map_err(|error| error.to_string())?;
-        let Some((last, _)) = changes.last() else {
-            return Ok(cut);
-        };
-        since = *last;
-        let line = |(revision, change): &(u64, store::StoredChange)| {
-            let event = serde_json::to_value(change.event).unwrap_or_default();
-            Line::new("recovered", None)
-                .with("event", event)
-                .with("publisher", change.publisher.as_str())
-                .with("credential", change.credential.as_str())
-                .at(*revision)
-        };
-        let lines: Vec<Line> = changes.iter().map(line).collect();
-        let written = audit.append(&lines, now.wall_ms);
-        written.map_err(|error| format!("the audit log: {error}"))?;
     }
 }
 

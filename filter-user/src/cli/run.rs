@@ -86,7 +86,9 @@ pub(crate) fn run(arguments: &Arguments, shell: &Shell) -> Result<Exit, Failure>
     crate::logging::init(log_level.as_deref(), *log_format, shell.colour_errors)
         .map_err(|error| Failure::new(Exit::Usage, error))?;
     crate::sys::bound_heaps();
-    let mut start = Start::of(file, state.as_deref()).map_err(|no| match no {
+    // Where the pins cannot be had, the start ends by itself.
+    let tells = |instance: &str| Pins::of(bpf_fs, instance).ok()?.tells();
+    let mut start = Start::of(file, state.as_deref(), &tells).map_err(|no| match no {
         NoStart::Newer(why) => still_filtering(Failure::new(Exit::Failed, why), bpf_fs),
         NoStart::Policy(loaded) => match (&loaded.policy, engine::refusal(&loaded)) {
             (Some(_), Some(refusal)) => Failure::new(Exit::Failed, refusal),

@@ -33,6 +33,7 @@ use crate::kernel::source_levels;
 use crate::kernel::state::{State, Towards};
 use crate::kernel::switch::Switch;
 use crate::kernel::tick::Jiffy;
+use crate::kernel::witness::WitnessMap;
 use crate::policy::Policy;
 
 /// The numbers of names: the filter's to write, the readers' to look up.
@@ -84,6 +85,8 @@ pub struct Filter {
     pub(super) switch: Switch,
     /// What comes back unless the policy in force is confirmed.
     pub(super) standby: Option<Box<Standby>>,
+    /// What tells the next start of the state folder; none where the kernel refuses it.
+    pub(super) witness: Option<Arc<WitnessMap>>,
 }
 
 impl Filter {
@@ -112,7 +115,9 @@ impl Filter {
         let swapped = self
             .attach(&policy, &next.around.choice, occasion)
             .and_then(|()| {
-                self.pins.pin_generation(number, &next.tables.generation)?;
+                let witness = self.witness.as_deref();
+                self.pins
+                    .pin_generation(number, &next.tables.generation, witness)?;
                 self.tables.settle(&self.state);
                 let (old, new) = (&self.tables.limits, &next.tables.limits);
                 self.state.carry(old, new, Towards::Next);

@@ -11,7 +11,7 @@ use nix::fcntl::Flock;
 use super::Options;
 use super::error::FilterError;
 use super::filter::Filter;
-use super::start::{Inherited, judging, stand_in};
+use super::start::{Inherited, judging, stand_in, witness_of};
 use crate::kernel::attach::Entry;
 use crate::kernel::pins::{Found, PinError, Pins};
 use crate::kernel::state::Limits;
@@ -93,6 +93,7 @@ fn over(
         limits: limits.unwrap_or_default(),
         number: armed.map_or(meta.generation, |armed| armed.standby.max(meta.generation)),
         jiffy_zero: meta.jiffy_zero,
+        witness: witness_of(pins, meta.generation),
         maps,
         log: options.kernel_log,
     })?;

@@ -207,6 +207,7 @@ impl Engine {
             looks: std::sync::atomic::AtomicU64::new(0),
             pins: filter.pins.clone(),
             links: Arc::clone(filter.entry.links()),
+            witness: filter.witness.clone(),
             commands: sender,
         });
         let engine = Self {

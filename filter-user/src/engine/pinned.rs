@@ -75,6 +75,7 @@ impl Filter {
             entry: &self.entry,
             generation: &self.tables.generation,
             tables: known.then_some(in_force).into_iter().chain(standby).collect(),
+            witness: self.witness.as_deref(),
             interfaces: self.attachments.numbers(),
         }
     }

@@ -23,6 +23,7 @@ use crate::compiler::Pushed;
 use crate::judge::in_force::{InForce, Question};
 use crate::kernel::links::Links;
 use crate::kernel::pins::Pins;
+use crate::kernel::witness::WitnessMap;
 use crate::policy::Policy;
 use crate::policy::bounds::PORT_SETS_MAX;
 
@@ -54,6 +55,7 @@ pub struct Shared {
     pub(super) pins: Pins,
     /// Where they are gone, these tell.
     pub(super) links: Arc<Links>,
+    pub(super) witness: Option<Arc<WitnessMap>>,
     pub(super) commands: Commands,
 }
 
@@ -61,6 +63,11 @@ impl Shared {
     /// How many keys of the drop accounting are in use, for the picture.
     pub fn note_record_keys(&self, keys: u64) {
         self.record_keys.store(keys, Ordering::Relaxed);
+    }
+
+    /// What tells the next start of the state folder; none where the kernel refuses it.
+    pub fn witness(&self) -> Option<Arc<WitnessMap>> {
+        self.witness.clone()
     }
 
     /// Rises while the engine lives.

@@ -200,7 +200,9 @@ impl Filter {
         let Some(standby) = &mut self.standby else {
             return Err(FilterError::Abandoned);
         };
-        self.pins.pin_generation(number, &next.tables.generation)?;
+        let witness = self.witness.as_deref();
+        self.pins
+            .pin_generation(number, &next.tables.generation, witness)?;
         let (was, now) = (&standby.tables, &next.tables);
         source_levels::hand_over((&was.generation, &now.generation), (&was.limits, &now.limits))?;
         self.tap.stand_by(&mut next.tables.generation)?;
@@ -229,7 +231,8 @@ impl Filter {
         };
         standby.due = clock::precise().0 + AGAIN_AFTER.as_nanos() as u64;
         let read_back = Arc::new(ReadBack::of(&standby.tables.generation)?);
-        if let Err(error) = self.pins.pin_generation(number, &standby.tables.generation) {
+        let (back, witness) = (&standby.tables.generation, self.witness.as_deref());
+        if let Err(error) = self.pins.pin_generation(number, back, witness) {
             tracing::warn!("the tables that come back cannot be pinned: {error}");
         }
         self.tables.settle(&self.state);

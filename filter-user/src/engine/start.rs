@@ -25,6 +25,7 @@ use crate::bindings::seam::{Many, Under};
 use crate::compiler::{self, Keep, Numbers, Pushed, owner_hash, owner_name};
 use crate::kernel::attach::Entry;
 use crate::kernel::capture::Tap;
+use crate::kernel::chain;
 use crate::kernel::choice::Choice;
 use crate::kernel::clock;
 use crate::kernel::load::{Generation, KernelLog, LoadError, Setting};
@@ -34,6 +35,7 @@ use crate::kernel::source_levels;
 use crate::kernel::state::{Limits, State};
 use crate::kernel::switch::Switch;
 use crate::kernel::tick::Jiffy;
+use crate::kernel::witness::WitnessMap;
 use crate::kernel::written::ReadBack;
 use crate::policy::Policy;
 
@@ -141,16 +143,15 @@ impl Filter {
         let mut generation = Generation::load(&compiled, setting)?;
         let jiffy = generation.wind(0)?;
         tracing::info!(jiffies = jiffy.is_some(), "the program's clock");
-        let mut state = State::of(&generation)?;
-        let switch = Switch::of(&generation)?;
+        let (mut state, switch) = (State::of(&generation)?, Switch::of(&generation)?);
         name(&mut state, &assigned)?;
         state.place_interfaces(&counted(&placed))?;
         let entry = Entry::create(&mut generation, &pins)?;
-        pins.pin_generation(1, &generation)?;
+        let witness = witness_made();
+        pins.pin_generation(1, &generation, witness.as_deref())?;
         source_levels::keep(&maps, &generation)?;
-        let in_force = TablesInForce::default();
+        let (in_force, tap) = (TablesInForce::default(), Tap::new(maps.join(names::DESK)));
         let read_back = Arc::new(ReadBack::of(&generation)?);
-        let tap = Tap::new(maps.join(names::DESK));
         in_force.put(1, read_back, || tap.swap(&mut generation))?;
         state.write_meta(meta(1, jiffy))?;
         let owners_max = state.owners_max();
@@ -176,6 +177,7 @@ impl Filter {
             tap: Arc::new(tap),
             switch,
             standby: None,
+            witness,
         };
         if let Err(error) = filter.attach(policy, choice, occasion) {
             // All or none: an operator who reads the error finds the host as it was.
@@ -254,6 +256,7 @@ impl Filter {
             kept: false,
             switch,
             standby: None,
+            witness: was.witness,
         })
     }
 
@@ -321,9 +324,38 @@ pub(super) struct Inherited {
     pub(super) limits: Limits,
     pub(super) number: u64,
     pub(super) jiffy_zero: u64,
+    pub(super) witness: Option<Arc<WitnessMap>>,
     /// Where its maps are pinned for good.
     pub(super) maps: PathBuf,
     pub(super) log: KernelLog,
+}
+
+/// What the filter there has told this start, to be told more; where there is none, or none that can be read, a new one.
+pub(super) fn witness_of(pins: &Pins, generation: u64) -> Option<Arc<WitnessMap>> {
+    let pinned = WitnessMap::pinned(pins, generation).map_err(|error| chain(&error));
+    let read = pinned.and_then(|pinned| match pinned {
+        Some(pinned) => pinned.read().map(|_| Some(pinned)),
+        None => Ok(None),
+    });
+    match read {
+        Ok(Some(pinned)) => return Some(Arc::new(pinned)),
+        Ok(None) => {}
+        Err(why) => tracing::warn!(
+            "what the filter was told of its state folder cannot be read ({why}): it is told anew, and an older folder would \
+             not be noticed by this start"
+        ),
+    }
+    witness_made()
+}
+
+fn witness_made() -> Option<Arc<WitnessMap>> {
+    let made = WitnessMap::make().inspect_err(|error| {
+        tracing::warn!(
+            "the kernel cannot be told of the state folder, so an older one would not be noticed: {}",
+            chain(error)
+        );
+    });
+    made.ok().map(Arc::new)
 }
 
 /// A stand-in for what is in force: only its maps are of interest, and they are pinned.

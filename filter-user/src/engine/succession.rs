@@ -19,7 +19,7 @@ use super::compile::Occasion;
 use super::error::FilterError;
 use super::fill::owners_max;
 use super::filter::Filter;
-use super::start::{Inherited, judging, stand_in};
+use super::start::{Inherited, judging, stand_in, witness_of};
 use super::{Earlier, Options};
 use crate::bindings::seam::Many;
 use crate::compiler::{Keep, Numbers, Pushed};
@@ -31,9 +31,14 @@ use crate::kernel::switch::Switch;
 use crate::policy::Policy;
 
 impl Filter {
-    /// Whether a start would be refused since the filter there is of a newer layout, or of none: changes nothing.
-    pub fn refuse_newer(options: &Options, policy: &Policy) -> Result<(), FilterError> {
-        match Pins::of(&options.bpf_fs, &policy.daemon.instance)?.look() {
+    /// Whether a start would be refused since the filter there is another daemon's, or of a newer layout, or of none: changes
+    /// nothing.
+    pub fn refuse_start(options: &Options, policy: &Policy) -> Result<(), FilterError> {
+        let pins = Pins::of(&options.bpf_fs, &policy.daemon.instance)?;
+        if pins.root().exists() && pins.lock()?.is_none() {
+            return Err(FilterError::Instance(policy.daemon.instance.clone()));
+        }
+        match pins.look() {
             Err(PinError::Newer { .. } | PinError::Unmarked { .. }) if options.downgrade => Ok(()),
             looked => Ok(looked.map(drop)?),
         }
@@ -109,6 +114,7 @@ impl Filter {
             limits: limits.flatten().unwrap_or_default(),
             number: armed.map_or(theirs.generation, |armed| armed.standby.max(theirs.generation)),
             jiffy_zero: theirs.jiffy_zero,
+            witness: witness_of(before, theirs.generation),
             maps: before.maps(),
             log: options.kernel_log,
             pins,

@@ -17,6 +17,7 @@ pub mod edit;
 pub mod ethtool;
 pub mod events;
 mod fill;
+mod generations;
 pub mod grown;
 pub mod holder;
 pub mod interfaces;
@@ -40,6 +41,7 @@ pub mod succession;
 pub mod switch;
 pub mod tick;
 mod torn;
+pub mod witness;
 pub mod written;
 
 use std::fmt::Write as _;

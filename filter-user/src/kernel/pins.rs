@@ -18,7 +18,7 @@ use nix::unistd::{Uid, geteuid};
 use thiserror::Error;
 
 use super::chain;
-use super::load::{Generation, LoadError};
+use super::load::LoadError;
 use super::succession::is_instance;
 
 /// Where the BPF file system is, unless told otherwise.
@@ -180,10 +180,6 @@ impl Pins {
         self.links().join(interface.replace('.', "%"))
     }
 
-    pub fn generation(&self, number: u64) -> PathBuf {
-        self.root.join(format!("generation-{number}"))
-    }
-
     /// Looks at what is there and changes nothing.
     pub fn look(&self) -> Result<Found, PinError> {
         if !self
@@ -245,34 +241,6 @@ impl Pins {
         for path in [self.maps(), self.links()] {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
             made.map_err(|error| self.io(&path, error))?;
-        }
-        Ok(())
-    }
-
-    /// Pins the tables of a generation, for readers and for the next start; a half-made folder is replaced.
-    pub fn pin_generation(&self, number: u64, generation: &Generation) -> Result<(), PinError> {
-        let folder = self.generation(number);
-        remove(&folder).map_err(|error| self.io(&folder, error))?;
-        fs::create_dir(&folder).map_err(|error| self.io(&folder, error))?;
-        for name in names::GENERATIONAL {
-            let map = generation.map(name)?;
-            map.pin(folder.join(name))
-                .map_err(|error| LoadError::Object(format!("{name}: {}", chain(&error))))?;
-        }
-        Ok(())
-    }
-
-    /// Removes the folders of all generations but these.
-    pub fn keep_generations(&self, numbers: &[u64]) -> Result<(), PinError> {
-        let kept: Vec<String> = numbers
-            .iter()
-            .map(|number| format!("generation-{number}"))
-            .collect();
-        for name in self.list(&self.root)? {
-            if name.starts_with("generation-") && !kept.contains(&name) {
-                let path = self.root.join(name);
-                remove(&path).map_err(|error| self.io(&path, error))?;
-            }
         }
         Ok(())
     }

@@ -130,8 +130,8 @@ pub(super) struct Barrier {
 
 impl Barrier {
     pub(super) fn new() -> io::Result<Self> {
-        let inner = create(bpf_map_type::BPF_MAP_TYPE_ARRAY, None)?;
-        let outer = create(bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS, Some(&inner))?;
+        let inner = array("", 4)?;
+        let outer = create(bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS, ("", 4), Some(&inner))?;
         Ok(Self { outer, inner })
     }
 
@@ -151,15 +151,25 @@ impl Barrier {
     }
 }
 
+/// An array of one value.
+pub(super) fn array(name: &str, value_size: u32) -> io::Result<OwnedFd> {
+    create(bpf_map_type::BPF_MAP_TYPE_ARRAY, (name, value_size), None)
+}
+
 /// An array of one entry; of maps, where it is told what kind.
-fn create(kind: bpf_map_type, of: Option<&OwnedFd>) -> io::Result<OwnedFd> {
+fn create(kind: bpf_map_type, (name, value_size): (&str, u32), of: Option<&OwnedFd>) -> io::Result<OwnedFd> {
     // SAFETY: bpf_attr is a union of plain structs: zero is a value of each.
     let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
     // SAFETY: the creation member is plain data.
     let made = unsafe { &mut attributes.__bindgen_anon_1 };
+    // The last byte ends it.
+    let last = made.map_name.len() - 1;
+    for (to, from) in made.map_name[..last].iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
     made.map_type = kind as u32;
     made.key_size = 4;
-    made.value_size = 4;
+    made.value_size = value_size;
     made.max_entries = 1;
     made.inner_map_fd = of.map_or(0, |inner| inner.as_raw_fd().cast_unsigned());
     let descriptor = call(bpf_cmd::BPF_MAP_CREATE, &mut attributes)?;

@@ -13,6 +13,7 @@ use filter_common::abi::names;
 use super::attach::Entry;
 use super::load::Generation;
 use super::pins::Pins;
+use super::witness::WitnessMap;
 use super::{chain, raw, source_levels};
 
 /// What a daemon holds of its filter.
@@ -23,6 +24,8 @@ pub struct Held<'h> {
     /// The tables that are pinned: those in force, and those that stand by. None of them are known of a filter that an
     /// earlier daemon left.
     pub tables: Vec<(u64, &'h Generation)>,
+    /// Pinned beside each of them.
+    pub witness: Option<&'h WitnessMap>,
     /// The interfaces by their names and numbers.
     pub interfaces: Vec<(&'h str, u32)>,
 }
@@ -66,6 +69,12 @@ impl Pins {
             for name in names::GENERATIONAL {
                 let path = self.generation(*number).join(name);
                 self.make(&path, exists(&path), &mut mended, || pin(generation, name, &path));
+            }
+            if let Some(witness) = held.witness {
+                let path = self.witness(*number);
+                self.make(&path, exists(&path), &mut mended, || {
+                    witness.pin(&path).map_err(|error| error.to_string())
+                });
             }
         }
         let maps = self.maps();

@@ -83,7 +83,8 @@ pub(super) async fn watch_pending(inner: Weak<Inner>, mut pending: watch::Receiv
                     actor: None,
                     via: Via::Apply,
                 };
-                inner.tell("revert", &by, (&was.hash, &was.base), None).await;
+                let hash = (was.hash.as_str(), was.base.as_str());
+                inner.tell_both(&book, "revert", &by, hash, None).await;
                 inner.look_again();
             }
         }

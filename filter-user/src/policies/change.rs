@@ -203,13 +203,13 @@ impl Inner {
         }
         // Whoever is told of this alone must know what became of it on disk.
         applied.warnings.clone_from(&plan.warnings);
-        let what = if by.via == Via::Rollback {
-            "rollback"
-        } else {
-            "apply"
+        let what = match by.via {
+            Via::Rollback => "rollback",
+            _ => "apply",
         };
         let number = number.or_else(|| Some(book.store.confirmed().next()?.number));
-        self.tell(what, by, (&plan.base, &plan.hash), number).await;
+        let hash = (plan.base.as_str(), plan.hash.as_str());
+        self.tell_both(book, what, by, hash, number).await;
         Ok(Done {
             plan,
             applied,

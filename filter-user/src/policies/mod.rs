@@ -26,11 +26,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Mutex as TaskMutex;
+use tokio::sync::{Mutex as TaskMutex, watch};
 
 use crate::bindings::Bindings;
 use crate::bindings::requests::{Actor, Caller};
 use crate::bindings::seam::Grants;
+use crate::bindings::witness::PolicyTold;
 use crate::engine;
 use crate::engine::apply::{FileState, Pending};
 use crate::engine::snapshot::{Applied, View};
@@ -106,6 +107,8 @@ struct Inner {
     /// Held over a whole change, on purpose: changes come one after the other, and waiters are few and in order.
     book: TaskMutex<Book>,
     known: Mutex<Known>,
+    /// What the kernel may be told.
+    told: watch::Sender<Option<PolicyTold>>,
 }
 
 /// Of the file, as it was read last.
@@ -162,6 +165,13 @@ impl Policies {
             stamps: stamps(&file, &[]),
             state: file_state,
         };
+        let book = Book {
+            store,
+            pending: None,
+            trial_over: left.last().map(|(_, hash)| Over::now(hash)),
+            is_lost,
+            reloaded: None,
+        };
         let inner = Arc::new(Inner {
             view,
             grants,
@@ -170,13 +180,8 @@ impl Policies {
             serving: policy,
             state_given,
             file,
-            book: TaskMutex::new(Book {
-                store,
-                pending: None,
-                trial_over: left.last().map(|(_, hash)| Over::now(hash)),
-                is_lost,
-                reloaded: None,
-            }),
+            told: watch::Sender::new(book.told(&hash)),
+            book: TaskMutex::new(book),
             known: Mutex::new(known),
         });
         let telling = Arc::clone(&inner);
@@ -276,7 +281,7 @@ impl Policies {
             }
             book.pending = None;
             let hash = (pending.base.as_str(), pending.hash.as_str());
-            inner.tell("confirm", &by, hash, None).await;
+            inner.tell_both(&book, "confirm", &by, hash, None).await;
             Ok(pending.hash)
         })
         .await
@@ -300,7 +305,7 @@ impl Policies {
                         noted(book.store.settle(number, State::Reverted, Some(note)));
                     }
                     let hash = (pending.hash.as_str(), pending.base.as_str());
-                    inner.tell("rollback", &by, hash, None).await;
+                    inner.tell_both(&book, "rollback", &by, hash, None).await;
                     Back {
                         hash: pending.base,
                         warnings: Vec::new(),

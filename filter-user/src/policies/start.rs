@@ -13,6 +13,7 @@ use super::store::{State, Store};
 use super::text::PolicyText;
 use crate::bindings::Bindings;
 use crate::bindings::seam::Grants;
+use crate::bindings::witness::Witness;
 use crate::engine;
 use crate::engine::apply::FileState;
 use crate::engine::snapshot::View;
@@ -41,6 +42,8 @@ pub struct Start {
     pub(super) is_lost: bool,
     /// Whether the command named the state's folder.
     pub(super) state_given: bool,
+    /// What the filter in the kernel tells of the state, where there is one.
+    pub witness: Option<Witness>,
 }
 
 /// Why there is no start.
@@ -77,8 +80,13 @@ impl Seen {
 }
 
 impl Start {
-    /// Reads both. `state` is the command's folder, which goes before the file's. Writes nothing.
-    pub fn of(file: &Path, state: Option<&Path>) -> Result<Start, NoStart> {
+    /// Reads both. `state` is the command's folder, which goes before the file's; `tells` is what the filter of an instance
+    /// in the kernel tells of it. Writes nothing.
+    pub fn of(
+        file: &Path,
+        state: Option<&Path>,
+        tells: &dyn Fn(&str) -> Option<Witness>,
+    ) -> Result<Start, NoStart> {
         let mut loaded = engine::load_policy(file);
         let fault = match (&loaded.unreadable, engine::refusal(&loaded)) {
             (Some(why), _) => Some(why.clone()),
@@ -89,16 +97,18 @@ impl Start {
             .map(Path::to_owned)
             .or(written)
             .unwrap_or_else(|| STATE.into());
-        let store = Store::read(&folder);
+        let own = match fault {
+            None => loaded.policy.take(),
+            Some(_) => None,
+        };
+        // Before the folder: a daemon that is about to end may write there still.
+        let witness = instance(own.as_ref(), &folder).and_then(|instance| tells(&instance));
+        let store = Store::read(&folder, witness.as_ref().map(|witness| &witness.policy));
         if let Some(newer) = store.newer() {
             return Err(NoStart::Newer(newer));
         }
         // As status names it, from whatever folder that is asked.
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-        let own = match fault {
-            None => loaded.policy.take(),
-            Some(_) => None,
-        };
         let owners_needed = own.as_ref().map_or(0, engine::owners_needed);
         let Last { kept, is_file, lost } = last(&store, own.as_ref().map(|_| loaded.hash.as_str()));
         let (mut policy, hash, warnings) = match (own, kept) {
@@ -137,6 +147,7 @@ impl Start {
             file_state,
             is_lost: lost.is_some(),
             state_given: state.is_some(),
+            witness,
         })
     }
 
@@ -256,6 +267,17 @@ fn last(store: &Store, own: Option<&str>) -> Last {
         }
     }
     last
+}
+
+/// Whose filter it is, by the file, or by what was kept where that is invalid.
+fn instance(own: Option<&Policy>, folder: &Path) -> Option<String> {
+    if let Some(own) = own {
+        return Some(own.daemon.instance.clone());
+    }
+    let store = Store::listed(folder);
+    let mut confirmed = store.confirmed();
+    let last = confirmed.find_map(|entry| kept(&store, &entry.hash).ok())?;
+    Some(last.policy.daemon.instance)
 }
 
 fn kept(store: &Store, hash: &str) -> Result<Kept, String> {

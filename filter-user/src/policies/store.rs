@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::schema::{self, SCHEMA, Unread, Written};
 use super::text::PolicyText;
-use crate::bindings;
+use crate::bindings::witness::{PolicyTold, policy_told};
 use crate::policy::read_regular;
 
 /// Entries that are kept; older ones go, but for the last two that were confirmed.
@@ -88,43 +88,55 @@ pub(super) struct Store {
     unreadable: Vec<String>,
     /// The highest number of an entry that cannot be read, and its sentence; of the folder, the highest there is.
     unreadable_last: Option<(u64, String)>,
-    /// The hash of the policy that the audit log tells of last, where no entry has it.
+    /// The hash of the policy that was told of last, by the audit log or the kernel, where no entry has it.
     gone: Option<String>,
     /// The oldest schema that an entry is written in, and the newest.
     schemas: Option<(u32, u32)>,
 }
 
 impl Store {
-    /// Reads what is there; writes nothing.
-    pub(super) fn read(state: &Path) -> Store {
+    /// Reads what is there; writes nothing. `witness` is what the filter in the kernel tells, where there is one.
+    pub(super) fn read(state: &Path, witness: Option<&PolicyTold>) -> Store {
         let mut store = Self::listed(state);
-        store.miss(state);
+        store.miss(state, witness);
         store
     }
 
-    /// An entry that was removed, or a folder that was put back: the audit log knows of a later one. Not where the operator
-    /// went back to an older release's.
-    fn miss(&mut self, state: &Path) {
-        if self.unreadable_last.is_some() || self.folder.with_extension("newer").exists() {
+    /// An entry that was removed, or a folder that was put back: the audit log knows of a later one, or the kernel does. Not
+    /// where the operator went back to an older release's.
+    fn miss(&mut self, state: &Path, witness: Option<&PolicyTold>) {
+        if self.lacks_the_last().is_some() || self.folder.with_extension("newer").exists() {
             return;
         }
         let last = self.entries.last().map_or(0, |entry| entry.number);
-        let told = bindings::policy_told(state);
         // One that was gone back to is there twice: the number tells them apart.
-        let gone = told
-            .filter(|(hash, number)| *number > last || self.entries.iter().all(|entry| entry.hash != *hash));
-        self.gone = gone.map(|(hash, _)| hash);
-        let why = |hash: &String| {
-            let folder = self.folder.display();
-            (
-                u64::MAX,
-                format!("the audit log tells of {hash} as the last, of which {folder} has nothing"),
-            )
+        let is_gone = |told: &PolicyTold| {
+            told.number > last || self.entries.iter().all(|entry| entry.hash != told.hash)
         };
-        self.unreadable_last = self.gone.as_ref().map(why);
+        let by_log = policy_told(state).filter(is_gone);
+        let by_kernel = witness.filter(|told| !told.hash.is_empty() && is_gone(told));
+        let folder = self.folder.display();
+        let (hash, why) = match (by_log, by_kernel) {
+            (Some(PolicyTold { hash, number }), kernel)
+                if kernel.is_none_or(|told| told.number <= number) =>
+            {
+                let why = format!("the audit log tells of {hash} as the last, of which {folder} has nothing");
+                (hash, why)
+            }
+            (_, Some(PolicyTold { hash, .. })) => {
+                let why = format!(
+                    "the filter in the kernel was told of {hash} as the last, of which {folder} has nothing: was an old folder \
+                     put back, or another's?"
+                );
+                (hash.clone(), why)
+            }
+            (_, None) => return,
+        };
+        self.unreadable_last = Some((u64::MAX, why));
+        self.gone = Some(hash);
     }
 
-    fn listed(state: &Path) -> Store {
+    pub(super) fn listed(state: &Path) -> Store {
         let folder = state.join("policy");
         let mut store = Store {
             folder: folder.clone(),

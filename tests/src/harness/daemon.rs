@@ -76,7 +76,12 @@ impl Daemon {
 
     /// Starts one that has something to say before it is ready; waits until it answers.
     pub fn start_unready(site: &Site) -> Self {
-        let daemon = Self::spawn(site, &mut Self::command(site));
+        Self::start_unready_as(site, &mut Self::command(site))
+    }
+
+    /// The same by a command of one's own.
+    pub fn start_unready_as(site: &Site, command: &mut Command) -> Self {
+        let daemon = Self::spawn(site, command);
         until("the daemon answers", || daemon.get("/readyz"));
         daemon
     }

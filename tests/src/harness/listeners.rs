@@ -55,6 +55,7 @@ impl Listeners {
         let options = Options {
             folder: folder.path().join("state"),
             clock: Arc::new(SystemClock::new().expect("the clocks can be read")),
+            witness: None,
         };
         let opened = Bindings::open(options, Arc::clone(&policy));
         let (bindings, writer) = opened.expect("the store can be opened");

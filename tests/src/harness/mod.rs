@@ -25,6 +25,7 @@ mod terminal;
 mod tiny;
 mod traffic;
 mod wait;
+mod witness;
 
 pub use bpffs::BpfFs;
 pub use counters::{Counts, Label, Tally};

@@ -12,6 +12,7 @@ mod disk;
 mod explain;
 mod full;
 mod lost;
+mod older;
 mod restart;
 mod room;
 mod single;

@@ -249,6 +249,7 @@ fn look(site: &Site, disk: &Disk, state: &Path, acknowledged: &Acknowledged, at:
     let options = Options {
         folder: folder.clone(),
         clock: Arc::new(SystemClock::new().expect("the clocks can be read")),
+        witness: None,
     };
     let opened = Bindings::open(options, Arc::new(policy));
     let (bindings, writer) = opened.unwrap_or_else(|error| panic!("event {at}: {error}"));

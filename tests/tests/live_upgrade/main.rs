@@ -228,6 +228,48 @@ fn assert_one_filter(site: &Site, before: &Counts) {
     assert_eq!(names, ["main"]);
 }
 
+/// What the filter was told goes on with the one that takes its place.
+#[test]
+fn state_folder_that_is_older_than_the_filter_is_noticed_by_an_upgrade_and_after_it() {
+    let site = Site::new();
+    let next = || Daemon::command_of(&site, &next_path());
+    let daemon = Daemon::start(&site, &policy(0));
+    bind(&daemon, "key-1");
+    daemon.kill();
+    let older = site.copy_of_state("older");
+    let daemon = Daemon::start_again(&site);
+    bind(&daemon, "key-2");
+    site.has_told(2, 1);
+    daemon.kill();
+    let right = site.copy_of_state("right");
+
+    site.put_back(&older);
+    let before = (site.map_ids(), site.told());
+    let Ended { code, log } = Daemon::refused(&site, &mut next());
+    assert_eq!(code, Some(1), "{log}");
+    for words in [
+        "older than the filter in the kernel",
+        "stays in force (instance main)",
+    ] {
+        assert!(log.contains(words), "{log}");
+    }
+    assert_eq!((site.map_ids(), site.told()), before);
+
+    site.put_back(&right);
+    let daemon = Daemon::start_as(&site, &mut next());
+    assert_eq!(bound(&daemon), ["key-1", "key-2"]);
+    daemon.kill();
+    assert!(site.told() >= before.1);
+    site.put_back(&older);
+    let daemon = Daemon::start_unready_as(&site, &mut next());
+    let ready = daemon.get("/readyz").expect("the daemon answers");
+    assert!(
+        ready.status == 503 && ready.body.contains("older than the filter in the kernel"),
+        "{}",
+        ready.body
+    );
+}
+
 #[test]
 fn older_build_shows_what_newer_pins_are_and_takes_them_off() {
     let site = Site::new();

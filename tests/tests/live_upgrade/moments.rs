@@ -1,21 +1,13 @@
 //! An upgrade that is killed, at many moments of it: the filter judges on, and the next start is a good one, of either
 //! build.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::Instant;
 
-use keyfence_tests::harness::{Attach, Daemon, Policy, Probe, Site, keyfence_path, next_path, run};
+use keyfence_tests::harness::{Attach, Daemon, Policy, Probe, Site, keyfence_path, next_path};
 
 const MOMENTS: u32 = 12;
-
-fn copy(from: &Path, to: &Path) {
-    if to.exists() {
-        std::fs::remove_dir_all(to).expect("it is ours");
-    }
-    run(Command::new("cp").arg("-a").arg(from).arg(to));
-}
 
 #[test]
 fn upgrade_killed_at_any_moment_leaves_every_packet_judged() {
@@ -23,14 +15,13 @@ fn upgrade_killed_at_any_moment_leaves_every_packet_judged() {
     let mut probe = Probe::open(&site);
     let (this, next) = (keyfence_path(), next_path());
     Daemon::start(&site, &Policy::new(Attach::Native, Probe::ENTRIES)).kill();
-    let saved = site.folder().join("saved");
-    copy(&site.state(), &saved);
+    let saved = site.copy_of_state("saved");
     let measured = Instant::now();
     Daemon::start_as(&site, &mut Daemon::command_of(&site, &next)).kill();
     let whole = measured.elapsed();
     for moment in 0..MOMENTS {
         // As it was before the upgrade, the store too.
-        copy(&saved, &site.state());
+        site.put_back(&saved);
         Daemon::start_with(&site, &["--downgrade"]).kill();
         probe.assert_filtered();
         let started = Instant::now();
@@ -49,7 +40,7 @@ fn upgrade_killed_at_any_moment_leaves_every_packet_judged() {
         let program = if moment % 2 == 0 { &next } else { &this };
         let mut command = Daemon::command_of(&site, program);
         if program == &this {
-            copy(&saved, &site.state());
+            site.put_back(&saved);
             command.arg("--downgrade");
         }
         let daemon = Daemon::start_as(&site, &mut command);

@@ -10,6 +10,7 @@ mod error;
 mod kept;
 mod migrate;
 mod open;
+mod rename;
 mod rows;
 mod sorted;
 mod tables;
@@ -26,7 +27,8 @@ pub(crate) use kept::Live;
 pub(crate) use migrate::set_aside;
 #[cfg(test)]
 pub(crate) use open::open_backend;
-pub(crate) use open::{Opened, open, path_in, rename_store};
+pub(crate) use open::{Opened, open, path_in};
+pub(crate) use rename::rename_store;
 pub(crate) use rows::Dirty;
 use sorted::{encode, put_sorted};
 use tables::{CHANGES, LOST, META, NAMES, Tables};

@@ -11,19 +11,21 @@ use std::sync::{PoisonError, RwLock};
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable as _, StorageBackend};
 
+use super::rename::ids_in;
 use super::rows::{self, Dirty, Found, Rows};
-use super::tables::{DENIES, FORMAT, LOST, META, NAMES, SUCCESSES, StoredDeny, Tables, UNSYNCED, key_of};
-use super::{CACHE_BYTES, Live, Store, StoreError, migrate};
+use super::tables::{BEFORE, DENIES, FORMAT, LOST, META, NAMES, SUCCESSES, StoredDeny, Tables, UNSYNCED};
+use super::{CACHE_BYTES, Store, StoreError, migrate};
 use crate::bindings::audit::Known;
 use crate::bindings::clock::Now;
 use crate::bindings::model::content::NamesTable;
 use crate::bindings::model::lease::{LastWrite, Moment, StoredMoment};
-use crate::bindings::requests::Kept;
 
 /// A store and all that it holds.
 pub(crate) struct Opened {
     pub(crate) store: Store,
     pub(crate) id: String,
+    /// The ids of those that it has taken the place of, the last first.
+    pub(crate) before: Vec<String>,
     pub(crate) revision: u64,
     pub(crate) rows: Rows,
     /// The lists of services that they share.
@@ -142,7 +144,7 @@ fn set_aside(path: &Path, why: &str, now: Now) -> Result<Opened, StoreError> {
     read(db, now)
 }
 
-fn read(db: Database, now: Now) -> Result<Opened, StoreError> {
+pub(super) fn read(db: Database, now: Now) -> Result<Opened, StoreError> {
     let Prepared {
         id,
         revision,
@@ -164,11 +166,10 @@ fn read(db: Database, now: Now) -> Result<Opened, StoreError> {
         denies.insert(name.value().to_owned(), postcard::from_bytes(value.value())?);
     }
     let unsynced = unsynced(&read)?;
-    let lost = read
-        .open_table(NAMES)?
-        .get(LOST)?
-        .map(|why| why.value().to_owned());
-    drop(read);
+    let told = read.open_table(NAMES)?;
+    let lost = told.get(LOST)?.map(|why| why.value().to_owned());
+    let before = ids_in(&told, BEFORE)?;
+    drop((told, read));
     Ok(Opened {
         store: Store {
             db: RwLock::new(Some(db)),
@@ -176,6 +177,7 @@ fn read(db: Database, now: Now) -> Result<Opened, StoreError> {
             boot_id: now.boot_id,
         },
         id,
+        before,
         revision,
         rows,
         names,
@@ -246,7 +248,7 @@ fn prepare(db: &Database, now: Now) -> Result<Prepared, StoreError> {
     Ok(prepared)
 }
 
-fn format_of(db: &impl ReadableDatabase) -> Result<Option<u64>, StoreError> {
+pub(super) fn format_of(db: &impl ReadableDatabase) -> Result<Option<u64>, StoreError> {
     let read = db.begin_read()?;
     match read.open_table(META) {
         Ok(meta) => Ok(meta.get("format")?.map(|format| format.value())),
@@ -266,95 +268,12 @@ fn unsynced(read: &ReadTransaction) -> Result<BTreeMap<String, u64>, StoreError>
     Ok(unsynced)
 }
 
-fn new_id() -> Result<String, StoreError> {
+pub(super) fn new_id() -> Result<String, StoreError> {
     let mut bytes = [0; 8];
     let path = Path::new("/dev/urandom");
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut bytes));
     read.map_err(|error| StoreError::File(path.to_owned(), error))?;
     Ok(crate::bindings::model::credential::hex(&bytes))
-}
-
-/// Gives a copy a new id, and revisions above those of what it replaces; without trust its publishers are unsynced. What
-/// the one before kept out stays out.
-pub(crate) fn rename_store(
-    path: &Path,
-    trust: bool,
-    revision: u64,
-    live: &Live<'_>,
-    now: Now,
-) -> Result<Kept, StoreError> {
-    let db = open_file(path)?;
-    if format_of(&db)?.is_none() {
-        return Err(StoreError::Named(
-            path.to_owned(),
-            "there is no store in it".to_owned(),
-        ));
-    }
-    read(db, now)?.rename(trust, revision, Some(live), now)
-}
-
-impl Opened {
-    /// As another store, whose revisions begin above this one; without trust its publishers are unsynced.
-    pub(crate) fn renamed(self, trust: bool, revision: u64, now: Now) -> Result<Opened, StoreError> {
-        self.rename(trust, revision, None, now)?;
-        let db = self.store.db.into_inner().unwrap_or_else(PoisonError::into_inner);
-        read(db.expect("it was open just now"), now)
-    }
-
-    fn rename(
-        &self,
-        trust: bool,
-        revision: u64,
-        live: Option<&Live<'_>>,
-        now: Now,
-    ) -> Result<Kept, StoreError> {
-        let db = self.store.db();
-        let mut write = db.get()?.begin_write()?;
-        write.set_two_phase_commit(true);
-        let mut kept = Kept::default();
-        {
-            let mut tables = Tables::open(&write)?;
-            fold_dirty(&mut tables, self, now)?;
-            if let Some(live) = live {
-                kept = live.keep(&mut tables, self, trust, now)?;
-            }
-            // Of its own: who watched up to the last one lists again as well.
-            let revision = revision.max(self.revision) + 1;
-            tables.meta.insert("revision", revision)?;
-            tables.meta.insert("folded", revision)?;
-            tables.meta.insert("changes-begin", revision)?;
-            tables.meta.insert("restored", revision)?;
-            tables.names.insert("store", new_id()?.as_str())?;
-            // That of the host it is copied from.
-            tables.names.remove("audit-hash")?;
-            if !trust {
-                for publisher in self.rows.keys() {
-                    tables.unsynced.insert(publisher.as_ref(), ())?;
-                }
-            }
-        }
-        write.commit()?;
-        Ok(kept)
-    }
-}
-
-/// A store that was in use, and is restored, has changes that its table has not.
-fn fold_dirty(tables: &mut Tables<'_>, opened: &Opened, now: Now) -> Result<(), StoreError> {
-    let dirty = opened.dirty.iter();
-    let dirty =
-        dirty.flat_map(|(publisher, credentials)| credentials.iter().map(move |one| (publisher, one)));
-    for (publisher, credential) in dirty {
-        let key = key_of(publisher, credential);
-        let row = opened.rows.get(publisher).and_then(|rows| rows.get(credential));
-        match row {
-            Some(row) => {
-                let bytes = postcard::to_allocvec(&row.stored(now.boot_id))?;
-                tables.bindings.insert(key.as_str(), bytes.as_slice())?;
-            }
-            None => drop(tables.bindings.remove(key.as_str())?),
-        }
-    }
-    Ok(())
 }
 
 impl Store {

@@ -33,8 +33,12 @@ pub(super) const UNSYNCED: TableDefinition<&str, ()> = TableDefinition::new("uns
 /// `format`, `revision`, `changes-begin`, `folded` (every change up to this revision is in `BINDINGS`), `audit-line` and
 /// `audit-revision` (the audit log was that far), and when the store was last written, in numbers of 64 bits.
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
-/// `store`: the store's id. `audit-hash`: of the line `audit-line`. `lost`: why another was set aside.
+/// `store`: the store's id. `before`: those that it has taken the place of. `audit-hash`: of the line `audit-line`. `lost`:
+/// why another was set aside.
 pub(super) const NAMES: TableDefinition<&str, &str> = TableDefinition::new("names");
+
+/// Ids of stores, with spaces between, the last first.
+pub(super) const BEFORE: &str = "before";
 
 /// There as long as the kernel may hold what the one before held.
 pub(super) const LOST: &str = "lost";

@@ -12,10 +12,12 @@ use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use crate::bindings::clock::{Clock, Now};
+pub(super) use super::clock::{FakeClock, START};
+use crate::bindings::clock::Clock;
 use crate::bindings::refusal::{Code, Refusal};
 use crate::bindings::requests::*;
 use crate::bindings::seam::*;
+use crate::bindings::witness::StoreTold;
 use crate::bindings::{Bindings, Options};
 use crate::policy::{LoadContext, MemoryFiles, Policy, load_from};
 
@@ -273,36 +275,6 @@ impl Grants for FakeKernel {
     }
 }
 
-pub(super) struct FakeClock(pub(super) Mutex<Now>);
-
-impl FakeClock {
-    /// All clocks move on, as they do while the machine is awake.
-    pub(super) fn pass(&self, seconds: i64) {
-        let mut now = self.0.lock().unwrap();
-        now.wall_ms += seconds * 1_000;
-        now.boot_ms += seconds * 1_000;
-        now.monotonic_ns += seconds.unsigned_abs() * 1_000_000_000;
-    }
-
-    pub(super) fn change(&self, change: impl FnOnce(&mut Now)) {
-        change(&mut self.0.lock().unwrap());
-    }
-}
-
-impl Clock for FakeClock {
-    fn now(&self) -> Now {
-        *self.0.lock().unwrap()
-    }
-}
-
-/// 2026-11-22T12:00:00Z, an hour after boot.
-pub(super) const START: Now = Now {
-    wall_ms: 1_795_348_800_000,
-    boot_ms: 3_600_000,
-    monotonic_ns: 3_600_000_000_000,
-    boot_id: 1,
-};
-
 pub(super) struct Fixture {
     pub(super) bindings: Bindings,
     pub(super) kernel: Arc<FakeKernel>,
@@ -318,10 +290,20 @@ pub(super) fn start() -> Fixture {
 }
 
 pub(super) fn start_in(folder: Arc<tempfile::TempDir>, clock: Arc<FakeClock>, text: &str) -> Fixture {
+    start_told((folder, clock), text, None)
+}
+
+/// Over a filter that was told this of the store.
+pub(super) fn start_told(
+    (folder, clock): (Arc<tempfile::TempDir>, Arc<FakeClock>),
+    text: &str,
+    witness: Option<StoreTold>,
+) -> Fixture {
     let policy = policy(text);
     let options = Options {
         folder: folder.path().to_owned(),
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        witness,
     };
     let (bindings, writer) = Bindings::open(options, Arc::clone(&policy)).unwrap();
     let kernel = Arc::new(FakeKernel::new(Arc::clone(&policy)));

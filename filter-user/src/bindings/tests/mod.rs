@@ -1,6 +1,7 @@
 //! The bindings from outside: requests in, answers, kernel, store and audit log out.
 
 mod ahead;
+mod clock;
 mod crash;
 mod cut;
 mod detached;

@@ -210,6 +210,7 @@ async fn store_of_a_newer_format_is_left_untouched() {
     let options = crate::bindings::Options {
         folder: folder.path().to_owned(),
         clock,
+        witness: None,
     };
     let error = crate::bindings::Bindings::open(options, policy(POLICY))
         .map(drop)

@@ -1,6 +1,7 @@
 //! Steps (2) and (3) of a group: the store, the audit log, and what happens where a disk fails.
 
 use std::panic::resume_unwind;
+use std::sync::atomic::Ordering;
 
 use super::change_file::ChangeFile;
 use super::core::{Core, Failed};
@@ -119,6 +120,19 @@ impl Core {
             return Err(error);
         }
         Ok(())
+    }
+
+    /// The kernel holds what is here: the next start may do the same.
+    pub(super) fn find(&mut self) {
+        if !self.shared.is_lost.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        if let Err(error) = self.shared.store.find() {
+            tracing::error!("{error}");
+            self.shared.is_lost.store(true, Ordering::Release);
+        }
+        // From here on it is what the kernel is told of.
+        self.shared.published.send_modify(|_| ());
     }
 
     pub(super) fn failed(&mut self, jobs: Vec<Job>, fault: &Fault) -> Failed {

@@ -327,17 +327,6 @@ impl Core {
         jobs
     }
 
-    /// The kernel holds what is here: the next start may do the same.
-    fn find(&mut self) {
-        if !self.shared.is_lost.swap(false, Ordering::AcqRel) {
-            return;
-        }
-        if let Err(error) = self.shared.store.find() {
-            tracing::error!("{error}");
-            self.shared.is_lost.store(true, Ordering::Release);
-        }
-    }
-
     /// Why nothing is taken that needs more room, where no space is kept back.
     fn no_growth(&self) -> Option<Refusal> {
         let detail = "the disk of the state folder is full: deletes, denies and renewals alone are taken";

@@ -93,6 +93,8 @@ impl Core {
     fn take(&mut self, mut opened: Opened, now: Now) {
         let shared = Arc::clone(&self.shared);
         self.revision = self.revision.max(opened.revision);
+        // To the store that is set aside.
+        self.owed = None;
         self.gone = shared.memory.shelves();
         shared.memory.clear();
         open::fill(&shared.memory, &mut opened);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bindings::audit::{self, Audit, Line};
+use crate::bindings::witness::{PolicyTold, StoreTold};
 use crate::policies::store::tests::entry;
 
 fn text(client: &str, operator: &str) -> String {
@@ -11,6 +12,14 @@ fn text(client: &str, operator: &str) -> String {
          [[management]]\nname = \"ssh\"\nsources = [\"192.0.2.0/24\"]\nprotocol = \"tcp\"\nports = [22]\n\
          [[client]]\nname = \"{client}\"\nsources = [\"198.51.100.7\"]\nservices = [\"a\"]\n"
     )
+}
+
+fn of(text: &str) -> PolicyText {
+    PolicyText {
+        root: "keyfence.toml".to_owned(),
+        folder: None,
+        files: [("keyfence.toml".to_owned(), text.to_owned())].into(),
+    }
 }
 
 struct Host {
@@ -37,14 +46,14 @@ impl Host {
 
     /// As an apply of this text did.
     fn confirm(&self, text: &str) -> String {
-        let of = PolicyText {
-            root: "keyfence.toml".to_owned(),
-            folder: None,
-            files: [("keyfence.toml".to_owned(), text.to_owned())].into(),
-        };
+        self.keep(text, State::Confirmed)
+    }
+
+    fn keep(&self, text: &str, state: State) -> String {
+        let of = of(text);
         let hash = of.load().hash;
-        let mut store = Store::read(&self.state());
-        store.add(entry(&hash, State::Confirmed), &of).unwrap();
+        let mut store = Store::read(&self.state(), None);
+        store.add(entry(&hash, state), &of).unwrap();
         hash
     }
 
@@ -61,7 +70,14 @@ impl Host {
     }
 
     fn start(&self) -> Start {
-        Start::of(&self.file(), Some(&self.state())).unwrap_or_else(|_| panic!("there is a policy"))
+        self.start_told(None)
+    }
+
+    /// Over a filter of instance `main` that was told this.
+    fn start_told(&self, told: Option<Witness>) -> Start {
+        let tells = |instance: &str| told.clone().filter(|_| instance == "main");
+        let start = Start::of(&self.file(), Some(&self.state()), &tells);
+        start.unwrap_or_else(|_| panic!("there is a policy"))
     }
 }
 
@@ -127,7 +143,7 @@ fn confirmed_policy_serves_for_all_where_the_file_is_invalid_or_gone() {
 fn without_file_and_without_confirmed_policy_there_is_nothing_to_start_with() {
     let host = Host::new();
     host.write("version = 1\nnonsense = 2\n");
-    match Start::of(&host.file(), Some(&host.state())).err() {
+    match Start::of(&host.file(), Some(&host.state()), &|_| None).err() {
         Some(NoStart::Policy(loaded)) => assert!(loaded.errors > 0),
         _ => panic!("the file has faults"),
     }
@@ -235,4 +251,74 @@ fn policy_that_was_gone_back_to_is_missed_though_an_older_entry_has_its_hash() {
     assert!(!host.start().is_lost());
     std::fs::remove_file(host.state().join("policy/000003.json")).unwrap();
     assert!(host.start().is_lost());
+}
+
+fn knows(number: u64, hash: &str) -> Witness {
+    Witness {
+        store: StoreTold {
+            id: String::new(),
+            revision: 0,
+        },
+        policy: PolicyTold {
+            number,
+            hash: hash.to_owned(),
+        },
+    }
+}
+
+/// With the log of that time, or with none.
+#[test]
+fn folder_that_was_put_back_is_noticed_by_what_the_kernel_was_told() {
+    let host = Host::new();
+    host.write(&text("edited", "root"));
+    let old = host.confirm(&text("old", "root"));
+    host.audit(&old, 1);
+    let new = of(&text("new", "root")).load().hash;
+    let start = host.start_told(Some(knows(2, &new)));
+    assert!(start.is_lost() && start.first.is_none());
+    assert_eq!(told(&start).0, "old", "where the kernel holds nothing");
+    let why = start.file_state.lost.as_ref().unwrap();
+    assert!(
+        why.contains("the filter in the kernel was told of") && why.contains(&new),
+        "{why}"
+    );
+    // The same hash as one that is there does not hide it.
+    assert!(host.start_told(Some(knows(2, &old))).is_lost());
+    // What the kernel was told late, or never, is no fault.
+    for known in [knows(1, &old), knows(0, ""), knows(0, &old)] {
+        assert!(!host.start_told(Some(known.clone())).is_lost(), "{known:?}");
+    }
+    // Another's history may be longer.
+    assert!(host.start_told(Some(knows(1, &new))).is_lost());
+
+    host.write(&text("new", "root"));
+    let start = host.start_told(Some(knows(2, &new)));
+    assert_eq!((told(&start).0, start.is_lost()), ("new", false));
+    assert!(start.first.is_some(), "it is kept anew");
+
+    host.write(&text("edited", "root"));
+    std::fs::create_dir(host.state().join("policy.newer")).unwrap();
+    assert!(!host.start_told(Some(knows(2, &new))).is_lost());
+}
+
+#[test]
+fn kernel_is_asked_for_the_instance_of_the_kept_policy_where_the_file_is_invalid() {
+    let host = Host::new();
+    let hash = host.confirm(&text("old", "root"));
+    host.write("version = 1\nnonsense = 2\n");
+    assert!(!host.start_told(Some(knows(1, &hash))).is_lost());
+    assert!(host.start_told(Some(knows(2, &hash))).is_lost());
+}
+
+/// A crash may come after the entry of a trial and before anybody is told of it, and its end may be told of by nobody.
+#[test]
+fn entries_that_came_to_nothing_are_missed_by_nobody() {
+    let host = Host::new();
+    host.write(&text("old", "root"));
+    let old = host.confirm(&text("old", "root"));
+    let trial = host.keep(&text("trial", "root"), State::Pending);
+    for known in [knows(1, &old), knows(2, &trial), knows(2, &old)] {
+        let start = host.start_told(Some(known.clone()));
+        assert_eq!((told(&start).0, start.is_lost()), ("old", false), "{known:?}");
+    }
 }

@@ -39,15 +39,15 @@ fn names(state: &Path) -> Vec<String> {
 #[test]
 fn what_is_kept_is_there_again_with_what_became_of_it() {
     let state = tempfile::tempdir().unwrap();
-    assert_eq!(Store::read(state.path()).entries(), []);
-    let mut store = Store::read(state.path());
+    assert_eq!(Store::read(state.path(), None).entries(), []);
+    let mut store = Store::read(state.path(), None);
     let first = store.add(entry("aa", State::Pending), &text("one")).unwrap();
     store.settle(first, State::Confirmed, None).unwrap();
     let second = store.add(entry("bb", State::Pending), &text("two")).unwrap();
     store
         .settle(second, State::Reverted, Some("in time it was not".to_owned()))
         .unwrap();
-    let again = Store::read(state.path());
+    let again = Store::read(state.path(), None);
     assert_eq!(again.entries(), store.entries());
     let confirmed: Vec<&str> = again.confirmed().map(|entry| entry.hash.as_str()).collect();
     assert_eq!(confirmed, ["aa"]);
@@ -59,7 +59,7 @@ fn what_is_kept_is_there_again_with_what_became_of_it() {
 #[test]
 fn twenty_are_kept_and_the_confirmed_ones_whatever_comes_after_them() {
     let state = tempfile::tempdir().unwrap();
-    let mut store = Store::read(state.path());
+    let mut store = Store::read(state.path(), None);
     for hash in ["a0", "a1"] {
         let number = store.add(entry(hash, State::Pending), &text(hash)).unwrap();
         store.settle(number, State::Confirmed, None).unwrap();
@@ -77,13 +77,13 @@ fn twenty_are_kept_and_the_confirmed_ones_whatever_comes_after_them() {
         2 * ENTRIES_MAX,
         "texts go with their entries"
     );
-    assert_eq!(Store::read(state.path()).entries(), store.entries());
+    assert_eq!(Store::read(state.path(), None).entries(), store.entries());
 }
 
 #[test]
 fn entry_that_somebody_removed_meanwhile_gives_its_number_to_no_other() {
     let state = tempfile::tempdir().unwrap();
-    let mut store = Store::read(state.path());
+    let mut store = Store::read(state.path(), None);
     for hash in ["aa", "bb"] {
         store.add(entry(hash, State::Confirmed), &text(hash)).unwrap();
     }
@@ -91,7 +91,7 @@ fn entry_that_somebody_removed_meanwhile_gives_its_number_to_no_other() {
     let third = store.add(entry("cc", State::Pending), &text("cc")).unwrap();
     assert_eq!(third, 3);
     store.settle(third, State::Confirmed, None).unwrap();
-    let again = Store::read(state.path());
+    let again = Store::read(state.path(), None);
     let hashes: Vec<&str> = again.entries().iter().map(|entry| entry.hash.as_str()).collect();
     assert_eq!(hashes, ["aa", "cc"]);
 }
@@ -99,13 +99,13 @@ fn entry_that_somebody_removed_meanwhile_gives_its_number_to_no_other() {
 #[test]
 fn what_cannot_be_read_is_named_and_its_number_never_given_again() {
     let state = tempfile::tempdir().unwrap();
-    let mut store = Store::read(state.path());
+    let mut store = Store::read(state.path(), None);
     let number = store.add(entry("aa", State::Confirmed), &text("one")).unwrap();
     let folder = state.path().join("policy");
     fs::write(folder.join("000007.json"), "{").unwrap();
     let newer = "{\"schema\": 99, \"number\": 8}";
     fs::write(folder.join("000008.json"), newer).unwrap();
-    let mut again = Store::read(state.path());
+    let mut again = Store::read(state.path(), None);
     assert_eq!(again.unreadable().len(), 2, "{:?}", again.unreadable());
     assert!(again.newer().unwrap().contains("schema 99"));
     assert_eq!(again.entries().len(), 1);
