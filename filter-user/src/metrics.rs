@@ -40,6 +40,21 @@ pub struct Metrics {
     records_waiting: IntGaugeVec,
 }
 
+/// Counts one kind of answers to gateways, without a look for its counters each time.
+pub struct Answers {
+    requests: IntCounter,
+    authorized: IntCounter,
+    seconds: Histogram,
+}
+
+impl Answers {
+    pub fn count(&self, took: Duration) {
+        self.requests.inc();
+        self.authorized.inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Metrics {
         Metrics::new()
@@ -96,6 +111,20 @@ impl Metrics {
     /// Counts an answer to a gateway. `service` is one of the policy or empty, `result` one of `AUTHORIZE_RESULTS`.
     pub fn authorized(&self, service: &str, result: &'static str) {
         self.authorized.with_label_values(&[service, result]).inc();
+    }
+
+    /// The counters of a kind of answers to gateways.
+    pub fn answers(
+        &self,
+        route: &'static str,
+        code: u16,
+        (service, result): (&str, &'static str),
+    ) -> Answers {
+        Answers {
+            requests: self.http_requests.with_label_values(&[route, &code.to_string()]),
+            authorized: self.authorized.with_label_values(&[service, result]),
+            seconds: self.http_seconds.clone(),
+        }
     }
 
     /// Lets the counter of this sink exist from the start.

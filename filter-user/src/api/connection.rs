@@ -254,11 +254,12 @@ impl Connection {
         drop(slot);
     }
 
-    async fn begin<S: Movable>(mut self, mut stream: S) {
+    async fn begin<S: Movable>(self, mut stream: S) {
         let Some(elsewhere) = self.elsewhere.clone() else {
             return self.serve(stream, Vec::new()).await;
         };
-        let End::Other(read) = quick::serve(&mut stream, &self.context, &self.who, &mut self.shutdown).await
+        let End::Other(read) =
+            quick::serve(&mut stream, &self.context, &self.who, &self.shutdown, &elsewhere).await
         else {
             return;
         };

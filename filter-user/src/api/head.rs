@@ -170,7 +170,7 @@ pub(super) fn read<'h, 'b>(bytes: &'b [u8], room: &'h mut Room<'b>) -> Result<Op
     };
     let method = request.method.unwrap_or_default();
     let target = request.path.unwrap_or_default();
-    if Method::from_bytes(method.as_bytes()).is_err() || Uri::try_from(target).is_err() {
+    if Method::from_bytes(method.as_bytes()).is_err() || !is_target(target) {
         return Err(malformed("the request line cannot be read"));
     }
     let newer = request.version == Some(1);
@@ -185,31 +185,48 @@ pub(super) fn read<'h, 'b>(bytes: &'b [u8], room: &'h mut Room<'b>) -> Result<Op
     }))
 }
 
-fn values<'h>(headers: &'h [Header<'h>], name: &str) -> Vec<&'h [u8]> {
+fn values<'h>(headers: &'h [Header<'h>], name: &'static str) -> impl Iterator<Item = &'h [u8]> {
     let named = headers
         .iter()
-        .filter(|header| header.name.eq_ignore_ascii_case(name));
-    named.map(|header| header.value).collect()
+        .filter(move |header| header.name.eq_ignore_ascii_case(name));
+    named.map(|header| header.value)
+}
+
+/// Bytes that no target and no host gives a meaning to.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-')
+}
+
+fn is_target(target: &str) -> bool {
+    let is_plain_path = || target.bytes().all(|byte| is_plain(byte) || byte == b'/');
+    target.starts_with('/') && is_plain_path() || Uri::try_from(target).is_ok()
+}
+
+fn is_host(host: &[u8]) -> bool {
+    host.iter().all(|byte| is_plain(*byte)) || !host.contains(&b'@') && Authority::try_from(host).is_ok()
 }
 
 /// RFC 9112, 3.2: HTTP/1.1 has one Host; none has two, or one that names no host.
 fn host(headers: &[Header<'_>], newer: bool) -> Result<(), Fault> {
-    match values(headers, "host").as_slice() {
-        [] if newer => Err(malformed("a request of HTTP/1.1 has a Host field")),
-        [] | [[]] => Ok(()),
-        [host] if !host.contains(&b'@') && Authority::try_from(*host).is_ok() => Ok(()),
-        [_] => Err(malformed("the Host field names no host")),
-        _ => Err(malformed("a request has one Host field")),
+    let mut hosts = values(headers, "host");
+    match (hosts.next(), hosts.next()) {
+        (None, _) if newer => Err(malformed("a request of HTTP/1.1 has a Host field")),
+        (None, _) => Ok(()),
+        (Some(host), None) if is_host(host) => Ok(()),
+        (Some(_), None) => Err(malformed("the Host field names no host")),
+        (Some(_), Some(_)) => Err(malformed("a request has one Host field")),
     }
 }
 
 /// How long the body is: to the connection's end where it comes in chunks (its answer closes the connection).
 fn body(headers: &[Header<'_>], newer: bool) -> Result<u64, Fault> {
-    let lengths = values(headers, "content-length");
-    let codings = values(headers, "transfer-encoding");
-    match (lengths.as_slice(), codings.as_slice()) {
-        ([], []) => Ok(0),
-        ([length], []) => {
+    let of_two = |name| {
+        let mut values = values(headers, name);
+        (values.next(), values.next())
+    };
+    match (of_two("content-length"), of_two("transfer-encoding")) {
+        ((None, _), (None, _)) => Ok(0),
+        ((Some(length), None), (None, _)) => {
             let digits = std::str::from_utf8(length).ok();
             let digits = digits.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
             let length = digits.and_then(|digits| digits.parse().ok());
@@ -218,10 +235,10 @@ fn body(headers: &[Header<'_>], newer: bool) -> Result<u64, Fault> {
                 .filter(|length| *length <= u64::MAX >> 1)
                 .ok_or(malformed("the Content-Length is no number of bytes"))
         }
-        ([], [coding]) if newer && coding.eq_ignore_ascii_case(b"chunked") => Ok(u64::MAX),
-        (_, []) => Err(malformed("a request has one Content-Length field")),
-        ([], _) if newer => Err(malformed("the transfer coding `chunked` alone is known")),
-        ([], _) => Err(malformed("a request of HTTP/1.0 has no Transfer-Encoding field")),
+        ((None, _), (Some(coding), None)) if newer && coding.eq_ignore_ascii_case(b"chunked") => Ok(u64::MAX),
+        (_, (None, _)) => Err(malformed("a request has one Content-Length field")),
+        ((None, _), _) if newer => Err(malformed("the transfer coding `chunked` alone is known")),
+        ((None, _), _) => Err(malformed("a request of HTTP/1.0 has no Transfer-Encoding field")),
         // The two may tell a proxy in front of us another length than us (RFC 9112, 6.1).
         _ => Err(malformed(
             "Content-Length and Transfer-Encoding exclude each other",
@@ -306,6 +323,8 @@ mod tests {
             "GET / HTTP/1.1\r\nhost:\r\n\r\n",
             "GET / HTTP/1.1\nHOST: [::1]:9469\n\n",
             "OPTIONS * HTTP/1.1\r\nhost: 10.0.0.1:80\r\n\r\n",
+            "GET /v1/authorize/a-b.c/ HTTP/1.1\r\nhost: a-1.example\r\n\r\n",
+            "GET /a%20b?c=d HTTP/1.1\r\nhost: a:1\r\n\r\n",
         ] {
             assert_eq!(code(accepted), Ok(Some(accepted.len() as u64)), "{accepted:?}");
         }

@@ -2,13 +2,14 @@
 //!
 //! Reads memory alone: a look-up a publisher, short locks, no allocation but for the fingerprint and the answer.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 
 use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 
 use super::Bindings;
-use super::clock::Now;
+use super::clock::{Clock, Now};
 use super::memory::Shelf;
 use super::model::allowance::PolicyView;
 use super::model::lease::{Standing, standing};
@@ -94,7 +95,15 @@ struct Question<'q> {
     number: usize,
     address: IpAddr,
     source_port: Option<u16>,
-    now: Now,
+    clock: &'q dyn Clock,
+    now: OnceCell<Now>,
+}
+
+impl Question<'_> {
+    /// Read where an end is to be judged.
+    fn now(&self) -> &Now {
+        self.now.get_or_init(|| self.clock.now())
+    }
 }
 
 /// Which refusal tells most, where several holders of a credential refuse: the later in this list.
@@ -128,13 +137,20 @@ impl Bindings {
             number,
             address: ask.address.to_canonical(),
             source_port: ask.source_port,
-            now: self.shared.clock.now(),
+            clock: self.shared.clock.as_ref(),
+            now: OnceCell::new(),
         };
         match ask.key {
-            AskedKey::Asserted(id) => self.ask_credential(&view, id, &question, &mut answer),
+            AskedKey::Asserted(id) => {
+                if self.ask_credential(&view, id, &question, &mut answer) {
+                    id.clone_into(&mut answer.credential);
+                }
+            }
             AskedKey::Secret(key) => {
                 for fingerprint in self.shared.fingerprints.of(key) {
-                    self.ask_credential(&view, &fingerprint, &question, &mut answer);
+                    if self.ask_credential(&view, &fingerprint, &question, &mut answer) {
+                        answer.credential = fingerprint;
+                    }
                     if answer.verdict == Verdict::Allowed {
                         break;
                     }
@@ -151,19 +167,21 @@ impl Bindings {
         answer
     }
 
+    /// Whether the answer is about this credential now.
     fn ask_credential(
         &self,
         view: &PolicyView,
         credential: &str,
         question: &Question<'_>,
         answer: &mut Authorized,
-    ) {
+    ) -> bool {
+        let mut is_told = false;
         let mut heard = |verdict: Verdict, publisher: &str| {
             let rank = |verdict| TELLING.iter().position(|known| *known == verdict);
             if rank(verdict) > rank(answer.verdict) {
                 answer.verdict = verdict;
-                credential.clone_into(&mut answer.credential);
                 publisher.clone_into(&mut answer.publisher);
+                is_told = true;
             }
             verdict == Verdict::Allowed
         };
@@ -181,6 +199,7 @@ impl Bindings {
                 heard(of_client(view, *at, question), "");
             }
         }
+        is_told
     }
 }
 
@@ -194,7 +213,8 @@ fn of_binding(view: &PolicyView, shelf: &Shelf, row: &Row, question: &Question<'
     if !names_service {
         return Verdict::Denied;
     }
-    if standing(row.end, hold, question.now.boot_ms) == Standing::Over {
+    let is_over = |_| standing(row.end, hold, question.now().boot_ms) == Standing::Over;
+    if row.end.is_some_and(is_over) {
         return Verdict::Ended;
     }
     if suspended(view, &shelf.publisher, facts, row).is_some() {
@@ -220,7 +240,7 @@ fn of_client(view: &PolicyView, at: usize, question: &Question<'_>) -> Verdict {
     if !client.enabled || !names_service {
         return Verdict::Denied;
     }
-    let over = |end: jiff::Timestamp| end.as_millisecond() <= question.now.wall_ms;
+    let over = |end: jiff::Timestamp| end.as_millisecond() <= question.now().wall_ms;
     if client.expires.is_some_and(over) {
         return Verdict::Ended;
     }

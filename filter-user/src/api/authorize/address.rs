@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::HeaderName;
 use ipnet::IpNet;
 
+use super::fields::Fields;
 use crate::policy::model::Authorize;
 
 /// The header of the client's port; without it source ports are not judged.
@@ -44,20 +45,20 @@ impl Addresses {
         }
     }
 
-    pub(crate) fn address(&self, headers: &HeaderMap) -> Result<IpAddr, AddressFault> {
+    pub(crate) fn address(&self, headers: &(impl Fields + ?Sized)) -> Result<IpAddr, AddressFault> {
         let header = || self.header.clone();
-        let mut lines = headers.get_all(&self.header).iter();
+        let mut lines = headers.all(&self.header);
         let Some(trusted) = &self.trusted else {
             let line = lines.next().ok_or_else(|| AddressFault::Missing(header()))?;
             if lines.next().is_some() {
                 return Err(AddressFault::Repeated(header()));
             }
-            return parse(line.as_bytes()).ok_or_else(|| AddressFault::NoAddress(header()));
+            return parse(line).ok_or_else(|| AddressFault::NoAddress(header()));
         };
         // From the right: each proxy appends whom it saw, so what stands left of the first stranger is hearsay.
         let mut any = false;
         for line in lines.rev() {
-            for item in line.as_bytes().rsplit(|byte| *byte == b',') {
+            for item in line.rsplit(|byte| *byte == b',') {
                 any = true;
                 let address = parse(item).ok_or_else(|| AddressFault::NoAddress(header()))?;
                 if !trusted.iter().any(|proxy| proxy.contains(&address)) {
@@ -73,15 +74,16 @@ impl Addresses {
     }
 }
 
-pub(crate) fn port(headers: &HeaderMap) -> Result<Option<u16>, AddressFault> {
-    let mut lines = headers.get_all(PORT).iter();
+pub(crate) fn port(headers: &(impl Fields + ?Sized)) -> Result<Option<u16>, AddressFault> {
+    let name = PORT;
+    let mut lines = headers.all(&name);
     let Some(line) = lines.next() else {
         return Ok(None);
     };
     if lines.next().is_some() {
         return Err(AddressFault::Repeated(PORT));
     }
-    let digits = line.to_str().ok().map(str::trim);
+    let digits = std::str::from_utf8(line.trim_ascii()).ok();
     let digits = digits.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     digits
         .and_then(|text| text.parse().ok())

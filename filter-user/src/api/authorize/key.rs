@@ -2,8 +2,9 @@
 //!
 //! A key is never stored, logged or echoed: it is lent to the bindings, who fingerprint it.
 
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::HeaderName;
 
+use super::fields::Fields;
 use crate::bindings::requests::AskedKey;
 use crate::policy::model::Credentials;
 
@@ -43,8 +44,12 @@ impl Keys {
     }
 
     /// None where the request carries no key, an empty one, or one header twice with different values.
-    pub(crate) fn of_request<'h>(&self, headers: &'h HeaderMap, may_assert: bool) -> Option<AskedKey<'h>> {
-        if may_assert && headers.contains_key(ASSERTED) {
+    pub(crate) fn of_request<'h>(
+        &self,
+        headers: &'h (impl Fields + ?Sized),
+        may_assert: bool,
+    ) -> Option<AskedKey<'h>> {
+        if may_assert && headers.has(&ASSERTED) {
             let asserted = single(headers, &ASSERTED)?;
             return std::str::from_utf8(asserted).ok().map(AskedKey::Asserted);
         }
@@ -58,16 +63,16 @@ impl Keys {
     }
 
     /// The first header of the policy that is there decides, also where it is empty.
-    fn key<'h>(&self, headers: &'h HeaderMap) -> Option<&'h [u8]> {
+    fn key<'h>(&self, headers: &'h (impl Fields + ?Sized)) -> Option<&'h [u8]> {
         for place in &self.places {
-            if !headers.contains_key(&place.header) {
+            if !headers.has(&place.header) {
                 continue;
             }
             let Some(scheme) = &place.scheme else {
                 return single(headers, &place.header);
             };
-            let all = headers.get_all(&place.header);
-            if all.iter().any(|value| has_scheme(value.as_bytes(), scheme)) {
+            let mut all = headers.all(&place.header);
+            if all.any(|value| has_scheme(value, scheme)) {
                 let value = single(headers, &place.header)?;
                 let key = value.get(scheme.len()..)?.trim_ascii();
                 return (!key.is_empty()).then_some(key);
@@ -78,11 +83,8 @@ impl Keys {
 }
 
 /// The header's value where all its lines agree on one that is not empty.
-fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h [u8]> {
-    let mut values = headers
-        .get_all(name)
-        .iter()
-        .map(|value| value.as_bytes().trim_ascii());
+fn single<'h>(headers: &'h (impl Fields + ?Sized), name: &HeaderName) -> Option<&'h [u8]> {
+    let mut values = headers.all(name).map(<[u8]>::trim_ascii);
     let first = values.next().filter(|value| !value.is_empty())?;
     values.all(|value| value == first).then_some(first)
 }

@@ -5,16 +5,21 @@
 //! set up wrongly. Limits are not judged and no token is taken. The query and the body are ignored.
 
 pub(super) mod address;
+mod fields;
+mod idle;
 pub(super) mod key;
 pub(super) mod quick;
 #[cfg(test)]
 pub(super) mod tests;
+
+use std::borrow::Cow;
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use self::address::Addresses;
+use self::fields::Fields;
 use self::key::Keys;
 use super::Context;
 use super::problem::{Code, Problem};
@@ -58,8 +63,8 @@ enum Unasked {
 }
 
 /// A verdict as a gateway hears it.
-struct Decided {
-    service: String,
+struct Decided<'p> {
+    service: Cow<'p, str>,
     status: StatusCode,
     /// In the metrics.
     result: &'static str,
@@ -117,13 +122,23 @@ pub(super) fn unanswered(response: Response) -> Response {
 }
 
 /// What a request comes to; says and counts nothing.
-fn decide(context: &Context, who: &Who, path: &str, headers: &HeaderMap) -> Result<Decided, Unasked> {
+fn decide<'p>(
+    context: &Context,
+    who: &Who,
+    path: &'p str,
+    headers: &(impl Fields + ?Sized),
+) -> Result<Decided<'p>, Unasked> {
     let backing = context.backing.as_ref().ok_or(Unasked::Starting)?;
     let gateways = &backing.gateways;
     let misconfigured = |detail: &str| Unasked::Misconfigured(detail.to_owned());
     let path = path.strip_prefix(PREFIX).unwrap_or_default();
-    let service = decoded(path.split('/').next().unwrap_or_default())
-        .ok_or_else(|| misconfigured("the service in the path is no text"))?;
+    let service = path.split('/').next().unwrap_or_default();
+    let service = match service.contains('%') {
+        true => {
+            Cow::Owned(decoded(service).ok_or_else(|| misconfigured("the service in the path is no text"))?)
+        }
+        false => Cow::Borrowed(service),
+    };
     let (address, source_port) = gateways
         .addresses
         .address(headers)
@@ -150,7 +165,7 @@ fn decide(context: &Context, who: &Who, path: &str, headers: &HeaderMap) -> Resu
     })
 }
 
-impl Decided {
+impl Decided<'_> {
     fn challenge<'c>(&self, context: &'c Context) -> Option<&'c str> {
         let unknown = self.status == StatusCode::UNAUTHORIZED;
         let backing = context.backing.as_ref().filter(|_| unknown)?;

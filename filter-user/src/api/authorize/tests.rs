@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
+use httparse::Header;
 
 use super::address::{AddressFault, Addresses, port};
 use super::key::Keys;
@@ -20,6 +21,20 @@ fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
     headers
 }
 
+/// The same as the quick way has them, in capitals here and there.
+fn as_read<'l>(lines: &'l [(&'static str, &str)]) -> Vec<Header<'l>> {
+    let capitals = |name: &'static str| match name {
+        "x-api-key" => "X-Api-Key",
+        "keyfence-client-address" => "Keyfence-CLIENT-Address",
+        name => name,
+    };
+    let field = |(name, value): &'l (&'static str, &str)| Header {
+        name: capitals(name),
+        value: value.as_bytes(),
+    };
+    lines.iter().map(field).collect()
+}
+
 fn key(lines: &[(&'static str, &str)], may_assert: bool) -> Option<String> {
     let keys = Keys::new(&Credentials {
         header: vec!["X-Api-Key".to_owned(), "Authorization: Bearer".to_owned()],
@@ -29,10 +44,16 @@ fn key(lines: &[(&'static str, &str)], may_assert: bool) -> Option<String> {
         origin: None,
     });
     assert_eq!(keys.challenge(), "Bearer");
-    keys.of_request(&headers(lines), may_assert).map(|key| match key {
-        AskedKey::Secret(bytes) => format!("key {}", String::from_utf8_lossy(bytes)),
-        AskedKey::Asserted(id) => format!("id {id}"),
-    })
+    let text = |key: Option<AskedKey<'_>>| {
+        key.map(|key| match key {
+            AskedKey::Secret(bytes) => format!("key {}", String::from_utf8_lossy(bytes)),
+            AskedKey::Asserted(id) => format!("id {id}"),
+        })
+    };
+    let (parsed, read) = (headers(lines), as_read(lines));
+    let key = text(keys.of_request(&parsed, may_assert));
+    assert_eq!(text(keys.of_request(&*read, may_assert)), key, "{lines:?}");
+    key
 }
 
 #[test]
@@ -96,7 +117,11 @@ fn addresses(header: &str, trusted: &[&str]) -> Addresses {
 #[test]
 fn address_is_the_one_that_the_proxy_sets() {
     let own = addresses("Keyfence-Client-Address", &[]);
-    let ask = |lines: &[(&'static str, &str)]| own.address(&headers(lines));
+    let ask = |lines: &[(&'static str, &str)]| {
+        let found = own.address(&headers(lines));
+        assert_eq!(own.address(&*as_read(lines)), found, "{lines:?}");
+        found
+    };
     for (text, expected) in [
         ("198.51.100.7", "198.51.100.7"),
         ("2001:db8::1", "2001:db8::1"),
@@ -136,7 +161,9 @@ fn forwarded_addresses_are_read_from_the_right_past_trusted_proxies() {
     let chain = addresses("X-Forwarded-For", &["10.0.0.0/8", "2001:db8:f::/48"]);
     let ask = |lines: &[&str]| {
         let lines: Vec<_> = lines.iter().map(|line| ("x-forwarded-for", *line)).collect();
-        chain.address(&headers(&lines)).map(|address| address.to_string())
+        let found = chain.address(&headers(&lines));
+        assert_eq!(chain.address(&*as_read(&lines)), found, "{lines:?}");
+        found.map(|address| address.to_string())
     };
     let client = Ok("198.51.100.7".to_owned());
     assert_eq!(ask(&["198.51.100.7"]), client);
@@ -159,7 +186,11 @@ fn forwarded_addresses_are_read_from_the_right_past_trusted_proxies() {
 
 #[test]
 fn port_is_optional_and_must_be_one() {
-    let ask = |lines: &[(&'static str, &str)]| port(&headers(lines));
+    let ask = |lines: &[(&'static str, &str)]| {
+        let found = port(&headers(lines));
+        assert_eq!(port(&*as_read(lines)), found, "{lines:?}");
+        found
+    };
     assert_eq!(ask(&[]), Ok(None));
     assert_eq!(ask(&[("keyfence-client-port", "40000")]), Ok(Some(40000)));
     for text in ["", "65536", "-1", "+1", "http", "80, 81"] {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use filter_common::bounds::OWNERS_PER_SOURCE_MAX;
+use foldhash::fast::RandomState;
 use ipnet::IpNet;
 
 use super::content::{Content, Names, Services};
@@ -25,10 +26,10 @@ use crate::policy::model::{Client, Publisher, Service, ServiceSet};
 pub(crate) struct PolicyView {
     pub(crate) epoch: u64,
     pub(crate) policy: Arc<Policy>,
-    services: HashMap<String, usize>,
-    publishers: HashMap<String, Allowance>,
+    services: HashMap<String, usize, RandomState>,
+    publishers: HashMap<String, Allowance, RandomState>,
     /// Which clients of the policy have a credential.
-    clients: HashMap<String, Vec<usize>>,
+    clients: HashMap<String, Vec<usize>, RandomState>,
     /// Sources of those clients.
     client_sources: HashMap<usize, Prefixes>,
     denied: Prefixes,
@@ -60,7 +61,7 @@ impl PolicyView {
             )
         };
         let publishers = policy.publishers.iter().map(of).collect();
-        let mut clients: HashMap<String, Vec<usize>> = HashMap::new();
+        let mut clients: HashMap<String, Vec<usize>, RandomState> = HashMap::default();
         for (at, client) in policy.clients.iter().enumerate() {
             for credential in &client.credentials {
                 clients.entry(credential.clone()).or_default().push(at);
