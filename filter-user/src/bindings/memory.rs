@@ -3,12 +3,14 @@
 //! Only the writer changes it. One ordered map a publisher, each behind a lock that is held for a few rows at a time.
 
 mod look;
+mod over;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use self::over::over;
 use super::model::content::{Content, NamesTable};
 use super::model::lease::Moment;
 use super::model::owned::{Credential, Named, Sought};
@@ -60,6 +62,13 @@ impl Held {
             .as_ref()
             .or(coming.map(|coming| &coming.next))
             .map(AsRef::as_ref)
+    }
+
+    fn get(&self, which: Which, sought: &dyn Named) -> Option<&Arc<Row>> {
+        match self.next(which).and_then(|next| next.get(sought)) {
+            Some(next) => next.as_ref(),
+            None => self.rows.get(sought),
+        }
     }
 }
 
@@ -153,12 +162,7 @@ impl Shelf {
     }
 
     pub(crate) fn get_of(&self, which: Which, credential: &str) -> Option<Arc<Row>> {
-        let sought: &dyn Named = &Sought::of(credential);
-        let held = self.read();
-        match held.next(which).and_then(|next| next.get(sought)) {
-            Some(next) => next.clone(),
-            None => held.rows.get(sought).cloned(),
-        }
+        self.read().get(which, &Sought::of(credential)).cloned()
     }
 
     /// Right where no change is under way: for the writer.
@@ -187,11 +191,10 @@ impl Shelf {
         let Some(next) = held.next(which) else {
             return rows.take(most).map(taken).collect();
         };
-        // What is next stands in place of what is there.
-        let kept = rows.filter(|(credential, _)| !next.contains_key(*credential));
-        let coming = next.range::<str, _>(range);
-        let coming = coming.filter_map(|(credential, row)| Some((credential, row.as_ref()?)));
-        merged(kept, coming).take(most).map(taken).collect()
+        over(rows, next.range::<str, _>(range))
+            .take(most)
+            .map(taken)
+            .collect()
     }
 
     /// Calls for each row; the lock is held for a slice at a time.
@@ -291,19 +294,6 @@ impl Shelf {
     }
 }
 
-/// Two sequences in the order of their keys as one; no key is in both.
-fn merged<'r>(
-    first: impl Iterator<Item = (&'r Credential, &'r Arc<Row>)>,
-    second: impl Iterator<Item = (&'r Credential, &'r Arc<Row>)>,
-) -> impl Iterator<Item = (&'r Credential, &'r Arc<Row>)> {
-    let (mut first, mut second) = (first.peekable(), second.peekable());
-    std::iter::from_fn(move || match (first.peek(), second.peek()) {
-        (Some((a, _)), Some((b, _))) if a < b => first.next(),
-        (_, Some(_)) => second.next(),
-        _ => first.next(),
-    })
-}
-
 impl Memory {
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Arc<str>, Arc<Shelf>>> {
         self.shelves.read().unwrap_or_else(PoisonError::into_inner)
@@ -335,11 +325,13 @@ impl Memory {
         self.shelf(publisher)?.get(credential)
     }
 
-    /// Calls for each publisher that has such a credential, until one call says enough.
+    /// Calls for each publisher that has such a credential, until one call says enough. Its shelf's lock is held while it
+    /// is called: it has to be quick, and must ask nothing of the shelf's rows.
     pub(crate) fn each_with(&self, credential: &str, mut call: impl FnMut(&Shelf, &Row) -> bool) {
+        let sought: &dyn Named = &Sought::of(credential);
         for shelf in self.read().values() {
-            if let Some(row) = shelf.get(credential)
-                && call(shelf, &row)
+            if let Some(row) = shelf.read().get(Which::Seen, sought)
+                && call(shelf, row)
             {
                 return;
             }

@@ -85,12 +85,16 @@ pub struct Changes {
     pub in_force: Vec<Change>,
     /// The same under the policy that stands by; nothing where none does.
     pub standby: Vec<Change>,
+    /// Many, and nobody waits behind them: what little room is left is others', and these wait until there is more.
+    pub patient: bool,
 }
 
 impl From<Vec<Change>> for Changes {
     fn from(in_force: Vec<Change>) -> Self {
-        let standby = Vec::new();
-        Self { in_force, standby }
+        Self {
+            in_force,
+            ..Self::default()
+        }
     }
 }
 

@@ -27,11 +27,12 @@ pub enum NotSingly {
 impl Engine {
     /// Makes changes at once, or begins a generation that has them; the answer comes when they are in force.
     pub(super) fn change(&mut self, epoch: u64, changes: Changes, answer: Changed) {
-        if self
-            .under_way
-            .as_ref()
-            .is_some_and(|under_way| under_way.holds_up(&changes))
-        {
+        if self.must_wait(&changes) {
+            // Once: should there be no more room then, they take what is left.
+            let changes = Changes {
+                patient: false,
+                ..changes
+            };
             self.waiting.push_back((epoch, changes, answer));
             return;
         }
@@ -61,6 +62,16 @@ impl Engine {
             }
         };
         self.changed(answer, result);
+    }
+
+    /// Whether these wait for the generation under way, or for one with more room that is begun for them.
+    fn must_wait(&mut self, changes: &Changes) -> bool {
+        if changes.patient && self.filter.fill().scarce().is_some() {
+            self.make_room();
+            return self.under_way.is_some();
+        }
+        let under_way = self.under_way.as_ref();
+        under_way.is_some_and(|under_way| under_way.holds_up(changes))
     }
 
     /// Which of these would be refused, where the tables in force can tell.

@@ -46,10 +46,10 @@ impl Table {
         }
     }
 
-    /// Whether more than half of what was free has been used.
-    fn is_half_used(&self) -> bool {
+    /// Whether more than so many quarters of what was free have been used.
+    fn has_used(&self, quarters: u64) -> bool {
         let used = self.entries().saturating_sub(self.began);
-        used * 2 > self.capacity.saturating_sub(self.began)
+        used * 4 > self.capacity.saturating_sub(self.began) * quarters
     }
 
     pub(super) fn add(&self) {
@@ -151,8 +151,18 @@ impl Fill {
 
     /// A table of whose free entries single changes have used more than half.
     pub(super) fn half_used(&self) -> Option<&'static str> {
+        self.used(2)
+    }
+
+    /// A table of which so little is left that it is kept for what cannot wait: of those that single changes add to a
+    /// quarter, of what has room for owners and single addresses a sixteenth.
+    pub(super) fn scarce(&self) -> Option<&'static str> {
+        self.nearly_used().or_else(|| self.used(3))
+    }
+
+    fn used(&self, quarters: u64) -> Option<&'static str> {
         let mut adding = self.adding.iter().chain([&self.port_set_entries]);
-        let used = adding.find(|table| table.is_half_used());
+        let used = adding.find(|table| table.has_used(quarters));
         used.map(|table| table.name)
     }
 
@@ -198,7 +208,7 @@ impl Fill {
     }
 
     /// A table whose room for owners or single addresses is all but used.
-    pub(super) fn nearly_used(&self) -> Option<&'static str> {
+    fn nearly_used(&self) -> Option<&'static str> {
         let there = self.with(Many::default());
         let kinds = kinds(&there)
             .into_iter()
@@ -333,6 +343,21 @@ mod tests {
             many(1_000, 5),
             "no more than there can be"
         );
+    }
+
+    #[test]
+    fn a_quarter_of_what_is_only_added_to_is_kept_for_what_cannot_wait() {
+        let mut fill = Fill::new((0, 10), (0, 10), (0, 10), (0, 10));
+        let sources = Table::new(names::SOURCES, (100, 500));
+        fill.adding[2] = sources;
+        let used = |fill: &Fill, entries| {
+            fill.added([0, 0, entries, 0]);
+            (fill.half_used().is_some(), fill.scarce())
+        };
+        assert_eq!(used(&fill, 300), (false, None));
+        assert_eq!(used(&fill, 301), (true, None));
+        assert_eq!(used(&fill, 400), (true, None));
+        assert_eq!(used(&fill, 401), (true, Some(names::SOURCES)));
     }
 
     #[test]

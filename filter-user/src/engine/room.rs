@@ -40,7 +40,7 @@ impl Engine {
             return self.begin(Purpose::Room(table, expected));
         }
         let is_late = |since: Option<Instant>| since.is_none_or(|since| since.elapsed() >= ROOM_AFTER);
-        if let Some(table) = fill.nearly_used().filter(|_| is_late(self.room.failed)) {
+        if let Some(table) = fill.scarce().filter(|_| is_late(self.room.failed)) {
             // As much again as there is.
             return self.begin(Purpose::Room(table, Many::default()));
         }

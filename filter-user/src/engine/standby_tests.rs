@@ -121,6 +121,7 @@ impl Pair {
         let changes = Changes {
             in_force: told(&new),
             standby: told(&old),
+            patient: false,
         };
         let stage = &mut self.scene.stage;
         let were = standby::numbers_of(&stage.numbers, &changes.standby);

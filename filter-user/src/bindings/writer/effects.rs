@@ -64,6 +64,7 @@ impl Group {
         Changes {
             in_force: self.kernel(view, now),
             standby: standby.map_or_else(Vec::new, |standby| self.kernel(standby, now)),
+            patient: false,
         }
     }
 

@@ -137,11 +137,13 @@ impl Core {
         let gone = Changes {
             standby: standby.as_ref().map_or_else(Vec::new, |_| gone.clone()),
             in_force: gone,
+            patient: false,
         };
         let removed = self.settled(grants.change(epoch, gone).await);
         let changes = Changes {
             in_force: self.all_under(&view, now),
             standby: standby.map_or_else(Vec::new, |standby| self.all_under(&standby, now)),
+            patient: false,
         };
         let put = match removed {
             Ok(()) => self.settled(grants.change(epoch, changes).await),

@@ -192,8 +192,12 @@ impl<'g> Hand<'g> {
         }
     }
 
-    /// Asks the engine while others' groups go on.
+    /// Asks the engine while others' groups go on, and before these are short of room.
     fn ask(&self, changes: Changes) -> Asked {
+        let changes = Changes {
+            patient: true,
+            ..changes
+        };
         let shared = Arc::clone(&self.core.shared);
         let changed = self.grants.change(self.epoch, changes);
         let (done, asked) = oneshot::channel();
