@@ -15,6 +15,8 @@ use crate::figures::Percentiles;
 pub(super) const GATEWAYS: u32 = 8;
 /// The rows of a million bindings are folded by then.
 const SETTLED_WITHIN: Duration = Duration::from_secs(120);
+/// What is put off to a quiet moment begins within a second of it.
+const QUIET_SECONDS: u32 = 3;
 /// Keys in turn: enough to be in no cache.
 const KEYS_STEP: usize = 7919;
 
@@ -153,11 +155,16 @@ fn ask_until(
 /// Waits until the daemon has done what a load has left it to do: nothing of that is a request's.
 pub(super) fn settled(daemon: u32) -> Result<()> {
     let deadline = Instant::now() + SETTLED_WITHIN;
+    let mut quiet = 0;
     while Instant::now() < deadline {
         let before = cpu_time(daemon)?;
         thread::sleep(Duration::from_secs(1));
         // What it looks at each second is less.
-        if cpu_time(daemon)? - before <= Duration::from_millis(20) {
+        quiet = match cpu_time(daemon)? - before <= Duration::from_millis(20) {
+            true => quiet + 1,
+            false => 0,
+        };
+        if quiet == QUIET_SECONDS {
             return Ok(());
         }
     }
