@@ -82,6 +82,8 @@ pub(crate) struct Memory {
 pub(crate) struct Shelf {
     pub(crate) publisher: Arc<str>,
     held: RwLock<Held>,
+    /// Who waits to change it: the lock itself would let a walk over all rows take it again before them.
+    waiting: AtomicU64,
     /// Of its last success, in this boot's time and by the wall; `i64::MIN` is never.
     success_boot_ms: AtomicI64,
     success_wall_ms: AtomicI64,
@@ -99,6 +101,7 @@ impl Shelf {
         Shelf {
             publisher,
             held: RwLock::default(),
+            waiting: AtomicU64::new(0),
             success_boot_ms: AtomicI64::new(i64::MIN),
             success_wall_ms: AtomicI64::new(i64::MIN),
             counted_boot_ms: AtomicI64::new(i64::MIN),
@@ -113,7 +116,10 @@ impl Shelf {
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Held> {
-        self.held.write().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        held
     }
 
     pub(crate) fn facts(&self) -> PublisherFacts {
@@ -205,6 +211,7 @@ impl Shelf {
     pub(crate) fn each_of(&self, which: Which, mut call: impl FnMut(&Credential, &Arc<Row>)) {
         let mut after: Option<Credential> = None;
         loop {
+            self.give_way();
             let rows = self.after_of(which, after.as_deref(), ROWS_A_SLICE);
             let Some((last, _)) = rows.last() else { return };
             after = Some(last.clone());

@@ -2,6 +2,7 @@
 
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{Shelf, Which};
 use crate::bindings::model::owned::Credential;
@@ -16,6 +17,7 @@ impl Shelf {
     pub(crate) fn look(&self, which: Which, mut call: impl FnMut(&Credential, &Arc<Row>)) {
         let mut after: Option<Credential> = None;
         loop {
+            self.give_way();
             let held = self.read();
             if held.next(which).is_some() {
                 drop(held);
@@ -39,12 +41,43 @@ impl Shelf {
             after = Some(last);
         }
     }
+
+    /// Lets those have the lock who wait to change something: few, each for a few rows.
+    pub(super) fn give_way(&self) {
+        while self.waiting.load(Ordering::Relaxed) > 0 {
+            std::thread::yield_now();
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bindings::model::row::plain as row;
+
+    #[test]
+    fn who_changes_something_does_not_wait_for_the_end_of_a_walk() {
+        let shelf = Shelf::new("p".into());
+        let key = |at: usize| Credential::new("p", &format!("key-{at:04}"));
+        let count = 2 * ROWS_A_LOOK;
+        shelf.fill((0..count).map(|at| (key(at), row(1))).collect());
+        let change = [(key(count - 1), Some(row(2)))];
+        let mut last = None;
+        std::thread::scope(|scope| {
+            let mut changing = None;
+            shelf.look(Which::Seen, |_, row| {
+                changing.get_or_insert_with(|| {
+                    let thread = scope.spawn(|| shelf.change(&change));
+                    while shelf.waiting.load(Ordering::Relaxed) == 0 {
+                        std::thread::yield_now();
+                    }
+                    thread
+                });
+                last = Some(row.revision);
+            });
+        });
+        assert_eq!(last, Some(2), "it came between two holds of the lock");
+    }
 
     #[test]
     fn look_calls_for_every_row_once_and_in_order() {
