@@ -33,7 +33,7 @@ struct Asked {
 
 impl Asked {
     /// Resolves when that is as long ago.
-    async fn is_over(self, patience: Duration) {
+    async fn become_old(self, patience: Duration) {
         loop {
             let due = self.begun + Duration::from_millis(self.after_ms.load(Ordering::Relaxed)) + patience;
             if due <= Instant::now() {
@@ -56,7 +56,7 @@ impl Idle {
             after_ms: Arc::default(),
         };
         let (ring, rung) = oneshot::channel();
-        let over = asked.clone().is_over(patience);
+        let over = asked.clone().become_old(patience);
         let mut watching = JoinSet::new();
         let watch = async move {
             let why = tokio::select! {
