@@ -99,6 +99,12 @@ pub(super) fn many<'s>(sources: impl IntoIterator<Item = &'s [IpNet]>) -> Many {
     many
 }
 
+/// With room for no others, the last of what comes would wait for more.
+pub(super) fn and_an_eighth(many: Many) -> Many {
+    let [owners, v4, v6] = [many.owners, many.v4, many.v6].map(|count| count + count / 8);
+    Many { owners, v4, v6 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,7 +22,7 @@ use crate::bindings::model::lease::Moment;
 use crate::bindings::model::owned::Credential;
 use crate::bindings::model::row::Row;
 use crate::bindings::model::view::grantee;
-use crate::bindings::outlook::many;
+use crate::bindings::outlook::{and_an_eighth, many};
 use crate::bindings::refusal::Refusal;
 use crate::bindings::requests::SyncSummary;
 use crate::bindings::seam::{Change, Changes, Many};
@@ -149,11 +149,11 @@ impl Large {
         revision + more < self.first_revision
     }
 
-    /// How many owners and single addresses it adds.
+    /// Room for the owners and single addresses that it adds.
     pub(super) fn adds(&self) -> Many {
         let new = self.rows.iter().filter(|touched| touched.before.is_none());
         let new = new.filter_map(|touched| touched.row.as_ref());
-        many(new.map(|row| &*row.content.sources))
+        and_an_eighth(many(new.map(|row| &*row.content.sources)))
     }
 
     /// Whether anything of it is taken away.
