@@ -28,6 +28,32 @@ pub(crate) fn bound_heaps() {
     }
 }
 
+/// The program without shared libraries knows the users and groups of /etc/passwd and /etc/group alone: for all others
+/// glibc would load the host's modules, which crash in it. To be called before any name is looked up.
+pub(crate) fn look_names_up_in_files() {
+    #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+    {
+        use std::ffi::{c_char, c_int};
+        unsafe extern "C" {
+            fn __nss_configure_lookup(database: *const c_char, services: *const c_char) -> c_int;
+        }
+        for (database, services) in [
+            (c"passwd", c"files"),
+            (c"group", c"files"),
+            (c"initgroups", c"files"),
+            (c"hosts", c"files dns"),
+        ] {
+            // SAFETY: takes two texts that live as long as the program; called before there is a second thread.
+            let refused = unsafe { __nss_configure_lookup(database.as_ptr(), services.as_ptr()) };
+            if refused != 0 {
+                tracing::warn!(
+                    "names of {database:?} are looked up as /etc/nsswitch.conf says, which may crash"
+                );
+            }
+        }
+    }
+}
+
 /// Gives memory that was freed back to the kernel: what a compile takes is many times what stays of it.
 pub(crate) fn give_back_memory() {
     #[cfg(target_env = "gnu")]

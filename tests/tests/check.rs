@@ -1,8 +1,10 @@
 //! `keyfence check` as an operator runs it: what a policy expects of itself, and what this build does not enforce.
 
 use std::fmt::Write as _;
+use std::process::Command;
 
 use keyfence_tests::command::run;
+use keyfence_tests::harness::{output, static_path};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -21,6 +23,20 @@ fn folder(more: &str) -> TempDir {
     std::fs::write(folder.path().join("policy.toml"), format!("{POLICY}{more}"))
         .expect("the folder can be written");
     folder
+}
+
+/// The C library would load the modules of /etc/nsswitch.conf for a name that no file has, and they crash in it.
+#[test]
+fn program_without_shared_libraries_looks_up_names_that_no_file_has() {
+    let folder = folder(
+        "[[publisher]]\nname = \"gateway\"\nuser = \"no-such-user\"\nservices = [\"payments\"]\nenvironments = [\"production\"]\n\
+         [[listener]]\naddress = \"unix:/run/none.sock\"\ngroup = \"no-such-group\"\nroles = [\"publish\"]\n",
+    );
+    let mut check = Command::new(static_path());
+    let ended = output(check.arg("check").arg(folder.path().join("policy.toml")));
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert!(told.contains("no-such-group"), "{told}");
 }
 
 #[test]

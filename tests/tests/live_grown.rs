@@ -11,6 +11,7 @@ use keyfence_tests::harness::{
 use serde_json::Value;
 
 const BURST: u64 = 5;
+const PLENTY: u64 = 20_000;
 
 fn policy(bindings_max: u64) -> Policy {
     let (port, greedy, listed) = (Traffic::PORT, GREEDY.v4, LISTED.v4);
@@ -29,6 +30,7 @@ limit = {{ packets = {{ rate = "1/h", burst = {BURST} }} }}
 name = "steady"
 sources = ["{listed}"]
 services = ["api"]
+limit = {{ packets = {{ rate = "1/h", burst = {PLENTY} }} }}
 [[publisher]]
 name = "gateway"
 user = "root"
@@ -47,14 +49,15 @@ fn capacity(daemon: &Daemon) -> u64 {
     owners["capacity"].as_u64().expect("a number")
 }
 
-fn passed(daemon: &Daemon) -> u64 {
-    let why = daemon
-        .get(&format!("/v1/why?address={}", LISTED.v4))
-        .expect("it answers");
-    let why: Value = serde_json::from_str(&why.body).expect("JSON");
-    why["grants"][0]["packets"]
+/// What the listed client's owner has counted, and what is left in its bucket.
+fn used(daemon: &Daemon) -> (u64, u64) {
+    let why = daemon.get(&format!("/v1/why?address={}", LISTED.v4));
+    let why: Value = serde_json::from_str(&why.expect("it answers").body).expect("JSON");
+    let grant = &why["grants"][0];
+    let used = grant["packets"]
         .as_u64()
-        .unwrap_or_else(|| panic!("{why}"))
+        .zip(grant["buckets"][0]["left"].as_u64());
+    used.unwrap_or_else(|| panic!("{why}"))
 }
 
 #[test]
@@ -111,9 +114,9 @@ fn larger_bound_has_its_room_after_a_restart_under_traffic_and_no_count_or_bucke
     });
     traffic.assert_none_misjudged(&site, &sent);
     assert_eq!(
-        passed(&daemon),
-        sent.listed,
-        "every packet is counted, whichever table had it"
+        used(&daemon),
+        (sent.listed, PLENTY - sent.listed),
+        "every packet is counted and paid for, whichever table had it"
     );
     (0..2 * BURST).for_each(|_| greedy.send());
     until("they are judged", || {

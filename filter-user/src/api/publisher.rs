@@ -52,6 +52,14 @@ pub(super) struct Publishers {
     by_group: Names<u32>,
 }
 
+/// It may come to be while the daemon runs; until a reload after that, nobody is this publisher.
+fn say_unknown(publisher: &str, kind: &str, name: &str, error: Option<nix::errno::Errno>) {
+    let why = error.map_or(String::new(), |error| format!(" ({error})"));
+    tracing::warn!(
+        "publisher `{publisher}`: this host knows no {kind} `{name}`{why}, so nobody can push as it: make it, then `keyfence reload`"
+    );
+}
+
 type Names<K> = HashMap<K, Vec<String>>;
 
 impl Publishers {
@@ -64,16 +72,14 @@ impl Publishers {
                 PublisherIdentity::Socket(address) => {
                     found.by_socket.entry(address.clone()).or_default().push(name)
                 }
-                PublisherIdentity::User(user) => {
-                    if let Ok(Some(user)) = User::from_name(user) {
-                        found.by_user.entry(user.uid.as_raw()).or_default().push(name);
-                    }
-                }
-                PublisherIdentity::Group(group) => {
-                    if let Ok(Some(group)) = Group::from_name(group) {
-                        found.by_group.entry(group.gid.as_raw()).or_default().push(name);
-                    }
-                }
+                PublisherIdentity::User(user) => match User::from_name(user) {
+                    Ok(Some(user)) => found.by_user.entry(user.uid.as_raw()).or_default().push(name),
+                    found => say_unknown(&name, "user", user, found.err()),
+                },
+                PublisherIdentity::Group(group) => match Group::from_name(group) {
+                    Ok(Some(group)) => found.by_group.entry(group.gid.as_raw()).or_default().push(name),
+                    found => say_unknown(&name, "group", group, found.err()),
+                },
                 PublisherIdentity::Certificate { .. } => {}
             }
         }

@@ -125,6 +125,7 @@ enum Verb {
 
 /// The whole program.
 pub fn main() -> ExitCode {
+    crate::sys::look_names_up_in_files();
     let words: Vec<_> = std::env::args_os().collect();
     // Faults and help of the arguments themselves follow --color as well, so it is looked for first.
     let command = command().color(color_asked(words.iter().map(|word| word.to_string_lossy())));

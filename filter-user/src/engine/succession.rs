@@ -86,8 +86,7 @@ impl Filter {
         around: Around,
         (found, whose): (Found, &str),
     ) -> Result<Self, FilterError> {
-        let (pins, theirs) = (before.beside(), theirs(found));
-        let grows = matches!(found, Found::Ours(_));
+        let (pins, theirs, grows) = (before.beside(), theirs(found), matches!(found, Found::Ours(_)));
         let same = pins.begin(before, &theirs, grows)?;
         for (part, _) in PARTS.iter().zip(same).filter(|(_, same)| !same) {
             tracing::warn!("of {whose} not everything can go on: {}", part.lost);
@@ -136,6 +135,8 @@ impl Filter {
 
         let was = before.program_in_force();
         filter.pins.share_links(before)?;
+        // What was taken up to here is owed before the first packet goes by the larger table.
+        grown.iter_mut().for_each(Grown::follow);
         filter.entry.take_links(&filter.pins)?;
         if let (Some(was), now) = (was, filter.entry.id()?) {
             let hooks = choice.interfaces.iter_mut();

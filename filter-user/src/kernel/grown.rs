@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use filter_common::abi::{OwnerState, names};
 
+use super::clock;
 use super::kept::Kept;
 use super::load::{Generation, LoadError};
 use super::memory::Memory;
@@ -19,6 +20,8 @@ pub struct Grown {
     now: Memory<OwnerState>,
     /// What was there when it was looked at last.
     looked: Vec<[u64; WORDS]>,
+    /// And when that was.
+    at: u64,
 }
 
 impl Grown {
@@ -26,6 +29,7 @@ impl Grown {
     pub fn of(before: &Pins, generation: &Generation) -> Result<Self, LoadError> {
         let was: Memory<OwnerState> = Kept::Pinned(before).memory(names::OWNER_STATE)?;
         let now: Memory<OwnerState> = Kept::By(generation).memory(names::OWNER_STATE)?;
+        let at = clock::monotonic().units();
         let looked = (0..was.entries())
             .filter_map(|number| {
                 let there = was.words(number)?.iter();
@@ -37,7 +41,7 @@ impl Grown {
                 Some(looked)
             })
             .collect();
-        Ok(Self { was, now, looked })
+        Ok(Self { was, now, looked, at })
     }
 
     /// Packets go by the larger table: the last that went by the other have left.
@@ -50,6 +54,7 @@ impl Grown {
 
     /// Adds what was counted and taken in the smaller table since, for whoever has his number still.
     pub fn follow(&mut self) {
+        let looked_at = std::mem::replace(&mut self.at, clock::monotonic().units());
         for (number, looked) in self.looked.iter_mut().enumerate() {
             let (Some(was), Some(now)) = (self.was.words(number), self.now.words(number)) else {
                 continue;
@@ -64,9 +69,17 @@ impl Grown {
                     OWNER_PACKETS | OWNER_BYTES => {
                         now[at].fetch_add(there.wrapping_sub(looked[at]), Ordering::Relaxed);
                     }
-                    // A bucket's word is the time at which it is full again: nobody gets back what he has taken.
-                    _ => {
+                    OWNER_SEEN => {
                         now[at].fetch_max(there, Ordering::Relaxed);
+                    }
+                    // A bucket's word is the time at which it is full again, so what was taken puts it off: from both tables,
+                    // where packets went by both.
+                    _ => {
+                        let taken = there.saturating_sub(looked[at].max(looked_at));
+                        let owed = |word: u64| word.max(looked_at) + taken;
+                        let word = now[at]
+                            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| Some(owed(word)));
+                        debug_assert!(word.is_ok(), "it never gives up");
                     }
                 }
                 looked[at] = there;
