@@ -77,7 +77,7 @@ impl Fault {
             Fault::BehindLog(found, told) => (
                 format!(
                     "the store of bindings is older than the audit log: it ends with revision {found}, and the log tells of \
-                     {told}: it was put back, or the disk lost what came after"
+                     {told}: it was put back, or the disk lost what came after;"
                 ),
                 "denies that the log tells of since (`keyfence audit`)",
             ),
@@ -97,12 +97,8 @@ impl Fault {
                 "denies that are not in it",
             ),
         };
-        let joined = match self {
-            Fault::BehindLog(..) => ";",
-            _ => "",
-        };
         format!(
-            "{what}{joined} `keyfence reload`, then publishers must sync, before which its bindings count for nothing, \
+            "{what} `keyfence reload`, then publishers must sync, before which its bindings count for nothing, \
              {denies} must be made again, and a restart of the daemon after that ends this"
         )
     }

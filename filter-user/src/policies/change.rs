@@ -337,7 +337,7 @@ impl Inner {
     }
 }
 
-/// What a policy may hold more than the kernel's table of owners, which is as large as the first policy asked for.
+/// What a policy may hold more than the kernel's table of owners, which grows with a start alone.
 pub(super) fn owners_lacking(policy: &Policy, snapshot: &Snapshot) -> Option<String> {
     let table = snapshot
         .tables

@@ -220,8 +220,7 @@ pub(crate) fn policy_told(path: &Path) -> Option<(String, u64)> {
     })
 }
 
-/// Of a line that tells of a start, or of another policy; a start that
-/// could not read what was confirmed last tells of none.
+/// Of a line that tells of a start, or of another policy; a start that could not read what was confirmed last tells of none.
 fn policy_of(line: &[u8]) -> Option<(String, Option<u64>)> {
     // Lines of pushes need not be parsed.
     let looked = &line[..line.len().min(LINE_BYTES_USUAL)];
